@@ -1,0 +1,18 @@
+"""What would run on a real node: the host agent, its repository, and the metadata responder.
+
+    controller ──msgpack──▶ agent ──msgpack──▶ responder ◀──HTTP── the guests of this node
+                              │ repository
+
+- `model`: guests, events and the table of an event's life. Pure.
+- `repository`: the durable store of what controllers have commanded.
+- `commands`: what each command does to the repository.
+- `channel`: msgpack frames with a typed, validated message set.
+- `agent`: takes commands, stores them, publishes them, lets them run out.
+- `controller`: the client side, for a program (async and plain) or a command line.
+- `http`, `dialects`: a strict request reader; one pure module for each cloud's API.
+- `responder`: answers each guest with what concerns that guest.
+
+This package does not know whether it is emulated: it imports neither `netemu` nor anything that
+speaks to the network's configuration, and it never needs root. Importing it costs nothing; import
+the module that you want.
+"""

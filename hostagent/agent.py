@@ -1,0 +1,308 @@
+"""The host agent: takes commands, stores them, publishes them, and lets them run out.
+
+Two listening sockets: `command` for controllers, and `feed` for responders, who may subscribe and
+can command nothing. What to do is decided elsewhere (`commands`, `model`); here are the sockets,
+the timers, and the order: stored, then published, then acknowledged.
+
+Commands that arrive in one pass of the loop, on whatever connections, share one commit.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Final, cast
+
+from hostagent.channel.frames import Decoder, FrameError
+from hostagent.channel.messages import (
+    HEARTBEAT_INTERVAL,
+    VERSION,
+    Advance,
+    Answer,
+    Approve,
+    Cancel,
+    Command,
+    Complete,
+    Delta,
+    Failed,
+    Heartbeat,
+    Hello,
+    ListEvents,
+    ListGuests,
+    Message,
+    MessageError,
+    Place,
+    Query,
+    Role,
+    Schedule,
+    Start,
+    Welcome,
+    Withdraw,
+    decode,
+    encode,
+    snapshot,
+)
+from hostagent.commands import execute, look_up
+from hostagent.repository import Repository
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT: Final = 5.0
+"""Seconds for a new connection to say who it is."""
+
+MAX_CONNECTIONS: Final = {"controller": 64, "responder": 16}
+"""Each holds a descriptor and buffers. A node has one responder and a few controllers."""
+
+MAX_BUFFERED: Final = 4 << 20
+"""Bytes that wait for a peer that does not read, beyond its snapshot: some frames of the longest
+kind. A subscriber further behind is dropped; it comes back for a new snapshot."""
+
+_REQUESTS: Final = (
+    Place,
+    Withdraw,
+    Schedule,
+    Start,
+    Complete,
+    Cancel,
+    Approve,
+    Advance,
+    ListEvents,
+    ListGuests,
+)
+
+
+class Agent:
+    """One node's agent, on the running loop. `wall` gives real time, epoch seconds."""
+
+    def __init__(
+        self, node: str, repository: Repository, wall: Callable[[], float] = time.time
+    ) -> None:
+        """Serve `repository` under the name of `node`."""
+        self.node = node
+        self._repository = repository
+        self._wall = wall
+        self._connections: dict[Role, set[_Connection]] = {"controller": set(), "responder": set()}
+        self._batch: list[tuple[_Connection, Command | Query | Failed]] = []
+        self._next_change: asyncio.TimerHandle | None = None
+
+    async def serve(self, command: socket.socket, feed: socket.socket, stop: asyncio.Event) -> None:
+        """Serve on two listening unix sockets until `stop` is set; then close everything."""
+        loop = asyncio.get_running_loop()
+        self._run([])  # what fell due while no agent ran
+        servers = [
+            await loop.create_unix_server(lambda: _Connection(self, "controller"), sock=command),
+            await loop.create_unix_server(lambda: _Connection(self, "responder"), sock=feed),
+        ]
+        try:
+            while not stop.is_set():
+                self._beat()
+                try:
+                    await asyncio.wait_for(stop.wait(), HEARTBEAT_INTERVAL)
+                except TimeoutError:
+                    pass
+        finally:
+            for server in servers:
+                server.close()
+            if self._batch:
+                self._commit()  # what was received before the end is still answered
+            if self._next_change is not None:
+                self._next_change.cancel()
+            for connection in [c for group in self._connections.values() for c in group]:
+                connection.close()
+            await asyncio.sleep(0)
+
+    def admit(self, connection: "_Connection") -> bool:
+        """Take a connection in, if there is room for it."""
+        group = self._connections[connection.role]
+        if len(group) >= MAX_CONNECTIONS[connection.role]:
+            return False
+        group.add(connection)
+        return True
+
+    def forget(self, connection: "_Connection") -> None:
+        """The connection is gone."""
+        self._connections[connection.role].discard(connection)
+
+    def subscribe(self, connection: "_Connection") -> None:
+        """Send a new subscriber all that is known. Deltas follow on from it: one thread, no gap."""
+        repository = self._repository
+        size = 0
+        for part in snapshot(
+            sequence=repository.sequence,
+            node=self.node,
+            clock_offset=repository.clock_offset,
+            guests=repository.guests(),
+            events=repository.events(),
+        ):
+            frame = encode(part)
+            size += len(frame)
+            connection.bound = MAX_BUFFERED + size
+            connection.write(frame)
+        log.info("feed: a responder has subscribed, snapshot of %d bytes", size)
+
+    def submit(self, connection: "_Connection", request: Command | Query | Failed) -> None:
+        """Queue a request for the end of this pass of the loop; Failed: answer that, and close."""
+        if not self._batch:
+            asyncio.get_running_loop().call_soon(self._commit)
+        self._batch.append((connection, request))
+
+    def _commit(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch:
+            self._run(batch)
+
+    def _run(self, batch: list[tuple["_Connection", Command | Query | Failed]]) -> None:
+        """Do what has fallen due, then the batch, in one transaction; publish; answer."""
+        wall = self._wall()
+        repository = self._repository
+        deltas: list[Delta] = []
+        answers: list[tuple[_Connection, Answer]] = []
+        next_change: float | None = None
+        try:
+            with repository.transaction():
+                deltas += repository.settle(wall + repository.clock_offset)
+                for connection, request in batch:
+                    if isinstance(request, (ListEvents, ListGuests)):
+                        answers += [(connection, part) for part in look_up(repository, request)]
+                    elif isinstance(request, Failed):
+                        answers.append((connection, request))
+                    else:
+                        done, changes = execute(repository, request, wall)
+                        deltas += changes
+                        answers.append((connection, done))
+                        self._log(request, done)
+            next_change = repository.next_change()
+        except Exception:
+            # Nothing is stored, so nothing is published or acknowledged. The next beat tries again.
+            log.exception("repository: a transaction of %d requests failed", len(batch))
+            deltas = []
+            answers = [
+                (connection, Failed(code="repository", reason="the repository has failed"))
+                for connection, _ in batch
+            ]
+        self._publish(deltas)
+        for connection, answer in answers:
+            connection.send(answer)
+        for connection, request in batch:
+            if isinstance(request, Failed):
+                connection.close()
+        if next_change is not None:
+            self._arm(next_change - wall - repository.clock_offset)
+
+    def _publish(self, deltas: list[Delta]) -> None:
+        for delta in deltas:
+            frame = encode(delta)
+            for event in delta.events:
+                log.info("event %s %s: %s", event.id, event.type, event.status)
+            for connection in list(self._connections["responder"]):
+                if connection.welcomed:
+                    connection.write(frame)
+
+    def _arm(self, delay: float) -> None:
+        if self._next_change is not None:
+            self._next_change.cancel()
+        # No timer beyond the next beat, which looks anyway: this machine's clock may be set.
+        if delay < HEARTBEAT_INTERVAL:
+            loop = asyncio.get_running_loop()
+            self._next_change = loop.call_later(max(delay, 0.0), self._run, [])
+
+    def _beat(self) -> None:
+        """Every HEARTBEAT_INTERVAL: tell the responders that we live, and look after the rest."""
+        self._run([])
+        frame = encode(Heartbeat(sequence=self._repository.sequence))
+        for connection in list(self._connections["responder"]):
+            if connection.welcomed:
+                connection.write(frame)
+        now = asyncio.get_running_loop().time()
+        for group in self._connections.values():
+            for connection in list(group):
+                if not connection.welcomed and now - connection.since > HELLO_TIMEOUT:
+                    connection.close()
+
+    def _log(self, command: Command, answer: Answer) -> None:
+        if isinstance(answer, Failed):
+            log.info("%s refused: %s", type(command).__name__.lower(), answer.reason)
+        elif not isinstance(command, Schedule):  # its event is logged where it is published
+            log.info("%s done", type(command).__name__.lower())
+
+
+class _Connection(asyncio.Protocol):
+    """A peer: a controller or a responder, according to the socket that it came in by."""
+
+    def __init__(self, agent: Agent, role: Role) -> None:
+        self._agent = agent
+        self.role = role
+        self._decoder = Decoder()
+        self._transport: asyncio.Transport | None = None
+        self._refused = False
+        self.welcomed = False
+        self.bound = MAX_BUFFERED
+        self.since = asyncio.get_running_loop().time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._agent.admit(self):
+            log.warning("%s: too many connections", self.role)
+            self.send(Failed(code="busy", reason=f"too many {self.role} connections"))
+            self.close()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._transport = None
+        self._agent.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        try:
+            for obj in self._decoder.feed(data):
+                self._received(decode(obj))
+                if self._refused:
+                    return
+        except FrameError as error:
+            self._refuse("bad-frame", str(error))
+        except MessageError as error:
+            self._refuse("bad-message", str(error))
+
+    def _received(self, message: Message) -> None:
+        if not self.welcomed:
+            if not isinstance(message, Hello):
+                self._refuse("bad-message", "the first message must be hello")
+            elif message.version != VERSION:
+                self._refuse("version", f"version {message.version}; this agent speaks {VERSION}")
+            elif message.role != self.role:
+                self._refuse("role", f"this socket is for a {self.role}")
+            else:
+                self.send(Welcome(version=VERSION, node=self._agent.node))
+                if self.role == "responder":
+                    self._agent.subscribe(self)
+                self.welcomed = True
+        elif self.role == "controller" and isinstance(message, _REQUESTS):
+            self._agent.submit(self, message)
+        else:
+            kind = type(message).__name__.lower()
+            self._refuse("bad-message", f"a {self.role} may not send {kind} here")
+
+    def _refuse(self, code: str, reason: str) -> None:
+        """Answer, after what was asked before, that this cannot be, and close."""
+        log.warning("%s: refused: %s", self.role, reason)
+        self._refused = True
+        self._agent.submit(self, Failed(code=code, reason=reason))
+
+    def send(self, message: Message) -> None:
+        self.write(encode(message))
+
+    def write(self, frame: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(frame)
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > self.bound:
+            log.warning("%s: dropped, %d bytes behind", self.role, waiting)
+            self._transport.abort()
+        elif waiting == 0:
+            self.bound = MAX_BUFFERED
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,82 @@
+"""Frames: four bytes of length, big-endian, and one msgpack map. Without I/O."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgpack
+
+MAX_FRAME: Final = 1 << 20
+"""Bytes of one frame's body. The largest message, a thousand guests with the longest names, is a
+quarter of that (snapshots and lists go in parts); a length beyond it is garbage or an attack."""
+
+MAX_DEPTH: Final = 8
+"""Maps and lists within each other. The message set needs four."""
+
+_LENGTH_BYTES: Final = 4
+
+
+class FrameError(Exception):
+    """The stream is no sequence of frames; nothing after this point can be understood."""
+
+
+def pack(obj: dict[str, Any]) -> bytes:
+    """Give the frame that carries `obj`; raises FrameError if it would exceed MAX_FRAME."""
+    body: bytes = msgpack.packb(obj)
+    if len(body) > MAX_FRAME:
+        raise FrameError(f"a frame of {len(body)} bytes exceeds the bound of {MAX_FRAME}")
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
+
+
+class Decoder:
+    """Bytes in, maps out. Holds at most one unfinished frame beyond what was just fed."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """Yield the maps that are complete with `data`; raises FrameError at the first bad frame.
+
+        Frames before a bad one are yielded. After a FrameError the decoder is of no more use.
+        """
+        self._buffer += data
+        start = 0
+        try:
+            while len(self._buffer) - start >= _LENGTH_BYTES:
+                body = start + _LENGTH_BYTES
+                length = int.from_bytes(self._buffer[start:body], "big")
+                if length > MAX_FRAME:
+                    raise FrameError(
+                        f"a frame says it has {length} bytes; the bound is {MAX_FRAME}"
+                    )
+                if len(self._buffer) - body < length:
+                    return
+                start = body + length
+                yield _unpack(bytes(self._buffer[body:start]))
+        finally:
+            del self._buffer[:start]
+
+
+def _unpack(body: bytes) -> dict[str, Any]:
+    try:
+        # strict_map_key: keys are strings; lists and maps are bounded by the body's length.
+        obj = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        raise FrameError(f"not msgpack: {error or type(error).__name__}") from error
+    if not isinstance(obj, dict):
+        raise FrameError(f"a frame must hold a map, not {type(obj).__name__}")
+    _check_depth(obj)
+    return obj
+
+
+def _check_depth(obj: object) -> None:
+    """Refuse deep nesting; level by level, as recursion is what deep nesting would exhaust."""
+    level: list[Any] = [obj]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            values = item.values() if isinstance(item, dict) else item
+            inner += [value for value in values if isinstance(value, (dict, list))]
+        if not inner:
+            return
+        level = inner
+    raise FrameError(f"nested deeper than {MAX_DEPTH} levels")

@@ -1,0 +1,282 @@
+"""The message set, typed. VERSION changes whenever a peer of the other version would misread.
+
+Command connections: Hello → Welcome; then each request gets, in order, Done or Failed, or for the
+lists as many Events or Guests as it takes (`more` says whether another part follows).
+
+Feed connections: Hello → Welcome, then a snapshot (in parts, `more`), then deltas whose sequence
+numbers follow on from the snapshot's without a gap, and heartbeats that carry the latest number. A
+subscriber that finds a gap connects anew.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from hostagent.channel.frames import pack
+from hostagent.model import (
+    LONGEST,
+    MAX_GUESTS,
+    Description,
+    Event,
+    EventId,
+    EventSource,
+    EventType,
+    Guest,
+    GuestName,
+    Seconds,
+)
+
+VERSION: Final = 1
+
+PART_BYTES: Final = 256 * 1024
+"""Lists and snapshots are cut into parts of about this size: far from MAX_FRAME even when the item
+that tips it over is an event with a thousand guests, and still few parts."""
+
+HEARTBEAT_INTERVAL: Final = 2.0
+"""Seconds. A responder waits for several before it doubts the agent; one is 30 bytes."""
+
+CommandId = Annotated[str, Meta(min_length=1, max_length=64)]
+Names = Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
+Sequence = Annotated[int, Meta(ge=0)]
+Role = Literal["controller", "responder"]
+
+
+class MessageError(Exception):
+    """A frame's map is no message of this set; says where it is wrong."""
+
+
+class _Base(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="message",
+    tag=str.lower,
+):
+    """A message: a map whose member `message` is the type's name in lower case."""
+
+
+class Hello(_Base, frozen=True):
+    """The first message of every connection, from the side that connected."""
+
+    version: int
+    role: Role
+
+
+class Welcome(_Base, frozen=True):
+    """The agent's answer to Hello."""
+
+    version: int
+    node: str
+
+
+class Place(_Base, frozen=True):
+    """These guests are on this node now; one already placed is changed to what is said here."""
+
+    command_id: CommandId
+    guests: Annotated[tuple[Guest, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
+
+
+class Withdraw(_Base, frozen=True):
+    """These guests are no longer on this node."""
+
+    command_id: CommandId
+    names: Names
+
+
+class Schedule(_Base, frozen=True):
+    """Plan an event. The agent stamps it with its own clock, which may have been advanced.
+
+    `notice` is the seconds until `not_before`, or None for the type's least notice; 0 starts the
+    event at once. The answer holds the event.
+    """
+
+    command_id: CommandId
+    event_id: EventId
+    type: EventType
+    guests: Names
+    source: EventSource = EventSource.PLATFORM
+    description: Description = ""
+    notice: Annotated[float, Meta(ge=0, le=LONGEST)] | None = None
+    duration: Seconds | None = None
+
+
+class Start(_Base, frozen=True):
+    """Start a scheduled event without waiting for its `not_before`."""
+
+    command_id: CommandId
+    event_id: EventId
+
+
+class Complete(_Base, frozen=True):
+    """The activity of a started event is over."""
+
+    command_id: CommandId
+    event_id: EventId
+
+
+class Cancel(_Base, frozen=True):
+    """Take back a scheduled event."""
+
+    command_id: CommandId
+    event_id: EventId
+
+
+class Approve(_Base, frozen=True):
+    """A guest agrees that the event may start."""
+
+    command_id: CommandId
+    event_id: EventId
+
+
+class Advance(_Base, frozen=True):
+    """Move the metadata plane's clock forward; it cannot be moved back."""
+
+    command_id: CommandId
+    seconds: Seconds
+
+
+class ListEvents(_Base, frozen=True):
+    """Ask for the active events, with `history` also for those that have ended."""
+
+    history: bool = False
+
+
+class ListGuests(_Base, frozen=True):
+    """Ask for the guests placed on this node."""
+
+
+class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A guest and the incarnation of what it can see. Part of messages, no message itself."""
+
+    guest: Guest
+    incarnation: int
+
+
+class Done(_Base, frozen=True):
+    """The command is stored. `now` is the metadata plane's time at which it was applied."""
+
+    command_id: CommandId
+    now: float
+    event: Event | None = None
+
+
+class Failed(_Base, frozen=True):
+    """The command was refused and has changed nothing; `command_id` None: the connection was."""
+
+    code: str
+    reason: str
+    command_id: CommandId | None = None
+
+
+class Events(_Base, frozen=True):
+    """A part of the answer to ListEvents."""
+
+    events: tuple[Event, ...]
+    more: bool = False
+
+
+class Guests(_Base, frozen=True):
+    """A part of the answer to ListGuests."""
+
+    guests: tuple[Placed, ...]
+    more: bool = False
+
+
+class Snapshot(_Base, frozen=True):
+    """A part of all that is known, as of `sequence`."""
+
+    sequence: Sequence
+    node: str
+    clock_offset: float
+    guests: tuple[Placed, ...] = ()
+    events: tuple[Event, ...] = ()
+    more: bool = False
+
+
+class Delta(_Base, frozen=True):
+    """One change.
+
+    `placed`: guests that are new or other than they were; `withdrawn`: names of those that left;
+    `events`: new or changed ones, also such as have ended; `forgotten`: ids of ended ones that are
+    no longer kept; `incarnations`: of the guests that can see the change; `clock_offset`: when it
+    has changed.
+    """
+
+    sequence: Sequence
+    placed: tuple[Placed, ...] = ()
+    withdrawn: tuple[GuestName, ...] = ()
+    events: tuple[Event, ...] = ()
+    forgotten: tuple[EventId, ...] = ()
+    incarnations: dict[GuestName, int] = {}
+    clock_offset: float | None = None
+
+
+class Heartbeat(_Base, frozen=True):
+    """Nothing has changed since `sequence`, and the agent is alive."""
+
+    sequence: Sequence
+
+
+Transition: TypeAlias = Start | Complete | Cancel | Approve
+Command: TypeAlias = Place | Withdraw | Schedule | Transition | Advance
+Query: TypeAlias = ListEvents | ListGuests
+Answer: TypeAlias = Done | Failed | Events | Guests
+Feed: TypeAlias = Snapshot | Delta | Heartbeat
+Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Feed
+
+
+def encode(message: Message) -> bytes:
+    """Give the message's frame; raises FrameError if it is too long."""
+    return pack(msgspec.to_builtins(message))
+
+
+def decode(obj: dict[str, Any]) -> Message:
+    """Give the message that a frame's map holds; raises MessageError with the path at fault."""
+    try:
+        message: Message = msgspec.convert(obj, Message)
+    except msgspec.ValidationError as error:
+        raise MessageError(str(error)) from error
+    return message
+
+
+_Item = TypeVar("_Item", Placed, Event)
+
+
+def parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:
+    """Cut a list into parts that each encode to about PART_BYTES; an empty list is one part."""
+    part: list[_Item] = []
+    size = 0
+    for item in items:
+        part.append(item)
+        size += len(pack(msgspec.to_builtins(item)))
+        if size >= PART_BYTES:
+            yield tuple(part)
+            part, size = [], 0
+    yield tuple(part)
+
+
+def snapshot(
+    *,
+    sequence: int,
+    node: str,
+    clock_offset: float,
+    guests: Iterable[Placed],
+    events: Iterable[Event],
+) -> Iterator[Snapshot]:
+    """Give the parts of a snapshot: guests first, so that every event finds who can see it."""
+    for placed in parts(guests):
+        yield Snapshot(
+            sequence=sequence, node=node, clock_offset=clock_offset, guests=placed, more=True
+        )
+    last: tuple[Event, ...] | None = None
+    for part in parts(events):
+        if last is not None:
+            yield Snapshot(
+                sequence=sequence, node=node, clock_offset=clock_offset, events=last, more=True
+            )
+        last = part
+    yield Snapshot(sequence=sequence, node=node, clock_offset=clock_offset, events=last or ())

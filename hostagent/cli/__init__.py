@@ -1,0 +1,52 @@
+"""The command line: `hostagent agent`, `hostagent responder`, `hostagent controller`.
+
+Thin: what it does, a caller in Python can do as well. Exit codes: 0 well; 1 refused; 2 bad usage or
+input; 3 the machine cannot, or the agent cannot be reached. Each command imports what it needs when
+it runs.
+"""
+
+import sys
+
+import click
+
+from hostagent.cli.controller import controller
+from hostagent.cli.daemons import agent, responder
+from hostagent.cli.options import BAD_INPUT, REFUSED, UNABLE
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    r"""A node's host agent, its metadata responder, and the controller that commands the agent.
+
+    \b
+    A plain machine, guests known by their source address (as good as what keeps them from lying):
+      hostagent agent --node n1 --repository n1.sqlite --command cmd.sock --feed feed.sock
+      hostagent responder --agent feed.sock --listen 127.0.0.1:8080 --identity address
+      hostagent controller --agent cmd.sock place web1 --address 127.0.0.1
+      hostagent controller --agent cmd.sock schedule web1 --type reboot --in 5m
+      curl http://127.0.0.1:8080/metadata/v1/InstanceInfo
+    """
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and an exit code."""
+    try:
+        cli(prog_name="hostagent")
+    except Exception as error:
+        from hostagent.channel.frames import FrameError
+        from hostagent.controller import AgentUnreachable, CommandRefused
+
+        if isinstance(error, CommandRefused):
+            code = BAD_INPUT if error.code in ("bad-message", "bad-frame") else REFUSED
+        elif isinstance(error, FrameError):
+            code = BAD_INPUT
+        elif isinstance(error, AgentUnreachable):
+            code = UNABLE
+        else:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(code)
+
+
+for command in (agent, responder, controller):
+    cli.add_command(command)

@@ -1,0 +1,275 @@
+"""`hostagent controller`: a person's way to command an agent."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hostagent.cli.options import seconds
+
+if TYPE_CHECKING:
+    from hostagent.controller import SyncController
+    from hostagent.model import Event
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+_event_id = click.argument("event_id", metavar="EVENT_ID")
+
+
+@click.group()
+@click.option(
+    "--agent",
+    "agent_path",
+    type=click.Path(path_type=Path),
+    help="The command socket of the node's agent. Required.",
+)
+@click.option(
+    "--timeout",
+    type=seconds,
+    metavar="DURATION",
+    default="10s",
+    show_default=True,
+    help="For one command.",
+)
+@click.pass_context
+def controller(ctx: click.Context, agent_path: Path | None, timeout: float) -> None:
+    """Command a node's agent: place guests, and schedule what happens to them.
+
+    Exit codes: 0 done; 1 refused, and nothing has changed; 2 bad input; 3 no answer.
+    """
+    ctx.obj = agent_path, timeout
+
+
+def _connected(ctx: click.Context) -> "SyncController":
+    from hostagent.controller import SyncController
+
+    path, timeout = ctx.obj
+    if path is None:  # asked for only now, so that every `--help` works without it
+        raise click.UsageError("which agent? give `controller --agent PATH`")
+    return ctx.with_resource(SyncController(path, timeout))
+
+
+@controller.command()
+@click.argument("name")
+@click.option("--port", type=int, help="The mark of the guest's port on this node.")
+@click.option("--address", help="Its IPv4 address, its identity where there are no marks.")
+@click.option("--update-domain", type=int, default=0, show_default=True)
+@click.option("--fault-domain", type=int, default=0, show_default=True)
+@click.option("--availability-set", help="Guests of one set see each other's events.")
+@click.pass_context
+def place(
+    ctx: click.Context,
+    name: str,
+    port: int | None,
+    address: str | None,
+    update_domain: int,
+    fault_domain: int,
+    availability_set: str | None,
+) -> None:
+    """Put the guest NAME on this node, or change it if it is there."""
+    from hostagent.model import Guest
+
+    _connected(ctx).place(
+        [
+            Guest(
+                name=name,
+                port=port,
+                address=address,
+                update_domain=update_domain,
+                fault_domain=fault_domain,
+                availability_set=availability_set,
+            )
+        ]
+    )
+
+
+@controller.command()
+@click.argument("names", nargs=-1, required=True)
+@click.pass_context
+def withdraw(ctx: click.Context, names: tuple[str, ...]) -> None:
+    """Take guests off this node. One that is not there is passed over."""
+    _connected(ctx).withdraw(names)
+
+
+@controller.command()
+@click.argument("guests", nargs=-1, required=True)
+@click.option(
+    "--type",
+    "event_type",
+    required=True,
+    type=click.Choice(["Freeze", "Reboot", "Redeploy", "Preempt", "Terminate"], False),
+)
+@click.option(
+    "--in",
+    "notice",
+    type=seconds,
+    metavar="DURATION",
+    help="Time until it may start. Default: the type's least notice.",
+)
+@click.option("--now", is_flag=True, help="Start it at once, as a hardware failure would.")
+@click.option(
+    "--duration", type=seconds, metavar="DURATION", help="How long it lasts. Default: not known."
+)
+@click.option(
+    "--source",
+    type=click.Choice(["Platform", "User"], False),
+    default="Platform",
+    show_default=True,
+)
+@click.option("--description", default="", help="A line for people.")
+@_json
+@click.pass_context
+def schedule(
+    ctx: click.Context,
+    guests: tuple[str, ...],
+    event_type: str,
+    notice: float | None,
+    now: bool,
+    duration: float | None,
+    source: str,
+    description: str,
+    as_json: bool,
+) -> None:
+    """Schedule an event for GUESTS of this node, and print it."""
+    from hostagent.model import EventSource, EventType
+
+    if now and notice is not None:
+        raise click.UsageError("--in and --now exclude each other")
+    event = _connected(ctx).schedule(
+        guests,
+        EventType(event_type),
+        notice=0.0 if now else notice,
+        duration=duration,
+        source=EventSource(source),
+        description=description,
+    )
+    _print_event(event, as_json)
+
+
+@controller.command()
+@_event_id
+@_json
+@click.pass_context
+def start(ctx: click.Context, event_id: str, as_json: bool) -> None:
+    """Start a scheduled event without waiting for its time."""
+    _print_event(_connected(ctx).start(event_id), as_json)
+
+
+@controller.command()
+@_event_id
+@_json
+@click.pass_context
+def approve(ctx: click.Context, event_id: str, as_json: bool) -> None:
+    """Start a scheduled event on a guest's behalf; one that has started stays so."""
+    _print_event(_connected(ctx).approve(event_id), as_json)
+
+
+@controller.command()
+@_event_id
+@_json
+@click.pass_context
+def complete(ctx: click.Context, event_id: str, as_json: bool) -> None:
+    """End a started event."""
+    _print_event(_connected(ctx).complete(event_id), as_json)
+
+
+@controller.command()
+@_event_id
+@_json
+@click.pass_context
+def cancel(ctx: click.Context, event_id: str, as_json: bool) -> None:
+    """Take back a scheduled event."""
+    _print_event(_connected(ctx).cancel(event_id), as_json)
+
+
+@controller.command()
+@click.argument("duration", type=seconds)
+@click.pass_context
+def advance(ctx: click.Context, duration: float) -> None:
+    """Move the metadata plane's clock forward by DURATION. It cannot be moved back."""
+    click.echo(_utc(_connected(ctx).advance(duration)))
+
+
+@controller.command(name="list")
+@click.option("--history", is_flag=True, help="Also those that have ended.")
+@_json
+@click.pass_context
+def list_events(ctx: click.Context, history: bool, as_json: bool) -> None:
+    """List the events of this node."""
+    events = _connected(ctx).events(history=history)
+    if as_json:
+        _print_json(events)
+        return
+    _print_table(
+        ["ID", "TYPE", "STATUS", "NOT BEFORE", "DURATION", "GUESTS"],
+        [
+            [
+                event.id,
+                str(event.type),
+                str(event.status),
+                _utc(event.not_before),
+                "unknown" if event.duration is None else f"{event.duration:g} s",
+                ", ".join(event.guests),
+            ]
+            for event in events
+        ],
+    )
+
+
+@controller.command()
+@_json
+@click.pass_context
+def guests(ctx: click.Context, as_json: bool) -> None:
+    """List the guests on this node, with the incarnation of what each can see."""
+    placed = _connected(ctx).guests()
+    if as_json:
+        _print_json(placed)
+        return
+    _print_table(
+        ["NAME", "PORT", "ADDRESS", "UD", "FD", "SET", "INCARNATION"],
+        [
+            [
+                one.guest.name,
+                "-" if one.guest.port is None else str(one.guest.port),
+                one.guest.address or "-",
+                str(one.guest.update_domain),
+                str(one.guest.fault_domain),
+                one.guest.availability_set or "-",
+                str(one.incarnation),
+            ]
+            for one in placed
+        ],
+    )
+
+
+def _utc(epoch: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _print_json(obj: object) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.encode(obj).decode())
+
+
+def _print_event(event: "Event", as_json: bool) -> None:
+    if as_json:
+        _print_json(event)
+    else:
+        click.echo(
+            f"{event.id} {event.type} {event.status}, not before {_utc(event.not_before)}: "
+            f"{', '.join(event.guests)}"
+        )
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    # Into a pipe, a line stays a line however long it is.
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(table)

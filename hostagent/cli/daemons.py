@@ -1,0 +1,219 @@
+"""`hostagent agent` and `hostagent responder`: the processes of a node."""
+
+import logging
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hostagent.cli.options import BadInput, Unable, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+
+
+def _log_to_stderr(who: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=f"%(asctime)s {who.replace('%', '%%')} %(levelname)s %(message)s",
+    )
+
+
+_user = click.option(
+    "--user",
+    type=click.IntRange(1, 2**32 - 2),
+    metavar="UID",
+    help="User and group to become once everything is open. Capabilities are given up always.",
+)
+
+
+@click.command()
+@click.option("--node", required=True, help="The name of this node.")
+@click.option(
+    "--repository",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="SQLite file that keeps guests and events; made if missing.",
+)
+@click.option(
+    "--command", type=click.Path(path_type=Path), help="Unix socket to make for controllers."
+)
+@click.option("--feed", type=click.Path(path_type=Path), help="Unix socket to make for responders.")
+@_user
+def agent(
+    node: str, repository: Path, command: Path | None, feed: Path | None, user: int | None
+) -> None:
+    """Run a node's host agent in the foreground, until SIGTERM.
+
+    Its two listening sockets are made at --command and --feed (mode 0600), or handed over by
+    systemd's protocol: LISTEN_FDS=2, LISTEN_FDNAMES=command:feed. NOTIFY_SOCKET is told READY.
+    """
+    # All of it now: afterwards the source tree may be out of reach.
+    from hostagent.agent import Agent
+    from hostagent.daemon import hand_over, run
+    from hostagent.notify import Notifier
+    from hostagent.repository import Repository, RepositoryInUse, UnknownSchema
+    from hostagent.repository import RepositoryError as Unusable
+
+    _log_to_stderr(f"agent[{node}]")
+    notifier = Notifier(os.environ)
+    sockets = _sockets({"command": command, "feed": feed})
+    directory = repository.absolute().parent
+    try:
+        directory.mkdir(exist_ok=True)
+        store = Repository(repository)
+    except RepositoryInUse as error:
+        raise Unable(str(error)) from error
+    except UnknownSchema as error:
+        raise BadInput(str(error)) from error
+    except (Unusable, OSError) as error:
+        raise Unable(str(error)) from error
+    for path in (repository, Path(f"{repository}-wal"), command, feed):
+        if path is not None:
+            hand_over(path, user)
+    host = Agent(node, store)
+    _run_daemon(
+        lambda: run(
+            lambda stop: host.serve(sockets["command"], sockets["feed"], stop),
+            what=f"agent {node}",
+            user=user,
+            notifier=notifier,
+        )
+    )
+    store.close()
+
+
+@click.command()
+@click.option(
+    "--agent",
+    "agent_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The feed socket of this node's agent.",
+)
+@click.option(
+    "--listen", multiple=True, metavar="ADDRESS:PORT", help="Where to listen; repeatable."
+)
+@click.option(
+    "--identity",
+    type=click.Choice(["mark", "address"]),
+    default="mark",
+    show_default=True,
+    help="What says who asks: the mark that the node's ingress port gave to the connection, or its "
+    "source address. The address is the weaker identity: a guest may lie about it.",
+)
+@_user
+@click.option(
+    "--stale-after",
+    type=seconds,
+    metavar="DURATION",
+    default="60s",
+    show_default=True,
+    help="Answer 503 once the agent has been silent for so long.",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Host header to answer besides 169.254.169.254 and the address listened on; repeatable.",
+)
+@click.option("--access-log", is_flag=True, help="One line on stderr for each request answered.")
+def responder(
+    agent_path: Path,
+    listen: tuple[str, ...],
+    identity: str,
+    user: int | None,
+    stale_after: float,
+    allow_host: tuple[str, ...],
+    access_log: bool,
+) -> None:
+    """Run a node's metadata responder in the foreground, until SIGTERM.
+
+    It listens at --listen, or on sockets handed over by systemd's protocol under the name `http`:
+    LISTEN_FDS=1, LISTEN_FDNAMES=http. NOTIFY_SOCKET is told READY. It goes on answering from what
+    it knows while the agent is away.
+    """
+    import asyncio
+
+    from hostagent.daemon import run
+    from hostagent.notify import Notifier
+    from hostagent.responder.feed import follow
+    from hostagent.responder.knowledge import Knowledge
+    from hostagent.responder.server import BY_ADDRESS, BY_MARK, Access, Responder, host_headers
+    from hostagent.sockets import SocketError, handed_over, listen_tcp
+
+    _log_to_stderr("responder")
+    notifier = Notifier(os.environ)
+    try:
+        listeners = handed_over(os.environ).pop("http", [])
+        listeners += [listen_tcp(text) for text in listen]
+    except SocketError as error:
+        raise Unable(str(error)) from error
+    if not listeners:
+        raise click.UsageError("no socket to listen on: give --listen, or hand one over as `http`")
+    # Connections are descriptors: take as many as we may.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    access = logging.getLogger("hostagent.access")
+
+    def record(one: Access) -> None:
+        access.info(
+            "access caller=%s guest=%s status=%d %s %s",
+            one.caller,
+            one.guest or "-",
+            one.status,
+            one.method,
+            one.target,
+        )
+
+    knowledge = Knowledge(stale_after)
+    server = Responder(
+        knowledge,
+        identity=BY_MARK if identity == "mark" else BY_ADDRESS,
+        allowed_hosts=host_headers(list(allow_host), listeners),
+        record=record if access_log else None,
+    )
+
+    async def serve(stop: asyncio.Event) -> None:
+        following = asyncio.create_task(follow(agent_path, knowledge))
+        try:
+            await server.serve(listeners, stop)
+        finally:
+            following.cancel()
+
+    where = ", ".join("{}:{}".format(*sock.getsockname()) for sock in listeners)
+    _run_daemon(lambda: run(serve, what=f"responder on {where}", user=user, notifier=notifier))
+
+
+def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":
+    """Give a listening unix socket for each name: handed over, or made at its path."""
+    from hostagent.sockets import SocketError, handed_over, listen_unix
+
+    taken = {}
+    try:
+        given = handed_over(os.environ)
+        for name, path in paths.items():
+            if name in given:
+                taken[name] = given.pop(name)[0]
+            elif path is not None:
+                taken[name] = listen_unix(path)
+            else:
+                raise click.UsageError(f"no `{name}` socket: give --{name}, or hand one over")
+    except SocketError as error:
+        raise Unable(str(error)) from error
+    return taken
+
+
+def _run_daemon(run: "Callable[[], None]") -> None:
+    from hostagent.privileges import PrivilegesRemain
+
+    try:
+        run()
+    except PrivilegesRemain as error:
+        raise Unable(f"refusing to run with privileges: {error}") from error

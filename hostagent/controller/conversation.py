@@ -1,0 +1,133 @@
+"""What both controllers share: their errors, and a conversation with the agent without I/O."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from hostagent.channel.frames import Decoder, FrameError
+from hostagent.channel.messages import (
+    VERSION,
+    Answer,
+    Done,
+    Events,
+    Failed,
+    Guests,
+    Hello,
+    MessageError,
+    Placed,
+    Schedule,
+    Welcome,
+    decode,
+    encode,
+)
+from hostagent.model import Event, EventSource, EventType
+
+TIMEOUT: Final = 10.0
+"""Seconds for one call. A commit takes milliseconds; an agent that restarts, a second or two."""
+
+RETRY_DELAY: Final = 0.1
+"""Seconds between attempts to reach an agent that has gone away in the middle of a call."""
+
+CHUNK: Final = 65536
+
+
+class ControllerError(Exception):
+    """What a call can end with instead of a result."""
+
+
+class CommandRefused(ControllerError):
+    """The agent has refused; `code` is for programs, the text for people."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class AgentUnreachable(ControllerError):
+    """There is no agent at that socket, or none that answers in time."""
+
+    def __init__(self, path: Path | str, why: OSError) -> None:
+        super().__init__(f"agent at {path}: {why.strerror or str(why) or 'no answer in time'}")
+
+
+class Conversation:
+    """One connection, without I/O: bytes to send come out, bytes received go in."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self._answers: list[Answer | Welcome] = []
+
+    def greeting(self) -> bytes:
+        return encode(Hello(version=VERSION, role="controller"))
+
+    def feed(self, data: bytes) -> list[Answer | Welcome] | None:
+        """Give the whole answer once its last part is there; raises ConnectionError at the end."""
+        if not data:
+            raise ConnectionResetError("the agent closed the connection")
+        try:
+            for obj in self._decoder.feed(data):
+                message = decode(obj)
+                if not isinstance(message, (Welcome, Done, Failed, Events, Guests)):
+                    raise MessageError(f"{type(message).__name__.lower()} is no answer")
+                self._answers.append(message)
+        except (FrameError, MessageError) as error:
+            raise ConnectionAbortedError(f"not understood: {error}") from error
+        if not self._answers or getattr(self._answers[-1], "more", False):
+            return None
+        answers, self._answers = self._answers, []
+        return answers
+
+
+def check(answers: list[Answer | Welcome]) -> list[Answer | Welcome]:
+    """Give the answers, or raise CommandRefused if the agent has said no."""
+    for answer in answers:
+        if isinstance(answer, Failed):
+            raise CommandRefused(answer.code, answer.reason)
+    return answers
+
+
+def done(answers: list[Answer | Welcome]) -> Done:
+    (answer,) = answers
+    assert isinstance(answer, Done)
+    return answer
+
+
+def event_of(answers: list[Answer | Welcome]) -> Event:
+    event = done(answers).event
+    assert event is not None
+    return event
+
+
+def events_of(answers: list[Answer | Welcome]) -> tuple[Event, ...]:
+    return tuple(event for part in answers if isinstance(part, Events) for event in part.events)
+
+
+def guests_of(answers: list[Answer | Welcome]) -> tuple[Placed, ...]:
+    return tuple(guest for part in answers if isinstance(part, Guests) for guest in part.guests)
+
+
+def new_id(given: str | None) -> str:
+    return str(uuid4()) if given is None else given
+
+
+def schedule(
+    guests: Iterable[str],
+    event_type: EventType,
+    notice: float | None,
+    duration: float | None,
+    source: EventSource,
+    description: str,
+    event_id: str | None,
+    command_id: str | None,
+) -> Schedule:
+    return Schedule(
+        command_id=new_id(command_id),
+        event_id=new_id(event_id),
+        type=event_type,
+        guests=tuple(guests),
+        source=source,
+        description=description,
+        notice=notice,
+        duration=duration,
+    )

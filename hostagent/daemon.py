@@ -1,0 +1,56 @@
+"""What the agent's and the responder's processes have in common: their start and their end."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from hostagent import privileges
+from hostagent.notify import Notifier
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    serve: Callable[[asyncio.Event], Awaitable[None]],
+    *,
+    what: str,
+    user: int | None,
+    notifier: Notifier,
+) -> None:
+    """Give up all privileges, then serve on uvloop until SIGTERM or SIGINT.
+
+    `serve` gets the event that is set at the end. Everything that needs a privilege must be open
+    already, and everything imported. Raises PrivilegesRemain.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if not privileges.give_up(user):
+            log.warning("cannot become user %s here; staying %s", user, os.getuid())
+        runner.run(_until_told(serve, what, notifier))
+
+
+async def _until_told(
+    serve: Callable[[asyncio.Event], Awaitable[None]], what: str, notifier: Notifier
+) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # The listening sockets exist: a peer that connects from now on is served.
+    loop.call_soon(log.info, "READY %s, user %d", what, os.getuid())
+    loop.call_soon(notifier.ready, what)
+    await serve(stop)
+    log.info("%s ends", what)
+
+
+def hand_over(path: Path, user: int | None) -> None:
+    """Give a file that we have made to the user that we are about to become, if we can."""
+    if user is not None and path.exists() and path.stat().st_uid == os.geteuid():
+        try:
+            os.chown(path, user, user)
+        except OSError as error:  # no right to, or no such user here: then we stay who we are
+            log.debug("%s: %s", path, error)

@@ -1,0 +1,107 @@
+r"""Azure's first metadata service, of 2015: `InstanceInfo` and `maintenance` under `/metadata/v1`.
+
+No header, no api-version; paths match without regard to case; JSON is compact and on one line, as
+clients cut it with sed and grep. Where no record of the original is left, this was chosen:
+
+- EventCreationTime is UTC.
+- The maintenance event in InstanceInfo is a member `MaintenanceEvent` with EventID,
+  EventCreationTime and EventType; the latter is the only place where the type's name stands, so
+  that `grep -i reboot` hits while a reboot is at hand and at no other time.
+- Of several events the one with the earliest `not_before` is told: there is room for one.
+- An event that is started before its notice would begin is told from then on.
+- A query is ignored; a method other than GET and HEAD is 405; HEAD is GET without the body.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+from hostagent.http import Request, Response
+from hostagent.model import FINAL, Event, EventStatus, View, unfold
+
+NOTICE: Final = 300.0
+"""Seconds before `not_before` from which an event is told."""
+
+_JSON: Final = "application/json; charset=utf-8"
+_NOT_ALLOWED: Final = Response(405, b"Method Not Allowed", headers=(("Allow", "GET, HEAD"),))
+_FORWARDED: Final = Response(400, b"Bad Request: X-Forwarded-For is not allowed")
+_NOTHING: Final = Response(200, b"{}", _JSON)
+
+_PATHS: Final = {
+    f"/metadata/{version}/{path}": path
+    for version in ("v1", "latest")
+    for path in (
+        "instanceinfo",
+        "instanceinfo/id",
+        "instanceinfo/ud",
+        "instanceinfo/fd",
+        "maintenance",
+    )
+}
+
+
+def answer(view: View, request: Request, now: float) -> Response | None:
+    """Answer a v1 request, or None if the path is none of v1's."""
+    path = _PATHS.get(request.path.lower())
+    if path is None:
+        return None
+    if "x-forwarded-for" in request.headers:
+        return _FORWARDED
+    if request.method not in ("GET", "HEAD"):
+        return _NOT_ALLOWED
+    guest = view.guest
+    match path:
+        case "instanceinfo":
+            return _instance_info(view, now)
+        case "instanceinfo/id":
+            return Response(200, f"_{guest.name}".encode())
+        case "instanceinfo/ud":
+            return Response(200, str(guest.update_domain).encode())
+        case "instanceinfo/fd":
+            return Response(200, str(guest.fault_domain).encode())
+        case _:
+            event = _at_hand(view, now)
+            return _NOTHING if event is None else Response(200, _braces(_event(event)), _JSON)
+
+
+def _instance_info(view: View, now: float) -> Response:
+    guest = view.guest
+    members = (
+        f'"ID":{json.dumps("_" + guest.name)},'
+        f'"UD":"{guest.update_domain}","FD":"{guest.fault_domain}"'
+    )
+    event = _at_hand(view, now)
+    if event is not None:
+        members += f',"MaintenanceEvent":{{{_event(event)},"EventType":"{event.type}"}}'
+    return Response(200, _braces(members), _JSON)
+
+
+def _braces(members: str) -> bytes:
+    return b"{%b}" % members.encode()
+
+
+def _event(event: Event) -> str:
+    return f'"EventID":"{event.id}","EventCreationTime":"{_us_date(event.created)}"'
+
+
+def _at_hand(view: View, now: float) -> Event | None:
+    """Give the event that is told at `now`: within its notice, or started and not yet over."""
+    for known in view.events:
+        event = known
+        # What falls due between two messages of the agent happens on time nevertheless.
+        for event in unfold(known, now):  # noqa: B007
+            pass
+        if event.status is EventStatus.STARTED:
+            return event
+        if event.status not in FINAL and now >= event.not_before - NOTICE:
+            return event
+    return None
+
+
+def _us_date(epoch: float) -> str:
+    r"""Give `9\/15\/2015 6:42:51 AM`: no zero before month, day or hour, and slashes escaped."""
+    at = datetime.fromtimestamp(epoch, UTC)
+    return (
+        rf"{at.month}\/{at.day}\/{at.year} "
+        f"{at.hour % 12 or 12}:{at.minute:02}:{at.second:02} {'AM' if at.hour < 12 else 'PM'}"
+    )

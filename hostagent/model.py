@@ -1,0 +1,211 @@
+"""Guests, maintenance events, and the life of an event. Pure: no I/O, and time is an argument.
+
+All times are seconds since the epoch, UTC, on the metadata plane's clock (see `Repository`);
+all lengths of time are seconds.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+MAX_GUESTS: Final = 1023
+"""Guests on one node: a Linux bridge has 1,023 usable ports."""
+
+MAX_ACTIVITY: Final = 24 * 3600.0
+"""An activity of unknown duration that nobody completes expires after a day. It bounds what a
+controller that died can leave behind; the longest host maintenance is a matter of hours."""
+
+LONGEST: Final = 366 * 24 * 3600.0
+"""No notice and no known duration is longer than a year: beyond it stands a mistake of units."""
+
+# `\Z`, not `$`: the latter also matches before a trailing newline.
+GuestName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+SetName = GuestName
+EventId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
+Description = Annotated[str, Meta(max_length=1024)]
+Domain = Annotated[int, Meta(ge=0, le=1023)]
+Seconds = Annotated[float, Meta(gt=0, le=LONGEST)]
+Epoch = Annotated[float, Meta(ge=0, le=253402300799)]  # to the end of the year 9999
+
+_OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+Address = Annotated[str, Meta(pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}\Z")]
+
+
+class Guest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A guest as it is placed on this node.
+
+    `port` is the number that its frames are marked with at the node's ingress port, which is the
+    SO_MARK of the connections it makes. `address` (IPv4, dotted) is its identity only in the
+    responder's plain mode, which is the weaker one: an address is what a guest says of itself.
+    """
+
+    name: GuestName
+    port: Annotated[int, Meta(ge=1, le=0xFFFFFFFF)] | None = None
+    address: Address | None = None
+    update_domain: Domain = 0
+    fault_domain: Domain = 0
+    availability_set: SetName | None = None
+
+
+class EventType(StrEnum):
+    """What will happen to the guest."""
+
+    FREEZE = "Freeze"
+    REBOOT = "Reboot"
+    REDEPLOY = "Redeploy"
+    PREEMPT = "Preempt"
+    TERMINATE = "Terminate"
+
+
+LEAST_NOTICE: Final = {
+    EventType.FREEZE: 900.0,
+    EventType.REBOOT: 900.0,
+    EventType.REDEPLOY: 600.0,
+    EventType.PREEMPT: 30.0,
+    EventType.TERMINATE: 300.0,
+}
+"""Seconds between an event's creation and its `not_before`, unless the command says otherwise."""
+
+
+class EventSource(StrEnum):
+    """Who wants it: the platform, or the guest's own user."""
+
+    PLATFORM = "Platform"
+    USER = "User"
+
+
+class EventStatus(StrEnum):
+    """Where an event stands in its life."""
+
+    SCHEDULED = "Scheduled"
+    STARTED = "Started"
+    COMPLETED = "Completed"
+    CANCELLED = "Cancelled"
+    EXPIRED = "Expired"
+
+
+FINAL: Final = frozenset({EventStatus.COMPLETED, EventStatus.CANCELLED, EventStatus.EXPIRED})
+
+
+class Request(StrEnum):
+    """What moves an event from one status to the next."""
+
+    START = "start"
+    APPROVE = "approve"  # by a guest: starts it without waiting for `not_before`
+    COMPLETE = "complete"
+    CANCEL = "cancel"
+    EXPIRE = "expire"
+
+
+TRANSITIONS: Final = {
+    (EventStatus.SCHEDULED, Request.START): EventStatus.STARTED,
+    (EventStatus.SCHEDULED, Request.APPROVE): EventStatus.STARTED,
+    (EventStatus.SCHEDULED, Request.CANCEL): EventStatus.CANCELLED,
+    # Of several guests that see an event, a second may approve what the first has started.
+    (EventStatus.STARTED, Request.APPROVE): EventStatus.STARTED,
+    (EventStatus.STARTED, Request.COMPLETE): EventStatus.COMPLETED,
+    (EventStatus.STARTED, Request.EXPIRE): EventStatus.EXPIRED,
+}
+"""The whole life of an event. What is not here is illegal: an activity that has started can be
+completed but not taken back, and what has ended stays as it ended."""
+
+
+class IllegalTransition(Exception):
+    """The event's status does not allow the request."""
+
+    def __init__(self, event_id: str, status: EventStatus, request: Request) -> None:
+        legal = ", ".join(r for (s, r) in TRANSITIONS if s is status) or "nothing"
+        super().__init__(
+            f"event {event_id} is {status}: cannot {request} it; {legal} would be possible"
+        )
+        self.event_id = event_id
+        self.status = status
+        self.request = request
+
+
+class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One maintenance activity.
+
+    `availability_sets` are the sets of its guests at the time it was scheduled: their members see
+    it too. `duration` None is unknown. `started` and `ended` stay None until they have happened.
+    """
+
+    id: EventId
+    type: EventType
+    source: EventSource
+    description: Description
+    guests: Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
+    created: Epoch
+    not_before: Epoch
+    availability_sets: Annotated[tuple[SetName, ...], Meta(max_length=MAX_GUESTS)] = ()
+    duration: Seconds | None = None
+    status: EventStatus = EventStatus.SCHEDULED
+    started: Epoch | None = None
+    ended: Epoch | None = None
+
+
+class View(Struct, frozen=True):
+    """What is known of one guest, and nothing of any other: all that a dialect gets to see.
+
+    `events` are those not ended, by `not_before`, earliest first; `history` those that have ended,
+    latest first.
+    """
+
+    guest: Guest
+    incarnation: int
+    events: tuple[Event, ...] = ()
+    history: tuple[Event, ...] = ()
+
+
+def sees(guest: Guest, event: Event) -> bool:
+    """Whether the event is this guest's business: its own, or one of its availability set's."""
+    return guest.name in event.guests or (
+        guest.availability_set is not None and guest.availability_set in event.availability_sets
+    )
+
+
+def apply(event: Event, request: Request, now: float) -> Event:
+    """Give the event as it is after the request; raises IllegalTransition."""
+    status = TRANSITIONS.get((event.status, request))
+    if status is None:
+        raise IllegalTransition(event.id, event.status, request)
+    if status is event.status:
+        return event
+    if status is EventStatus.STARTED:
+        return replace(event, status=status, started=now)
+    return replace(event, status=status, ended=now)
+
+
+def next_change(event: Event) -> float | None:
+    """When the event will change by itself; None once it has ended."""
+    if event.status is EventStatus.SCHEDULED:
+        return event.not_before
+    if event.status is EventStatus.STARTED and event.started is not None:
+        return event.started + (MAX_ACTIVITY if event.duration is None else event.duration)
+    return None
+
+
+def due(event: Event, now: float) -> Request | None:
+    """What the event owes to the passing of time at `now`, if anything."""
+    when = next_change(event)
+    if when is None or when > now:
+        return None
+    if event.status is EventStatus.SCHEDULED:
+        return Request.START
+    return Request.EXPIRE if event.duration is None else Request.COMPLETE
+
+
+def unfold(event: Event, now: float) -> Iterator[Event]:
+    """Give each state that the event has passed through by itself up to `now`, in order.
+
+    Each is stamped with the time at which it fell due, so that an agent that slept through a start
+    tells the same story as one that was awake.
+    """
+    while (request := due(event, now)) is not None:
+        when = next_change(event)
+        assert when is not None  # or nothing would be due
+        event = apply(event, request, when)
+        yield event

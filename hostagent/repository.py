@@ -1,0 +1,289 @@
+"""The durable store of one node's guests and events: SQLite, embedded.
+
+What is committed survives `kill -9` and the loss of power (WAL, synchronous=FULL). Reads come from
+the file as well, so there is no second truth in memory. One process at a time holds the file.
+
+The metadata plane has a clock of its own: this machine's, plus an offset that only grows, so that a
+lab can move a notice through its whole life without waiting. All `now` here are that clock's, but
+for `remember`, which must not forget commands because a lab has moved its clock.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hostagent.channel.messages import Delta, Placed
+from hostagent.model import Event, Guest, Request, apply, next_change, unfold
+
+SCHEMA_VERSION: Final = 1
+
+HISTORY_AGE: Final = 7 * 24 * 3600.0
+"""Seconds for which an ended event is kept: nobody looks back further than a week."""
+
+HISTORY_COUNT: Final = 256
+"""Ended events kept at most: each guest that sees one carries it in its view."""
+
+COMMAND_AGE: Final = 3600.0
+"""Seconds for which a command's id is remembered. A controller gives up retrying within seconds."""
+
+GUESTS_PER_DELTA: Final = 256
+"""Many guests placed at once are told in several deltas, each far below a frame's bound."""
+
+_SCHEMA: Final = f"""
+CREATE TABLE state (clock_offset REAL NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL);
+INSERT INTO state VALUES (0, 0, 0);
+CREATE TABLE guests (
+    name TEXT PRIMARY KEY, availability_set TEXT, incarnation INTEGER NOT NULL, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX guests_by_set ON guests (availability_set) WHERE availability_set IS NOT NULL;
+CREATE TABLE events (id TEXT PRIMARY KEY, next_change REAL, ended REAL, body BLOB NOT NULL);
+CREATE INDEX events_by_change ON events (next_change) WHERE next_change IS NOT NULL;
+CREATE INDEX events_by_end ON events (ended) WHERE ended IS NOT NULL;
+CREATE TABLE commands (
+    id TEXT PRIMARY KEY, applied REAL NOT NULL, fingerprint BLOB NOT NULL, answer BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX commands_by_time ON commands (applied);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+_guest = msgspec.json.Decoder(Guest)
+_event = msgspec.json.Decoder(Event)
+
+
+class RepositoryError(Exception):
+    """The file cannot be used as a repository; says why."""
+
+
+class UnknownSchema(RepositoryError):
+    """The file was written by another version of this program, or is no repository."""
+
+
+class RepositoryInUse(RepositoryError):
+    """Another process holds the file."""
+
+
+class Repository:
+    """One node's guests, events, applied commands, incarnations, clock offset and sequence.
+
+    Every method that changes something must run inside `transaction()` and gives the deltas that
+    tell of the change; publish them after the transaction has been committed, not before.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open or create the file; raises RepositoryError, UnknownSchema or RepositoryInUse."""
+        self.path = Path(path)
+        try:
+            # Autocommit: the transactions are ours. No wait for a lock: it would block the loop.
+            self._db = sqlite3.connect(
+                self.path, isolation_level=None, timeout=0, check_same_thread=False
+            )
+            self._prepare()
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise RepositoryInUse(f"{path}: another process holds this repository") from error
+            raise RepositoryError(f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise RepositoryError(f"{path}: {error}") from error
+
+    def _prepare(self) -> None:
+        db = self._db
+        # Exclusive: two agents on one file would number their feeds apart.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        with self.transaction():  # takes the lock and keeps it
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if version == 0 and tables == 0:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+            elif version != SCHEMA_VERSION:
+                raise UnknownSchema(
+                    f"{self.path}: schema version {version}; this program reads {SCHEMA_VERSION}"
+                )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is done inside; on the disk when the outermost one ends.
+
+        They nest: an inner one that fails takes back its own changes only.
+        """
+        inner = self._db.in_transaction
+        self._db.execute("SAVEPOINT one" if inner else "BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("RELEASE one" if inner else "COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite itself ends it on some errors, as a full disk
+                self._db.execute("ROLLBACK TO one" if inner else "ROLLBACK")
+                if inner:
+                    self._db.execute("RELEASE one")
+            raise
+
+    # What is known
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that the metadata plane's clock is ahead of this machine's."""
+        return float(self._db.execute("SELECT clock_offset FROM state").fetchone()[0])
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last delta."""
+        return int(self._db.execute("SELECT sequence FROM state").fetchone()[0])
+
+    def guests(self) -> list[Placed]:
+        """Give the guests placed here, by name."""
+        rows = self._db.execute("SELECT body, incarnation FROM guests ORDER BY name")
+        return [Placed(guest=_guest.decode(body), incarnation=number) for body, number in rows]
+
+    def events(self, *, history: bool = True) -> list[Event]:
+        """Give the events not ended, oldest first, and after them, if wanted, the ended ones."""
+        where = "" if history else "WHERE ended IS NULL"
+        rows = self._db.execute(f"SELECT body FROM events {where} ORDER BY ended, rowid")
+        return [_event.decode(body) for (body,) in rows]
+
+    def event(self, event_id: str) -> Event | None:
+        """Give one event, active or in the history."""
+        row = self._db.execute("SELECT body FROM events WHERE id = ?", (event_id,)).fetchone()
+        return _event.decode(row[0]) if row else None
+
+    def active_count(self) -> int:
+        """How many events have not ended."""
+        row = self._db.execute("SELECT count(*) FROM events WHERE next_change IS NOT NULL")
+        return int(row.fetchone()[0])
+
+    def next_change(self) -> float | None:
+        """When the next event changes by itself."""
+        row = self._db.execute(
+            "SELECT min(next_change) FROM events WHERE next_change IS NOT NULL"
+        ).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    # Changes
+
+    def place(self, guests: Iterable[Guest]) -> list[Delta]:
+        """Put guests on this node, or change those already here.
+
+        A guest that is new here starts above every incarnation that was ever withdrawn, so that
+        one that comes back never sees its number go back.
+        """
+        changed: list[Placed] = []
+        for guest in guests:
+            body = msgspec.json.encode(guest)
+            row = self._db.execute(
+                "INSERT INTO guests SELECT ?, ?, floor + 1, ? FROM state WHERE true"
+                " ON CONFLICT (name) DO UPDATE SET availability_set = excluded.availability_set,"
+                " body = excluded.body, incarnation = incarnation + 1 WHERE body <> excluded.body"
+                " RETURNING incarnation",
+                (guest.name, guest.availability_set, body),
+            ).fetchone()
+            if row is not None:
+                changed.append(Placed(guest=guest, incarnation=row[0]))
+        return [
+            Delta(sequence=self._number(), placed=tuple(changed[i : i + GUESTS_PER_DELTA]))
+            for i in range(0, len(changed), GUESTS_PER_DELTA)
+        ]
+
+    def withdraw(self, names: Iterable[str]) -> list[Delta]:
+        """Take guests off this node; names that are not here are passed over."""
+        gone: list[str] = []
+        for name in names:
+            row = self._db.execute(
+                "DELETE FROM guests WHERE name = ? RETURNING incarnation", (name,)
+            ).fetchone()
+            if row is not None:
+                self._db.execute("UPDATE state SET floor = max(floor, ?)", row)
+                gone.append(name)
+        return [Delta(sequence=self._number(), withdrawn=tuple(gone))] if gone else []
+
+    def add(self, event: Event) -> list[Delta]:
+        """Store a new event."""
+        self._db.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?)",
+            (event.id, next_change(event), event.ended, msgspec.json.encode(event)),
+        )
+        return [self._tell(event)]
+
+    def change(self, event: Event, request: Request, now: float) -> tuple[Event, list[Delta]]:
+        """Move an event on; raises IllegalTransition, and then nothing has changed."""
+        after = apply(event, request, now)
+        if after is event:
+            return event, []
+        return after, [self._update(after), *self._prune(now)]
+
+    def settle(self, now: float) -> list[Delta]:
+        """Let every event pass through what has fallen due, and forget what is too old."""
+        deltas = []
+        rows = self._db.execute(
+            "SELECT body FROM events WHERE next_change <= ? ORDER BY next_change", (now,)
+        ).fetchall()
+        for (body,) in rows:
+            deltas += [self._update(after) for after in unfold(_event.decode(body), now)]
+        return deltas + self._prune(now)
+
+    def advance(self, seconds: float) -> list[Delta]:
+        """Move the metadata plane's clock forward."""
+        if not seconds > 0:
+            raise ValueError(f"the clock moves forward only, not by {seconds} s")
+        row = self._db.execute(
+            "UPDATE state SET clock_offset = clock_offset + ? RETURNING clock_offset", (seconds,)
+        ).fetchone()
+        return [Delta(sequence=self._number(), clock_offset=row[0])]
+
+    def _update(self, event: Event) -> Delta:
+        self._db.execute(
+            "UPDATE events SET next_change = ?, ended = ?, body = ? WHERE id = ?",
+            (next_change(event), event.ended, msgspec.json.encode(event), event.id),
+        )
+        return self._tell(event)
+
+    def _tell(self, event: Event) -> Delta:
+        """Raise the incarnation of every guest that can see the event; `model.sees`, in SQL."""
+        rows = self._db.execute(
+            "UPDATE guests SET incarnation = incarnation + 1"
+            " WHERE name IN (SELECT value FROM json_each(?))"
+            " OR availability_set IN (SELECT value FROM json_each(?))"
+            " RETURNING name, incarnation",
+            (json.dumps(event.guests), json.dumps(event.availability_sets)),
+        ).fetchall()
+        return Delta(sequence=self._number(), events=(event,), incarnations=dict(rows))
+
+    def _prune(self, now: float) -> list[Delta]:
+        rows = self._db.execute(
+            "DELETE FROM events WHERE ended < ? OR id IN"
+            " (SELECT id FROM events WHERE ended IS NOT NULL ORDER BY ended DESC LIMIT -1 OFFSET ?)"
+            " RETURNING id",
+            (now - HISTORY_AGE, HISTORY_COUNT),
+        ).fetchall()
+        ids = tuple(row[0] for row in rows)
+        return [Delta(sequence=self._number(), forgotten=ids)] if ids else []
+
+    def _number(self) -> int:
+        row = self._db.execute("UPDATE state SET sequence = sequence + 1 RETURNING sequence")
+        return int(row.fetchone()[0])
+
+    # Commands that have been applied
+
+    def remembered(self, command_id: str) -> tuple[bytes, bytes] | None:
+        """Give the fingerprint and the answer of a command applied before."""
+        row = self._db.execute(
+            "SELECT fingerprint, answer FROM commands WHERE id = ?", (command_id,)
+        ).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def remember(self, command_id: str, fingerprint: bytes, answer: bytes, wall: float) -> None:
+        """Keep a command's answer; forget those older than COMMAND_AGE. `wall`: real time, UTC."""
+        self._db.execute("DELETE FROM commands WHERE applied < ?", (wall - COMMAND_AGE,))
+        self._db.execute(
+            "INSERT INTO commands VALUES (?, ?, ?, ?)", (command_id, wall, fingerprint, answer)
+        )

@@ -1,0 +1,183 @@
+"""One guest's connection while it is held: for what could not be answered in one pass."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from hostagent.http import CONTINUE, BadRequest, RequestReader
+
+if TYPE_CHECKING:
+    from hostagent.responder.server import Caller, Responder
+
+READ_BYTES: Final = 16384
+"""Bytes read at a time: a whole head and much of a body, and no flood."""
+
+PIPELINE_BATCH: Final = 16
+"""Requests of one connection that are answered before others get their turn."""
+
+MAX_UNSENT: Final = 65536
+"""Bytes of answers that wait for the guest to read before its requests are read any further."""
+
+LINGER: Final = 2.0
+"""Seconds for which a guest's further bytes are thrown away after the last answer, so that the
+kernel's RST does not overtake it (RFC 9112 §9.6)."""
+
+# What arrives is copied out before the call returns, so all connections share one buffer.
+_buffer = memoryview(bytearray(READ_BYTES))
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Reads requests, writes answers, and knows until when it may take to do so (`deadline`)."""
+
+    def __init__(
+        self,
+        responder: "Responder",
+        caller: "Caller",
+        reader: RequestReader,
+        *,
+        unsent: bytes,
+        last: bool,
+        served: int,
+    ) -> None:
+        """Go on where the one pass has ended: `unsent` of the answer, which may be the `last`."""
+        self.caller = caller
+        self._responder = responder
+        self._reader = reader
+        self._unsent = unsent
+        self._lingering = last
+        self._served = served
+        self._transport: asyncio.Transport | None = None
+        self._waiting = True  # for more bytes, and not for the loop or for the guest to read
+        self._blocked = False
+        self._eof = False
+        self._loop = asyncio.get_running_loop()
+        timeout = responder.limits.request_timeout
+        self.deadline = self._loop.time() + timeout  # on the loop's clock
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send what is left of the answer, and look at what else has arrived."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=MAX_UNSENT)
+        if self._unsent:
+            self._transport.write(self._unsent)
+            self._unsent = b""
+        if self._lingering:
+            self._finish()
+        else:
+            self._proceed()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Leave the responder's books."""
+        self._transport = None
+        self._responder.release(self)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Give the shared buffer."""
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has arrived."""
+        if self._lingering:
+            return
+        if self._reader.idle:
+            self.deadline = self._loop.time() + self._responder.limits.request_timeout
+        self._reader.feed(bytes(_buffer[:nbytes]))
+        self._proceed()
+
+    def eof_received(self) -> bool:
+        """Close, unless there is something left to answer."""
+        self._eof = True
+        return not self._waiting and not self._lingering
+
+    def pause_writing(self) -> None:
+        """The guest does not read: answer nothing more until it does."""
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        """The guest reads again."""
+        self._blocked = False
+        if not self._waiting and not self._lingering:
+            self.deadline = self._loop.time() + self._responder.limits.request_timeout
+            self._proceed()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._transport is None:
+            return
+        if self._lingering or self._blocked:
+            self._transport.abort()
+        elif self._reader.idle and self._served:
+            self._transport.close()  # an answer now would be taken for the next request's
+        else:
+            self._refuse(BadRequest(408, "the request did not arrive in time"))
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _proceed(self) -> None:
+        """Answer what is complete."""
+        transport = self._transport
+        if transport is None or self._lingering:
+            return
+        for _ in range(PIPELINE_BATCH):
+            if self._blocked:
+                self._pause()
+                return
+            try:
+                request = self._reader.next()
+            except BadRequest as error:
+                self._refuse(error)
+                return
+            if request is None:
+                self._wait()
+                return
+            self._served += 1
+            last = self._served >= self._responder.limits.requests
+            frame, keep = self._responder.reply(self.caller, request, last=last)
+            transport.write(frame)
+            if not keep:
+                self._finish()
+                return
+        self._pause()
+        self._loop.call_soon(self._proceed)
+
+    def _pause(self) -> None:
+        """Read no more until what is here has been answered."""
+        if self._waiting and self._transport is not None:
+            self._waiting = False
+            self._transport.pause_reading()
+            self.deadline = self._loop.time() + self._responder.limits.request_timeout
+
+    def _wait(self) -> None:
+        """Nothing is left to answer; wait for more."""
+        assert self._transport is not None
+        if self._eof:
+            self._transport.close()
+            return
+        if self._reader.continue_wanted:
+            self._reader.continue_wanted = False
+            self._transport.write(CONTINUE)
+        if self._reader.idle and self._served:
+            self.deadline = self._loop.time() + self._responder.limits.idle_timeout
+        if not self._waiting:
+            self._waiting = True
+            self._transport.resume_reading()
+
+    def _refuse(self, error: BadRequest) -> None:
+        assert self._transport is not None
+        self._transport.write(self._responder.refusal(self.caller, error))
+        self._finish()
+
+    def _finish(self) -> None:
+        """The last answer is written: let the guest read it, whatever it still sends."""
+        assert self._transport is not None
+        self._lingering = True
+        self.deadline = self._loop.time() + LINGER
+        if not self._waiting:
+            self._waiting = True
+            self._transport.resume_reading()
+        if self._eof:
+            self._transport.close()
+        else:
+            self._transport.write_eof()

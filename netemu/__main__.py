@@ -1,0 +1,5 @@
+"""`python -m netemu`."""
+
+from netemu.cli import main
+
+main()

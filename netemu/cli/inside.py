@@ -1,0 +1,56 @@
+"""Verbs that act inside a lab: run a command, open a shell, reboot a guest."""
+
+import click
+
+from netemu.cli.options import of_lab
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True})
+@of_lab
+@click.argument("target", metavar="NODE_OR_GUEST")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_command(name: str | None, target: str, command: tuple[str, ...]) -> int:
+    """Run COMMAND in a guest or on a node, as root there.
+
+    Put -- before the command. Streams, terminal, working directory and exit code are the command's
+    own.
+    """
+    from netemu.lab import client, entering
+
+    return entering.run(client.enter(client.the_one(name), target), command)
+
+
+@click.command()
+@of_lab
+@click.argument("target", metavar="GUEST")
+def shell(name: str | None, target: str) -> int:
+    """Open a shell in a guest (or on a node)."""
+    from netemu.lab import client, entering
+
+    return entering.run(client.enter(client.the_one(name), target), entering.shell())
+
+
+@click.command()
+@click.argument("lab", required=False)
+@of_lab
+def enter(lab: str | None, name: str | None) -> int:
+    """Open a shell in the bottle, where 'ip netns' shows the lab's nodes and guests by name."""
+    from netemu.lab import client, entering
+
+    return entering.run(client.enter(client.the_one(lab or name), None), entering.shell())
+
+
+@click.command()
+@of_lab
+@click.argument("guests", metavar="GUEST...", nargs=-1, required=True)
+def reboot(name: str | None, guests: tuple[str, ...]) -> None:
+    """Reboot guests: their processes end, and they claim their addresses anew, the last one first.
+
+    Returns as soon as the link is up again; 'netemu status' shows when they are bound.
+    """
+    from netemu.lab import client
+
+    lab = client.the_one(name)
+    for guest in guests:
+        client.reboot(lab, guest)
+        click.echo(f"{guest}: rebooted")

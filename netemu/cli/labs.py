@@ -1,0 +1,191 @@
+"""Verbs that bring labs up and down, and show them."""
+
+import json
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netemu.cli.options import lab_name, of_lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from netemu.lab.progress import Step
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@lab_name
+@click.option(
+    "--time-scale",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="X",
+    help="Multiply every duration of RFC 3927 by X: 0.1 claims ten times as fast.",
+)
+@click.option("--foreground", is_flag=True, help="Stay until the lab ends; Ctrl-C takes it down.")
+def up(file: Path | None, name: str | None, time_scale: float, foreground: bool) -> None:
+    """Bring a lab up, from FILE or the built-in one of 2 nodes with 3 guests each.
+
+    Returns when every guest holds an address and is answered by its node's responder. A lab of
+    the same name and file that runs already is left as it is.
+    """
+    from netemu.lab import client
+    from netemu.topology import DEMO, load
+
+    lab = load(file or DEMO, name=name)
+    with progress_bar() as on_step:
+        new = client.bring_up(lab, time_scale=time_scale, on_step=on_step)
+    nodes, guests = len(lab.nodes), len(lab.guests)
+    shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
+    click.echo(f"{lab.name}: {'up' if new else 'was up already'} ({shape})")
+    if foreground:
+        try:
+            client.follow(lab.name)
+        finally:
+            client.take_down(lab.name)
+
+
+@click.command()
+@click.argument("lab", required=False)
+@lab_name
+@click.option("--all", "everything", is_flag=True, help="Every lab of this user.")
+def down(lab: str | None, name: str | None, everything: bool) -> None:
+    """Take LAB down, or the only one that runs. That none runs is no error."""
+    from netemu.lab import client
+
+    if lab and name and lab != name:
+        raise click.UsageError(f"two labs are named: {lab} and {name}")
+    names = client.running()
+    wanted = lab or name
+    if wanted is not None:
+        chosen = [wanted]
+    elif everything:
+        chosen = names
+    else:
+        chosen = [client.the_one(None)] if names else []
+    if not chosen:
+        click.echo("no lab runs")
+    for one in chosen:
+        click.echo(f"{one}: down" if client.take_down(one) else f"{one}: was not up")
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_labs(as_json: bool) -> None:
+    """List the labs of this user that run."""
+    from netemu.errors import NotSo
+    from netemu.lab import client
+
+    found = []
+    for name in client.running():
+        try:
+            found.append(client.status(name))
+        except NotSo:  # it has ended meanwhile
+            continue
+    if as_json:
+        keys = ("name", "policy", "state", "supervisor")
+        listed = [
+            {
+                **{key: one[key] for key in keys},
+                "nodes": len(one["nodes"]),
+                "guests": sum(len(node["guests"]) for node in one["nodes"]),
+            }
+            for one in found
+        ]
+        click.echo(json.dumps(listed))
+        return
+    if not found:
+        click.echo("no lab runs")
+        return
+    for one in found:
+        guests = sum(len(node["guests"]) for node in one["nodes"])
+        nodes = _count(len(one["nodes"]), "node")
+        shape = f"{nodes}, {_count(guests, 'guest')}"
+        click.echo(f"{one['name']}: {one['state']}, {one['policy']}, {shape}")
+
+
+@click.command()
+@click.argument("lab", required=False)
+@of_lab
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(lab: str | None, name: str | None, as_json: bool) -> None:
+    """Show the nodes and guests of LAB, or of the only one that runs."""
+    from netemu.lab import client
+
+    if lab and name and lab != name:
+        raise click.UsageError(f"two labs are named: {lab} and {name}")
+    told = client.status(client.the_one(lab or name))
+    if as_json:
+        click.echo(json.dumps(told))
+    else:
+        _print_status(told)
+
+
+def _print_status(told: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    scale = told["time_scale"]
+    pace = "" if scale == 1 else f", time scale {scale:g}"
+    console.print(f"[bold]{told['name']}[/]: {told['state']}, {told['policy']}{pace}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("NODE", "GUEST", "ADDRESS", "MAC", "PORT", "STATE"):
+        table.add_column(heading, no_wrap=True)
+    for node in told["nodes"]:
+        for place, guest in enumerate(node["guests"]):
+            colour = "green" if guest["state"] == "bound" else "yellow"
+            table.add_row(
+                node["name"] if place == 0 else "",
+                guest["name"],
+                guest["address"] or "-",
+                guest["mac"],
+                f"p{guest['port_mark']}",
+                f"[{colour}]{guest['state']}[/]",
+            )
+    console.print(table)
+    for service in told["services"]:
+        if service["state"] != "running" or service["restarts"]:
+            console.print(
+                f"[yellow]{service['name']}[/]: {service['state']}, "
+                f"started again {_count(service['restarts'], 'time')}, "
+                f"last ended with {service['last_end']}"
+            )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def progress_bar() -> "Iterator[Callable[[Step], None]]":
+    """A progress bar on a terminal's standard error, nothing elsewhere."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def on_step(step: "Step") -> None:
+            if step.phase not in tasks:
+                tasks[step.phase] = bar.add_task(step.phase, total=step.of)
+            bar.update(tasks[step.phase], completed=step.done)
+
+        yield on_step

@@ -1,0 +1,30 @@
+"""`netemu check`."""
+
+import json
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def check(as_json: bool) -> int:
+    """Say what this machine's kernel, programs and limits allow.
+
+    Tries each step of building a lab in a place that ends with the command. Exit code 3 if a lab
+    cannot run.
+    """
+    from netemu.errors import MachineCannot
+    from netemu.lab.machine import examine
+
+    findings = examine()
+    able = all(finding.ok for finding in findings)
+    if as_json:
+        click.echo(json.dumps([finding._asdict() for finding in findings]))
+    else:
+        for finding in findings:
+            mark = click.style("ok", fg="green") if finding.ok else click.style("NO", fg="red")
+            click.echo(f"{mark}  {finding.what:18} {finding.seen}")
+            if not finding.ok and finding.remedy:
+                click.echo(f"    → {finding.remedy}")
+        click.echo("a lab can run here" if able else "a lab cannot run here")
+    return 0 if able else MachineCannot.exit_code

@@ -1,0 +1,164 @@
+"""`netemu maintenance`: the controller's verbs."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netemu.cli.options import of_lab
+
+if TYPE_CHECKING:
+    from hostagent.model import Event
+
+_TYPES = ("freeze", "reboot", "redeploy", "preempt", "terminate")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType[float]):
+    """A length of time: 90, 90s, 5m, 1h30m, 1d. Seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give the seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?[smhd])+", value):
+            self.fail(f"{value!r} is no length of time: write 90s, 5m, 1h30m or 1d", param, ctx)
+        return sum(
+            float(number) * _UNITS[unit]
+            for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+        )
+
+
+@click.group()
+def maintenance() -> None:
+    """Plan, list, start and end what befalls guests."""
+
+
+@maintenance.command()
+@of_lab
+@click.argument("guests", metavar="GUEST...", nargs=-1, required=True)
+@click.option(
+    "--type", "kind", type=click.Choice(_TYPES, case_sensitive=False), default="reboot",
+    show_default=True, help="What will happen to the guests.",
+)  # fmt: skip
+@click.option("--in", "notice", type=Duration(), help="When; default: the type's least notice.")
+@click.option("--duration", type=Duration(), help="How long it lasts; default: unknown.")
+@click.option("--description", default="", help="What the guests are told of it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the event, for programs.")
+def schedule(
+    name: str | None,
+    guests: tuple[str, ...],
+    kind: str,
+    notice: float | None,
+    duration: float | None,
+    description: str,
+    as_json: bool,
+) -> None:
+    """Plan an event for guests, as in: schedule web1 --type reboot --in 5m --duration 60s."""
+    from hostagent.model import LONGEST, EventType
+    from netemu.errors import BadInput
+    from netemu.lab import client
+    from netemu.lab.maintenance import Maintenance
+
+    if duration is not None and not 0 < duration <= LONGEST:
+        raise BadInput(
+            "--duration: longer than nothing and at most a year; leave it out if unknown"
+        )
+    if notice is not None and notice > LONGEST:
+        raise BadInput("--in: at most a year ahead")
+    with Maintenance(client.the_one(name)) as plan:
+        event = plan.schedule(
+            guests,
+            EventType(kind.capitalize()),
+            notice=notice,
+            duration=duration,
+            description=description,
+        )
+    _print(event, as_json)
+
+
+@maintenance.command("list")
+@of_lab
+@click.option("--history", is_flag=True, help="Also those that have ended.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def list_events(name: str | None, history: bool, as_json: bool) -> None:
+    """List the events of a lab."""
+    from netemu.lab import client
+    from netemu.lab.maintenance import Maintenance
+
+    with Maintenance(client.the_one(name)) as plan:
+        events = plan.events(history=history)
+    if as_json:
+        click.echo(json.dumps([_as_json(event) for event in events]))
+        return
+    if not events:
+        click.echo("no events")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("ID", "TYPE", "STATUS", "NOT BEFORE (UTC)", "DURATION", "GUESTS"):
+        table.add_column(heading, no_wrap=heading != "GUESTS")
+    for event in events:
+        lasting = "unknown" if event.duration is None else f"{event.duration:g} s"
+        when = datetime.fromtimestamp(event.not_before, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(event.id, event.type, event.status, when, lasting, ", ".join(event.guests))
+    Console(highlight=False).print(table)
+
+
+def _verb(verb: str, text: str) -> click.Command:
+    @click.command(verb, help=text)
+    @of_lab
+    @click.argument("event_id", metavar="ID")
+    @click.option("--json", "as_json", is_flag=True, help="Print the event, for programs.")
+    def act(name: str | None, event_id: str, as_json: bool) -> None:
+        from netemu.lab import client
+        from netemu.lab.maintenance import Maintenance
+
+        with Maintenance(client.the_one(name)) as plan:
+            event: Event = getattr(plan, verb)(event_id)
+        _print(event, as_json)
+
+    return act
+
+
+maintenance.add_command(_verb("start", "Start a scheduled event now."))
+maintenance.add_command(_verb("complete", "End a started event."))
+maintenance.add_command(_verb("cancel", "Take back a scheduled event."))
+
+
+def _print(event: "Event", as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(_as_json(event)))
+        return
+    click.echo(f"{event.id} {event.type} {event.status}: {', '.join(event.guests)}")
+
+
+def _as_json(event: "Event") -> dict[str, Any]:
+    """Times in ISO 8601, UTC; durations in seconds, null if unknown."""
+    return {
+        "id": event.id,
+        "type": event.type.value,
+        "status": event.status.value,
+        "source": event.source.value,
+        "description": event.description,
+        "guests": list(event.guests),
+        "created": _iso(event.created),
+        "not_before": _iso(event.not_before),
+        "duration": event.duration,
+        "started": _iso(event.started),
+        "ended": _iso(event.ended),
+    }
+
+
+def _iso(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

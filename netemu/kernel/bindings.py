@@ -1,0 +1,112 @@
+"""A node's bindings in the kernel: elements of the guard's set `bound`, and permanent neighbours.
+
+One exchange with nf_tables for all that is bound or released together. Written by hand because
+an `nft` process for each change costs some 18 ms, and pyroute2's nftables speaks neither sets
+with interface names nor transactions of several objects. linux/netfilter/nf_tables.h has the
+numbers; a key is its parts, each padded to four bytes: name (16), MAC (6 → 8), address (4).
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from netemu.kernel import netlink
+from netemu.kernel.errors import KernelError
+
+_NETFILTER = 12
+_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_NEWSETELEM, _DELSETELEM = 12, 14
+_NETDEV = 5  # NFPROTO_NETDEV
+_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
+_NESTED = 0x8000
+# NFTA_SET_ELEM_LIST_TABLE, …_SET, …_ELEMENTS; NFTA_LIST_ELEM; NFTA_SET_ELEM_KEY; NFTA_DATA_VALUE
+_TABLE, _SET, _ELEMENTS, _ELEMENT, _KEY, _VALUE = 1, 2, 3, 1, 1, 1
+
+# An attribute's length is 16 bits: 40 bytes an element stay far below it.
+_AT_ONCE = 500
+
+
+class Binding(NamedTuple):
+    """A port's name, the MAC behind it, and the address that it holds, as text."""
+
+    port: str
+    mac: str
+    address: str
+
+
+class Bindings:
+    """Sockets in one node's namespace (make it inside) by which its bindings are changed."""
+
+    def __init__(self, bridge_index: int) -> None:
+        self._bridge = bridge_index
+        self._route = netlink.Netlink()
+        self._netfilter = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER
+        )
+        self._netfilter.bind((0, 0))
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._route.close()
+        self._netfilter.close()
+
+    def add(self, bindings: Sequence[Binding]) -> None:
+        """Let these ports speak as these addresses, and know where the addresses are."""
+        self._route.run(netlink.neighbour(self._bridge, b.address, b.mac) for b in bindings)
+        for start in range(0, len(bindings), _AT_ONCE):
+            self._change(_NEWSETELEM, bindings[start : start + _AT_ONCE])
+
+    def remove(self, bindings: Sequence[Binding]) -> None:
+        """Take it back; what is gone already does not matter."""
+        for start in range(0, len(bindings), _AT_ONCE):
+            self._change(_DELSETELEM, bindings[start : start + _AT_ONCE])
+        self._route.run(netlink.no_neighbour(self._bridge, b.address) for b in bindings)
+
+    def _change(self, kind: int, bindings: Sequence[Binding]) -> None:
+        self._netfilter.send(transaction(kind, bindings))
+        (length, _, _, _) = struct.unpack_from("=IHHI", data := self._netfilter.recv(65536))
+        (code,) = struct.unpack_from("=i", data, 16) if length >= 20 else (0,)
+        if code and not (kind == _DELSETELEM and -code == errno.ENOENT):
+            raise KernelError("a change of the guard's bindings", -code)
+
+
+def transaction(kind: int, bindings: Sequence[Binding]) -> bytes:
+    """The bytes of one nf_tables transaction that adds or removes elements of the set."""
+    elements = b"".join(
+        _attribute(_ELEMENT | _NESTED, _attribute(_KEY | _NESTED, _attribute(_VALUE, key(one))))
+        for one in bindings
+    )
+    body = (
+        _attribute(_TABLE, b"guard\0")
+        + _attribute(_SET, b"bound\0")
+        + _attribute(_ELEMENTS | _NESTED, elements)
+    )
+    subsystem = struct.pack(">H", _SUBSYSTEM)
+    flags = _REQUEST | _ACK | (_CREATE if kind == _NEWSETELEM else 0)
+    return (
+        _message(_BATCH_BEGIN, _REQUEST, b"\0\0" + subsystem)
+        + _message(_SUBSYSTEM << 8 | kind, flags, bytes((_NETDEV, 0, 0, 0)) + body)
+        + _message(_BATCH_END, _REQUEST, b"\0\0" + subsystem)
+    )
+
+
+def key(binding: Binding) -> bytes:
+    """The 28 bytes under which nf_tables keeps `ifname . ether_addr . ipv4_addr`."""
+    return struct.pack(
+        "16s6s2x4s",
+        binding.port.encode(),
+        bytes.fromhex(binding.mac.replace(":", "")),
+        socket.inet_aton(binding.address),
+    )
+
+
+def _message(kind: int, flags: int, payload: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(payload), kind, flags, 1, 0) + payload
+
+
+def _attribute(kind: int, payload: bytes) -> bytes:
+    length = 4 + len(payload)
+    return struct.pack("=HH", length, kind) + payload + bytes(-length % 4)

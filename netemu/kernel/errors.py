@@ -1,0 +1,14 @@
+"""What the kernel refused, and in which words."""
+
+import os
+
+from netemu.errors import MachineCannot
+
+
+class KernelError(MachineCannot):
+    """The kernel refused something that it was asked for."""
+
+    def __init__(self, what: str, errno: int, detail: str = "") -> None:
+        words = os.strerror(errno) if errno else "failed"
+        super().__init__(f"{what}: {words}{f' ({detail})' if detail else ''}")
+        self.errno = errno

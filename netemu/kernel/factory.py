@@ -1,0 +1,238 @@
+"""A small process that makes namespaces, because each guest's must be born in a process of its own.
+
+A guest's network namespace is to be owned by the guest's own user namespace, and a process that
+has entered a new user namespace cannot come back: so one is forked for each guest. Forking is
+paid by the page: from the lab's own process it would cost several times what the kernel's part
+does, so this one stays small (it imports nothing but the standard library's least) and hands
+descriptors over. It also gives a guest its first process, when one is asked for.
+
+Protocol, on a SOCK_SEQPACKET socket pair: one JSON array a request with descriptors beside it,
+answers likewise; `Factory` is the other end.
+"""
+
+import array
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any, NoReturn
+
+from netemu.errors import MachineCannot
+from netemu.kernel import namespaces as ns
+
+# The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
+BATCH = 200
+_MESSAGE = 65536
+_NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
+
+
+class Factory:
+    """The other end: asks the process for namespaces. One question at a time."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket = ours
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's ID, as this process sees it."""
+        return self._process.pid
+
+    def nodes(self, count: int) -> list[int]:
+        """Descriptors of `count` (at most BATCH) new network namespaces, owned as we are."""
+        return self._ask(["nodes", count], [])[1]
+
+    def guests(self, count: int) -> list[int]:
+        """Descriptors of `count` (at most BATCH) network namespaces, each owned by its own user."""
+        return self._ask(["guests", count], [])[1]
+
+    def boot(self, net: int, hostname: str) -> tuple[int, dict[str, int]]:
+        """Give the guest that owns `net` its first process.
+
+        It and whatever runs beside it see processes of their own only, and a private /run.
+        Returns a pidfd and the guest's namespaces by kind.
+        """
+        answer, descriptors = self._ask(["boot", hostname], [net])
+        return descriptors[0], dict(zip(answer, descriptors[1:], strict=True))
+
+    def _ask(self, question: list[Any], descriptors: list[int]) -> tuple[list[Any], list[int]]:
+        _send(self._socket, question, descriptors)
+        answer, received = _receive(self._socket)
+        if not answer:
+            raise MachineCannot("the process that makes namespaces has died")
+        if answer[0] == "failed":
+            raise MachineCannot(str(answer[1]))
+        return answer[1:], received
+
+
+def _send(link: socket.socket, message: list[Any], descriptors: list[int]) -> None:
+    ancillary = (
+        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
+        if descriptors
+        else []
+    )
+    link.sendmsg([json.dumps(message).encode()], ancillary)
+
+
+def _receive(link: socket.socket) -> tuple[list[Any], list[int]]:
+    data, ancillary, _, _ = link.recvmsg(
+        _MESSAGE, socket.CMSG_SPACE(4 * 253), socket.MSG_CMSG_CLOEXEC
+    )
+    received = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            received.frombytes(content[: len(content) - len(content) % received.itemsize])
+    return (json.loads(data) if data else []), list(received)
+
+
+def _serve(link: socket.socket) -> None:
+    while True:
+        question, received = _receive(link)
+        if not question:
+            return
+        try:
+            match question:
+                case ["nodes", int(count)]:
+                    answer, made = ["made"], [_node() for _ in range(count)]
+                case ["guests", int(count)]:
+                    answer, made = ["made"], [_guest() for _ in range(count)]
+                case ["boot", str(hostname)]:
+                    pidfd, opened = _boot(received[0], hostname)
+                    answer = ["booted", *_NAMESPACES_OF_A_GUEST]
+                    made = [pidfd, *opened]
+                case _:
+                    answer, made = ["failed", f"not a question: {question!r}"], []
+        except (MachineCannot, OSError) as error:
+            answer, made = ["failed", str(error)], []
+        _send(link, answer, made)
+        for descriptor in (*made, *received):
+            os.close(descriptor)
+
+
+def _node() -> int:
+    home = ns.open_own("net")
+    try:
+        ns.unshare(ns.NEWNET)
+        made = ns.open_own("net")
+        ns.setns(home, ns.NEWNET)
+    finally:
+        os.close(home)
+    return made
+
+
+def _guest() -> int:
+    child = ns.clone(ns.NEWUSER | ns.NEWNET)
+    if child == 0:
+        _wait_for_the_end()
+    try:
+        ns.identity_map(child)
+        return os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def _wait_for_the_end() -> NoReturn:
+    while True:
+        signal.pause()
+
+
+def _boot(net: int, hostname: str) -> tuple[int, list[int]]:
+    """Fork a guest's first process and wait until it is in place."""
+    ready, tell = os.pipe()
+    child = ns.clone(ns.NEWPID | ns.NEWNS | ns.NEWIPC)
+    if child == 0:
+        os.close(ready)
+        try:
+            _settle(net, hostname)
+            os.write(tell, b".")
+        except BaseException as error:
+            os.write(tell, str(error).encode() or b"?")
+            os._exit(1)
+        os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        _reap_for_ever()
+    os.close(tell)
+    try:
+        said = os.read(ready, 4096)
+        if said != b".":
+            raise MachineCannot(f"{hostname} does not boot: {said.decode(errors='replace')}")
+        pidfd = os.pidfd_open(child)
+        return pidfd, [
+            os.open(f"/proc/{child}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+            for kind in _NAMESPACES_OF_A_GUEST
+        ]
+    finally:
+        os.close(ready)
+
+
+def _settle(net: int, hostname: str) -> None:
+    """In the guest's first process: dress the mounts, then become the guest.
+
+    What is mounted before entering the guest's user namespace is locked when that namespace takes
+    a copy (mount_namespaces(7)): root in the guest cannot lift it to see what is beneath.
+    """
+    ns.setns(net, ns.NEWNET)
+    ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
+    ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+    ns.mount("sysfs", "/sys", "sysfs", ns.MS_RDONLY | ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+    ns.mount("tmpfs", "/run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
+    _keep_the_machine_settings()
+    _private_resolver()
+    user = ns.owner_of(net)
+    ns.setns(user, ns.NEWUSER)
+    ns.unshare(ns.NEWNS | ns.NEWUTS)
+    socket.sethostname(hostname)
+    ns.set_process_name(f"init {hostname}")
+    ns.set_dumpable()  # else nobody, not even its own root, could look at /proc/1
+
+
+def _keep_the_machine_settings() -> None:
+    """/proc/sys but for /proc/sys/net is the whole machine's: a guest may read it only.
+
+    A guest's root has the lab owner's user ID, to which those files belong.
+    """
+    aside = "/run/.net"
+    os.mkdir(aside)
+    ns.mount("/proc/sys/net", aside, flags=ns.MS_BIND)
+    ns.mount("/proc/sys", "/proc/sys", flags=ns.MS_BIND)
+    ns.mount("/proc/sys", "/proc/sys", flags=ns.MS_BIND | ns.MS_REMOUNT | ns.MS_RDONLY)
+    ns.mount(aside, "/proc/sys/net", flags=ns.MS_MOVE)
+    os.rmdir(aside)
+
+
+def _private_resolver() -> None:
+    """A guest's DHCP client writes /etc/resolv.conf; it must not be the machine's."""
+    if os.path.exists("/etc/resolv.conf"):
+        own = "/run/resolv.conf"
+        with open(own, "w") as file:
+            file.write("# no name server is within a guest's reach\n")
+        ns.mount(own, os.path.realpath("/etc/resolv.conf"), flags=ns.MS_BIND)
+
+
+def _reap_for_ever() -> NoReturn:
+    """All that is asked of a first process: to be the parent of orphans."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    while True:
+        signal.sigwait({signal.SIGCHLD})
+        _reap()
+
+
+def _reap(*_: object) -> None:
+    """Take note of every child that has ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, _reap)
+    _serve(socket.socket(fileno=int(sys.argv[1])))

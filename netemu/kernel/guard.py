@@ -1,0 +1,102 @@
+"""The guard: one nft rule set a node, rendered from a template that a person can read.
+
+Loading goes through the `nft` program (one transaction, checked by the kernel as a whole); the
+bindings, which change all the time, go to the kernel directly (`netemu.kernel.bindings`).
+"""
+
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from netemu.errors import MachineCannot
+from netemu.kernel.namespaces import inside
+
+# Where Debian puts nft is not in an ordinary user's PATH.
+_PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+
+# Probes a port may send: ten times what a claim at its quickest takes, so that the worst luck of
+# RFC 3927 (a conflict at each probe) passes and a flood does not. At time scale 1; a quicker lab
+# probes more in the same time.
+PROBES_PER_SECOND = 10
+PROBE_BURST = 30
+# Broadcast and multicast of one guest to the others of its node, under same-node.
+SHOUTS_PER_SECOND = 50
+SHOUT_BURST = 100
+# nft writes a rate as a 32-bit number of packets in its unit of time.
+_MAX_RATE = 1_000_000
+
+
+# nft has an `@set` of its own: what is to be filled in is `@{name}`.
+_PLACE = re.compile(r"@\{([a-z_]+)\}")
+
+
+def find_nft() -> str:
+    """The path of nft. Raises MachineCannot that says how to get it."""
+    found = shutil.which("nft") or shutil.which("nft", path=":".join(_PATHS))
+    if found is None:
+        raise MachineCannot("nft is not installed: run 'sudo apt-get install nftables'")
+    return found
+
+
+def render(
+    *,
+    bridge_mac: str,
+    ports: Sequence[tuple[str, int, str]],
+    same_node: bool,
+    time_scale: float = 1.0,
+) -> str:
+    """The rules of a node whose `ports` are (name, mark, MAC of the guest behind it)."""
+    template = Path(__file__).with_name("guard.nft").read_text(encoding="utf-8")
+    values = {
+        "bridge_mac": bridge_mac,
+        "wires": _elements(f'"{port}" . {mac}' for port, _, mac in ports),
+        "stations": _elements(mac for _, _, mac in ports),
+        "own": _elements(f"{mark} . {mark}, {mark} . 0" for _, mark, _ in ports),
+        "policy": "same_node" if same_node else "responder_only",
+        "policy_arp_out": "ether saddr @stations accept" if same_node else "",
+        "policy_ip_out": _SAME_NODE_IP_OUT if same_node else "",
+        "probe_rate": _scaled(PROBES_PER_SECOND, time_scale),
+        "probe_burst": _scaled(PROBE_BURST, time_scale),
+        "shout_rate": SHOUTS_PER_SECOND,
+        "shout_burst": SHOUT_BURST,
+        "ports": "\n    ".join(_port(port, mark) for port, mark, _ in ports),
+    }
+    return _PLACE.sub(lambda place: str(values[place[1]]), template)
+
+
+_SAME_NODE_IP_OUT = """ether saddr @stations oifname . ether daddr . ip daddr @bound accept
+        ether saddr @stations ip daddr { 169.254.255.255, 255.255.255.255, 224.0.0.0/4 } accept"""
+
+
+def _scaled(rate: int, time_scale: float) -> int:
+    return min(_MAX_RATE, max(rate, math.ceil(rate / time_scale)))
+
+
+def _elements(elements: Iterable[str]) -> str:
+    text = ", ".join(elements)
+    return f"elements = {{ {text} }}" if text else ""
+
+
+def _port(port: str, mark: int) -> str:
+    return f"""chain in_{port} {{
+        type filter hook ingress device "{port}" priority 0; policy drop;
+        meta mark set {mark} goto from_guest
+    }}
+    chain out_{port} {{
+        type filter hook egress device "{port}" priority 0; policy drop;
+        ether type ip ip saddr 169.254.169.254 meta mark != {mark} counter name refused_out drop
+        goto to_guest
+    }}"""
+
+
+def load(rules: str, net: int) -> None:
+    """Load `rules` in the network namespace of `net`, as one transaction."""
+    nft = find_nft()
+    with inside(net):
+        done = subprocess.run([nft, "-f", "-"], input=rules, capture_output=True, text=True)
+    if done.returncode != 0:
+        words = " ".join(done.stderr.split())[:500]
+        raise MachineCannot(f"the guard was refused by this kernel or nft: {words}")

@@ -1,0 +1,136 @@
+"""System calls on namespaces and mounts, which Python 3.11 does not have.
+
+Constants are those of linux/sched.h, linux/mount.h, linux/nsfs.h and linux/prctl.h.
+"""
+
+import ctypes
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from netemu.kernel.errors import KernelError
+
+NEWNS = 0x00020000
+NEWUTS = 0x04000000
+NEWIPC = 0x08000000
+NEWUSER = 0x10000000
+NEWPID = 0x20000000
+NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_MOVE = 8192
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+_NS_GET_USERNS = 0xB701
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
+# The raw system call's number differs between architectures; the library does not wrap it.
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        raise KernelError(what, ctypes.get_errno())
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Leave the present namespaces of these kinds for new ones."""
+    _check(_libc.unshare(flags), "a new namespace")
+
+
+def setns(descriptor: int, kind: int = 0) -> None:
+    """Enter the namespace that `descriptor` refers to; `kind` 0 takes any."""
+    _check(_libc.setns(descriptor, kind), "entering a namespace")
+
+
+def clone(flags: int) -> int:
+    """Fork into new namespaces: 0 in the child, its process ID in the parent.
+
+    The child must not return to Python code that it does not know: it has the parent's whole
+    state. Only for single-threaded processes.
+    """
+    number = _SYS_CLONE[os.uname().machine]
+    sigchld = 17
+    return _check(_libc.syscall(number, flags | sigchld, 0, 0, 0, 0), "a process of its own")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    _check(
+        _libc.mount(source.encode(), target.encode(), kind.encode(), flags, data.encode()),
+        f"mounting {target}",
+    )
+
+
+def set_dumpable() -> None:
+    """Let those who may enter our user namespace also open our descriptors in /proc.
+
+    The kernel takes this from a process whose privileges have grown, as ours did by unshare.
+    """
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "PR_SET_DUMPABLE")
+
+
+def set_process_name(name: str) -> None:
+    """What `ps -o comm` shows; the kernel keeps 15 bytes."""
+    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def owner_of(descriptor: int) -> int:
+    """A descriptor of the user namespace that owns the namespace of `descriptor`."""
+    return fcntl.ioctl(descriptor, _NS_GET_USERNS)
+
+
+def open_own(kind: str) -> int:
+    """A descriptor of this process's own namespace of `kind`: net, user, mnt, pid, uts, ipc."""
+    return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def same_namespace(one: int, other: int) -> bool:
+    """Whether two descriptors refer to one namespace."""
+    a, b = os.fstat(one), os.fstat(other)
+    return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+
+
+def identity_map(process: int | str) -> None:
+    """Give the new user namespace of `process` the very users that this one has."""
+    for kind in ("uid_map", "gid_map"):
+        extents = [line.split() for line in Path(f"/proc/self/{kind}").read_text().splitlines()]
+        text = "".join(f"{inside} {inside} {count}\n" for inside, _, count in extents)
+        Path(f"/proc/{process}/{kind}").write_text(text)
+
+
+@contextmanager
+def inside(net: int) -> Iterator[None]:
+    """Be in the network namespace of `net` for a moment; sockets made meanwhile stay there.
+
+    About 5 µs. Never across an await: the whole process is elsewhere meanwhile.
+    """
+    home = _home()
+    setns(net, NEWNET)
+    try:
+        yield
+    finally:
+        setns(home, NEWNET)
+
+
+_homes: dict[int, int] = {}
+
+
+def _home() -> int:
+    """This process's own network namespace, opened once (a forked child opens its own)."""
+    process = os.getpid()
+    if process not in _homes:
+        _homes[process] = open_own("net")
+    return _homes[process]

@@ -1,0 +1,350 @@
+"""Route netlink in acknowledged batches: what is to be made, then one exchange for all of it.
+
+The messages are pyroute2's; the socket is a plain one, because pyroute2's own forks a process for
+each namespace that it is to speak in. A message is a pair: what it asks, in words, and its bytes.
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from netemu.kernel.errors import KernelError
+
+# linux/rtnetlink.h, linux/netlink.h
+_NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE = 16, 17, 20, 21, 24
+_NEWNEIGH, _DELNEIGH, _NEWRULE = 28, 29, 32
+_REQUEST, _ACK, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
+_MAKE = _REQUEST | _ACK | _CREATE | _EXCL
+_PUT = _REQUEST | _ACK | _CREATE | _REPLACE
+_DO = _REQUEST | _ACK
+_NLMSG_ERROR = 2
+_NLMSGERR_ATTR_MSG = 1
+_NLM_F_ACK_TLVS = 0x200
+_SOL_NETLINK, _EXT_ACK, _CAP_ACK = 270, 11, 10
+_IFF_UP = 1
+_NUD_PERMANENT, _NTF_MASTER = 0x80, 0x04
+_SCOPE_LINK = 253
+_AF_BRIDGE = 7
+
+# An acknowledgement takes about 800 bytes of the socket's default 208 KiB: well within it.
+BATCH = 64
+
+
+class Message(NamedTuple):
+    """A request in words, for errors, and in bytes; `tolerate` is an errno that does not matter."""
+
+    what: str
+    data: bytes
+    tolerate: int = 0
+
+
+class Netlink:
+    """A route netlink socket in the namespace in which it was made."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        )
+        self._socket.bind((0, 0))
+        for option in (_EXT_ACK, _CAP_ACK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+
+    def __enter__(self) -> "Netlink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def run(self, messages: Iterable[Message]) -> None:
+        """Carry out all messages in order; raise KernelError for the first that is refused."""
+        rest = iter(messages)
+        while batch := list(islice(rest, BATCH)):
+            self._exchange(batch)
+
+    def _exchange(self, batch: Sequence[Message]) -> None:
+        # Each message gets its place in the batch as sequence number (bytes 8 to 12).
+        self._socket.send(
+            b"".join(
+                message.data[:8] + struct.pack("=I", number) + message.data[12:]
+                for number, message in enumerate(batch)
+            )
+        )
+        refused: KernelError | None = None
+        waiting = len(batch)
+        while waiting:
+            for number, code, text in _acknowledgements(self._socket.recv(65536)):
+                waiting -= 1
+                message = batch[number]
+                if code and code != message.tolerate and refused is None:
+                    refused = KernelError(message.what, code, text)
+        if refused is not None:
+            raise refused
+
+
+def _acknowledgements(data: bytes) -> Iterable[tuple[int, int, str]]:
+    """(sequence number, errno or 0, the kernel's own words) of each acknowledgement in `data`."""
+    offset = 0
+    while offset + 20 <= len(data):
+        length, kind, flags, number = struct.unpack_from("=IHHI", data, offset)
+        if kind == _NLMSG_ERROR:
+            (code,) = struct.unpack_from("=i", data, offset + 16)
+            # With CAP_ACK an error comes back with the request's header only: 16 + 4 + 16 bytes.
+            text = _words(data[offset + 36 : offset + length]) if flags & _NLM_F_ACK_TLVS else ""
+            yield number, -code, text
+        offset += max(16, (length + 3) & ~3)
+
+
+def _words(attributes: bytes) -> str:
+    offset = 0
+    while offset + 4 <= len(attributes):
+        length, kind = struct.unpack_from("=HH", attributes, offset)
+        if kind & 0x3FFF == _NLMSGERR_ATTR_MSG:
+            return attributes[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += max(4, (length + 3) & ~3)
+    return ""
+
+
+def _encode(message: Any, kind: int, flags: int, attributes: list[tuple[str, Any]]) -> bytes:
+    message["attrs"] = attributes
+    message["header"]["type"] = kind
+    message["header"]["flags"] = flags
+    message.encode()
+    return bytes(message.data)
+
+
+def _nested(*attributes: tuple[str, Any]) -> dict[str, Any]:
+    return {"attrs": list(attributes)}
+
+
+def bridge(name: str, index: int, mac: str) -> Message:
+    """Make a bridge. It floods nothing that it does not know, and learns nothing."""
+    message = ifinfmsg()
+    message["index"] = index
+    data = _nested(("IFLA_BR_STP_STATE", 0), ("IFLA_BR_MCAST_SNOOPING", 0))
+    kind = _nested(("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data))
+    attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_LINKINFO", kind)]
+    return Message(f"bridge {name}", _encode(message, _NEWLINK, _MAKE, attributes))
+
+
+def wire(port: str, index: int, bridge_index: int, net: int, mac: str, alias: str) -> Message:
+    """Make a guest's wire: `port`, down, on the bridge; and eth0, down, in the namespace `net`."""
+    message = ifinfmsg()
+    message["index"] = index
+    peer: dict[str, Any] = _nested(
+        ("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", mac), ("IFLA_NET_NS_FD", net)
+    )
+    peer["index"] = GUEST_INDEX
+    kind = _nested(
+        ("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", _nested(("VETH_INFO_PEER", peer)))
+    )
+    attributes = [
+        ("IFLA_IFNAME", port),
+        ("IFLA_MASTER", bridge_index),
+        ("IFLA_IFALIAS", alias),
+        ("IFLA_LINKINFO", kind),
+    ]
+    return Message(f"the wire of {alias}", _encode(message, _NEWLINK, _MAKE, attributes))
+
+
+# eth0 gets this index in every guest; 1 is the loopback's.
+GUEST_INDEX = 2
+
+
+def port_options(port: str, index: int, *, isolated: bool) -> Message:
+    """Let a port learn nothing and be flooded with broadcast only; isolate it from the others."""
+    message = ifinfmsg()
+    message["index"] = index
+    options = _nested(
+        ("IFLA_BRPORT_ISOLATED", int(isolated)),
+        ("IFLA_BRPORT_LEARNING", 0),
+        ("IFLA_BRPORT_UNICAST_FLOOD", 0),
+        ("IFLA_BRPORT_MCAST_FLOOD", int(not isolated)),
+        ("IFLA_BRPORT_BCAST_FLOOD", 1),
+    )
+    kind = _nested(("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", options))
+    return Message(f"port {port}", _encode(message, _NEWLINK, _DO, [("IFLA_LINKINFO", kind)]))
+
+
+def station(port: str, index: int, mac: str) -> Message:
+    """Tell the bridge for good behind which port `mac` is."""
+    message = ndmsg()
+    message["family"] = _AF_BRIDGE
+    message["ifindex"] = index
+    message["state"] = _NUD_PERMANENT
+    message["flags"] = _NTF_MASTER
+    # An entry for a port's peer address is refused with EEXIST if it is the port's own.
+    return Message(f"{mac} behind {port}", _encode(message, _NEWNEIGH, _PUT, [("NDA_LLADDR", mac)]))
+
+
+def up(name: str, index: int) -> Message:
+    """Set a link up."""
+    return _flags(name, index, _IFF_UP)
+
+
+def down(name: str, index: int) -> Message:
+    """Set a link down."""
+    return _flags(name, index, 0)
+
+
+def _flags(name: str, index: int, flags: int) -> Message:
+    message = ifinfmsg()
+    message["index"] = index
+    message["flags"] = flags
+    message["change"] = _IFF_UP
+    return Message(f"{name} {'up' if flags else 'down'}", _encode(message, _NEWLINK, _DO, []))
+
+
+def address(index: int, text: str, prefix: int, broadcast: str) -> Message:
+    """Add a link-scope address; that it is there already does not matter."""
+    return Message(
+        f"address {text}",
+        _encode(*_address(index, text, prefix, broadcast, _NEWADDR, _PUT)),
+    )
+
+
+def no_address(index: int, text: str, prefix: int, broadcast: str) -> Message:
+    """Remove it; that it is gone already does not matter."""
+    return Message(
+        f"address {text} removed",
+        _encode(*_address(index, text, prefix, broadcast, _DELADDR, _DO)),
+        tolerate=errno.EADDRNOTAVAIL,
+    )
+
+
+def _address(
+    index: int, text: str, prefix: int, broadcast: str, kind: int, flags: int
+) -> tuple[Any, int, int, list[tuple[str, Any]]]:
+    message = ifaddrmsg()
+    message["family"] = socket.AF_INET
+    message["prefixlen"] = prefix
+    message["index"] = index
+    message["scope"] = _SCOPE_LINK
+    attributes = [("IFA_LOCAL", text), ("IFA_ADDRESS", text), ("IFA_BROADCAST", broadcast)]
+    return message, kind, flags, attributes
+
+
+def neighbour(index: int, text: str, mac: str) -> Message:
+    """Know for good the MAC of an address."""
+    attributes = [("NDA_DST", text), ("NDA_LLADDR", mac)]
+    return Message(f"neighbour {text}", _encode(_neighbour(index), _NEWNEIGH, _PUT, attributes))
+
+
+def no_neighbour(index: int, text: str) -> Message:
+    """Forget it; that it is gone already does not matter."""
+    return Message(
+        f"neighbour {text} removed",
+        _encode(_neighbour(index), _DELNEIGH, _DO, [("NDA_DST", text)]),
+        tolerate=errno.ENOENT,
+    )
+
+
+def _neighbour(index: int) -> Any:
+    message = ndmsg()
+    message["family"] = socket.AF_INET
+    message["ifindex"] = index
+    message["state"] = _NUD_PERMANENT
+    return message
+
+
+# RFC 3927 section 2.6.2 needs a routing table of its own; its number is the RFC's.
+DIRECT_TABLE = 3927
+
+
+def direct_rule(source: str, prefix: int) -> Message:
+    """RFC 3927 section 2.6.2: what leaves with a link-local source never goes to a router."""
+    message = fibmsg()
+    message["family"] = socket.AF_INET
+    message["src_len"] = prefix
+    message["table"] = 0
+    message["action"] = 1  # FR_ACT_TO_TBL
+    attributes = [("FRA_SRC", source), ("FRA_TABLE", DIRECT_TABLE), ("FRA_PRIORITY", DIRECT_TABLE)]
+    return Message(
+        "the rule for link-local sources",
+        _encode(message, _NEWRULE, _MAKE, attributes),
+        tolerate=errno.EEXIST,
+    )
+
+
+def direct_route(index: int) -> Message:
+    """In that table: everything is on the link, to be asked for by ARP."""
+    message = rtmsg()
+    message["family"] = socket.AF_INET
+    message["table"] = 0
+    message["proto"] = 4  # RTPROT_STATIC
+    message["type"] = 1  # RTN_UNICAST
+    message["scope"] = _SCOPE_LINK
+    attributes = [("RTA_OIF", index), ("RTA_TABLE", DIRECT_TABLE)]
+    return Message(
+        "the route for link-local sources", _encode(message, _NEWROUTE, _PUT, attributes)
+    )
+
+
+_GETLINK = 18
+_DUMP = 0x300
+_RTMGRP_LINK = 1
+_IFF_LOWER_UP = 0x10000
+
+
+class LinkMonitor:
+    """Tells which links of the namespace in which it was made have a carrier, as it changes."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            socket.NETLINK_ROUTE,
+        )
+        self._socket.bind((0, _RTMGRP_LINK))
+
+    def fileno(self) -> int:
+        """To wait for: readable when something has changed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def ask(self) -> None:
+        """Have the state of every link told once more."""
+        header = struct.pack("=IHHII", 32, _GETLINK, _REQUEST | _DUMP, 0, 0)
+        self._socket.send(header + bytes(16))
+
+    def changes(self) -> list[tuple[int, bool]]:
+        """(link's index, whether it has a carrier) in the order in which the kernel told them.
+
+        If there was more than the socket could hold, everything is told anew.
+        """
+        told: list[tuple[int, bool]] = []
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return told
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.ask()
+                continue
+            offset = 0
+            while offset + 16 <= len(data):
+                length, kind = struct.unpack_from("=IH", data, offset)
+                if kind in (_NEWLINK, _DELLINK) and offset + 32 <= len(data):
+                    index, flags = struct.unpack_from("=iI", data, offset + 20)
+                    family = data[offset + 16]
+                    # A bridge speaks of its ports too (AF_BRIDGE): not of the links themselves.
+                    if family != _AF_BRIDGE:
+                        told.append((index, kind == _NEWLINK and bool(flags & _IFF_LOWER_UP)))
+                offset += max(16, (length + 3) & ~3)

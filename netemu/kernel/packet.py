@@ -1,0 +1,78 @@
+"""Raw packet sockets for ARP, narrowed in the kernel to the frames that matter."""
+
+import ctypes
+import socket
+import struct
+
+from netemu.kernel.errors import KernelError
+
+ETH_P_ARP = 0x0806
+_ETH_P_ALL = 0x0003
+_SO_ATTACH_FILTER = 26
+_SO_RCVMARK = 75
+_CMSG_MARK = struct.Struct("=I")
+
+
+def on_guest(filter_program: bytes) -> socket.socket:
+    """A socket on eth0 of the present namespace that sends frames and hears ARP."""
+    return _open("eth0", ETH_P_ARP, filter_program)
+
+
+def on_bridge(filter_program: bytes) -> socket.socket:
+    """A socket on br0 of the present namespace; `receive_marked` tells by which port it came.
+
+    What the guard has dropped is not heard here.
+    """
+    made = _open("br0", ETH_P_ARP, filter_program)
+    # Linux 5.19 and later: the mark that the guard has set travels beside the frame.
+    made.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
+    return made
+
+
+def on_every_port(filter_program: bytes) -> socket.socket:
+    """A socket that hears every interface of the present namespace, before any guard."""
+    # Not bound to an interface, it hears from its birth: what came before the filter is thrown
+    # away.
+    made = socket.socket(
+        socket.AF_PACKET,
+        socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+        socket.htons(_ETH_P_ALL),
+    )
+    attach(made, filter_program)
+    try:
+        while made.recv(64):
+            pass
+    except BlockingIOError:
+        pass
+    return made
+
+
+def _open(interface: str, protocol: int, filter_program: bytes) -> socket.socket:
+    # Protocol 0 hears nothing: the filter is in place before the first frame is.
+    made = socket.socket(
+        socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
+    )
+    try:
+        attach(made, filter_program)
+        made.bind((interface, protocol))
+    except OSError as error:
+        made.close()
+        raise KernelError(f"listening on {interface}", error.errno or 0) from None
+    return made
+
+
+def attach(packet_socket: socket.socket, program: bytes) -> None:
+    """Replace the socket's filter by `program`, an array of struct sock_filter."""
+    buffer = ctypes.create_string_buffer(program)
+    # struct sock_fprog { unsigned short len; struct sock_filter *filter; };
+    fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+    packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+def receive_marked(packet_socket: socket.socket) -> tuple[bytes, int]:
+    """The next frame and its mark (0: none). Raises BlockingIOError if there is none."""
+    frame, ancillary, _, _ = packet_socket.recvmsg(2048, 64)
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SO_MARK):
+            return frame, _CMSG_MARK.unpack(data)[0]
+    return frame, 0

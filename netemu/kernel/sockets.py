@@ -1,0 +1,81 @@
+"""Sockets of a namespace: the responder's listener, and resetting what is connected."""
+
+import socket
+import struct
+from collections.abc import Iterator
+
+from netemu.kernel.errors import KernelError
+
+# EC2's default hop limit, and RFC 3927 section 2.7's "sensible default": an answer does not
+# outlive the link.
+ANSWER_TTL = 1
+# Somewhat more than the guests of a full node, all asking at once.
+BACKLOG = 2048
+
+_SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
+_REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
+_NETLINK_SOCK_DIAG = 4
+_DONE, _ERROR = 3, 2
+# Every TCP state but LISTEN (10), as a mask.
+_CONNECTED = 0xFFF & ~(1 << 10)
+# struct inet_diag_req_v2: family, protocol, extensions, states, then struct inet_diag_sockid.
+_REQUEST_V2 = struct.Struct("=BBBxI")
+
+
+def listener(address: str, port: int, interface: str) -> socket.socket:
+    """A listening socket of the present namespace, bound to `address` and to `interface`."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ANSWER_TTL)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
+        made.bind((address, port))
+        made.listen(BACKLOG)
+        made.setblocking(False)
+    except OSError as error:
+        made.close()
+        raise KernelError(f"listening on {address}:{port}", error.errno or 0) from None
+    return made
+
+
+def reset_connections(address: str) -> int:
+    """Abort the TCP connections of the present namespace that have `address` as their own.
+
+    RFC 3927 section 2.5: a host should reset its connections before it moves. Peers get an RST.
+    Returns how many; 0 too where the kernel lacks INET_DIAG_DESTROY.
+    """
+    own = socket.inet_aton(address)
+    aborted = 0
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
+    ) as diag:
+        diag.bind((0, 0))
+        try:
+            for socket_id in list(_connections(diag)):
+                if socket_id[4:8] == own:
+                    diag.send(_diag(_SOCK_DESTROY, _REQUEST | _ACK, socket_id))
+                    (code,) = struct.unpack_from("=i", diag.recv(8192), 16)
+                    aborted += code == 0
+        except OSError:
+            return aborted
+    return aborted
+
+
+def _connections(diag: socket.socket) -> Iterator[bytes]:
+    """The struct inet_diag_sockid (48 bytes) of each TCP connection."""
+    diag.send(_diag(_SOCK_DIAG_BY_FAMILY, _REQUEST | _DUMP, bytes(48)))
+    while True:
+        data = diag.recv(65536)
+        offset = 0
+        while offset + 16 <= len(data):
+            length, kind = struct.unpack_from("=IH", data, offset)
+            if kind in (_DONE, _ERROR):
+                return
+            # struct inet_diag_msg: family, state, timer, retrans, then the socket's identity.
+            yield data[offset + 20 : offset + 68]
+            offset += max(16, (length + 3) & ~3)
+
+
+def _diag(kind: int, flags: int, socket_id: bytes) -> bytes:
+    body = _REQUEST_V2.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, _CONNECTED) + socket_id
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body

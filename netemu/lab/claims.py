@@ -1,0 +1,85 @@
+"""The lab's claims: every guest's claimant and every node's oracle, run in this process."""
+
+import asyncio
+import random
+
+from netemu.lab.progress import Progress
+from netemu.lab.wiring import BRIDGE_INDEX, WiredNode
+from netemu.linklocal import addresses
+from netemu.linklocal.claimant import Claimant
+from netemu.linklocal.oracle import Oracle
+from netemu.linklocal.shell import GuestShell, NodeShell, is_bound
+from netemu.linklocal.timing import Timing
+from netemu.topology import Guest
+
+
+class Claims:
+    """Who holds what. Claims begin as soon as this is made: the ports have their carriers."""
+
+    def __init__(self, nodes: list[WiredNode], timing: Timing) -> None:
+        self._changed = asyncio.Event()
+        # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
+        jitter = random.Random()
+        self._guests: dict[int, GuestShell] = {}
+        self._oracles: dict[int, Oracle] = {}
+        for node in nodes:
+            oracle = Oracle(own=addresses.METADATA, own_mac=_octets(node.node.mac), timing=timing)
+            for wired in node.guests:
+                guest = wired.guest
+                last = guest.last_address
+                claimant = Claimant(
+                    _octets(guest.mac),
+                    timing=timing,
+                    jitter=jitter,
+                    remembered=None if last is None else addresses.from_text(last),
+                )
+                self._guests[guest.mark] = GuestShell(
+                    wired.net, claimant, guest.name, self._changed.set
+                )
+                self._oracles[guest.mark] = oracle
+            NodeShell(
+                node.net,
+                oracle,
+                node.node.name,
+                timing=timing,
+                bridge_index=BRIDGE_INDEX,
+                ports={wired.guest.mark: wired.guest.port for wired in node.guests},
+                links=node.links,
+                carrier=self._carrier,
+                changed=self._changed.set,
+            )
+
+    def _carrier(self, mark: int, up: bool) -> None:
+        self._guests[mark].link(up=up)
+
+    def address(self, guest: Guest) -> str | None:
+        """The address that the guest uses, or None."""
+        held = self._guests[guest.mark].claimant.address
+        return None if held is None else addresses.to_text(held)
+
+    def bound(self, guest: Guest) -> bool:
+        """Whether the guest and its node agree on its address."""
+        return is_bound(self._guests[guest.mark].claimant, self._oracles[guest.mark], guest.mark)
+
+    def state(self, guest: Guest) -> str:
+        """Give `bound`, or where the claim stands: down, waiting, probing, announce-wait."""
+        if self.bound(guest):
+            return "bound"
+        return str(self._guests[guest.mark].claimant.state)
+
+    async def all_bound(self, guests: list[Guest], progress: Progress) -> None:
+        """Wait until every guest is bound."""
+        waiting = list(guests)
+        while True:
+            self._changed.clear()
+            waiting = [guest for guest in waiting if not self.bound(guest)]
+            progress.step("claiming addresses", len(guests) - len(waiting), len(guests))
+            if not waiting:
+                return
+            await self._changed.wait()
+            # Claims end in swarms: a tenth of a second later there is more to see at one look.
+            await asyncio.sleep(0.1)
+
+
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))

@@ -1,0 +1,215 @@
+"""Labs from outside: bring one up, find it, ask it, enter it, take it down.
+
+What the command line does, a program can do with these functions. All raise NetemuError.
+"""
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from netemu.errors import BadInput, MachineCannot, NotSo
+from netemu.lab import places
+from netemu.lab.control import ask
+from netemu.lab.progress import Step, steps
+from netemu.topology import Lab
+
+# How long a lab may take to end in order before it is killed: its services have two seconds.
+_PATIENCE: Final = 5.0
+
+
+def bring_up(
+    lab: Lab, *, time_scale: float = 1.0, on_step: Callable[[Step], None] = lambda _: None
+) -> bool:
+    """Bring `lab` up and return True when every guest is bound and answered.
+
+    False if it runs already, as it is. Raises NotSo if another lab of its name runs. If the
+    caller is ended meanwhile, so is the lab.
+    """
+    if not 0 < time_scale <= 100:
+        raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
+    claimed = places.claim(lab.name)
+    if claimed is None:
+        _require_same(lab)
+        return False
+    directory, lock = claimed
+    try:
+        _launch(lab, time_scale, directory, lock, on_step)
+    except BaseException:
+        _end(directory)
+        raise
+    finally:
+        os.close(lock)
+    return True
+
+
+def _launch(
+    lab: Lab, time_scale: float, directory: Path, lock: int, on_step: Callable[[Step], None]
+) -> None:
+    hear, tell = os.pipe()
+    try:
+        with (directory / places.LOG).open("wb") as log:
+            bottle = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "netemu.lab.bottle"),
+                    *(str(directory), str(lock), str(tell)),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock, tell),
+                env={**os.environ, "PYTHONPATH": source_path()},
+            )
+        os.close(tell)
+        order = {"lab": lab, "time_scale": time_scale, "hidden": str(directory.parent)}
+        try:
+            bottle.communicate(msgspec.json.encode(order))
+        except BrokenPipeError:
+            pass  # it has said why, on the pipe
+        for step in steps(hear):
+            on_step(step)
+    except NotSo as error:
+        raise NotSo(f"{error}{_last_words(directory)}") from None
+    finally:
+        os.close(hear)
+
+
+def source_path() -> str:
+    """PYTHONPATH by which a child finds this very netemu, installed or not."""
+    here = str(Path(__file__).resolve().parent.parent.parent)
+    return ":".join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _last_words(directory: Path) -> str:
+    try:
+        lines = (directory / places.LOG).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "".join(f"\n    {line}" for line in lines[-5:])
+
+
+def _require_same(lab: Lab) -> None:
+    """The lab of this name that runs must be this very lab; wait until it is up."""
+    head = status(lab.name)
+    if head["fingerprint"] != lab.fingerprint():
+        raise NotSo(
+            f"{lab.name}: a lab of this name runs, from another file; "
+            f"'netemu down {lab.name}' first, or give this one another --name"
+        )
+    ask(_control(lab.name), "wait")
+
+
+def running() -> list[str]:
+    """The names of the labs of this user that run."""
+    return places.running()
+
+
+def the_one(name: str | None) -> str:
+    """The lab that is meant: `name`, or the only one that runs. Raises NotSo or BadInput."""
+    names = running()
+    if name is not None:
+        if name not in names:
+            raise NotSo(f"{name}: no such lab runs; 'netemu list' shows those that do")
+        return name
+    if not names:
+        raise NotSo("no lab runs; 'netemu up' brings one up")
+    if len(names) > 1:
+        raise BadInput(f"several labs run ({', '.join(names)}): say which with --name")
+    return names[0]
+
+
+def status(name: str) -> dict[str, Any]:
+    """The state of a running lab, as `netemu status --json` prints it."""
+    (head, *nodes), _ = ask(_control(name), "status")
+    return {
+        **{key: value for key, value in head.items() if key != "more"},
+        "nodes": [{key: value for key, value in node.items() if key != "more"} for node in nodes],
+        "supervisor": supervisor(name),
+    }
+
+
+def enter(name: str, target: str | None) -> dict[str, int]:
+    """Descriptors of the namespaces of a guest, a node or (None) the bottle, in entering order."""
+    (answer,), descriptors = ask(_control(name), "enter", target=target)
+    return dict(zip(answer["kinds"], descriptors, strict=True))
+
+
+def reboot(name: str, guest: str) -> None:
+    """Reboot a guest: its processes end, its link blinks, and it claims its address anew."""
+    ask(_control(name), "reboot", guest=guest)
+
+
+def agents(name: str) -> dict[str, Path]:
+    """The path of the command socket of each node's agent, by node."""
+    directory = places.root() / name
+    return {
+        node["name"]: directory / places.agent_socket(number)
+        for number, node in enumerate(status(name)["nodes"])
+    }
+
+
+def supervisor(name: str) -> int:
+    """The process ID of the lab's supervisor, as the caller sees it."""
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(_control(name))
+        except OSError as error:
+            raise NotSo(f"{name}: the lab does not answer: {error}") from None
+        peer = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iII", peer)[0])
+
+
+def take_down(name: str) -> bool:
+    """Take a lab down; False if none of that name runs. When this returns, nothing is left."""
+    if name not in running():
+        return False
+    _end(places.root() / name)
+    return True
+
+
+def follow(name: str) -> None:
+    """Wait until the lab ends, however it does."""
+    try:
+        _await_end(os.pidfd_open(supervisor(name)), None)
+    except (NotSo, ProcessLookupError):
+        return
+
+
+def _end(directory: Path) -> None:
+    """End the lab of this directory in order, or by force, and take away what it leaves."""
+    try:
+        pidfd = os.pidfd_open(supervisor(directory.name))
+    except (NotSo, ProcessLookupError):
+        places.clear(directory.name)
+        return
+    try:
+        ask(str(directory / places.CONTROL), "down")
+    except NotSo:
+        pass  # it is ending, or it hangs: either way
+    if not _await_end(os.dup(pidfd), _PATIENCE):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not _await_end(os.dup(pidfd), _PATIENCE):
+            raise MachineCannot(f"{directory.name}: the kernel does not end the lab's processes")
+    os.close(pidfd)
+    places.clear(directory.name)
+
+
+def _await_end(pidfd: int, patience: float | None) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    try:
+        return bool(poll.poll(None if patience is None else patience * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _control(name: str) -> str:
+    return str(places.root() / name / places.CONTROL)

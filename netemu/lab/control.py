@@ -1,0 +1,112 @@
+"""The lab's control socket: a verb and its arguments in, maps and descriptors out.
+
+Frames are the channel's (length and msgpack). An answer is one map, or several for what grows
+with the lab: each but the last has `more`. Descriptors travel beside the first.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from hostagent.channel.frames import Decoder, FrameError, pack
+from netemu.errors import BadInput, NetemuError, NotSo, of_exit_code
+
+log = logging.getLogger(__name__)
+
+Answer = tuple[list[dict[str, Any]], list[int]]
+Handler = Callable[..., Awaitable[Answer]]
+
+_CHUNK: Final = 65536
+
+
+class ControlServer:
+    """Answers whoever may open the socket; `verbs` maps what may be asked to who answers it."""
+
+    def __init__(self, listener: socket.socket, verbs: Mapping[str, Handler]) -> None:
+        self._listener = listener
+        self._verbs = verbs
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[asyncio.Task[None]] = set()
+        listener.setblocking(False)
+        self._loop.add_reader(listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            link, _ = self._listener.accept()
+        except OSError:
+            return
+        link.setblocking(False)
+        task = self._loop.create_task(self._serve(link))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, link: socket.socket) -> None:
+        decoder = Decoder()
+        with link:
+            try:
+                while data := await self._loop.sock_recv(link, _CHUNK):
+                    for question in decoder.feed(data):
+                        await self._reply(link, *await self._answer(question))
+            except (OSError, FrameError) as error:
+                log.debug("a control connection ends: %s", error)
+
+    async def _answer(self, question: dict[str, Any]) -> Answer:
+        arguments = dict(question)
+        verb = arguments.pop("verb", None)
+        try:
+            handler = self._verbs.get(verb) if isinstance(verb, str) else None
+            if handler is None:
+                raise BadInput(f"this lab does not know {verb!r}; is it another version's?")
+            return await handler(**arguments)
+        except TypeError as error:
+            return [{"failed": f"{verb}: {error}", "exit": BadInput.exit_code}], []
+        except NetemuError as error:
+            return [{"failed": str(error), "exit": error.exit_code}], []
+        except Exception as error:
+            log.exception("%s failed", verb)
+            return [{"failed": f"{verb}: {error!r}; see the lab's log", "exit": 1}], []
+
+    async def _reply(
+        self, link: socket.socket, maps: list[dict[str, Any]], descriptors: list[int]
+    ) -> None:
+        frames = [
+            pack({**one, "more": True} if place < len(maps) - 1 else one)
+            for place, one in enumerate(maps)
+        ]
+        if descriptors:
+            rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+            # The socket's buffer is empty: so small a first piece is taken whole.
+            sent = link.sendmsg([frames[0]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            frames[0] = frames[0][sent:]
+        await self._loop.sock_sendall(link, b"".join(frames))
+
+
+def ask(path: str, verb: str, **arguments: Any) -> tuple[list[dict[str, Any]], list[int]]:
+    """Ask the lab whose control socket is `path`; raises what it raised, or NotSo if it is gone."""
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(path)
+            link.sendall(pack({"verb": verb, **arguments}))
+            return _answers(link)
+        except (OSError, FrameError) as error:
+            raise NotSo(f"the lab does not answer: {error}") from None
+
+
+def _answers(link: socket.socket) -> tuple[list[dict[str, Any]], list[int]]:
+    decoder = Decoder()
+    answers: list[dict[str, Any]] = []
+    descriptors: list[int] = []
+    while True:
+        data, received, _, _ = socket.recv_fds(link, _CHUNK, 16)
+        descriptors += received
+        if not data:
+            raise NotSo("the lab ended before it had answered")
+        for answer in decoder.feed(data):
+            if "failed" in answer:
+                raise of_exit_code(answer["exit"], answer["failed"])
+            answers.append(answer)
+            if not answer.get("more"):
+                return answers, descriptors

@@ -1,0 +1,83 @@
+"""Runs a command inside a guest, a node or the bottle, as a child of the caller.
+
+The command has the caller's terminal, streams and working directory; nothing stands between.
+"""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from netemu.errors import MachineCannot
+from netemu.kernel import namespaces as ns
+
+# In this order each can be entered from the one before: the user namespaces that grant the rights,
+# and a guest's own last but for those that it owns.
+_ORDER = ("bottle", "pid", "net", "ipc", "user", "mnt", "uts")
+# The bottle and its nodes are owned by the bottle's user, which has to come first there.
+_ORDER_OF_BOTTLE = ("user", "pid", "net", "mnt")
+
+# As shells have it: the command was not found, or cannot be run.
+NOT_FOUND, NOT_RUNNABLE = 127, 126
+_SIGNALLED = 128
+
+
+def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
+    """Run `command` in these namespaces and give its exit code (128 + n if signal n ended it).
+
+    The calling process enters them too, but for the PID namespace: it can do nothing else after.
+    It must have one thread only.
+    """
+    directory = Path.cwd()
+    _enter(namespaces)
+    child = os.fork()
+    if child == 0:
+        _become(directory, command)
+    # What the terminal sends goes to the command too, and is the command's to answer.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: os.kill(child, received))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _SIGNALLED - code
+
+
+def _enter(namespaces: Mapping[str, int]) -> None:
+    order = _ORDER if "bottle" in namespaces else _ORDER_OF_BOTTLE
+    for kind in order:
+        if kind not in namespaces:
+            continue
+        descriptor = namespaces[kind]
+        if kind in ("bottle", "user"):
+            own = ns.open_own("user")
+            same = ns.same_namespace(own, descriptor)
+            os.close(own)
+            if same:  # root's own bottle has no user namespace, and one's own cannot be entered
+                continue
+        ns.setns(descriptor)
+
+
+def _become(directory: Path, command: Sequence[str]) -> NoReturn:
+    try:
+        os.chdir(directory)
+    except OSError:
+        os.chdir("/")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], list(command))
+    except FileNotFoundError:
+        os.write(2, f"netemu: {command[0]}: not found\n".encode())
+        os._exit(NOT_FOUND)
+    except OSError as error:
+        os.write(2, f"netemu: {command[0]}: {error.strerror}\n".encode())
+        os._exit(NOT_RUNNABLE)
+
+
+def shell() -> list[str]:
+    """The shell that the user likes, or one that every machine has."""
+    for candidate in (os.environ.get("SHELL", ""), "/bin/bash", "/bin/sh"):
+        if candidate and os.access(candidate, os.X_OK):
+            return [candidate]
+    raise MachineCannot("there is no shell on this machine")

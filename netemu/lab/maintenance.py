@@ -1,0 +1,138 @@
+"""Commands to the agents of a whole lab: one event may concern guests of several nodes.
+
+Each node's agent knows of its own guests only, so an event of guests on two nodes is scheduled,
+under one ID, with both agents, and shown as one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Self
+from uuid import uuid4
+
+from msgspec.structs import replace
+
+from hostagent.controller import AgentUnreachable, CommandRefused, SyncController
+from hostagent.model import FINAL, Event, EventType
+from netemu.errors import BadInput, NotSo
+from netemu.lab import client
+
+
+class Maintenance:
+    """What befalls the guests of one running lab; a context manager. All raise NetemuError."""
+
+    def __init__(self, lab: str) -> None:
+        told = client.status(lab)
+        self._lab = lab
+        self._node_of = {
+            guest["name"]: node["name"] for node in told["nodes"] for guest in node["guests"]
+        }
+        self._sockets = client.agents(lab)
+        self._open = ExitStack()
+        self._controllers: dict[str, SyncController] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def schedule(
+        self,
+        guests: Iterable[str],
+        kind: EventType,
+        *,
+        notice: float | None,
+        duration: float | None,
+        description: str = "",
+    ) -> Event:
+        """Plan an event in `notice` seconds (None: the type's least), of `duration` seconds.
+
+        If one of several nodes refuses, it is taken back from the others.
+        """
+        by_node: dict[str, list[str]] = {}
+        for guest in dict.fromkeys(guests):
+            if guest not in self._node_of:
+                raise BadInput(f"{guest}: lab {self._lab} has no such guest")
+            by_node.setdefault(self._node_of[guest], []).append(guest)
+        if not by_node:
+            raise BadInput("an event concerns at least one guest")
+        event_id = str(uuid4())
+        planned: list[Event] = []
+        done: list[str] = []
+        try:
+            for node, names in by_node.items():
+                with _in_our_words():
+                    event = self._agent(node).schedule(
+                        names,
+                        kind,
+                        notice=notice,
+                        duration=duration,
+                        description=description,
+                        event_id=event_id,
+                    )
+                planned.append(event)
+                done.append(node)
+        except NotSo:
+            for node in done:
+                self._agent(node).cancel(event_id)
+            raise
+        return _merged(planned)
+
+    def events(self, *, history: bool = False) -> list[Event]:
+        """Give the events that have not ended, with `history` also others; earliest first."""
+        found: dict[str, list[Event]] = {}
+        for node in self._sockets:
+            with _in_our_words():
+                for event in self._agent(node).events(history=history):
+                    found.setdefault(event.id, []).append(event)
+        return sorted((_merged(same) for same in found.values()), key=lambda one: one.not_before)
+
+    def start(self, event_id: str) -> Event:
+        """Start a scheduled event now."""
+        return self._each(event_id, SyncController.start)
+
+    def complete(self, event_id: str) -> Event:
+        """End a started event."""
+        return self._each(event_id, SyncController.complete)
+
+    def cancel(self, event_id: str) -> Event:
+        """Take back a scheduled event."""
+        return self._each(event_id, SyncController.cancel)
+
+    def _each(self, event_id: str, act: Callable[[SyncController, str], Event]) -> Event:
+        """Do it at every agent that has the event; `event_id` may be a beginning of the ID."""
+        holders: dict[str, list[SyncController]] = {}
+        for node in self._sockets:
+            with _in_our_words():
+                for event in self._agent(node).events(history=True):
+                    if event.id.startswith(event_id):
+                        holders.setdefault(event.id, []).append(self._agent(node))
+        if not holders:
+            raise NotSo(f"{event_id}: lab {self._lab} has no such event")
+        if len(holders) > 1:
+            raise BadInput(f"{event_id}: begins the IDs of {len(holders)} events; write it whole")
+        ((whole, controllers),) = holders.items()
+        with _in_our_words():
+            return _merged([act(controller, whole) for controller in controllers])
+
+    def _agent(self, node: str) -> SyncController:
+        if node not in self._controllers:
+            controller = SyncController(self._sockets[node])
+            self._controllers[node] = self._open.enter_context(controller)
+        return self._controllers[node]
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """What an agent refuses, or that it does not answer, as an error of the lab."""
+    try:
+        yield
+    except (CommandRefused, AgentUnreachable) as error:
+        raise NotSo(str(error)) from None
+
+
+def _merged(same: list[Event]) -> Event:
+    """One event out of what each node's agent says of it: it lasts as long as it does anywhere."""
+    lasting = [event for event in same if event.status not in FINAL] or same
+    guests = tuple(guest for event in same for guest in event.guests)
+    return replace(lasting[0], guests=guests)

@@ -1,0 +1,376 @@
+"""PID 1 of the bottle: builds the lab, runs its claims, keeps its services alive, answers for it.
+
+Run by `netemu.lab.bottle` as `python -m netemu.lab.supervisor DIRECTORY LOCK PROGRESS`, with the
+lab on standard input. It holds the lab's lock and every namespace; when it ends, all is gone.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hostagent.controller import AgentUnreachable, Controller
+from hostagent.model import Guest as PlacedGuest
+from netemu.errors import BadInput, MachineCannot, NetemuError
+from netemu.kernel import namespaces as ns
+from netemu.kernel import netlink
+from netemu.kernel.factory import Factory
+from netemu.kernel.namespaces import inside
+from netemu.lab import answers, places
+from netemu.lab.claims import Claims
+from netemu.lab.control import Answer, ControlServer, Handler
+from netemu.lab.progress import Progress
+from netemu.lab.services import GRACE, Reaper, Service
+from netemu.lab.wiring import WiredGuest, WiredNode, wire
+from netemu.linklocal.timing import Timing
+from netemu.topology import Lab
+
+log = logging.getLogger(__name__)
+
+# What a node's two processes become when the lab is root's: users that own nothing and are nobody
+# else's, from the range that systemd keeps for such (61184 to 65519).
+AGENT_USER: Final = 61901
+RESPONDER_USER: Final = 61902
+# Inside the bottle, where no guest sees it: the agents' stores and feeds.
+STATE: Final = Path("/run/hostagent")
+# Descriptors: two a guest, a dozen a node, and what else a process has.
+_SPARE_DESCRIPTORS: Final = 100
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What to build: the lab, its pace, and the runtime directory that nobody inside may see."""
+
+    lab: Lab
+    time_scale: float
+    hidden: str
+
+
+class Supervisor:
+    """The lab, from its first namespace to its last."""
+
+    def __init__(self, order: Order, directory: int, progress: Progress) -> None:
+        self._order = order
+        self._lab = order.lab
+        self._directory = directory
+        self._progress = progress
+        self._factory = Factory()
+        self._nodes: list[WiredNode] = []
+        self._guests: dict[str, WiredGuest] = {}
+        self._booted: dict[str, tuple[int, dict[str, int]]] = {}
+        self._claims: Claims | None = None
+        self._services: list[Service] = []
+        self._kept: list[socket.socket] = []  # for as long as a service may be started again
+        self._ready = asyncio.Event()
+        self._down = asyncio.Event()
+        self._bottle = {kind: ns.open_own(kind) for kind in ("user", "mnt", "pid", "net")}
+
+    async def run(self, control: socket.socket, agents: list[socket.socket]) -> None:
+        """Bring the lab up, and stay until it is to go down."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._down.set)
+        Reaper(lambda: self._services)
+        verbs: dict[str, Handler] = {
+            "status": self._status,
+            "enter": self._enter,
+            "reboot": self._reboot,
+            "down": self._take_down,
+            "wait": self._wait,
+        }
+        ControlServer(control, verbs)
+        going_up = asyncio.create_task(self._come_up(agents))
+        going_down = asyncio.create_task(self._down.wait())
+        watch = asyncio.create_task(self._watch_for_abandonment())
+        await asyncio.wait({going_up, going_down, watch}, return_when=asyncio.FIRST_COMPLETED)
+        watch.cancel()
+        if going_up.done():
+            going_up.result()
+            self._progress.ready()
+            self._ready.set()
+            log.info("lab %s is up", self._lab.name)
+            await going_down
+        log.info("lab %s goes down", self._lab.name)
+        await self._stop_services()
+
+    async def _come_up(self, agents: list[socket.socket]) -> None:
+        scale = self._order.time_scale
+        _make_room_for_descriptors(self._lab)
+        self._nodes = await wire(
+            self._lab, self._factory, time_scale=scale, progress=self._progress
+        )
+        self._guests = {one.guest.name: one for node in self._nodes for one in node.guests}
+        self._claims = Claims(self._nodes, Timing().scaled(scale))
+        for number, node in enumerate(self._nodes):
+            self._start_services(number, node, agents[number])
+        placing = [self._place(number, node) for number, node in enumerate(self._nodes)]
+        await asyncio.gather(self._claims.all_bound(self._lab.guests, self._progress), *placing)
+        await answers.all_answered(self._guests.values(), self._progress)
+
+    async def _watch_for_abandonment(self) -> None:
+        """Whoever ordered the lab has gone before it was up: nobody wants it."""
+        while not self._progress.abandoned():
+            await asyncio.sleep(0.2)
+        log.info("nobody waits for the lab any longer")
+
+    # The nodes' services.
+
+    def _start_services(self, number: int, node: WiredNode, commands: socket.socket) -> None:
+        root = _is_root()
+        store = STATE / f"agent-{number}"
+        store.mkdir(mode=0o700)
+        feed_path = STATE / f"feed-{number}.sock"
+        feed = socket.socket(socket.AF_UNIX)
+        feed.bind(str(feed_path))
+        feed.listen()
+        feed_path.chmod(0o600)
+        if root:
+            os.chown(store, AGENT_USER, AGENT_USER)
+            os.chown(feed_path, RESPONDER_USER, RESPONDER_USER)
+        assert node.listener is not None
+        agent = ["hostagent", "agent", "--node", node.node.name]
+        agent += ["--repository", str(store / "repository.sqlite")]
+        responder = ["hostagent", "responder", "--agent", str(feed_path)]
+        if root:
+            agent += ["--user", str(AGENT_USER)]
+            responder += ["--user", str(RESPONDER_USER)]
+        for role, arguments, sockets in (
+            ("agent", agent, {"command": commands.fileno(), "feed": feed.fileno()}),
+            ("responder", responder, {"http": node.listener.fileno()}),
+        ):
+            service = Service(
+                f"{node.node.name}/{role}", arguments, sockets=sockets, log_descriptor=2
+            )
+            service.start()
+            self._services.append(service)
+        self._kept += [feed, commands]
+
+    async def _place(self, number: int, node: WiredNode) -> None:
+        """Tell the node's agent who its guests are."""
+        if not node.guests:
+            return
+        path = f"/proc/self/fd/{self._directory}/{places.agent_socket(number)}"
+        while True:
+            try:
+                controller = await Controller.connect(path)
+                break
+            except AgentUnreachable:
+                await asyncio.sleep(0.05)
+        try:
+            await controller.place(
+                [
+                    PlacedGuest(
+                        name=one.guest.name,
+                        port=one.guest.mark,
+                        update_domain=one.guest.update_domain,
+                        fault_domain=one.guest.fault_domain,
+                    )
+                    for one in node.guests
+                ]
+            )
+        finally:
+            await controller.close()
+
+    async def _stop_services(self) -> None:
+        for service in self._services:
+            service.stop()
+        try:
+            async with asyncio.timeout(GRACE):
+                while any(service.pid is not None for service in self._services):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.warning("some services did not end in time")
+
+    # What may be asked.
+
+    async def _wait(self) -> Answer:
+        await self._ready.wait()
+        return [{}], []
+
+    async def _status(self) -> Answer:
+        claims = self._claims
+        nodes = [
+            {
+                "name": node.name,
+                "guests": [
+                    {
+                        "name": guest.name,
+                        "mac": guest.mac,
+                        "address": claims.address(guest) if claims else None,
+                        "state": claims.state(guest) if claims else "down",
+                        "port_mark": guest.mark,
+                    }
+                    for guest in node.guests
+                ],
+            }
+            for node in self._lab.nodes
+        ]
+        head = {
+            "name": self._lab.name,
+            "policy": str(self._lab.policy),
+            "state": "up" if self._ready.is_set() else "coming up",
+            "time_scale": self._order.time_scale,
+            "fingerprint": self._lab.fingerprint(),
+            "services": [service.status() for service in self._services],
+        }
+        return [head, *nodes], []
+
+    async def _enter(self, target: str | None) -> Answer:
+        """Descriptors of the namespaces of a guest, a node, or (None) the bottle."""
+        user, mnt, pid, net = (self._bottle[kind] for kind in ("user", "mnt", "pid", "net"))
+        bottle = {"user": user, "mnt": mnt, "pid": pid, "net": net}
+        if target in self._guests:
+            inner = self._boot(target)
+            # The bottle's user namespace first: from there the guest's others can be entered.
+            found = {"bottle": user, **inner}
+        elif target is None:
+            found = bottle
+        else:
+            for node in self._nodes:
+                if node.node.name == target:
+                    found = {**bottle, "net": node.net}
+                    break
+            else:
+                raise BadInput(f"{target}: lab {self._lab.name} has no such guest or node")
+        return [{"kinds": list(found)}], list(found.values())
+
+    async def _reboot(self, guest: str) -> Answer:
+        """End the guest's processes, take its link down and up again."""
+        if guest not in self._guests:
+            raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
+        wired = self._guests[guest]
+        self._halt(guest)
+        with inside(wired.net), netlink.Netlink() as kernel:
+            kernel.run((netlink.down("eth0", netlink.GUEST_INDEX),))
+        await asyncio.sleep(0.05 * self._order.time_scale)  # a link that blinks is seen to
+        with inside(wired.net), netlink.Netlink() as kernel:
+            kernel.run((netlink.up("eth0", netlink.GUEST_INDEX),))
+        return [{}], []
+
+    async def _take_down(self) -> Answer:
+        self._down.set()
+        return [{}], []
+
+    # A guest's first process.
+
+    def _boot(self, guest: str) -> dict[str, int]:
+        """The namespaces of a guest whose first process runs; it is started if need be."""
+        if guest in self._booted:
+            pidfd, inner = self._booted[guest]
+            if _alive(pidfd):
+                return inner
+            self._halt(guest)
+        self._booted[guest] = self._factory.boot(self._guests[guest].net, guest)
+        return self._booted[guest][1]
+
+    def _halt(self, guest: str) -> None:
+        """End a guest's processes: with the first one the kernel ends all."""
+        if guest in self._booted:
+            pidfd, inner = self._booted.pop(guest)
+            if _alive(pidfd):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            for descriptor in (pidfd, *inner.values()):
+                os.close(descriptor)
+
+
+def _alive(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return not poll.poll(0)
+
+
+def _is_root() -> bool:
+    """Whether the lab is root's. One user's own lab knows that user only, whom it calls 0."""
+    _, _, users = Path("/proc/self/uid_map").read_text().split()[:3]
+    return int(users) > AGENT_USER
+
+
+def _make_room_for_descriptors(lab: Lab) -> None:
+    """Raise the limit of open files as far as the lab needs it, or say what to raise."""
+    needed = 2 * len(lab.guests) + 16 * len(lab.nodes) + _SPARE_DESCRIPTORS
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, needed))
+        except (ValueError, OSError):
+            raise MachineCannot(
+                f"{len(lab.guests)} guests need {needed} open files, this user may have {hard}: "
+                f"raise the limit with 'ulimit -Hn {needed}' as root, or in limits.conf"
+            ) from None
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _settle(order: Order, directory: int) -> tuple[socket.socket, list[socket.socket]]:
+    """Make the sockets that the machine sees, then dress the bottle so that nobody inside does."""
+    here = f"/proc/self/fd/{directory}"
+    control = _listen(f"{here}/{places.CONTROL}")
+    agents = [
+        _listen(f"{here}/{places.agent_socket(number)}") for number in range(len(order.lab.nodes))
+    ]
+    quiet = ns.MS_NOSUID | ns.MS_NODEV
+    ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
+    ns.mount("proc", "/proc", "proc", quiet | ns.MS_NOEXEC)
+    ns.mount("sysfs", "/sys", "sysfs", quiet | ns.MS_NOEXEC)
+    if Path(order.hidden).is_dir():
+        ns.mount("tmpfs", order.hidden, "tmpfs", quiet | ns.MS_RDONLY, "mode=755,size=4k")
+    ns.mount("tmpfs", "/run", "tmpfs", quiet, "mode=755")
+    STATE.mkdir(mode=0o755)
+    socket.sethostname(order.lab.name)
+    return control, agents
+
+
+def _listen(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(path)
+    os.chmod(path, 0o600)
+    made.listen(64)
+    return made
+
+
+def main() -> int:
+    """Be the supervisor of the lab that stands on standard input."""
+    os.umask(0o022)
+    directory = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.set_inheritable(int(sys.argv[2]), False)  # the lock: held until the last thread ends
+    progress = Progress(int(sys.argv[3]))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+        os.chdir("/")
+        ns.set_dumpable()
+        ns.set_process_name(f"lab {order.lab.name}")
+        control, agents = _settle(order, directory)
+        asyncio.run(_supervise(order, directory, progress, control, agents))
+    except NetemuError as error:
+        log.error("%s", error)
+        progress.failed(error)
+        return error.exit_code
+    except Exception as error:
+        log.exception("the lab fails")
+        progress.failed(NetemuError(f"the lab fails: {error!r}"))
+        return 1
+    return 0
+
+
+async def _supervise(
+    order: Order,
+    directory: int,
+    progress: Progress,
+    control: socket.socket,
+    agents: list[socket.socket],
+) -> None:
+    await Supervisor(order, directory, progress).run(control, agents)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Wires a lab: namespaces, bridges, wires, guards and listeners, down to ports that are up.
+
+The order is what keeps a port from ever being open: wires are made with their port down, the
+guard of the whole node is loaded, and only then do the ports come up.
+"""
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from netemu.kernel import guard, netlink, sockets, sysctl
+from netemu.kernel.factory import BATCH, Factory
+from netemu.kernel.namespaces import inside
+from netemu.lab.progress import Progress
+from netemu.linklocal import addresses
+from netemu.linklocal.shell import BROADCAST
+from netemu.topology import Guest, Lab, Node, Policy
+
+BRIDGE = "br0"
+BRIDGE_INDEX = 2
+# Ports' links are numbered by their marks, from here on: nothing has to be looked up.
+_FIRST_PORT_INDEX = 100
+METADATA = addresses.to_text(addresses.METADATA)
+HTTP = 80
+NAMES = Path("/run/netns")
+
+
+@dataclass
+class WiredGuest:
+    """A guest, and a descriptor of its network namespace."""
+
+    guest: Guest
+    net: int
+
+
+@dataclass
+class WiredNode:
+    """A node: its namespace, its guests', and the socket on which its responder will listen."""
+
+    node: Node
+    net: int
+    guests: list[WiredGuest] = field(default_factory=list)
+    listener: socket.socket | None = None
+
+    @property
+    def links(self) -> dict[int, int]:
+        """The mark of each port by the index of its link."""
+        return {port_index(wired.guest): wired.guest.mark for wired in self.guests}
+
+
+def port_index(guest: Guest) -> int:
+    """The index of the link that is this guest's port."""
+    return _FIRST_PORT_INDEX + guest.mark
+
+
+async def wire(
+    lab: Lab, factory: Factory, *, time_scale: float, progress: Progress
+) -> list[WiredNode]:
+    """Build the whole lab. Every port is up and guarded when this returns; nobody has spoken."""
+    total = len(lab.guests)
+    done = 0
+    NAMES.mkdir(exist_ok=True)
+    wired = []
+    for node in lab.nodes:
+        wired.append(
+            _node(node, factory, same_node=lab.policy is Policy.SAME_NODE, scale=time_scale)
+        )
+        done += len(node.guests)
+        progress.step("wiring guests", done, total)
+        await asyncio.sleep(0)  # whoever asks for the lab's state gets an answer meanwhile
+    return wired
+
+
+def _node(node: Node, factory: Factory, *, same_node: bool, scale: float) -> WiredNode:
+    (net,) = factory.nodes(1)
+    wired = WiredNode(node, net)
+    _call(node.name, net)
+    rest = iter(node.guests)
+    while batch := list(islice(rest, BATCH)):
+        for guest, guest_net in zip(batch, factory.guests(len(batch)), strict=True):
+            wired.guests.append(WiredGuest(guest, guest_net))
+            _call(guest.name, guest_net)
+    with inside(net), netlink.Netlink() as kernel:
+        sysctl.write(sysctl.NODE)
+        sysctl.write(sysctl.NODE_BRIDGE, optional=True)
+        kernel.run(_bridge(node))
+        kernel.run(message for one in wired.guests for message in _port(one, not same_node))
+        wired.listener = sockets.listener(METADATA, HTTP, BRIDGE)
+    rules = guard.render(
+        bridge_mac=node.mac,
+        ports=[(guest.port, guest.mark, guest.mac) for guest in node.guests],
+        same_node=same_node,
+        time_scale=scale,
+    )
+    guard.load(rules, net)
+    for one in wired.guests:
+        _guest(one)
+    with inside(net), netlink.Netlink() as kernel:
+        kernel.run(netlink.up(guest.port, port_index(guest)) for guest in node.guests)
+    return wired
+
+
+def _bridge(node: Node) -> list[netlink.Message]:
+    return [
+        netlink.up("lo", 1),
+        netlink.bridge(BRIDGE, BRIDGE_INDEX, node.mac),
+        netlink.up(BRIDGE, BRIDGE_INDEX),
+        netlink.address(BRIDGE_INDEX, METADATA, addresses.PREFIX_LENGTH, BROADCAST),
+    ]
+
+
+def _port(wired: WiredGuest, isolated: bool) -> list[netlink.Message]:
+    guest, index = wired.guest, port_index(wired.guest)
+    return [
+        netlink.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name),
+        netlink.port_options(guest.port, index, isolated=isolated),
+        netlink.station(guest.port, index, guest.mac),
+    ]
+
+
+def _guest(wired: WiredGuest) -> None:
+    with inside(wired.net), netlink.Netlink() as kernel:
+        sysctl.write(sysctl.GUEST)
+        kernel.run(
+            (
+                netlink.up("lo", 1),
+                netlink.direct_rule("169.254.0.0", addresses.PREFIX_LENGTH),
+                netlink.up("eth0", netlink.GUEST_INDEX),
+            )
+        )
+
+
+def _call(name: str, net: int) -> None:
+    """Let `ip netns` in the bottle find a namespace by its name, at no mount's cost."""
+    (NAMES / name).symlink_to(f"/proc/{os.getpid()}/fd/{net}")

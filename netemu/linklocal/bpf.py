@@ -1,0 +1,117 @@
+"""Classic BPF programs, packed for SO_ATTACH_FILTER, so that only frames that concern one wake it.
+
+Each is an array of the kernel's `struct sock_filter`, eight bytes an instruction, to be run on
+whole Ethernet frames (AF_PACKET, SOCK_RAW). What they pass agrees with `arp.parse`: the tests hold
+one against the other.
+"""
+
+import struct
+from typing import Final
+
+from netemu.linklocal import arp
+
+INSTRUCTION: Final = struct.Struct("=HBBI")  # code, jump if true, jump if false, k
+
+# <linux/bpf_common.h>, <linux/filter.h>
+LOAD_WORD: Final = 0x20
+LOAD_HALF: Final = 0x28
+LOAD_BYTE: Final = 0x30
+LOAD_LENGTH: Final = 0x80
+JUMP_EQUAL: Final = 0x15
+JUMP_AT_LEAST: Final = 0x35
+RETURN: Final = 0x06
+
+PACKET_TYPE: Final = 0xFFFF_F004  # SKF_AD_OFF + SKF_AD_PKTTYPE
+PACKET_OUTGOING: Final = 4  # <linux/if_packet.h>
+
+# Where things stand in the frame. A load beyond its end drops it.
+_TYPE: Final = 12
+_HARDWARE_AND_PROTOCOL: Final = 14
+_LENGTHS_AND_OPERATION: Final = 18
+_SENDER_MAC: Final = 22
+_SENDER_IP: Final = 28
+_TARGET_IP: Final = 38
+
+_WHOLE_FRAME: Final = 0xFFFF_FFFF
+
+# Jump targets: the two returns that end every program, and the instruction that follows.
+_ACCEPT: Final = -1
+_DROP: Final = -2
+_NEXT: Final = 0
+
+_Line = tuple[int, int, int, int]
+
+
+def _load(code: int, k: int) -> _Line:
+    return (code, _NEXT, _NEXT, k)
+
+
+_WELL_FORMED: Final[tuple[_Line, ...]] = (
+    _load(LOAD_LENGTH, 0),
+    (JUMP_AT_LEAST, _NEXT, _DROP, arp.FRAME_LENGTH),
+    _load(LOAD_HALF, _TYPE),
+    (JUMP_EQUAL, _NEXT, _DROP, arp.ETHERTYPE),
+    _load(LOAD_WORD, _HARDWARE_AND_PROTOCOL),
+    (JUMP_EQUAL, _NEXT, _DROP, 0x0001_0800),
+    _load(LOAD_WORD, _LENGTHS_AND_OPERATION),
+    (JUMP_EQUAL, 1, _NEXT, 0x0604_0000 | arp.REQUEST),
+    (JUMP_EQUAL, _NEXT, _DROP, 0x0604_0000 | arp.REPLY),
+)
+
+
+def concerns(mac: bytes, address: int) -> bytes:
+    """ARP about this address, as sender or as target, that this MAC did not send itself."""
+    return _assemble(
+        *_WELL_FORMED,
+        _load(LOAD_WORD, _SENDER_IP),
+        (JUMP_EQUAL, 2, _NEXT, address),
+        _load(LOAD_WORD, _TARGET_IP),
+        (JUMP_EQUAL, _NEXT, _DROP, address),
+        _load(LOAD_WORD, _SENDER_MAC),
+        (JUMP_EQUAL, _NEXT, _ACCEPT, int.from_bytes(mac[:4], "big")),
+        _load(LOAD_HALF, _SENDER_MAC + 4),
+        (JUMP_EQUAL, _DROP, _ACCEPT, int.from_bytes(mac[4:], "big")),
+    )
+
+
+def nothing() -> bytes:
+    """No frame at all."""
+    return INSTRUCTION.pack(RETURN, 0, 0, 0)
+
+
+def arp_only() -> bytes:
+    """Every well-formed ARP request or reply."""
+    return _assemble(*_WELL_FORMED)
+
+
+def claims_of(address: int) -> bytes:
+    """ARP that comes in with this sender IP.
+
+    For a tap on a port (ETH_P_ALL), which sees what the guard drops a moment later. It sees what
+    goes out, too, and the node's own announcements are no conflict.
+    """
+    return _assemble(
+        _load(LOAD_BYTE, PACKET_TYPE),
+        (JUMP_EQUAL, _DROP, _NEXT, PACKET_OUTGOING),
+        *_WELL_FORMED,
+        _load(LOAD_WORD, _SENDER_IP),
+        (JUMP_EQUAL, _ACCEPT, _DROP, address),
+    )
+
+
+def _assemble(*lines: _Line) -> bytes:
+    """Pack the lines and the two returns; a jump counts the instructions it skips."""
+    accept = len(lines)
+
+    def skip(at: int, target: int) -> int:
+        if target >= 0:
+            return target
+        return accept + (target == _DROP) - at - 1
+
+    packed = [
+        INSTRUCTION.pack(code, skip(at, if_true), skip(at, if_false), k)
+        for at, (code, if_true, if_false, k) in enumerate(lines)
+    ]
+    packed.append(INSTRUCTION.pack(RETURN, 0, 0, _WHOLE_FRAME))
+    packed.append(INSTRUCTION.pack(RETURN, 0, 0, 0))
+    return b"".join(packed)

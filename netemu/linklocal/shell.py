@@ -1,0 +1,293 @@
+"""The thin shell around the state machines: sockets and timers of a lab, in one process.
+
+Each guest's claimant has one packet socket, whose filter lets through only what concerns the
+address it stands for; each node's oracle has one on the bridge, which hears what the guard let
+pass, with the mark of the port. No socket is read by a thread of its own, nothing polls.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from netemu.errors import NetemuError
+from netemu.kernel import netlink, packet, sockets
+from netemu.kernel.bindings import Binding, Bindings
+from netemu.kernel.namespaces import inside
+from netemu.linklocal import addresses, arp, bpf
+from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, State, Use
+from netemu.linklocal.oracle import Announce, Bind, Oracle, Refuse, Unbind
+from netemu.linklocal.oracle import Effects as OracleEffects
+from netemu.linklocal.timing import Timing
+
+log = logging.getLogger(__name__)
+
+BROADCAST: Final = "169.254.255.255"
+# Frames taken from a socket before the loop turns to others: a flood from one is nobody else's.
+_AT_A_TIME: Final = 32
+
+
+class GuestShell:
+    """Carries out what a guest's claimant decides, in the guest's network namespace `net`.
+
+    `changed` is called whenever the claimant's state or address may have changed.
+    """
+
+    def __init__(
+        self, net: int, claimant: Claimant, name: str, changed: Callable[[], None]
+    ) -> None:
+        self.claimant = claimant
+        self._net = net
+        self._name = name
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        with inside(net):
+            self._socket = packet.on_guest(bpf.nothing())
+        self._loop.add_reader(self._socket, self._readable)
+
+    def link(self, *, up: bool) -> None:
+        """The wire has got or lost its carrier."""
+        now = self._loop.time()
+        self._carry_out(self.claimant.link_up(now) if up else self.claimant.link_down(now))
+
+    def close(self) -> None:
+        """Stop; the guest keeps what it has."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _readable(self) -> None:
+        for _ in range(_AT_A_TIME):
+            try:
+                frame = self._socket.recv(2048)
+            except BlockingIOError:
+                return
+            except OSError:  # the link is down or gone; the node's monitor says which
+                return
+            heard = arp.parse(frame)
+            if heard is not None:
+                self._carry_out(self.claimant.receive(heard, self._loop.time()))
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._carry_out(self.claimant.expire(self._loop.time()))
+
+    def _carry_out(self, effects: Effects) -> None:
+        before = self.claimant.state
+        for effect in effects:
+            match effect:
+                case Send(frame):
+                    self._send(frame)
+                case Listen(address):
+                    program = (
+                        bpf.nothing()
+                        if address is None
+                        else bpf.concerns(self.claimant.mac, address)
+                    )
+                    packet.attach(self._socket, program)
+                case Use(address):
+                    self._use(addresses.to_text(address))
+                case Cease(address):
+                    self._cease(addresses.to_text(address))
+        self._arm()
+        if effects or before is not self.claimant.state:
+            self._changed()
+
+    def _arm(self) -> None:
+        deadline = self.claimant.deadline
+        if self._timer is not None:
+            if deadline == self._timer.when():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._expired)
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            self._socket.send(frame)
+        except OSError as error:  # a link that has just gone down sends nothing, as a cable would
+            log.debug("%s: a frame is lost: %s", self._name, error)
+
+    def _use(self, address: str) -> None:
+        try:
+            with inside(self._net), netlink.Netlink() as kernel:
+                kernel.run(
+                    (
+                        netlink.address(
+                            netlink.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
+                        ),
+                        netlink.direct_route(netlink.GUEST_INDEX),
+                    )
+                )
+            log.info("%s: uses %s", self._name, address)
+        except NetemuError as error:  # its root may have taken the interface away
+            log.warning("%s: cannot use %s: %s", self._name, address, error)
+
+    def _cease(self, address: str) -> None:
+        try:
+            with inside(self._net), netlink.Netlink() as kernel:
+                sockets.reset_connections(address)
+                kernel.run(
+                    (
+                        netlink.no_address(
+                            netlink.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
+                        ),
+                    )
+                )
+            log.info("%s: no longer uses %s", self._name, address)
+        except NetemuError as error:
+            log.warning("%s: cannot remove %s: %s", self._name, address, error)
+
+
+class NodeShell:
+    """Carries out what a node's oracle decides, in the node's network namespace `net`.
+
+    `ports` maps marks to port names, `links` the index of each port's link to its mark;
+    `carrier(mark, up)` is called when a guest's wire comes up or goes down, `changed` when
+    bindings have changed.
+    """
+
+    def __init__(
+        self,
+        net: int,
+        oracle: Oracle,
+        name: str,
+        *,
+        timing: Timing,
+        bridge_index: int,
+        ports: Mapping[int, str],
+        links: Mapping[int, int],
+        carrier: Callable[[int, bool], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.oracle = oracle
+        self._name = name
+        self._timing = timing
+        self._ports = ports
+        self._links = links
+        self._carrier = carrier
+        self._changed = changed
+        self._has_carrier: dict[int, bool] = {}
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        with inside(net):
+            self._socket = packet.on_bridge(bpf.arp_only())
+            self._rivals = packet.on_every_port(bpf.claims_of(oracle.own))
+            self._bindings = Bindings(bridge_index)
+            self._monitor = netlink.LinkMonitor()
+        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._rivals, self._contested)
+        self._loop.add_reader(self._monitor, self._links_changed)
+        self._monitor.ask()
+
+    def close(self) -> None:
+        """Stop; the kernel keeps the bindings."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for source in (self._socket, self._rivals, self._monitor):
+            self._loop.remove_reader(source)
+            source.close()
+        self._bindings.close()
+
+    def _readable(self) -> None:
+        now = self._loop.time()
+        effects: OracleEffects = ()
+        for _ in range(_AT_A_TIME):
+            try:
+                frame, mark = packet.receive_marked(self._socket)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                log.warning("%s: %s", self._name, error)
+                break
+            heard = arp.parse(frame)
+            if heard is not None and mark in self._ports:
+                effects += self.oracle.heard(mark, heard, now)
+        self._carry_out(effects)
+
+    def _contested(self) -> None:
+        """Somebody claims the responder's address. The guard has dropped it; the node answers.
+
+        One answer in DEFEND_INTERVAL is all there will be: until then the socket is left unread,
+        so that a flood fills its queue and costs nothing more.
+        """
+        try:
+            self._rivals.recv(64)
+        except OSError:
+            return
+        effects = self.oracle.conflict_on_own(self._loop.time())
+        if effects:
+            log.info("%s: defends its own address", self._name)
+            self._carry_out(effects)
+        self._loop.remove_reader(self._rivals)
+        self._loop.call_later(self._timing.defend_interval, self._listen_again)
+
+    def _listen_again(self) -> None:
+        if self._rivals.fileno() < 0:
+            return
+        try:
+            while self._rivals.recv(64):
+                pass
+        except OSError:
+            pass
+        self._loop.add_reader(self._rivals, self._contested)
+
+    def _links_changed(self) -> None:
+        for index, up in self._monitor.changes():
+            mark = self._links.get(index)
+            if mark is None or self._has_carrier.get(mark, False) is up:
+                continue
+            self._has_carrier[mark] = up
+            if not up:
+                self._carry_out(self.oracle.port_down(mark, self._loop.time()))
+            self._carrier(mark, up)
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._carry_out(self.oracle.expire(self._loop.time()))
+
+    def _carry_out(self, effects: OracleEffects) -> None:
+        gone = [self._binding(effect) for effect in effects if isinstance(effect, Unbind)]
+        new = [self._binding(effect) for effect in effects if isinstance(effect, Bind)]
+        if gone:
+            self._bindings.remove(gone)
+        if new:
+            self._bindings.add(new)
+        for effect in effects:
+            if isinstance(effect, Refuse | Announce):
+                try:
+                    self._socket.send(self.oracle.frame(effect))
+                except OSError as error:
+                    log.debug("%s: a frame is lost: %s", self._name, error)
+        self._arm()
+        if gone or new:
+            self._changed()
+
+    def _arm(self) -> None:
+        deadline = self.oracle.deadline
+        if self._timer is not None:
+            if deadline == self._timer.when():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._expired)
+
+    def _binding(self, effect: Bind | Unbind) -> Binding:
+        return Binding(
+            self._ports[effect.port], effect.mac.hex(":"), addresses.to_text(effect.address)
+        )
+
+
+def is_bound(claimant: Claimant, oracle: Oracle, mark: int) -> bool:
+    """Whether guest and node agree that this port holds the claimant's address."""
+    held = oracle.by_port.get(mark)
+    return (
+        claimant.address is not None
+        and claimant.state in (State.ANNOUNCING, State.BOUND)
+        and held is not None
+        and held.address == claimant.address
+    )

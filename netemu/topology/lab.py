@@ -1,0 +1,64 @@
+"""A lab as values: nodes, their guests, and the numbers by which the kernel will know them."""
+
+import hashlib
+from enum import StrEnum
+
+import msgspec
+
+
+class Policy(StrEnum):
+    """What a guest may reach: see the isolation catalogue for the verdict on each kind of frame."""
+
+    RESPONDER_ONLY = "responder-only"
+    SAME_NODE = "same-node"
+
+
+class Guest(msgspec.Struct, frozen=True, kw_only=True):
+    """An emulated VM.
+
+    ``mark`` is the number of its port, unique in the lab: frames that enter by port ``pN`` carry
+    the mark N. ``last_address`` is tried first (RFC 3927 section 2.1), as text, or None.
+    """
+
+    name: str
+    mark: int
+    mac: str
+    update_domain: int
+    fault_domain: int
+    last_address: str | None = None
+
+    @property
+    def port(self) -> str:
+        """The name of the node's end of this guest's wire."""
+        return f"p{self.mark}"
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """An emulated physical host: one bridge, one responder, one host agent."""
+
+    name: str
+    mac: str
+    guests: tuple[Guest, ...]
+
+
+class Lab(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole lab, as it will be built."""
+
+    name: str
+    policy: Policy
+    nodes: tuple[Node, ...]
+
+    @property
+    def guests(self) -> list[Guest]:
+        """Every guest, in the order of the file."""
+        return [guest for node in self.nodes for guest in node.guests]
+
+    def fingerprint(self) -> str:
+        """A text that two labs share only if they would be built alike."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+
+
+def mac_address(lab: str, name: str) -> str:
+    """The MAC of what is called `name` in `lab`: the same at each run, locally administered."""
+    digest = hashlib.blake2b(f"{lab}\0{name}".encode(), digest_size=5).digest()
+    return ":".join(f"{byte:02x}" for byte in b"\x02" + digest)
