@@ -81,15 +81,19 @@ class Request(Struct, frozen=True):
     body: bytes = b""
 
 
+# Every alternative below begins with a character of its own, so a failed match costs no more than
+# its length. (Possessive quantifiers would say so, but Python 3.11's, up to 3.11.7 at least, go on
+# behind what a failed branch has consumed: `(?:a|%[0-9])*+` matches `%`.)
+#
 # RFC 9110 §5.6.2 token; RFC 3986 §3.3 pchar, with % followed by two digits that are no control
 # character: the octets that would end a line or a string in whoever decodes the path.
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_TOKEN: Final = rb"[!#$%&'*\-.^_`|~0-9A-Za-z]"
 _PERCENT: Final = rb"%(?!0|1|7[Ff])[0-9A-Fa-f]{2}"
-_PCHAR: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]|" + _PERCENT
-_TARGET: Final = rb"(/(?:" + _PCHAR + rb"|/)*+)(?:\?((?:" + _PCHAR + rb"|[/?])*+))?"
-_METHOD: Final = rb"(" + _TOKEN + rb"{1,32}+)"
+_PCHAR: Final = rb"[A-Za-z0-9\-._~!$&'()*,;=:@]|" + _PERCENT
+_TARGET: Final = rb"(/(?:" + _PCHAR + rb"|/)*)(?:\?((?:" + _PCHAR + rb"|[/?])*))?"
+_METHOD: Final = rb"(" + _TOKEN + rb"{1,32})"
 # RFC 9112 §5: no space before the colon; RFC 9110 §5.5: VCHAR, SP, HTAB, obs-text.
-_FIELD: Final = _TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+"
+_FIELD: Final = _TOKEN + rb"+:[\t\x20-\x7e\x80-\xff]*"
 
 _whole_head = re.compile(
     rb"(?!CONNECT )"
@@ -98,7 +102,7 @@ _whole_head = re.compile(
     + _TARGET
     + rb" HTTP/1\.([01])\r\n((?:"
     + _FIELD
-    + rb"\r\n)*+)\r\n"
+    + rb"\r\n)*)\r\n"
 )
 _request_line = re.compile(_METHOD + rb" " + _TARGET + rb" HTTP/([0-9])\.([0-9])")
 _any_request_line = re.compile(_METHOD + rb" (\S+) (\S+)")
@@ -106,7 +110,7 @@ _version = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _field = re.compile(_FIELD)
 _line_end = re.compile(rb"\r\n|[\r\n]")
 # RFC 9110 §7.2: uri-host [":" port]; a reg-name without percent-encoding, or an IP literal.
-_host = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_host = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _digits = re.compile(r"[0-9]{1,16}")
 
 _memo: dict[bytes, Request] = {}
@@ -117,7 +121,9 @@ class RequestReader:
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._line_start = 0  # of the line that is not complete yet
+        self._lines: list[bytes] = []  # of an incomplete head: those that are complete
+        self._line_start = 0  # of the first that is not
+        self._scanned = 0  # there is no line end between these two
         self._skipped_empty_line = False
         self._request: Request | None = None  # the head whose body is still to come
         self._wanted = 0  # bytes of that body
@@ -153,7 +159,8 @@ class RequestReader:
     def _consume(self, length: int) -> None:
         """The first `length` bytes of the buffer are dealt with."""
         self._buffer = self._buffer[length:]
-        self._line_start = 0
+        self._lines = []
+        self._line_start = self._scanned = 0
         self._skipped_empty_line = False
 
     def _read_head(self) -> Request | None:
@@ -161,19 +168,18 @@ class RequestReader:
         buffer = self._buffer
         # First the common case in one stroke. Whatever it does not match, for being wrong, too long
         # or incomplete, is looked at line by line.
-        match = _whole_head.match(buffer) if self._line_start == 0 else None
+        match = _whole_head.match(buffer) if self._scanned == 0 else None
         if match is not None and match.end() <= MAX_HEAD and match.start(4) <= MAX_REQUEST_LINE:
             method, path, query, minor, block = match.groups()
             fields = block.decode("latin-1").split("\r\n")[:-1]
             end = match.end()
         else:
-            lines = self._read_lines()
-            if lines is None:
+            if not self._read_lines():
                 return None
-            match = _request_line.fullmatch(lines[0])
+            match = _request_line.fullmatch(self._lines[0])
             assert match is not None  # _read_lines has checked it
             method, path, query, _, minor = match.groups()
-            fields = [line.decode("latin-1") for line in lines[1:]]
+            fields = [line.decode("latin-1") for line in self._lines[1:]]
             end = self._line_start
         if len(fields) > MAX_FIELDS:
             raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
@@ -215,45 +221,46 @@ class RequestReader:
         self.continue_wanted = False
         return replace(request, body=bytes(self._body[: self._wanted]))
 
-    def _read_lines(self) -> list[bytes] | None:
-        """Check each line as it is complete; give all of them, without CRLF, at the empty one.
+    def _read_lines(self) -> bool:
+        """Check each line as it is complete, and keep it; give True at the empty one.
 
         Every check looks at one line and at what stands before it, never at what follows: so the
         verdict is the same however the input was cut.
         """
-        buffer = self._buffer
-        lines = buffer[: self._line_start].split(b"\r\n")[:-1]
         while True:
+            buffer = self._buffer
             start = self._line_start
-            limit = MAX_HEAD if lines else MAX_REQUEST_LINE
-            end = _line_end.search(buffer, start, limit)
+            limit = MAX_HEAD if self._lines else MAX_REQUEST_LINE
+            end = _line_end.search(buffer, self._scanned, limit)
             if end is None or (end.group() == b"\r" and end.end() == limit):
+                self._scanned = min(len(buffer), limit - 1)
                 if len(buffer) < limit:
-                    return None
-                if lines:
+                    return False
+                if self._lines:
                     raise BadRequest(431, f"more than {MAX_HEAD} bytes of header")
                 raise BadRequest(414, f"a request line of more than {MAX_REQUEST_LINE} bytes")
+            self._scanned = end.start()
             if end.group() == b"\r" and end.end() == len(buffer):
-                return None
+                return False
             if end.group() != b"\r\n":
                 # RFC 9112 §2.2: a bare CR is invalid; a bare LF we MAY refuse.
                 raise BadRequest(400, "a line must end with CR LF, which stand nowhere else")
             line = buffer[start : end.start()]
-            if not line and not lines:
+            if not line and not self._lines:
                 # RFC 9112 §2.2: one empty line before the request line is to be ignored.
                 if self._skipped_empty_line:
                     raise BadRequest(400, "empty lines instead of a request")
+                self._consume(end.end())
                 self._skipped_empty_line = True
-                self._buffer = buffer = buffer[end.end() :]
                 continue
-            self._line_start = end.end()
+            self._line_start = self._scanned = end.end()
             if not line:
-                return lines
-            if lines:
+                return True
+            if self._lines:
                 _check_field_line(line)
             else:
                 _check_request_line(line)
-            lines.append(line)
+            self._lines.append(line)
 
 
 def _check_request_line(line: bytes) -> None:

@@ -9,12 +9,15 @@ yields it; and how a node sees to it that no two of its guests end with the same
 - `claimant`:  the host's state machine, one for each interface
 - `oracle`:    the node's answer to probes, and its bindings, first come, first served
 - `bpf`:       socket filters, so that a process wakes only for frames that concern it
-- `shell`:     the only module here that opens a socket or looks at a clock
+- `shell`:     the only module here that opens sockets or looks at a clock
 
 Everything but the shell is pure: time comes in as `now` (seconds, monotonic), randomness as a
 `random.Random`; frames and other effects come out, and the next `deadline` stands on the object.
 Addresses are integers (169.254.1.0 is 0xA9FE0100), MACs are six bytes.
 
-What this room never does: touch the guard's rules or a guest's addresses (it says what should be
-done, the lab does it), log, or know of labs, names and namespaces.
+The shell carries out what the pure modules decide: it is the only one that logs.
+
+What this room never does: let a guest or a port do without its machine (no address is used that
+was not claimed, no binding made that was not asked for), build namespaces or wires, write the
+guard's rules, or know of lab files.
 """

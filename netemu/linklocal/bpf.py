@@ -22,7 +22,8 @@ JUMP_AT_LEAST: Final = 0x35
 RETURN: Final = 0x06
 
 PACKET_TYPE: Final = 0xFFFF_F004  # SKF_AD_OFF + SKF_AD_PKTTYPE
-PACKET_OUTGOING: Final = 4  # <linux/if_packet.h>
+PACKET_OTHERHOST: Final = 3  # <linux/if_packet.h>
+PACKET_OUTGOING: Final = 4
 
 # Where things stand in the frame. A load beyond its end drops it.
 _TYPE: Final = 12
@@ -59,9 +60,18 @@ _WELL_FORMED: Final[tuple[_Line, ...]] = (
 )
 
 
+# A frame of a VLAN that has no device here arrives as ARP, its tag taken off, and only its packet
+# type tells that it is not of this link. The kernel's own ARP passes it over by the same test.
+_FOR_THIS_HOST: Final[tuple[_Line, ...]] = (
+    _load(LOAD_BYTE, PACKET_TYPE),
+    (JUMP_EQUAL, _DROP, _NEXT, PACKET_OTHERHOST),
+)
+
+
 def concerns(mac: bytes, address: int) -> bytes:
     """ARP about this address, as sender or as target, that this MAC did not send itself."""
     return _assemble(
+        *_FOR_THIS_HOST,
         *_WELL_FORMED,
         _load(LOAD_WORD, _SENDER_IP),
         (JUMP_EQUAL, 2, _NEXT, address),
@@ -81,14 +91,15 @@ def nothing() -> bytes:
 
 def arp_only() -> bytes:
     """Every well-formed ARP request or reply."""
-    return _assemble(*_WELL_FORMED)
+    return _assemble(*_FOR_THIS_HOST, *_WELL_FORMED)
 
 
 def claims_of(address: int) -> bytes:
     """ARP that comes in with this sender IP.
 
     For a tap on a port (ETH_P_ALL), which sees what the guard drops a moment later. It sees what
-    goes out, too, and the node's own announcements are no conflict.
+    goes out, too, and the node's own announcements are no conflict. What is addressed to another
+    host counts: poisoning a neighbour's cache is a claim like any other.
     """
     return _assemble(
         _load(LOAD_BYTE, PACKET_TYPE),

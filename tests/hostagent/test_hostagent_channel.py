@@ -94,9 +94,10 @@ def test_any_chunking_decodes_the_same(cuts):
 def test_garbage_raises_only_typed_errors(data):
     for candidate in (data, len(data).to_bytes(4, "big") + data):
         try:
-            read(candidate)
-        except (FrameError, MessageError) as error:
-            assert str(error)
+            got = read(candidate)
+        except (FrameError, MessageError):
+            continue
+        assert all(message in read(encode(message)) for message in got)
 
 
 JUNK = st.recursive(
@@ -122,11 +123,10 @@ def test_a_message_with_one_thing_wrong_is_refused_or_equal(base, junk, data):
     obj[field] = junk
     try:
         message = decode(obj)
-    except MessageError as error:
-        assert "$" in str(error) or "field" in str(error)  # says where
-    else:
-        assert field != "surplus"
-        assert read(encode(message)) == [message]
+    except MessageError:
+        return
+    assert field != "surplus"
+    assert read(encode(message)) == [message]
 
 
 def test_errors_say_where():

@@ -87,6 +87,14 @@ def test_what_goes_out_is_nobodys_claim(frame: bytes) -> None:
         assert run(bpf.claims_of(ADDRESS), claim, packet_type=packet_type) > 0
 
 
+@pytest.mark.parametrize("name", ["concerns", "arp_only"])
+def test_a_frame_of_another_vlan_is_not_of_this_link(name: str) -> None:
+    program, frame = PROGRAMS[name][0], arp.announcement(NEAR_MACS[1], ADDRESS)
+    assert run(program, frame, packet_type=bpf.PACKET_OTHERHOST) == 0
+    for packet_type in (0, 1, 2):
+        assert run(program, frame, packet_type=packet_type) > 0
+
+
 def test_every_frame_of_the_protocol_reaches_whom_it_concerns_and_nobody_else() -> None:
     mine, other = MAC, NEAR_MACS[1]
     program, of_another = bpf.concerns(mine, ADDRESS), bpf.concerns(mine, ADDRESS + 7)

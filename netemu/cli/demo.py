@@ -1,0 +1,222 @@
+"""`netemu demo`: the whole story once, told by what really happens; each line is checked."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from netemu.errors import NotSo
+
+# Four times as fast as RFC 3927, so that the claims take a second and a half instead of six.
+_TIME_SCALE: Final = 0.25
+_METADATA: Final = "169.254.169.254"
+_ASK: Final = f"http://{_METADATA}/metadata/v1/InstanceInfo"
+# Where the demo's own services listen, which nobody is to reach.
+_PORT: Final = 8080
+# Long enough for an answer within one machine, short enough to wait for one that never comes.
+_PATIENCE: Final = 1.0
+
+
+@click.command()
+def demo() -> int:
+    """Show the whole story once: build, claim, ask, be warned, be kept apart, and be gone.
+
+    Exits with 0 only if everything that it shows is true.
+    """
+    from netemu.cli.labs import progress_bar
+    from netemu.lab import client
+    from netemu.topology import DEMO, load
+
+    lab = load(DEMO, name=f"demo-{os.getpid()}")
+    story = _Story(lab.name)
+    story.chapter("Build a lab: 2 nodes (emulated hosts), each with a bridge and 3 guests (VMs).")
+    started = time.monotonic()
+    try:
+        with progress_bar() as on_step:
+            client.bring_up(lab, time_scale=_TIME_SCALE, on_step=on_step)
+        story.tell(f"up in {time.monotonic() - started:.1f} s, in namespaces of its own")
+        _claims(story)
+        _asking(story)
+        _warning(story)
+        _isolation(story)
+    finally:
+        story.chapter("Take the lab down.")
+        story.close()
+        client.take_down(lab.name)
+        story.check(lab.name not in client.running(), "gone, and nothing is left")
+    click.echo()
+    if story.failures:
+        click.secho(f"{story.failures} of the above is not so", fg="red", err=True)
+        return NotSo.exit_code
+    click.secho("Everything above was checked and is true.", fg="green")
+    click.echo("Next: netns-scripts/netemu up; netns-scripts/netemu exec web1 -- curl -s \\")
+    click.echo(f"    {_ASK}")
+    return 0
+
+
+class _Story:
+    """Tells, runs commands in the lab's places, and counts what turned out not to be so."""
+
+    def __init__(self, lab: str) -> None:
+        self.lab = lab
+        self.failures = 0
+        self._chapters = 0
+        self._background: list[subprocess.Popen[bytes]] = []
+
+    def chapter(self, title: str) -> None:
+        self._chapters += 1
+        click.echo()
+        click.secho(f"{self._chapters}. {title}", bold=True)
+
+    def tell(self, text: str) -> None:
+        click.echo(f"   {text}")
+
+    def check(self, true: bool, text: str) -> None:
+        if not true:
+            self.failures += 1
+        mark = click.style("✓", fg="green") if true else click.style("✗ NOT SO:", fg="red")
+        click.echo(f"   {mark} {text}")
+
+    def run(self, place: str, *command: str) -> "subprocess.Popen[str]":
+        """Start a command in a guest or on a node."""
+        return subprocess.Popen(
+            self._inside(place, command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def get(self, place: str, url: str) -> str:
+        """What curl prints there."""
+        return self.run(place, *_curl(url)).communicate()[0]
+
+    def serve(self, place: str) -> None:
+        """Start a web server there, and wait until it answers at home."""
+        command = [sys.executable, "-m", "http.server", str(_PORT)]
+        self._background.append(
+            subprocess.Popen(
+                self._inside(place, command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+            )
+        )
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        for process in self._background:
+            process.terminate()
+        for process in self._background:
+            process.wait()
+
+    def _inside(self, place: str, command: Sequence[str]) -> list[str]:
+        here = [sys.executable, "-P", "-m", "netemu", "exec", "--name", self.lab, place, "--"]
+        return [*here, *command]
+
+
+def _curl(url: str) -> list[str]:
+    """Fetch `url`: curl, or a Python that does the same where there is none."""
+    if shutil.which("curl"):
+        return ["curl", "-s", "--max-time", str(_PATIENCE), url]
+    script = (
+        "import sys, urllib.request as r\n"
+        f"try: print(r.urlopen(sys.argv[1], timeout={_PATIENCE}).read().decode(), end='')\n"
+        "except OSError: sys.exit(7)"
+    )
+    return [sys.executable, "-c", script, url]
+
+
+def _addresses(lab: str) -> dict[str, str]:
+    from netemu.lab import client
+
+    return {
+        guest["name"]: guest["address"]
+        for node in client.status(lab)["nodes"]
+        for guest in node["guests"]
+    }
+
+
+def _claims(story: _Story) -> None:
+    from netemu.lab import client
+
+    story.chapter("Every guest has claimed an address by RFC 3927, with nobody to ask for one.")
+    for node in client.status(story.lab)["nodes"]:
+        guests = "  ".join(f"{one['name']} {one['address']}" for one in node["guests"])
+        story.tell(f"{node['name']}:  {guests}")
+    addresses = list(_addresses(story.lab).values())
+    all_bound = all(address and address.startswith("169.254.") for address in addresses)
+    story.check(all_bound, "six guests hold 169.254/16 addresses")
+
+
+def _asking(story: _Story) -> None:
+    story.chapter("A guest asks its own node who it is.")
+    story.tell(f"web1$ curl -s {_ASK}")
+    answer = story.get("web1", _ASK)
+    story.tell(f"      {answer}")
+    story.check('"ID":"_web1"' in answer, "web1 is answered as web1, by the port it is wired to")
+
+
+def _warning(story: _Story) -> None:
+    from hostagent.model import EventType
+    from netemu.lab.maintenance import Maintenance
+
+    story.chapter("A reboot is planned for web1, four minutes from now.")
+    story.tell("$ netemu maintenance schedule web1 --type reboot --in 4m --duration 60s")
+    with Maintenance(story.lab) as plan:
+        event = plan.schedule(["web1"], EventType.REBOOT, notice=240, duration=60)
+        story.tell(f"  event {event.id}")
+        story.tell(f"web1$ curl -s {_ASK} | grep -i reboot")
+        story.tell(f"      {_until(story, 'reboot')}")
+        asked = {name: story.run(name, *_curl(_ASK)) for name in _addresses(story.lab)}
+        answers = {name: process.communicate()[0] for name, process in asked.items()}
+        warned = [name for name, answer in answers.items() if "reboot" in answer.lower()]
+        story.check(warned == ["web1"], "web1 sees it")
+        others = [name for name in answers if name != "web1"]
+        answered = all(answers[name] for name in others)
+        story.check(answered and "web1" in warned and len(warned) == 1, "its neighbours do not")
+        plan.cancel(event.id)
+
+
+def _until(story: _Story, word: str) -> str:
+    """Ask until the answer has the word: the news takes a millisecond, the check a second."""
+    deadline = time.monotonic() + _PATIENCE
+    answer = ""
+    while time.monotonic() < deadline:
+        answer = story.get("web1", _ASK)
+        if word in answer.lower():
+            break
+    return answer
+
+
+def _isolation(story: _Story) -> None:
+    story.chapter("Guests reach their responder and nothing else.")
+    addresses = _addresses(story.lab)
+    at_home = f"http://127.0.0.1:{_PORT}/"
+    for place in ("web2", "db1", "node1"):
+        story.serve(place)
+    for place in ("web2", "db1", "node1"):
+        deadline = time.monotonic() + 5
+        while not story.get(place, at_home) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    story.tell(f"web2, db1 and node1 each serve on port {_PORT}; web1 tries to reach them:")
+    tried = [
+        (f"web2, on the same node ({addresses['web2']})", addresses["web2"]),
+        (f"db1, on the other node ({addresses['db1']})", addresses["db1"]),
+        (f"node1's own service ({_METADATA}:{_PORT})", _METADATA),
+    ]
+    attempts = [story.run("web1", *_curl(f"http://{to}:{_PORT}/")) for _, to in tried]
+    homes = [story.get(place, at_home) for place in ("web2", "db1", "node1")]
+    for (what, _), attempt, home in zip(tried, attempts, homes, strict=True):
+        reached = attempt.communicate()[0]
+        story.check(
+            bool(home) and not reached, f"it does not reach {what}, which does answer at home"
+        )
+    answer = story.get("web1", _ASK)
+    story.check('"ID":"_web1"' in answer, "and is still answered by its responder")
