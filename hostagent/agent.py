@@ -86,14 +86,24 @@ class Agent:
         self._batch: list[tuple[_Connection, Command | Query | Failed]] = []
         self._next_change: asyncio.TimerHandle | None = None
 
-    async def serve(self, command: socket.socket, feed: socket.socket, stop: asyncio.Event) -> None:
-        """Serve on two listening unix sockets until `stop` is set; then close everything."""
+    async def serve(
+        self,
+        command: socket.socket,
+        feed: socket.socket,
+        stop: asyncio.Event,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serve on two listening unix sockets until `stop` is set; then close everything.
+
+        `ready` is called once both are served.
+        """
         loop = asyncio.get_running_loop()
         self._run([])  # what fell due while no agent ran
         servers = [
             await loop.create_unix_server(lambda: _Connection(self, "controller"), sock=command),
             await loop.create_unix_server(lambda: _Connection(self, "responder"), sock=feed),
         ]
+        ready()
         try:
             while not stop.is_set():
                 self._beat()

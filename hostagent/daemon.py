@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import uvloop
 
@@ -14,18 +15,15 @@ from hostagent.notify import Notifier
 
 log = logging.getLogger(__name__)
 
+Serve: TypeAlias = Callable[[asyncio.Event, Callable[[], None]], Awaitable[None]]
+"""A daemon's work: serves until the event is set, and calls the function once it does serve."""
 
-def run(
-    serve: Callable[[asyncio.Event], Awaitable[None]],
-    *,
-    what: str,
-    user: int | None,
-    notifier: Notifier,
-) -> None:
+
+def run(serve: Serve, *, what: str, user: int | None, notifier: Notifier) -> None:
     """Give up all privileges, then serve on uvloop until SIGTERM or SIGINT.
 
-    `serve` gets the event that is set at the end. Everything that needs a privilege must be open
-    already, and everything imported. Raises PrivilegesRemain.
+    Everything that needs a privilege must be open already, and everything imported. Raises
+    PrivilegesRemain.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if not privileges.give_up(user):
@@ -33,17 +31,16 @@ def run(
         runner.run(_until_told(serve, what, notifier))
 
 
-async def _until_told(
-    serve: Callable[[asyncio.Event], Awaitable[None]], what: str, notifier: Notifier
-) -> None:
+async def _until_told(serve: Serve, what: str, notifier: Notifier) -> None:
+    def ready() -> None:
+        log.info("READY %s, user %d", what, os.getuid())
+        notifier.ready(what)
+
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # The listening sockets exist: a peer that connects from now on is served.
-    loop.call_soon(log.info, "READY %s, user %d", what, os.getuid())
-    loop.call_soon(notifier.ready, what)
-    await serve(stop)
+    await serve(stop, ready)
     log.info("%s ends", what)
 
 

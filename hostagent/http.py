@@ -83,13 +83,13 @@ class Request(Struct, frozen=True):
 
 # Every alternative below begins with a character of its own, so a failed match costs no more than
 # its length. (Possessive quantifiers would say so, but Python 3.11's, up to 3.11.7 at least, go on
-# behind what a failed branch has consumed: `(?:a|%[0-9])*+` matches `%`.)
+# behind what a failed branch has consumed: `(?:a|%(?!0)[0-9]{2})*+` matches `%`.)
 #
 # RFC 9110 §5.6.2 token; RFC 3986 §3.3 pchar, with % followed by two digits that are no control
 # character: the octets that would end a line or a string in whoever decodes the path.
-_TOKEN: Final = rb"[!#$%&'*\-.^_`|~0-9A-Za-z]"
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _PERCENT: Final = rb"%(?!0|1|7[Ff])[0-9A-Fa-f]{2}"
-_PCHAR: Final = rb"[A-Za-z0-9\-._~!$&'()*,;=:@]|" + _PERCENT
+_PCHAR: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]|" + _PERCENT
 _TARGET: Final = rb"(/(?:" + _PCHAR + rb"|/)*)(?:\?((?:" + _PCHAR + rb"|[/?])*))?"
 _METHOD: Final = rb"(" + _TOKEN + rb"{1,32})"
 # RFC 9112 §5: no space before the colon; RFC 9110 §5.5: VCHAR, SP, HTAB, obs-text.
@@ -110,7 +110,7 @@ _version = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _field = re.compile(_FIELD)
 _line_end = re.compile(rb"\r\n|[\r\n]")
 # RFC 9110 §7.2: uri-host [":" port]; a reg-name without percent-encoding, or an IP literal.
-_host = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_host = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _digits = re.compile(r"[0-9]{1,16}")
 
 _memo: dict[bytes, Request] = {}
@@ -169,7 +169,7 @@ class RequestReader:
         # First the common case in one stroke. Whatever it does not match, for being wrong, too long
         # or incomplete, is looked at line by line.
         match = _whole_head.match(buffer) if self._scanned == 0 else None
-        if match is not None and match.end() <= MAX_HEAD and match.start(4) <= MAX_REQUEST_LINE:
+        if match is not None and match.end() <= MAX_HEAD and match.start(5) <= MAX_REQUEST_LINE:
             method, path, query, minor, block = match.groups()
             fields = block.decode("latin-1").split("\r\n")[:-1]
             end = match.end()

@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ import click
 from hostagent.cli.options import BadInput, Unable, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from socket import socket
 
 
@@ -79,7 +79,7 @@ def agent(
     host = Agent(node, store)
     _run_daemon(
         lambda: run(
-            lambda stop: host.serve(sockets["command"], sockets["feed"], stop),
+            lambda stop, ready: host.serve(sockets["command"], sockets["feed"], stop, ready),
             what=f"agent {node}",
             user=user,
             notifier=notifier,
@@ -180,10 +180,11 @@ def responder(
         record=record if access_log else None,
     )
 
-    async def serve(stop: asyncio.Event) -> None:
-        following = asyncio.create_task(follow(agent_path, knowledge))
+    async def serve(stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        heard = asyncio.Event()
+        following = asyncio.create_task(follow(agent_path, knowledge, heard))
         try:
-            await server.serve(listeners, stop)
+            await server.serve(listeners, stop, heard, ready)
         finally:
             following.cancel()
 

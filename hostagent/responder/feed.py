@@ -35,14 +35,17 @@ SILENCE: Final = 4 * HEARTBEAT_INTERVAL
 _CHUNK: Final = 65536
 
 
-async def follow(path: Path, knowledge: Knowledge) -> None:
-    """Feed the knowledge from the agent's feed socket at `path` until cancelled."""
+async def follow(path: Path, knowledge: Knowledge, heard: asyncio.Event) -> None:
+    """Feed the knowledge from the agent's feed socket at `path` until cancelled.
+
+    `heard` is set once something is known.
+    """
     delay = FIRST_DELAY
     told = ""
     while True:
         began = time.monotonic()
         try:
-            await _subscribe(path, knowledge)
+            await _subscribe(path, knowledge, heard)
         except (OSError, Gap, FrameError, MessageError) as error:
             reason = str(error) or "the agent is silent"
         knowledge.interrupted()
@@ -55,7 +58,7 @@ async def follow(path: Path, knowledge: Knowledge) -> None:
         delay = min(2 * delay, LAST_DELAY)
 
 
-async def _subscribe(path: Path, knowledge: Knowledge) -> None:
+async def _subscribe(path: Path, knowledge: Knowledge, heard: asyncio.Event) -> None:
     """Follow one connection until it ends, which it does with an exception."""
     decoder = Decoder()
     reader, writer = await asyncio.open_unix_connection(path)
@@ -72,6 +75,7 @@ async def _subscribe(path: Path, knowledge: Knowledge) -> None:
                     case Snapshot() | Delta() | Heartbeat():
                         knowledge.apply(message, time.monotonic())
                         if isinstance(message, Snapshot) and not message.more:
+                            heard.set()
                             log.info("feed: node %s as of %d", message.node, message.sequence)
                     case Welcome():
                         pass

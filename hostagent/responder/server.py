@@ -38,6 +38,10 @@ DEFER_ACCEPT: Final = 1
 ACCEPT_PAUSE: Final = 0.1
 """Seconds without accepting after the process ran out of descriptors."""
 
+FIRST_WORD: Final = 1.0
+"""Seconds for which a new responder leaves connections to wait for the agent's first word, rather
+than answer 503 because it was the quicker of the two to start."""
+
 SWEEP_INTERVAL: Final = 0.5
 """Seconds between looks at who has held a connection for too long; no timer for each."""
 
@@ -132,14 +136,28 @@ class Responder:
         self._room = min(self.limits.held, max(descriptors - RESERVED_DESCRIPTORS, 16))
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, listeners: list[socket.socket], stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then close the connections, and the listeners."""
+    async def serve(
+        self,
+        listeners: list[socket.socket],
+        stop: asyncio.Event,
+        heard: asyncio.Event,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serve until `stop` is set; then close the connections, and the listeners.
+
+        `heard` is set when the agent has spoken; `ready` is called when guests are answered.
+        """
         loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wait_for(heard.wait(), FIRST_WORD)
+        except TimeoutError:
+            log.warning("the agent has not been heard yet")
         for listener in listeners:
             listener.setblocking(False)
             if listener.family in (socket.AF_INET, socket.AF_INET6):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT)
             loop.add_reader(listener, self._accept, listener)
+        ready()
         try:
             while not stop.is_set():
                 try:

@@ -117,6 +117,21 @@ def test_the_target_is_left_as_it_was_sent():
     assert (request.path, request.query) == ("/", "")
 
 
+def test_every_character_that_may_stand_in_a_target():
+    allowed = "ABCXYZabcxyz0129-._~!$&'()*+,;=:@/%20"
+    (request,) = read(f"GET /{allowed}?{allowed}? HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert (request.path, request.query) == ("/" + allowed, allowed + "?")
+
+
+def test_every_character_that_may_stand_in_a_token():
+    token = "!#$%&'*+-.^_`|~059AZaz"
+    (request,) = read(
+        f"{token} / HTTP/1.1\r\nHost: a\r\n{token}: \xff \t!\r\n\r\n".encode("latin-1")
+    )
+    assert request.method == token
+    assert request.headers[token.lower()] == "\xff \t!"
+
+
 def test_one_empty_line_before_each_request_is_ignored():
     assert len(read(b"\r\n" + CURL + b"\r\n" + CURL + b"\r\n" + CURL)) == 3
     assert status(b"\r\n\r\n" + CURL) == 400
@@ -339,7 +354,7 @@ def test_garbage_raises_nothing_but_bad_request(data):
 
 
 def test_an_adversarial_head_costs_no_more_than_its_length():
-    """Possessive patterns: a head that fails at its end is not tried in other ways."""
+    """A head that fails at its end is not tried in other ways."""
     import time
 
     head = b"GET /" + b"%41" * 1200 + b" HTTP/1.1\r\n" + b"a:" * 2000 + b"\r\n\x01\r\n\r\n"
