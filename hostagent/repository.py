@@ -79,33 +79,42 @@ class Repository:
         self.path = Path(path)
         try:
             # Autocommit: the transactions are ours. No wait for a lock: it would block the loop.
-            self._db = sqlite3.connect(
-                self.path, isolation_level=None, timeout=0, check_same_thread=False
-            )
-            self._prepare()
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise RepositoryInUse(f"{path}: another process holds this repository") from error
+            self._db = sqlite3.connect(self.path, isolation_level=None, timeout=0)
+        except sqlite3.Error as error:
             raise RepositoryError(f"{path}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        try:
+            self._prepare()
+        except BaseException as error:
+            self._db.close()
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY":
+                raise RepositoryInUse(f"{path}: another process holds this repository") from error
             raise RepositoryError(f"{path}: {error}") from error
 
     def _prepare(self) -> None:
         db = self._db
         # Exclusive: two agents on one file would number their feeds apart.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        new = self._check_schema()  # before anything is written into a file that is not ours
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         with self.transaction():  # takes the lock and keeps it
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if version == 0 and tables == 0:
+            if new:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
-            elif version != SCHEMA_VERSION:
-                raise UnknownSchema(
-                    f"{self.path}: schema version {version}; this program reads {SCHEMA_VERSION}"
-                )
+
+    def _check_schema(self) -> bool:
+        """Whether the file is new; raises UnknownSchema if it is another program's."""
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if version == 0 and tables == 0:
+            return True
+        if version != SCHEMA_VERSION:
+            raise UnknownSchema(
+                f"{self.path}: schema version {version}; this program reads {SCHEMA_VERSION}"
+            )
+        return False
 
     def close(self) -> None:
         """Close the file."""

@@ -63,7 +63,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._lingering:
             self._finish()
         else:
-            self._proceed()
+            # Not at once: uvloop begins to read after this call, whether paused in it or not.
+            self._loop.call_soon(self._proceed)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Leave the responder's books."""

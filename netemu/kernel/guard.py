@@ -13,6 +13,7 @@ from pathlib import Path
 
 from netemu.errors import MachineCannot
 from netemu.kernel.namespaces import inside
+from netemu.kernel.protections import Protection, Without
 
 # Where Debian puts nft is not in an ordinary user's PATH.
 _PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
@@ -47,9 +48,12 @@ def render(
     ports: Sequence[tuple[str, int, str]],
     same_node: bool,
     time_scale: float = 1.0,
+    without: Without = (),
 ) -> str:
     """The rules of a node whose `ports` are (name, mark, MAC of the guest behind it)."""
     template = Path(__file__).with_name("guard.nft").read_text(encoding="utf-8")
+    if Protection.HOST in without:
+        template, _, _ = template.partition("table inet guard")
     values = {
         "bridge_mac": bridge_mac,
         "wires": _elements(f'"{port}" . {mac}' for port, _, mac in ports),
@@ -62,7 +66,8 @@ def render(
         "probe_burst": _scaled(PROBE_BURST, time_scale),
         "shout_rate": SHOUTS_PER_SECOND,
         "shout_burst": SHOUT_BURST,
-        "ports": "\n    ".join(_port(port, mark) for port, mark, _ in ports),
+        "own_segments": "" if Protection.MARKS in without else _OWN_SEGMENTS,
+        "ports": "\n    ".join(_port(port, mark, without) for port, mark, _ in ports),
     }
     return _PLACE.sub(lambda place: str(values[place[1]]), template)
 
@@ -80,16 +85,30 @@ def _elements(elements: Iterable[str]) -> str:
     return f"elements = {{ {text} }}" if text else ""
 
 
-def _port(port: str, mark: int) -> str:
-    return f"""chain in_{port} {{
+def _port(port: str, mark: int, without: Without) -> str:
+    # ARP keeps its mark in any case: claims could not be told apart without.
+    marked = "ether type arp " if Protection.MARKS in without else ""
+    verdict = "accept" if Protection.INGRESS in without else "goto from_guest"
+    ingress = f"""chain in_{port} {{
         type filter hook ingress device "{port}" priority 0; policy drop;
-        meta mark set {mark} goto from_guest
-    }}
+        {marked}meta mark set {mark}
+        {verdict}
+    }}"""
+    if Protection.EGRESS in without:
+        return ingress
+    own = "" if Protection.MARKS in without else _OWN_ANSWERS.format(mark)
+    return f"""{ingress}
     chain out_{port} {{
         type filter hook egress device "{port}" priority 0; policy drop;
-        ether type ip ip saddr 169.254.169.254 meta mark != {mark} counter name refused_out drop
+        {own}
         goto to_guest
     }}"""
+
+
+_OWN_ANSWERS = (
+    "ether type ip ip saddr 169.254.169.254 meta mark != {} counter name refused_out drop"
+)
+_OWN_SEGMENTS = 'iifname "br0" meta mark . socket mark != @own drop'
 
 
 def load(rules: str, net: int) -> None:

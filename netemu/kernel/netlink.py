@@ -31,7 +31,7 @@ _NLMSGERR_ATTR_MSG = 1
 _NLM_F_ACK_TLVS = 0x200
 _SOL_NETLINK, _EXT_ACK, _CAP_ACK = 270, 11, 10
 _IFF_UP = 1
-_NUD_PERMANENT, _NTF_MASTER = 0x80, 0x04
+_NUD_NOARP, _NUD_PERMANENT, _NTF_MASTER = 0x40, 0x80, 0x04
 _SCOPE_LINK = 253
 _AF_BRIDGE = 7
 
@@ -183,9 +183,8 @@ def station(port: str, index: int, mac: str) -> Message:
     message = ndmsg()
     message["family"] = _AF_BRIDGE
     message["ifindex"] = index
-    message["state"] = _NUD_PERMANENT
+    message["state"] = _NUD_NOARP  # static; "permanent" would mean an address of the bridge's own
     message["flags"] = _NTF_MASTER
-    # An entry for a port's peer address is refused with EEXIST if it is the port's own.
     return Message(f"{mac} behind {port}", _encode(message, _NEWNEIGH, _PUT, [("NDA_LLADDR", mac)]))
 
 

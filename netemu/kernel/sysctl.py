@@ -33,6 +33,23 @@ NODE = (
     ("ipv6/conf/default/accept_ra", "0"),
 )
 
+# For a proof only: what a new namespace begins with on a machine that forwards, as those that run
+# containers do. Identity stays: without it there would be no lab to attack.
+NODE_AS_BORN = (
+    ("ipv4/tcp_fwmark_accept", "1"),
+    ("ipv4/fwmark_reflect", "0"),
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/send_redirects", "1"),
+    ("ipv4/conf/default/send_redirects", "1"),
+    ("ipv4/conf/all/accept_redirects", "1"),
+    ("ipv4/conf/default/accept_redirects", "1"),
+    ("ipv4/conf/all/route_localnet", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/default/accept_ra", "1"),
+)
+
 # Bridged frames must not be seen a second time by the inet hooks. A kernel without br_netfilter
 # has no such files.
 NODE_BRIDGE = (

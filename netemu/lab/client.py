@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from netemu.errors import BadInput, MachineCannot, NotSo
+from netemu.kernel.protections import Without
 from netemu.lab import places
 from netemu.lab.control import ask
 from netemu.lab.progress import Step, steps
@@ -27,9 +28,17 @@ _PATIENCE: Final = 5.0
 
 
 def bring_up(
-    lab: Lab, *, time_scale: float = 1.0, on_step: Callable[[Step], None] = lambda _: None
+    lab: Lab,
+    *,
+    time_scale: float = 1.0,
+    on_step: Callable[[Step], None] = lambda _: None,
+    access_log: bool = False,
+    without: Without = (),
 ) -> bool:
     """Bring `lab` up and return True when every guest is bound and answered.
+
+    With `access_log` the lab's log has a line for each request answered. `without` leaves out
+    what keeps guests apart, for a proof that a check notices; the lab's status tells of it.
 
     False if it runs already, as it is. Raises NotSo if another lab of its name runs. If the
     caller is ended meanwhile, so is the lab.
@@ -42,7 +51,14 @@ def bring_up(
         return False
     directory, lock = claimed
     try:
-        _launch(lab, time_scale, directory, lock, on_step)
+        order = {
+            "lab": lab,
+            "time_scale": time_scale,
+            "hidden": str(directory.parent),
+            "access_log": access_log,
+            "without": sorted(without),
+        }
+        _launch(order, directory, lock, on_step)
     except BaseException:
         _end(directory)
         raise
@@ -52,7 +68,7 @@ def bring_up(
 
 
 def _launch(
-    lab: Lab, time_scale: float, directory: Path, lock: int, on_step: Callable[[Step], None]
+    order: dict[str, Any], directory: Path, lock: int, on_step: Callable[[Step], None]
 ) -> None:
     hear, tell = os.pipe()
     try:
@@ -69,7 +85,6 @@ def _launch(
                 env={**os.environ, "PYTHONPATH": source_path()},
             )
         os.close(tell)
-        order = {"lab": lab, "time_scale": time_scale, "hidden": str(directory.parent)}
         try:
             bottle.communicate(msgspec.json.encode(order))
         except BrokenPipeError:
@@ -140,6 +155,11 @@ def enter(name: str, target: str | None) -> dict[str, int]:
     """Descriptors of the namespaces of a guest, a node or (None) the bottle, in entering order."""
     (answer,), descriptors = ask(_control(name), "enter", target=target)
     return dict(zip(answer["kinds"], descriptors, strict=True))
+
+
+def log_file(name: str) -> Path:
+    """Where a running lab's log is."""
+    return places.root() / name / places.LOG
 
 
 def reboot(name: str, guest: str) -> None:

@@ -30,7 +30,7 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     It must have one thread only.
     """
     directory = Path.cwd()
-    _enter(namespaces)
+    enter(namespaces)
     child = os.fork()
     if child == 0:
         _become(directory, command)
@@ -44,7 +44,8 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     return code if code >= 0 else _SIGNALLED - code
 
 
-def _enter(namespaces: Mapping[str, int]) -> None:
+def enter(namespaces: Mapping[str, int]) -> None:
+    """Enter these namespaces, from outside the lab; of a PID namespace only the children are."""
     order = _ORDER if "bottle" in namespaces else _ORDER_OF_BOTTLE
     for kind in order:
         if kind not in namespaces:

@@ -24,6 +24,7 @@ from netemu.kernel import namespaces as ns
 from netemu.kernel import netlink
 from netemu.kernel.factory import Factory
 from netemu.kernel.namespaces import inside
+from netemu.kernel.protections import Protection
 from netemu.lab import answers, places
 from netemu.lab.claims import Claims
 from netemu.lab.control import Answer, ControlServer, Handler
@@ -31,7 +32,7 @@ from netemu.lab.progress import Progress
 from netemu.lab.services import GRACE, Reaper, Service
 from netemu.lab.wiring import WiredGuest, WiredNode, wire
 from netemu.linklocal.timing import Timing
-from netemu.topology import Lab
+from netemu.topology import Guest, Lab
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,16 @@ _SPARE_DESCRIPTORS: Final = 100
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to build: the lab, its pace, and the runtime directory that nobody inside may see."""
+    """What to build: the lab, its pace, and the runtime directory that nobody inside may see.
+
+    `without` is what keeps guests apart and is to be left out: see `netemu.kernel.protections`.
+    """
 
     lab: Lab
     time_scale: float
     hidden: str
+    access_log: bool = False
+    without: tuple[Protection, ...] = ()
 
 
 class Supervisor:
@@ -104,14 +110,21 @@ class Supervisor:
         scale = self._order.time_scale
         _make_room_for_descriptors(self._lab)
         self._nodes = await wire(
-            self._lab, self._factory, time_scale=scale, progress=self._progress
+            self._lab,
+            self._factory,
+            time_scale=scale,
+            progress=self._progress,
+            without=self._order.without,
         )
         self._guests = {one.guest.name: one for node in self._nodes for one in node.guests}
         self._claims = Claims(self._nodes, Timing().scaled(scale))
         for number, node in enumerate(self._nodes):
             self._start_services(number, node, agents[number])
+        bound = asyncio.create_task(self._claims.all_bound(self._lab.guests, self._progress))
+        if Protection.MARKS in self._order.without:  # guests are known by their addresses then
+            await bound
         placing = [self._place(number, node) for number, node in enumerate(self._nodes)]
-        await asyncio.gather(self._claims.all_bound(self._lab.guests, self._progress), *placing)
+        await asyncio.gather(bound, *placing)
         await answers.all_answered(self._guests.values(), self._progress)
 
     async def _watch_for_abandonment(self) -> None:
@@ -138,9 +151,16 @@ class Supervisor:
         agent = ["hostagent", "agent", "--node", node.node.name]
         agent += ["--repository", str(store / "repository.sqlite")]
         responder = ["hostagent", "responder", "--agent", str(feed_path)]
+        if self._order.access_log:
+            responder.append("--access-log")
+        if Protection.MARKS in self._order.without:
+            responder += ["--identity", "address"]
         if root:
             agent += ["--user", str(AGENT_USER)]
             responder += ["--user", str(RESPONDER_USER)]
+        if Protection.RESPONDER in self._order.without:
+            guests = [f"{one.guest.mark}:{one.guest.name}" for one in node.guests]
+            responder = ["netemu.lab.careless", *guests]
         for role, arguments, sockets in (
             ("agent", agent, {"command": commands.fileno(), "feed": feed.fileno()}),
             ("responder", responder, {"http": node.listener.fileno()}),
@@ -169,6 +189,7 @@ class Supervisor:
                     PlacedGuest(
                         name=one.guest.name,
                         port=one.guest.mark,
+                        address=self._address_as_identity(one.guest),
                         update_domain=one.guest.update_domain,
                         fault_domain=one.guest.fault_domain,
                     )
@@ -177,6 +198,12 @@ class Supervisor:
             )
         finally:
             await controller.close()
+
+    def _address_as_identity(self, guest: Guest) -> str | None:
+        """What the responder knows the guest by where ports give no marks; else None."""
+        if Protection.MARKS not in self._order.without or self._claims is None:
+            return None
+        return self._claims.address(guest)
 
     async def _stop_services(self) -> None:
         for service in self._services:
@@ -218,6 +245,7 @@ class Supervisor:
             "state": "up" if self._ready.is_set() else "coming up",
             "time_scale": self._order.time_scale,
             "fingerprint": self._lab.fingerprint(),
+            "without": [str(one) for one in self._order.without],
             "services": [service.status() for service in self._services],
         }
         return [head, *nodes], []

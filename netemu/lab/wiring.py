@@ -14,6 +14,7 @@ from pathlib import Path
 from netemu.kernel import guard, netlink, sockets, sysctl
 from netemu.kernel.factory import BATCH, Factory
 from netemu.kernel.namespaces import inside
+from netemu.kernel.protections import Protection, Without
 from netemu.lab.progress import Progress
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
@@ -57,7 +58,7 @@ def port_index(guest: Guest) -> int:
 
 
 async def wire(
-    lab: Lab, factory: Factory, *, time_scale: float, progress: Progress
+    lab: Lab, factory: Factory, *, time_scale: float, progress: Progress, without: Without = ()
 ) -> list[WiredNode]:
     """Build the whole lab. Every port is up and guarded when this returns; nobody has spoken."""
     total = len(lab.guests)
@@ -65,16 +66,17 @@ async def wire(
     NAMES.mkdir(exist_ok=True)
     wired = []
     for node in lab.nodes:
-        wired.append(
-            _node(node, factory, same_node=lab.policy is Policy.SAME_NODE, scale=time_scale)
-        )
+        same_node = lab.policy is Policy.SAME_NODE
+        wired.append(_node(node, factory, same_node=same_node, scale=time_scale, without=without))
         done += len(node.guests)
         progress.step("wiring guests", done, total)
         await asyncio.sleep(0)  # whoever asks for the lab's state gets an answer meanwhile
     return wired
 
 
-def _node(node: Node, factory: Factory, *, same_node: bool, scale: float) -> WiredNode:
+def _node(
+    node: Node, factory: Factory, *, same_node: bool, scale: float, without: Without
+) -> WiredNode:
     (net,) = factory.nodes(1)
     wired = WiredNode(node, net)
     _call(node.name, net)
@@ -84,16 +86,21 @@ def _node(node: Node, factory: Factory, *, same_node: bool, scale: float) -> Wir
             wired.guests.append(WiredGuest(guest, guest_net))
             _call(guest.name, guest_net)
     with inside(net), netlink.Netlink() as kernel:
-        sysctl.write(sysctl.NODE)
+        sysctl.write(sysctl.NODE_AS_BORN if Protection.SYSCTLS in without else sysctl.NODE)
         sysctl.write(sysctl.NODE_BRIDGE, optional=True)
         kernel.run(_bridge(node))
-        kernel.run(message for one in wired.guests for message in _port(one, not same_node))
-        wired.listener = sockets.listener(METADATA, HTTP, BRIDGE)
+        if Protection.BRIDGE in without:
+            kernel.run(_plain_wire(one) for one in wired.guests)
+        else:
+            kernel.run(message for one in wired.guests for message in _port(one, not same_node))
+        careless = Protection.LISTENER in without
+        wired.listener = sockets.listener(METADATA, HTTP, BRIDGE, careless=careless)
     rules = guard.render(
         bridge_mac=node.mac,
         ports=[(guest.port, guest.mark, guest.mac) for guest in node.guests],
         same_node=same_node,
         time_scale=scale,
+        without=without,
     )
     guard.load(rules, net)
     for one in wired.guests:
@@ -112,10 +119,15 @@ def _bridge(node: Node) -> list[netlink.Message]:
     ]
 
 
+def _plain_wire(wired: WiredGuest) -> netlink.Message:
+    guest, index = wired.guest, port_index(wired.guest)
+    return netlink.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
+
+
 def _port(wired: WiredGuest, isolated: bool) -> list[netlink.Message]:
     guest, index = wired.guest, port_index(wired.guest)
     return [
-        netlink.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name),
+        _plain_wire(wired),
         netlink.port_options(guest.port, index, isolated=isolated),
         netlink.station(guest.port, index, guest.mac),
     ]

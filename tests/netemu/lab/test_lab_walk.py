@@ -33,7 +33,7 @@ def test_every_guest_holds_an_address_of_its_own(lab: RunningLab) -> None:
 def test_a_guest_configures_what_it_claimed(lab: RunningLab) -> None:
     """A user sees in the guest the address that `status` tells, with prefix 16 (section 2.8)."""
     shown = json.loads(lab.exec("web1", "ip", "-j", "-4", "address", "show", "eth0").stdout)
-    (info,) = [one for one in shown[0]["addr_info"]]
+    (info,) = shown[0]["addr_info"]
     assert info["local"] == lab.address("web1")
     assert info["prefixlen"] == 16
     assert info["scope"] == "link"

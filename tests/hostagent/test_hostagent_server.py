@@ -1,0 +1,457 @@
+"""The responder's server, in this process, with bounds small enough to be reached."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+
+import pytest
+import uvloop
+
+from hostagent.channel.messages import Placed, Snapshot
+from hostagent.http import MAX_HEAD
+from hostagent.model import Event, EventSource, EventType, Guest
+from hostagent.responder import connection as connection_module
+from hostagent.responder.connection import PIPELINE_BATCH
+from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.server import BY_ADDRESS, Limits, Responder, host_headers
+from tests.hostagent.daemons import answer_of
+
+INFO = b"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: 169.254.169.254\r\n"
+PLAIN = b'{"ID":"_web1","UD":"0","FD":"0"}'
+SMALL = Limits(request_timeout=0.6, idle_timeout=1.2, held_per_guest=3, held=5, requests=4)
+LATE = SMALL.request_timeout + 1.5  # a deadline, the sweep after it, and a busy machine
+
+
+@pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def run(request, monkeypatch):
+    """Run a coroutine function against a responder; the function gets a `Guests`."""
+    monkeypatch.setattr(connection_module, "LINGER", 0.3)
+
+    def run(scenario, limits=SMALL):
+        async def main():
+            knowledge = Knowledge(stale_after=1000.0)
+            guests = (
+                Guest(name="web1", address="127.0.0.1"),
+                Guest(name="web2", address="127.0.0.2"),
+            )
+            knowledge.apply(
+                Snapshot(
+                    sequence=1,
+                    node="n1",
+                    clock_offset=0.0,
+                    guests=tuple(Placed(guest=guest, incarnation=1) for guest in guests),
+                ),
+                time.monotonic(),
+            )
+            listener = socket.create_server(("127.0.0.1", 0))
+            world = World(listener.getsockname()[1], knowledge)
+            responder = world.responder = Responder(
+                knowledge,
+                identity=BY_ADDRESS,
+                allowed_hosts=host_headers([], [listener]),
+                limits=limits,
+                record=world.accesses.append,
+            )
+            stop, heard = asyncio.Event(), asyncio.Event()
+            heard.set()
+            serving = asyncio.create_task(responder.serve([listener], stop, heard))
+            try:
+                async with asyncio.timeout(30):
+                    await scenario(world)
+            finally:
+                for writer in world.writers:
+                    writer.close()
+                stop.set()
+                await serving
+                await asyncio.sleep(0.05)
+            assert not responder._held
+            assert not responder._held_by
+
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(main())
+
+    return run
+
+
+class World:
+    def __init__(self, port, knowledge):
+        self.port = port
+        self.knowledge = knowledge
+        self.accesses = []
+        self.writers = []
+
+    async def connect(self, source="127.0.0.1"):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(source, 0)
+        )
+        self.writers.append(writer)
+        return reader, writer
+
+    async def send(self, data, source="127.0.0.1"):
+        """Send it on a new connection, and give everything until the responder closes."""
+        reader, writer = await self.connect(source)
+        writer.write(data)
+        return await reader.read()
+
+
+async def one_answer(reader):
+    head = await reader.readuntil(b"\r\n\r\n")
+    status, headers, _ = answer_of(head)
+    return status, headers, await reader.readexactly(int(headers["Content-Length"]))
+
+
+def test_one_request_one_connection(run):
+    async def scenario(world):
+        data = await world.send(INFO + b"Connection: close\r\n\r\n")
+        status, headers, body = answer_of(data)
+        assert (status, body) == (200, PLAIN)
+        assert headers["Connection"] == "close"
+        assert headers["Server"] == "hostagent"
+        assert set(headers) == {"Server", "Date", "Content-Type", "Content-Length", "Connection"}
+        assert world.accesses == [("127.0.0.1", "web1", 200, "GET", "/metadata/v1/InstanceInfo")]
+
+    run(scenario)
+
+
+def test_each_guest_gets_its_own(run):
+    async def scenario(world):
+        data = await world.send(INFO + b"Connection: close\r\n\r\n", "127.0.0.2")
+        assert answer_of(data)[2] == PLAIN.replace(b"web1", b"web2")
+        data = await world.send(INFO + b"Connection: close\r\n\r\n", "127.0.0.3")
+        assert answer_of(data)[0] == 403
+        assert [access.guest for access in world.accesses] == ["web2", None]
+
+    run(scenario)
+
+
+def test_keep_alive(run):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        for _ in range(3):
+            writer.write(INFO + b"\r\n")
+            status, headers, body = await one_answer(reader)
+            assert (status, body) == (200, PLAIN)
+            assert "Connection" not in headers
+        writer.write(INFO + b"Connection: close\r\n\r\n")
+        assert (await one_answer(reader))[1]["Connection"] == "close"
+        assert await reader.read() == b""
+
+    run(scenario)
+
+
+def test_http_1_0(run):
+    async def scenario(world):
+        head = b"GET /metadata/v1/InstanceInfo HTTP/1.0\r\n"
+        status, headers, body = answer_of(await world.send(head + b"\r\n"))
+        assert (status, headers["Connection"], body) == (200, "close", PLAIN)
+        reader, writer = await world.connect()
+        for _ in range(2):
+            writer.write(head + b"Connection: keep-alive\r\n\r\n")
+            assert (await one_answer(reader))[1]["Connection"] == "keep-alive"
+
+    run(scenario)
+
+
+def test_a_request_in_single_bytes(run):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        for i in range(0, len(INFO), 7):
+            writer.write(INFO[i : i + 7])
+            await asyncio.sleep(0.001)
+        writer.write(b"\r\n")
+        assert (await one_answer(reader))[2] == PLAIN
+
+    run(scenario, Limits(request_timeout=5.0))
+
+
+def test_pipelining_more_than_one_batch(run):
+    async def scenario(world):
+        count = 3 * PIPELINE_BATCH + 1
+        data = await world.send(
+            (INFO + b"\r\n") * (count - 1) + INFO + b"Connection: close\r\n\r\n"
+        )
+        assert data.count(b"HTTP/1.1 200 OK") == data.count(PLAIN) == count
+
+    run(scenario, Limits(held_per_guest=3))
+
+
+def test_pipelined_and_half_closed(run):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        writer.write((INFO + b"\r\n") * 40)
+        writer.write_eof()
+        assert (await reader.read()).count(PLAIN) == 40
+
+    run(scenario, Limits(held_per_guest=3))
+
+
+def test_head(run):
+    async def scenario(world):
+        data = await world.send(INFO.replace(b"GET", b"HEAD") + b"Connection: close\r\n\r\n")
+        status, headers, body = answer_of(data)
+        assert (status, headers["Content-Length"], body) == (200, str(len(PLAIN)), b"")
+
+    run(scenario)
+
+
+def test_a_body_is_waited_for_and_continue_is_said(run):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        writer.write(
+            INFO.replace(b"GET", b"POST") + b"Content-Length: 6\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        await asyncio.sleep(0.05)
+        assert world.accesses == []
+        writer.write(b"def" + INFO + b"\r\n")
+        assert (await one_answer(reader))[0] == 405
+        assert (await one_answer(reader))[2] == PLAIN  # the body was not taken for a request
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/3.0\r\n\r\n", 505),
+        (INFO + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+        (INFO + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (INFO + b"X: " + b"y" * MAX_HEAD, 431),
+        (INFO.replace(b"169.254.169.254", b"evil.example") + b"\r\n", 421),
+        (INFO + b"X-Forwarded-For: 1.2.3.4\r\n\r\n", 400),
+        (b"GET /else HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n", 404),
+        (INFO.replace(b"GET", b"PUT") + b"\r\n", 405),
+    ],
+)
+def test_errors(run, data, status):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        writer.write(data)
+        assert (await one_answer(reader))[0] == status
+        # the neighbour does not notice
+        other = await world.send(INFO + b"Connection: close\r\n\r\n", "127.0.0.2")
+        assert answer_of(other)[0] == 200
+
+    run(scenario)
+
+
+def test_after_a_bad_request_nothing_more_is_answered(run):
+    async def scenario(world):
+        data = await world.send(INFO + b"\r\nBAD\r\n" + INFO + b"\r\n")
+        assert data.count(b"HTTP/1.1") == 2
+        assert data.count(PLAIN) == 1
+        assert b"Connection: close" in data
+        assert [access.status for access in world.accesses] == [200, 400]
+
+    run(scenario)
+
+
+def test_the_error_arrives_even_if_the_guest_goes_on_sending(run):
+    """Closing with unread input would send a reset, which may overtake the answer."""
+
+    async def scenario(world):
+        reader, writer = await world.connect()
+        writer.write(b"GET / HTTP/9.9\r\n\r\n")
+        for _ in range(10):
+            writer.write(b"x" * 60000)
+            await asyncio.sleep(0.005)
+        assert (await one_answer(reader))[0] == 505
+
+    run(scenario)
+
+
+def test_hosts(run):
+    async def scenario(world):
+        for host, status in [
+            ("169.254.169.254", 200),
+            ("169.254.169.254:80", 200),
+            (f"127.0.0.1:{world.port}", 200),
+            ("127.0.0.1", 200),
+            ("169.254.169.254:81", 421),
+            ("169.254.169.254.", 421),
+            ("localhost", 421),
+            ("", 421),
+        ]:
+            data = await world.send(
+                f"GET /metadata/v1/maintenance HTTP/1.1\r\nHost: {host}\r\n"
+                "Connection: close\r\n\r\n".encode()
+            )
+            assert answer_of(data)[0] == status, host
+
+    run(scenario)
+
+
+def test_an_unfinished_request_gets_408(run):
+    async def scenario(world):
+        began = time.monotonic()
+        for data in (INFO, INFO.replace(b"GET", b"POST") + b"Content-Length: 9\r\n\r\nabc", b"G"):
+            assert answer_of(await world.send(data))[0] == 408
+        assert time.monotonic() - began < 3 * LATE + 1
+
+    run(scenario)
+
+
+def test_a_trickle_gets_408_all_the_same(run):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        began = time.monotonic()
+        answer = asyncio.create_task(reader.read())
+        for byte in INFO * 5:
+            if answer.done():
+                break
+            with contextlib.suppress(ConnectionError):
+                writer.write(bytes([byte]))
+            await asyncio.sleep(0.02)
+        assert answer_of(await answer)[0] == 408
+        assert time.monotonic() - began < LATE + 1
+
+    run(scenario)
+
+
+def test_an_idle_connection_is_closed_without_a_word(run):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        writer.write(INFO + b"\r\n")
+        await one_answer(reader)
+        began = time.monotonic()
+        assert await reader.read() == b""
+        assert time.monotonic() - began >= SMALL.idle_timeout - 0.1
+        assert [access.status for access in world.accesses] == [200]
+
+    run(scenario)
+
+
+def test_requests_on_one_connection_are_bounded(run):
+    async def scenario(world):
+        data = await world.send((INFO + b"\r\n") * 10)
+        assert data.count(PLAIN) == SMALL.requests
+        assert data.count(b"Connection: close") == 1
+
+    run(scenario)
+
+
+def test_a_greedy_guest_is_bounded_and_its_neighbour_is_not(run):
+    async def scenario(world):
+        greedy = []
+        for _ in range(10):
+            reader, writer = await world.connect()
+            writer.write(INFO)
+            greedy.append(reader)
+        # those beyond its share are closed at once
+        closed = [asyncio.create_task(reader.read()) for reader in greedy]
+        await asyncio.sleep(0.3)
+        assert sum(task.done() for task in closed) == 10 - SMALL.held_per_guest
+        assert len(world.responder._held) == SMALL.held_per_guest
+        # it is still answered where nothing has to be held, and told that nothing is
+        data = await world.send(INFO + b"\r\n")
+        assert answer_of(data)[1]["Connection"] == "close"
+        # its neighbour has a share of its own
+        reader, writer = await world.connect("127.0.0.2")
+        writer.write(INFO + b"\r\n")
+        assert "Connection" not in (await one_answer(reader))[1]
+        for task in closed:
+            task.cancel()
+
+    run(scenario)
+
+
+def test_the_whole_is_bounded(run):
+    async def scenario(world):
+        readers = []
+        for source in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+            for _ in range(2):
+                reader, writer = await world.connect(source)
+                writer.write(INFO)
+                readers.append(reader)
+                await asyncio.sleep(0.02)
+        assert await readers[5].read() == b""  # the sixth, of five
+        assert len(world.responder._held) == SMALL.held
+
+    run(scenario)
+
+
+def test_a_guest_that_does_not_read_is_dropped(run):
+    async def scenario(world):
+        sock = socket.create_connection(("127.0.0.1", world.port), 10)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with sock, pytest.raises(ConnectionError):
+            await asyncio.to_thread(sock.sendall, (INFO + b"\r\n") * 200_000)
+        assert not world.responder._held
+        assert 0 < len(world.accesses) < 100_000
+
+    run(scenario, Limits(request_timeout=0.6, requests=10**9))
+
+
+def test_resets_are_survived(run):
+    async def scenario(world):
+        for data in (b"", INFO, INFO + b"\r\n"):
+            for _ in range(20):
+                sock = socket.create_connection(("127.0.0.1", world.port), 10)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if data:
+                    sock.send(data)
+                sock.close()
+        data = await world.send(INFO + b"Connection: close\r\n\r\n")
+        assert answer_of(data)[0] == 200
+
+    run(scenario, Limits())
+
+
+def test_stale(run):
+    async def scenario(world):
+        world.knowledge.stale_after = -1.0
+        status, headers, _ = answer_of(await world.send(INFO + b"Connection: close\r\n\r\n"))
+        assert status == 503
+        assert int(headers["Retry-After"]) > 0
+
+    run(scenario)
+
+
+def test_the_metadata_planes_clock_is_used(run):
+    async def scenario(world):
+        event = Event(
+            id="6f0a13a3-dc0d-4bbe-ab24-df710a3917e6",
+            type=EventType.REBOOT,
+            source=EventSource.PLATFORM,
+            description="",
+            guests=("web1",),
+            created=time.time(),
+            not_before=time.time() + 900,
+            duration=60.0,
+        )
+        world.knowledge._events[event.id] = event
+        for offset, hit in ((0.0, False), (601.0, True), (901.0, True), (961.0, False)):
+            world.knowledge.clock_offset = offset
+            data = await world.send(INFO + b"Connection: close\r\n\r\n")
+            assert (b"Reboot" in data) is hit
+
+    run(scenario)
+
+
+def test_running_out_of_descriptors_is_survived(run, monkeypatch):
+    async def scenario(world):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hog = []
+        reader, writer = await world.connect()  # made before
+        try:
+            while True:
+                hog.append(socket.socket())
+                if len(hog) > 64:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (hog[-1].fileno() + 1, hard))
+                    break
+            writer.write(INFO + b"\r\n")
+            await asyncio.sleep(0.15)
+            assert world.accesses == []
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for sock in hog:
+                sock.close()
+        assert (await one_answer(reader))[0] == 200
+
+    run(scenario)

@@ -1,0 +1,164 @@
+"""A lab leaves nothing behind, however it ends."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TIME_SCALE, Person, RunningLab
+
+pytestmark = pytest.mark.lab
+
+KILLS = 50
+
+
+def processes_of(person: Person, what: str = "") -> list[int]:
+    """The processes whose command line names this person's labs (and `what`)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(person.labs) in line and what in line:
+            found.append(int(entry.name))
+    return found
+
+
+def machine() -> tuple[str, str, str]:
+    """What a lab must never change: the machine's links, addresses and mounts."""
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout
+    addresses = subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True).stdout
+    return links, addresses.replace("valid_lft", ""), Path("/proc/self/mounts").read_text()
+
+
+def network_namespaces() -> set[int]:
+    """The network namespaces of all processes that can be seen."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found.add((entry / "ns" / "net").stat().st_ino)
+            except OSError:
+                continue
+    return found
+
+
+def gone(true: object, patience: float = 5.0) -> bool:
+    """Whether something comes to be so in time: the kernel ends processes one after another."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if true():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.timeout(900)
+def test_killed_at_any_moment_of_up_nothing_is_left(person: Person) -> None:
+    """A user whose lab is killed half-way through `up` finds nothing of it, fifty times."""
+    before = machine()
+    spaces = network_namespaces()
+    chance = random.Random(3927)
+    died = 0
+    for number in range(KILLS):
+        name = f"kill{number % 3}"
+        process = person.start("up", "--name", name, "--time-scale", str(TIME_SCALE))
+        end = time.monotonic() + 10
+        victims: list[int] = []
+        while not victims and process.poll() is None and time.monotonic() < end:
+            victims = processes_of(person, "netemu.lab.supervisor")
+        time.sleep(chance.uniform(0, 0.9))
+        if number % 5 == 4:  # now and then it is the command that dies, not the lab
+            process.kill()
+        for victim in victims:
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        _, said = process.communicate(timeout=20)
+        died += process.returncode != 0
+        assert "Traceback" not in said
+        assert gone(lambda: not processes_of(person)), processes_of(person)
+        assert name not in person.netemu("list").stdout
+        assert not list(person.labs.iterdir())
+    assert died > KILLS // 3, "the kills came too late to hit anything"
+    assert gone(lambda: network_namespaces() <= spaces | network_namespaces_of_others(person))
+    assert machine() == before
+    person.netemu("up", "--name", "kill0", "--time-scale", str(TIME_SCALE))
+    person.netemu("down", "kill0")
+
+
+def network_namespaces_of_others(person: Person) -> set[int]:
+    """Other tests' labs may come and go on this machine meanwhile; none of ours is left."""
+    return set() if processes_of(person) else network_namespaces()
+
+
+def test_a_killed_supervisor_takes_everything_along(person: Person) -> None:
+    """A user kills the supervisor of a running lab: all is gone, and `up` works at once."""
+    before = machine()
+    person.netemu("up", "--name", "victim", "--time-scale", str(TIME_SCALE))
+    sleeper = person.start("exec", "--name", "victim", "web1", "--", "sleep", "1000")
+    lab = RunningLab(person, "victim")
+    supervisor = int(lab.status()["supervisor"])
+    services = [service["name"] for service in lab.status()["services"]]
+    assert services == ["node1/agent", "node1/responder", "node2/agent", "node2/responder"]
+    os.kill(supervisor, signal.SIGKILL)
+    assert sleeper.wait(timeout=10) == 128 + signal.SIGKILL
+    sleeper.communicate()
+    assert gone(lambda: not processes_of(person)), processes_of(person)
+    assert person.netemu("status", "--name", "victim", check=1).stdout == ""
+    person.netemu("up", "--name", "victim", "--time-scale", str(TIME_SCALE))
+    assert '"_web1"' in lab.get("web1")
+    assert person.netemu("down", "victim").stdout == "victim: down\n"
+    assert gone(lambda: not processes_of(person))
+    assert machine() == before
+
+
+def test_a_command_that_is_ended_ends_its_unfinished_lab(person: Person) -> None:
+    """A user who interrupts `up` keeps no half of a lab."""
+    process = person.start("up", "--name", "interrupted", "--time-scale", "1")
+    assert gone(lambda: processes_of(person, "netemu.lab.supervisor"))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert gone(lambda: not processes_of(person))
+    assert "interrupted" not in person.netemu("list").stdout
+
+
+def test_foreground_ends_with_the_command(person: Person) -> None:
+    """A user who runs `up --foreground` takes the lab down with Ctrl-C."""
+    process = person.start("up", "--name", "front", "--time-scale", str(TIME_SCALE), "--foreground")
+    assert gone(lambda: '"state": "up"' in person.netemu("list", "--json").stdout, 20)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert "front" not in person.netemu("list").stdout
+    assert not (person.labs / "front").exists()
+
+
+def test_nothing_of_a_lab_shows_in_the_machines_network(lab: RunningLab) -> None:
+    """A user sees no link, address or namespace of a running lab on the machine itself."""
+    links, addresses, mounts = machine()
+    assert "p1@" not in links
+    assert "br0" not in links
+    assert "169.254." not in addresses
+    assert "netns" not in mounts
+    for guest in lab.guests().values():
+        assert guest["mac"] not in links
+
+
+def test_dead_labs_are_taken_away_by_whoever_looks(person: Person) -> None:
+    """Files that a killed lab left do not show in `list`, and are gone after it."""
+    directory = person.labs / "ghost"
+    subprocess.run([*person.prefix, "mkdir", str(directory)], check=True)
+    subprocess.run([*person.prefix, "touch", str(directory / "control.sock")], check=True)
+    assert all(one["name"] != "ghost" for one in json.loads(person.netemu("list", "--json").stdout))
+    assert not directory.exists()
