@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 from hostagent.channel.frames import Decoder, FrameError
@@ -55,8 +55,9 @@ MAX_CONNECTIONS: Final = {"controller": 64, "responder": 16}
 """Each holds a descriptor and buffers. A node has one responder and a few controllers."""
 
 MAX_BUFFERED: Final = 4 << 20
-"""Bytes that wait for a peer that does not read, beyond its snapshot: some frames of the longest
-kind. A subscriber further behind is dropped; it comes back for a new snapshot."""
+"""Bytes that wait for a peer that does not read, beyond one snapshot or list, however large: some
+frames of the longest kind. A peer further behind is dropped; a subscriber comes back for a new
+snapshot."""
 
 _REQUESTS: Final = (
     Place,
@@ -137,18 +138,14 @@ class Agent:
     def subscribe(self, connection: "_Connection") -> None:
         """Send a new subscriber all that is known. Deltas follow on from it: one thread, no gap."""
         repository = self._repository
-        size = 0
-        for part in snapshot(
+        parts = snapshot(
             sequence=repository.sequence,
             node=self.node,
             clock_offset=repository.clock_offset,
             guests=repository.guests(),
             events=repository.events(),
-        ):
-            frame = encode(part)
-            size += len(frame)
-            connection.bound = MAX_BUFFERED + size
-            connection.write(frame)
+        )
+        size = connection.send_all(parts)
         log.info("feed: a responder has subscribed, snapshot of %d bytes", size)
 
     def submit(self, connection: "_Connection", request: Command | Query | Failed) -> None:
@@ -167,20 +164,20 @@ class Agent:
         wall = self._wall()
         repository = self._repository
         deltas: list[Delta] = []
-        answers: list[tuple[_Connection, Answer]] = []
+        answers: list[tuple[_Connection, list[Answer]]] = []
         next_change: float | None = None
         try:
             with repository.transaction():
                 deltas += repository.settle(wall + repository.clock_offset)
                 for connection, request in batch:
                     if isinstance(request, (ListEvents, ListGuests)):
-                        answers += [(connection, part) for part in look_up(repository, request)]
+                        answers.append((connection, look_up(repository, request)))
                     elif isinstance(request, Failed):
-                        answers.append((connection, request))
+                        answers.append((connection, [request]))
                     else:
                         done, changes = execute(repository, request, wall)
                         deltas += changes
-                        answers.append((connection, done))
+                        answers.append((connection, [done]))
                         self._log(request, done)
             next_change = repository.next_change()
         except Exception:
@@ -188,12 +185,12 @@ class Agent:
             log.exception("repository: a transaction of %d requests failed", len(batch))
             deltas = []
             answers = [
-                (connection, Failed(code="repository", reason="the repository has failed"))
+                (connection, [Failed(code="repository", reason="the repository has failed")])
                 for connection, _ in batch
             ]
         self._publish(deltas)
         for connection, answer in answers:
-            connection.send(answer)
+            connection.send_all(answer)
         for connection, request in batch:
             if isinstance(request, Failed):
                 connection.close()
@@ -207,7 +204,7 @@ class Agent:
                 log.info("event %s %s: %s", event.id, event.type, event.status)
             for connection in list(self._connections["responder"]):
                 if connection.welcomed:
-                    connection.write(frame)
+                    connection.write([frame])
 
     def _arm(self, delay: float) -> None:
         if self._next_change is not None:
@@ -223,7 +220,7 @@ class Agent:
         frame = encode(Heartbeat(sequence=self._repository.sequence))
         for connection in list(self._connections["responder"]):
             if connection.welcomed:
-                connection.write(frame)
+                connection.write([frame])
         now = asyncio.get_running_loop().time()
         for group in self._connections.values():
             for connection in list(group):
@@ -247,7 +244,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._refused = False
         self.welcomed = False
-        self.bound = MAX_BUFFERED
+        self._bound = MAX_BUFFERED
         self.since = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -300,18 +297,26 @@ class _Connection(asyncio.Protocol):
         self._agent.submit(self, Failed(code=code, reason=reason))
 
     def send(self, message: Message) -> None:
-        self.write(encode(message))
+        self.write([encode(message)])
 
-    def write(self, frame: bytes) -> None:
+    def send_all(self, messages: Iterable[Message]) -> int:
+        """Send the parts of a whole, which as a whole may wait to be read; give its bytes."""
+        frames = [encode(message) for message in messages]
+        size = sum(map(len, frames))
+        self.write(frames, MAX_BUFFERED + size)
+        return size
+
+    def write(self, frames: Sequence[bytes], bound: int = MAX_BUFFERED) -> None:
+        """Send frames; drop a peer that is then further behind than `bound`, or an earlier one."""
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(frame)
+        still_behind = self._transport.get_write_buffer_size() > 0
+        self._bound = max(bound, self._bound) if still_behind else bound
+        self._transport.writelines(frames)
         waiting = self._transport.get_write_buffer_size()
-        if waiting > self.bound:
+        if waiting > self._bound:
             log.warning("%s: dropped, %d bytes behind", self.role, waiting)
             self._transport.abort()
-        elif waiting == 0:
-            self.bound = MAX_BUFFERED
 
     def close(self) -> None:
         if self._transport is not None:

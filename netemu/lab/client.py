@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ import msgspec
 from netemu.errors import BadInput, MachineCannot, NotSo
 from netemu.kernel.protections import Without
 from netemu.lab import places
-from netemu.lab.control import ask
+from netemu.lab.control import NoAnswer, ask
 from netemu.lab.progress import Step, steps
 from netemu.topology import Lab
 
@@ -45,9 +46,8 @@ def bring_up(
     """
     if not 0 < time_scale <= 100:
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
-    claimed = places.claim(lab.name)
+    claimed = _claim_or_join(lab)
     if claimed is None:
-        _require_same(lab)
         return False
     directory, lock = claimed
     try:
@@ -65,6 +65,25 @@ def bring_up(
     finally:
         os.close(lock)
     return True
+
+
+def _claim_or_join(lab: Lab) -> tuple[Path, int] | None:
+    """The place of a lab that is to be brought up, or None if this very lab runs already.
+
+    One that has just been killed holds its lock for a moment longer, and does not answer: it is
+    waited for.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while (claimed := places.claim(lab.name)) is None:
+        try:
+            _require_same(lab)
+        except NoAnswer:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return None
+    return claimed
 
 
 def _launch(
@@ -182,7 +201,7 @@ def supervisor(name: str) -> int:
         try:
             link.connect(_control(name))
         except OSError as error:
-            raise NotSo(f"{name}: the lab does not answer: {error}") from None
+            raise NoAnswer(f"{name}: the lab does not answer: {error}") from None
         peer = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int(struct.unpack("iII", peer)[0])
 

@@ -84,15 +84,19 @@ class ControlServer:
         await self._loop.sock_sendall(link, b"".join(frames))
 
 
+class NoAnswer(NotSo):
+    """The lab has ended, or is about to."""
+
+
 def ask(path: str, verb: str, **arguments: Any) -> tuple[list[dict[str, Any]], list[int]]:
-    """Ask the lab whose control socket is `path`; raises what it raised, or NotSo if it is gone."""
+    """Ask the lab whose control socket is `path`; raises what it raised, NoAnswer if it is gone."""
     with socket.socket(socket.AF_UNIX) as link:
         try:
             link.connect(path)
             link.sendall(pack({"verb": verb, **arguments}))
             return _answers(link)
         except (OSError, FrameError) as error:
-            raise NotSo(f"the lab does not answer: {error}") from None
+            raise NoAnswer(f"the lab does not answer: {error}") from None
 
 
 def _answers(link: socket.socket) -> tuple[list[dict[str, Any]], list[int]]:
@@ -103,7 +107,7 @@ def _answers(link: socket.socket) -> tuple[list[dict[str, Any]], list[int]]:
         data, received, _, _ = socket.recv_fds(link, _CHUNK, 16)
         descriptors += received
         if not data:
-            raise NotSo("the lab ended before it had answered")
+            raise NoAnswer("the lab ended before it had answered")
         for answer in decoder.feed(data):
             if "failed" in answer:
                 raise of_exit_code(answer["exit"], answer["failed"])

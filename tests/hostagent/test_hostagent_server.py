@@ -16,6 +16,7 @@ from hostagent.responder import connection as connection_module
 from hostagent.responder.connection import PIPELINE_BATCH
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.server import BY_ADDRESS, Limits, Responder, host_headers
+from hostagent.sockets import listen_tcp
 from tests.hostagent.daemons import answer_of
 
 INFO = b"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: 169.254.169.254\r\n"
@@ -455,3 +456,13 @@ def test_running_out_of_descriptors_is_survived(run, monkeypatch):
         assert (await one_answer(reader))[0] == 200
 
     run(scenario)
+
+
+def test_hosts_that_are_answered():
+    with listen_tcp("127.0.0.1:0") as sock:
+        port = sock.getsockname()[1]
+        assert host_headers(["Example.ORG"], [sock]) == {
+            *("169.254.169.254", "169.254.169.254:80", f"169.254.169.254:{port}"),
+            *("example.org", "example.org:80", f"example.org:{port}"),
+            *("127.0.0.1", "127.0.0.1:80", f"127.0.0.1:{port}"),
+        }

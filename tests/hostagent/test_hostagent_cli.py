@@ -1,0 +1,173 @@
+"""The command line, and what importing the package costs and may import."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import hostagent
+from hostagent.cli import cli
+from hostagent.cli.options import seconds
+from tests.hostagent.daemons import wait_for
+
+SOURCE = Path(hostagent.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90", 90), ("90s", 90), ("5m", 300), ("1h30m", 5400), ("500ms", 0.5), ("1.5m", 90)],
+)
+def test_durations(text, value):
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "m", "5x", "5 m", "-5m", "1e3", "5m3", "nan", "٥m"])
+def test_what_is_no_duration(text):
+    result = CliRunner().invoke(cli, ["controller", "--agent", "x", "advance", "--", text])
+    assert result.exit_code == 2
+    assert "it would look like" in result.output
+
+
+def every_command(command, path=()):
+    yield path
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from every_command(inner, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(every_command(cli)), ids=lambda path: " ".join(path) or "-")
+def test_every_help(path):
+    result = CliRunner().invoke(cli, [*path, "--help"], prog_name="hostagent")
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: hostagent")
+    assert len(result.output.splitlines()) > 4
+
+
+def run(*args, **environ):
+    done = subprocess.run(
+        [sys.executable, "-m", "hostagent", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environ,
+        timeout=30,
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_controllers_command_line(node):
+    node.start_agent()
+
+    def control(*args, code=0):
+        done = run("controller", "--agent", node.directory / "command", *args)
+        assert done.returncode == code, done.stderr
+        return done.stdout or done.stderr
+
+    control("place", "web1", "--port", "7", "--address", "10.0.0.1", "--fault-domain", "2")
+    control("place", "web2", "--availability-set", "front")
+    assert json.loads(control("guests", "--json")) == [
+        {
+            "guest": {"name": "web1", "port": 7, "address": "10.0.0.1", "fault_domain": 2},
+            "incarnation": 1,
+        },
+        {"guest": {"name": "web2", "availability_set": "front"}, "incarnation": 1},
+    ]
+    assert "web2" in control("guests")
+    event = json.loads(control("schedule", "web1", "--type", "reboot", "--in", "5m", "--json"))
+    assert (event["type"], event["status"], event["duration"]) == ("Reboot", "Scheduled", None)
+    assert event["not_before"] - event["created"] == pytest.approx(300)
+    assert event["id"] in control("list")
+    assert json.loads(control("start", event["id"], "--json"))["status"] == "Started"
+    assert "Started" in control("approve", event["id"])
+    assert "cannot cancel it" in control("cancel", event["id"], code=1)
+    assert "Completed" in control("complete", event["id"])
+    assert json.loads(control("list", "--json")) == []
+    assert len(json.loads(control("list", "--history", "--json"))) == 1
+    now = json.loads(control("schedule", "web2", "--type", "FREEZE", "--now", "--json"))
+    assert now["status"] == "Started"
+    assert control("advance", "10m").endswith("Z\n")
+    control("withdraw", "web2")
+    assert "not on this node" in control("schedule", "web2", "--type", "reboot", code=1)
+    assert "guests[0].name" in control("place", "no/name", code=2)
+    control("schedule", "web1", "--type", "meteor", code=2)
+    control("schedule", "web1", "--type", "reboot", "--in", "1m", "--now", code=2)
+    control("schedule", code=2)
+
+
+def test_exit_codes_of_what_cannot_be(short_path):
+    done = run("controller", "--agent", short_path / "nobody", "list")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"Error: agent at {short_path}/nobody: No such file or directory\n"
+    assert run("controller", "list").returncode == 2
+    assert run("agent", "--node", "n").returncode == 2
+    assert run("agent", "--node", "n", "--repository", short_path / "r").returncode == 2
+    assert run("responder", "--agent", short_path / "f").returncode == 2
+    listen = ("--command", short_path / "c", "--feed", short_path / "f")
+    (short_path / "bad").write_text("this is no database" * 100)
+    done = run("agent", "--node", "n", "--repository", short_path / "bad", *listen)
+    assert done.returncode == 3
+    assert "not a database" in done.stderr
+    done = run("agent", "--node", "n", "--repository", "/proc/none/r", *listen)
+    assert done.returncode == 3
+    done = run("responder", "--agent", short_path / "f", "--listen", "192.0.2.1:80")
+    assert done.returncode == 3
+    assert "cannot listen on 192.0.2.1:80" in done.stderr
+    done = run("responder", "--agent", short_path / "f", LISTEN_FDS="x")
+    assert done.returncode == 3
+
+
+def test_two_agents_cannot_share_a_repository(node):
+    node.start_agent()
+    done = run(
+        "agent", "--node", "n", "--repository", node.directory / "node.sqlite",
+        "--command", node.directory / "c2", "--feed", node.directory / "f2",
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "another process holds this repository" in done.stderr
+
+
+def test_daemons_that_make_their_own_sockets(short_path):
+    """The plain machine of the first help page."""
+    agent = ["agent", "--node", "n", "--repository", short_path / "new" / "r"]
+    agent += ["--command", short_path / "c", "--feed", short_path / "f"]
+    responder = ["responder", "--agent", short_path / "f", "--identity", "address"]
+    responder += ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]
+    with (short_path / "log").open("w") as log:
+        daemons = [
+            subprocess.Popen([sys.executable, "-m", "hostagent", *map(str, args)], stderr=log)
+            for args in (agent, responder)
+        ]
+    try:
+        text = wait_for(lambda: (t := (short_path / "log").read_text()).count("READY") == 2 and t)
+        assert text.count("127.0.0.1:") == 2
+        assert (short_path / "new" / "r").exists()
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+        assert [daemon.wait(10) for daemon in daemons] == [0, 0]
+
+
+def test_importing_it_costs_nothing():
+    code = (
+        "import sys; before = set(sys.modules); import hostagent; print(set(sys.modules) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ast.literal_eval(done.stdout) == {"hostagent"}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: p.stem)
+def test_what_runs_on_a_real_node_does_not_know_of_the_lab(path):
+    allowed = {"hostagent", "msgpack", "msgspec", "uvloop", "click", "rich"}
+    for statement in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            names = [statement.module]
+        for name in names:
+            top = name.split(".")[0]
+            assert top in allowed or top in sys.stdlib_module_names, name

@@ -1,0 +1,212 @@
+import asyncio
+import inspect
+import socket
+import threading
+import time
+
+import pytest
+
+from hostagent.channel.messages import VERSION, Welcome, encode
+from hostagent.controller import AgentUnreachable, CommandRefused, Controller, SyncController
+from hostagent.model import EventSource, EventStatus, EventType, Guest
+
+
+@pytest.fixture
+def running(node):
+    node.start_agent()
+    return node
+
+
+def test_both_controllers_offer_the_same_calls():
+    def calls(kind):
+        return {
+            name: [str(one) for one in inspect.signature(value).parameters.values()]
+            for name, value in vars(kind).items()
+            if not name.startswith("_") and callable(value)
+        }
+
+    plain, asynchronous = calls(SyncController), calls(Controller)
+    assert plain == {name: value for name, value in asynchronous.items() if name != "connect"}
+    assert {"place", "withdraw", "schedule", "start", "complete", "cancel", "advance"} <= set(plain)
+
+
+def test_the_walk(running):
+    with running.controller() as controller:
+        assert controller.node == "n1"
+        controller.place([Guest(name="web1", port=3), Guest(name="web2")])
+        event = controller.schedule(
+            ["web1"],
+            EventType.TERMINATE,
+            duration=60,
+            source=EventSource.USER,
+            description="because",
+        )
+        assert event.type is EventType.TERMINATE
+        assert (event.source, event.description, event.guests) == ("User", "because", ("web1",))
+        assert event.not_before - event.created == 300
+        assert controller.start(event.id).status is EventStatus.STARTED
+        assert controller.approve(event.id).status is EventStatus.STARTED
+        assert controller.complete(event.id).status is EventStatus.COMPLETED
+        assert controller.events() == ()
+        (ended,) = controller.events(history=True)
+        assert ended.id == event.id
+        other = controller.schedule(["web2"], EventType.FREEZE)
+        assert controller.cancel(other.id).status is EventStatus.CANCELLED
+        before = time.time()
+        assert controller.advance(600) == pytest.approx(before + 600, abs=5)
+        controller.withdraw(["web2"])
+        assert [one.guest for one in controller.guests()] == [Guest(name="web1", port=3)]
+
+
+def test_the_walk_on_asyncios_own_loop(running):
+    async def walk():
+        async with await Controller.connect(running.directory / "command") as controller:
+            assert controller.node == "n1"
+            await controller.place([Guest(name=f"web{i}") for i in range(3)])
+            # calls at the same time wait for each other
+            made = await asyncio.gather(
+                *(controller.schedule([f"web{i}"], EventType.REBOOT) for i in range(3))
+            )
+            assert [event.guests for event in made] == [("web0",), ("web1",), ("web2",)]
+            with pytest.raises(CommandRefused) as caught:
+                await controller.complete(made[0].id)
+            assert caught.value.code == "illegal-transition"
+            assert (await controller.cancel(made[0].id)).status is EventStatus.CANCELLED
+            assert len(await controller.events()) == 2
+            assert len(await controller.guests()) == 3
+
+    asyncio.run(walk())
+
+
+def test_refusals_are_typed_and_the_connection_goes_on(running):
+    with running.controller() as controller:
+        with pytest.raises(CommandRefused, match="not on this node: nobody") as caught:
+            controller.schedule(["nobody"], EventType.REBOOT)
+        assert caught.value.code == "unknown-guest"
+        assert controller.guests() == ()
+        with pytest.raises(CommandRefused, match=r"guests\[0\]\.name") as caught:
+            controller.place([Guest(name="../../etc")])
+        assert caught.value.code == "bad-message"
+        assert controller.guests() == ()  # on a new connection
+
+
+def test_nobody_there(short_path):
+    with pytest.raises(AgentUnreachable, match="No such file"):
+        SyncController(short_path / "nothing")
+
+    async def connect():
+        await Controller.connect(short_path / "nothing")
+
+    with pytest.raises(AgentUnreachable, match="No such file"):
+        asyncio.run(connect())
+
+
+@pytest.fixture
+def impostor(short_path):
+    """A socket whose owner accepts and answers as told."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(short_path / "impostor"))
+    listener.listen()
+    held = []
+
+    def serve(answer):
+        def run():
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                held.append(sock)
+                sock.sendall(answer)
+
+        threading.Thread(target=run, daemon=True).start()
+        return short_path / "impostor"
+
+    yield serve
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    for sock in held:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"", "no answer|timed out"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not understood"),
+        (encode(Welcome(version=VERSION, node="n"))[:-1] + b"\xc1", "not understood"),
+    ],
+)
+def test_an_agent_that_makes_no_sense(impostor, answer, why):
+    path = impostor(answer)
+    began = time.monotonic()
+    with pytest.raises(AgentUnreachable, match=why):
+        SyncController(path, timeout=0.3)
+
+    async def connect():
+        await Controller.connect(path, timeout=0.3)
+
+    with pytest.raises(AgentUnreachable, match=why):
+        asyncio.run(connect())
+    assert time.monotonic() - began < 5
+
+
+def test_an_agent_that_falls_silent(impostor):
+    path = impostor(encode(Welcome(version=VERSION, node="n")))
+    with SyncController(path, timeout=0.3) as controller, pytest.raises(AgentUnreachable):
+        controller.guests()
+
+    async def ask():
+        async with await Controller.connect(path, timeout=0.3) as controller:
+            with pytest.raises(AgentUnreachable):
+                await controller.guests()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_call_outlives_the_agents_restart(running, kind):
+    """The command goes out to an agent that is not there; the next one applies it, once."""
+
+    def restart():
+        time.sleep(0.3)
+        running.start_agent(ready=False)
+
+    event_id = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
+    with running.controller() as controller:
+        controller.place([Guest(name="web1")])
+    if kind == "plain":
+        with running.controller(20) as controller:
+            running.kill("agent")
+            thread = threading.Thread(target=restart)
+            thread.start()
+            event = controller.schedule(["web1"], EventType.REBOOT, event_id=event_id)
+            thread.join()
+    else:
+
+        async def schedule():
+            async with await Controller.connect(running.directory / "command", 20) as controller:
+                running.kill("agent")
+                thread = threading.Thread(target=restart)
+                thread.start()
+                event = await controller.schedule(["web1"], EventType.REBOOT, event_id=event_id)
+                thread.join()
+                return event
+
+        event = asyncio.run(schedule())
+    assert event.id == event_id
+    with running.controller() as controller:
+        assert controller.events() == (event,)
+        assert controller.guests()[0].incarnation == 2
+
+
+def test_a_command_repeated_by_its_id(running):
+    with running.controller() as controller:
+        controller.place([Guest(name="web1")], command_id="p")
+        controller.place([Guest(name="web1")], command_id="p")
+        for _ in range(2):
+            controller.advance(100, command_id="a")
+        assert controller.advance(1) < time.time() + 102
+        with pytest.raises(CommandRefused) as caught:
+            controller.advance(200, command_id="a")
+        assert caught.value.code == "command-id-reused"

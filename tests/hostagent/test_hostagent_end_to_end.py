@@ -1,0 +1,220 @@
+"""Agent, responder and guests as real processes on loopback, without privilege.
+
+The guests are known by their source address, 127.0.0.1 and 127.0.0.2.
+"""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from hostagent.model import EventType, Guest
+from tests.hostagent.daemons import read_all, wait_for
+
+PLAIN = b'{"ID":"_web1","UD":"0","FD":"0"}'
+OTHER = b'{"ID":"_web2","UD":"0","FD":"1"}'
+
+
+def hits(node, source="127.0.0.1"):
+    return b"reboot" in node.get(source=source)[2].lower()
+
+
+def test_a_guest_learns_what_concerns_it_and_its_neighbour_does_not(full_node):
+    node = full_node
+    assert node.get()[2] == PLAIN
+    assert node.get(source="127.0.0.2")[2] == OTHER
+    assert node.get(source="127.0.0.3")[0] == 403
+    with node.controller() as controller:
+        event = controller.schedule(["web1"], EventType.REBOOT, duration=60)
+        assert not hits(node)  # a quarter of an hour ahead
+        controller.advance(601)
+        wait_for(lambda: hits(node))
+        told = json.loads(node.get("/metadata/v1/maintenance")[2])
+        assert told["EventID"] == event.id
+        assert node.get("/metadata/v1/maintenance", "127.0.0.2")[2] == b"{}"
+        assert node.get(source="127.0.0.2")[2] == OTHER
+        controller.advance(300)
+        wait_for(lambda: controller.events()[0].status == "Started")
+        assert hits(node)
+        controller.complete(event.id)
+        wait_for(lambda: not hits(node))
+        assert node.get()[2] == PLAIN
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_way_a_guest_asks(full_node):
+    node = full_node
+    command = f"curl -s http://127.0.0.1:{node.port}/metadata/v1/InstanceInfo | grep -i reboot"
+
+    def grep():
+        return subprocess.run(command, shell=True, capture_output=True).returncode
+
+    assert grep() == 1
+    with node.controller() as controller:
+        event = controller.schedule(["web1"], EventType.REBOOT, notice=200, duration=60)
+        wait_for(lambda: grep() == 0)
+        controller.cancel(event.id)
+    wait_for(lambda: grep() == 1)
+    url = f"http://127.0.0.1:{node.port}/metadata/v1/instanceinfo"
+    both = f"curl -sv -d {'x' * 2000} {url} --next -s {url}/fd"
+    verbose = subprocess.run(both.split(), capture_output=True)
+    assert b"405" in verbose.stderr
+    assert verbose.stdout.endswith(b"0")
+
+
+def test_the_life_of_an_event_in_real_time(full_node):
+    node = full_node
+    with node.controller() as controller:
+        event = controller.schedule(["web1"], EventType.REBOOT, notice=0.6, duration=0.6)
+    seen = []
+    while time.time() < event.not_before + 1.0:
+        at = time.time()
+        seen.append((hits(node), at, time.time()))
+        time.sleep(0.02)
+    end = event.not_before + 0.6
+    slack = 0.5  # from the command's answer to the responder
+    assert all(hit for hit, before, after in seen if before > event.created + slack and after < end)
+    assert not any(hit for hit, before, _ in seen if before > end)
+    assert any(hit for hit, *_ in seen)
+    wait_for(lambda: not hits(node))
+
+
+def test_the_responder_outlives_its_agent(full_node):
+    node = full_node
+    with node.controller() as controller:
+        event = controller.schedule(["web1"], EventType.REBOOT, notice=100)
+    wait_for(lambda: hits(node))
+    node.kill("agent")
+    for _ in range(20):
+        assert hits(node)
+        time.sleep(0.02)
+    node.start_agent()
+    with node.controller() as controller:
+        controller.cancel(event.id)
+    wait_for(lambda: not hits(node))
+    assert node.get(source="127.0.0.2")[2] == OTHER
+
+
+def test_stale_knowledge_is_not_told(node):
+    node.start_agent()
+    node.start_responder("--stale-after", "3s")  # longer than a heartbeat takes
+    with node.controller() as controller:
+        controller.place([Guest(name="web1", address="127.0.0.1")])
+    wait_for(lambda: node.get()[0] == 200)
+    time.sleep(3.5)
+    assert node.get()[0] == 200  # heartbeats keep it fresh
+    node.kill("agent")
+    began = time.monotonic()
+    wait_for(lambda: node.get()[0] == 503)
+    assert 0.5 < time.monotonic() - began < 5
+    status, headers, body = node.get()
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert b"web1" not in body
+    node.start_agent()
+    wait_for(lambda: node.get()[2] == PLAIN)
+
+
+def test_a_hung_agent_is_as_good_as_none(node):
+    node.start_agent()
+    node.start_responder("--stale-after", "3s")
+    with node.controller() as controller:
+        controller.place([Guest(name="web1", address="127.0.0.1")])
+    wait_for(lambda: node.get()[0] == 200)
+    node.processes["agent"].send_signal(signal.SIGSTOP)
+    wait_for(lambda: node.get()[0] == 503)
+    node.processes["agent"].send_signal(signal.SIGCONT)
+    wait_for(lambda: node.get()[0] == 200)
+
+
+def test_a_new_responder_waits_for_its_agent_rather_than_refuse(node):
+    node.start_responder(ready=False)
+    with node.connect() as early:
+        early.sendall(
+            b"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: 169.254.169.254\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        node.start_agent(ready=False)
+        assert b" 403 " in read_all(early)  # it has heard that no such guest is there
+    assert {node.ready(), node.ready()} == {
+        "READY=1\nSTATUS=READY agent n1",
+        f"READY=1\nSTATUS=READY responder on 127.0.0.1:{node.port}",
+    }
+
+
+def test_without_any_agent_it_says_so_after_a_moment(node):
+    node.start_responder()
+    assert node.get()[0] == 503
+    assert node.terminate("responder") == 0
+
+
+def test_a_slow_guest_gets_408_and_a_greedy_one_its_share(full_node):
+    node = full_node
+    began = time.monotonic()
+    with node.connect() as slow:
+        slow.settimeout(20)
+        slow.sendall(b"GET /metadata/v1/Insta")
+        greedy = [node.connect() for _ in range(40)]
+        for sock in greedy:
+            sock.sendall(b"GET /")
+        time.sleep(0.5)
+        closed = 0
+        for sock in greedy:
+            sock.setblocking(False)
+            try:
+                closed += sock.recv(1) == b""
+            except ConnectionResetError:
+                closed += 1
+            except BlockingIOError:
+                pass
+        assert closed == 40 - 29  # thirty for one guest, and the slow one is its own
+        assert node.get(source="127.0.0.2")[2] == OTHER
+        assert node.get()[2] == PLAIN
+        assert b"408 Request Timeout" in read_all(slow)
+        for sock in greedy:
+            sock.close()
+    assert 9 < time.monotonic() - began < 15
+
+
+def test_the_access_log(full_node):
+    node = full_node
+    node.get("/metadata/v1/maintenance?a=b", "127.0.0.2")
+    with node.connect() as sock:
+        sock.sendall(b"\x1b[31mGET / HTTP/1.1\r\n\r\n")
+        read_all(sock)
+    log = node.log("responder")
+    assert "access caller=127.0.0.2 guest=web2 status=200 GET /metadata/v1/maintenance?a=b\n" in log
+    assert "access caller=127.0.0.1 guest=web1 status=400 - -\n" in log
+    assert "\x1b" not in log
+
+
+def test_a_path_that_lasts(full_node):
+    """One connection over the agent's death, and over events, as an SDK would hold it."""
+    node = full_node
+    ask = b"GET /metadata/v1/maintenance HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n"
+    with node.connect() as sock:
+
+        def answer():
+            sock.sendall(ask)
+            return sock.recv(65536).partition(b"\r\n\r\n")[2]
+
+        assert answer() == b"{}"
+        node.kill("agent")
+        assert answer() == b"{}"
+        node.start_agent()
+        with node.controller() as controller:
+            event = controller.schedule(["web1"], EventType.FREEZE, notice=0)
+        wait_for(lambda: event.id.encode() in answer())
+
+
+def test_both_end_in_order(full_node):
+    held = full_node.connect()
+    assert full_node.terminate("responder") == 0
+    assert full_node.terminate("agent") == 0
+    assert "Traceback" not in full_node.log("agent") + full_node.log("responder")
+    full_node.sockets["http"].close()
+    with held, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", full_node.port))
