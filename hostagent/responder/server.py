@@ -90,7 +90,7 @@ Identity: TypeAlias = tuple[
 
 
 def _mark(sock: socket.socket, _peer: tuple[str, int]) -> Caller:
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) & 0xFFFFFFFF  # given as signed
 
 
 def _address(_sock: socket.socket, peer: tuple[str, int]) -> Caller:

@@ -38,6 +38,8 @@ class Careless:
                     + body
                 )
                 await writer.drain()
+                if _fields(head).get("connection", "").lower() == "close":
+                    return
         except (OSError, ValueError, asyncio.IncompleteReadError):
             pass
         finally:

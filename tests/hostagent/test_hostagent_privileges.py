@@ -86,7 +86,7 @@ event.set()
 
 
 MARKS = """
-import os, socket, subprocess, sys, tempfile, time
+import os, socket, struct, subprocess, sys, tempfile, time
 sys.path.insert(0, {source!r})
 from hostagent.controller import SyncController
 from hostagent.model import Guest
@@ -103,7 +103,7 @@ daemons = [
 ]
 def ask(mark):
     with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", mark))
         sock.connect(("127.0.0.1", 80))
         sock.sendall(b"GET /metadata/v1/InstanceInfo/ID HTTP/1.1\\r\\nHost: 169.254.169.254\\r\\n"
                      b"Connection: close\\r\\n\\r\\n")
@@ -111,20 +111,22 @@ def ask(mark):
         while piece := sock.recv(4096):
             data += piece
     return data.split()[1].decode() + " " + data.partition(b"\\r\\n\\r\\n")[2].decode()
-for _ in range(500):
-    try:
-        ask(0)
-        with SyncController(directory + "/c") as controller:
-            controller.place([Guest(name="web1", port=17), Guest(name="web2", port=2**32 - 1)])
-        break
-    except Exception:
-        time.sleep(0.02)
-time.sleep(0.1)
-for mark in (17, 2**32 - 1, 18, 0):
-    print(ask(mark))
-for process in daemons:
-    process.terminate()
-    print(process.wait())
+try:
+    for _ in range(500):
+        try:
+            ask(0)
+            with SyncController(directory + "/c") as controller:
+                controller.place([Guest(name="web1", port=17), Guest(name="web2", port=2**32 - 1)])
+            break
+        except Exception:
+            time.sleep(0.02)
+    time.sleep(0.1)
+    for mark in (17, 2**32 - 1, 18, 0):
+        print(ask(mark))
+finally:
+    for process in daemons:
+        process.terminate()
+        print(process.wait())
 """
 
 
