@@ -85,9 +85,12 @@ class Connection(asyncio.BufferedProtocol):
         self._proceed()
 
     def eof_received(self) -> bool:
-        """Close, unless there is something left to answer."""
+        """Close once everything that has arrived is answered."""
         self._eof = True
-        return not self._waiting and not self._lingering
+        if self._lingering:
+            return False
+        self._loop.call_soon(self._proceed)
+        return True
 
     def pause_writing(self) -> None:
         """The guest does not read: answer nothing more until it does."""

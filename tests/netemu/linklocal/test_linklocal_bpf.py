@@ -6,12 +6,12 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from bpf_machine import run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netemu.linklocal import arp, bpf
 from netemu.linklocal.arp import Arp
+from tests.netemu.linklocal.bpf_machine import run
 
 MAC = bytes.fromhex("02004e000001")
 NEAR_MACS = [MAC, bytes.fromhex("02004e000002"), bytes.fromhex("03004e000001"), bytes(6)]

@@ -3,7 +3,6 @@
 from random import Random
 
 import pytest
-from driven import MAC, OTHER_MAC, Driven, packet, probe_by, reply_by, request_by, sent
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -22,6 +21,16 @@ from netemu.linklocal.claimant import (
     Use,
 )
 from netemu.linklocal.timing import Timing
+from tests.netemu.linklocal.driven import (
+    MAC,
+    OTHER_MAC,
+    Driven,
+    packet,
+    probe_by,
+    reply_by,
+    request_by,
+    sent,
+)
 
 ROUNDING = 1e-9  # of sums of seconds
 DEAF = (State.DOWN, State.RATE_LIMITED)

@@ -1,5 +1,4 @@
 import pytest
-from driven import MAC, OTHER_MAC, THIRD_MAC, Driven, probe_by, reply_by, request_by
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -17,6 +16,15 @@ from netemu.linklocal.oracle import (
     Unbind,
 )
 from netemu.linklocal.timing import Timing
+from tests.netemu.linklocal.driven import (
+    MAC,
+    OTHER_MAC,
+    THIRD_MAC,
+    Driven,
+    probe_by,
+    reply_by,
+    request_by,
+)
 
 NODE_MAC = bytes.fromhex("02004e0000ff")
 X, Y = addresses.candidate(MAC, 0), addresses.candidate(MAC, 1)

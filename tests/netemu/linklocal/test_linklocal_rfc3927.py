@@ -4,12 +4,21 @@ Not here, because a kernel keeps them: 1.9 and 2.6.2 (sources and routes), 2.7 (
 """
 
 import pytest
-from driven import MAC, OTHER_MAC, THIRD_MAC, Driven, probe_by, reply_by, request_by, sent
 
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.claimant import Cease, Listen, Send, State, Use
 from netemu.linklocal.oracle import Announce, Oracle
 from netemu.linklocal.timing import Timing
+from tests.netemu.linklocal.driven import (
+    MAC,
+    OTHER_MAC,
+    THIRD_MAC,
+    Driven,
+    probe_by,
+    reply_by,
+    request_by,
+    sent,
+)
 
 FIRST_DRAW = addresses.candidate(MAC, 0)
 SECOND_DRAW = addresses.candidate(MAC, 1)

@@ -4,12 +4,12 @@ from math import prod, sqrt
 from random import Random
 
 import pytest
-from simulated_link import Link
 
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.claimant import Claimant, State
 from netemu.linklocal.oracle import Oracle
 from netemu.linklocal.timing import Timing
+from tests.netemu.linklocal.simulated_link import Link
 
 NODE_MAC = bytes.fromhex("02004e0000ff")
 WANTED = 0xA9FE0506

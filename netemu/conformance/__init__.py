@@ -1,0 +1,13 @@
+"""Isolation conformance: the catalogue of attacks as crafted frames, and what was seen of them.
+
+- `row`:     one attack as a value: what is sent, and the verdict that each policy expects
+- `rows`:    the catalogue, a file a family
+- `stage`:   a lab with a process in each of its places, taps open, and who is who
+- `inside`:  that process; knows nothing of rows
+- `suite`:   plays rows on a stage, with the honest control during and after each
+- `prove`:   plays them in labs without protections: a row that cannot fail is a defect
+- `report`:  tables, JSON, JUnit, HTML, captures
+
+What decides is what observers saw, never the attacker's silence. This is the only room that
+imports scapy. Nothing is ever sent but inside the namespaces of a lab.
+"""

@@ -1,0 +1,379 @@
+"""A process in one place of a lab: sends the frames that it is given, and tells what it hears.
+
+Run as `python -m netemu.conformance.inside CHANNEL DEPTH KIND=DESCRIPTOR...`, it enters the
+namespaces of a guest or a node and serves `Inside`'s methods, one call at a time: a length and a
+msgpack map in, the same out. DEPTH `wire` enters the network namespace alone, and outlives a
+reboot of the guest; `whole` is a real process of the guest's, which sees what the guest sees.
+"""
+
+import ctypes
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from netemu.errors import NetemuError
+from netemu.kernel import namespaces as ns
+from netemu.lab import entering
+
+_ETH_P_ALL: Final = 0x0003
+_SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS = 263, 1, 1
+_OUTGOING: Final = 4
+_SO_RCVBUFFORCE: Final = 33
+# A tap has to hold what one batch of frames makes of itself at every port.
+_TAP_BYTES: Final = 8 << 20
+_PR_SET_PDEATHSIG: Final = 1
+_SIGKILL: Final = 9
+
+Heard = list[tuple[str, bool, bytes]]
+"""(interface, whether it was going out, frame), in the order of the interfaces' own."""
+
+
+class Inside:
+    """What may be asked of the process; each method answers with what msgpack can carry."""
+
+    def __init__(self) -> None:
+        self._taps: dict[str, socket.socket] = {}
+        self._links: dict[str, socket.socket] = {}
+        self._kept: list[socket.socket] = []
+
+    def listen(self, interface: str) -> str:
+        """Open a promiscuous tap on an interface; its MAC."""
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _TAP_BYTES)
+        except PermissionError:  # as an ordinary user: what the machine lets a socket have
+            tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAP_BYTES)
+        tap.bind((interface, _ETH_P_ALL))
+        index = socket.if_nametoindex(interface)
+        member = struct.pack("IHH8s", index, _PROMISCUOUS, 0, b"")
+        tap.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, member)
+        tap.setblocking(False)
+        self._taps[interface] = tap
+        return str(tap.getsockname()[4].hex(":"))
+
+    def send(self, interface: str, frames: list[bytes]) -> int:
+        """Send frames as they are; how many the interface took."""
+        tap = self._taps[interface]
+        sent = 0
+        for frame in frames:
+            while True:
+                try:
+                    tap.send(frame)
+                    sent += 1
+                except BlockingIOError:
+                    select.select([], [tap], [], 1.0)
+                    continue
+                except OSError:  # too short or too long for a frame, or the link is down
+                    pass
+                break
+        return sent
+
+    def flood(self, interface: str, frames: list[bytes], seconds: float) -> int:
+        """Send frames in a loop; how many the interface took."""
+        end = time.monotonic() + seconds
+        sent = 0
+        while time.monotonic() < end:
+            sent += self.send(interface, frames)
+        return sent
+
+    def take(self, until: bytes, patience: float) -> list[Any]:
+        """What every tap has heard, until each has heard a frame with `until` in it.
+
+        [whether each did within `patience` seconds, heard]. The frames with `until` are left out.
+        """
+        waiting = dict(self._taps)
+        heard: Heard = []
+        end = time.monotonic() + patience
+        while waiting:
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            ready, _, _ = select.select(list(waiting.values()), [], [], left)
+            for interface in [name for name, tap in waiting.items() if tap in ready]:
+                if self._drain(interface, until, heard):
+                    del waiting[interface]
+        return [not waiting, heard]
+
+    def _drain(self, interface: str, until: bytes, heard: Heard) -> bool:
+        while True:
+            try:
+                frame, (_, _, kind, _, _) = self._taps[interface].recvfrom(65536)
+            except (BlockingIOError, OSError):
+                return False
+            if until and until in frame:
+                return True
+            heard.append((interface, kind == _OUTGOING, frame))
+
+    def drop(self) -> None:
+        """Forget what the taps have heard so far."""
+        for interface in self._taps:
+            self._drain(interface, b"", [])
+
+    # Connections by the place's own kernel.
+
+    def dial(self, name: str, to: str, port: int, options: dict[str, Any]) -> list[Any]:
+        """Connect; ["", own port] or [what went wrong, 0]."""
+        link = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        link.settimeout(options.get("patience", 1.0))
+        try:
+            if "mark" in options:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, options["mark"])
+            if "room" in options:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["room"])
+            if "source" in options:
+                link.bind((options["source"], 0))
+            link.connect((to, port))
+        except OSError as error:
+            link.close()
+            return [type(error).__name__, 0]
+        self.hang_up(name)
+        self._links[name] = link
+        return ["", link.getsockname()[1]]
+
+    def say(self, name: str, data: bytes) -> str:
+        """Send on a connection; what went wrong, or "". What does not fit is not waited for."""
+        link = self._links[name]
+        link.setblocking(False)
+        try:
+            link.send(data)
+        except BlockingIOError:
+            return ""
+        except OSError as error:
+            return type(error).__name__
+        return ""
+
+    def hear(self, name: str, patience: float) -> list[Any]:
+        """[one HTTP answer, or what there was of it; "open", "closed" or what went wrong]."""
+        link = self._links[name]
+        end = time.monotonic() + patience
+        data = b""
+        while (left := end - time.monotonic()) > 0:
+            link.settimeout(left)
+            try:
+                part = link.recv(65536)
+            except TimeoutError:
+                break
+            except OSError as error:
+                return [data, type(error).__name__]
+            if not part:
+                return [data, "closed"]
+            data += part
+            if _is_whole(data):
+                # It may be the last: that shows at once.
+                end = min(end, time.monotonic() + 0.02)
+        return [data, "open"]
+
+    def hang_up(self, name: str) -> None:
+        """Close a connection, if it is there."""
+        if name in self._links:
+            self._links.pop(name).close()
+
+    def get(self, request: bytes, to: str, port: int, patience: float) -> list[Any]:
+        """A connection for one request: the answer, how it ended, and the seconds it took."""
+        begun = time.monotonic()
+        wrong, _ = self.dial("get", to, port, {"patience": patience})
+        if wrong:
+            return [b"", wrong, time.monotonic() - begun]
+        self.say("get", request)
+        answer, end = self.hear("get", patience)
+        taken = time.monotonic() - begun
+        self.hang_up("get")
+        return [answer, end, taken]
+
+    def still_open(self, names: list[str]) -> int:
+        """How many of these connections the other end has not ended."""
+        count = 0
+        for name in names:
+            link = self._links[name]
+            link.setblocking(False)
+            try:
+                count += link.recv(65536) != b""
+            except BlockingIOError:
+                count += 1
+            except OSError:
+                pass
+        return count
+
+    def serve(self, family: int, port: int) -> str:
+        """Listen for TCP and UDP on every address of the place; what went wrong, or ""."""
+        try:
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                made = socket.socket(family, kind)
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                made.bind(("", port))
+                if kind is socket.SOCK_STREAM:
+                    made.listen(16)
+                self._kept.append(made)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def stop_serving(self) -> None:
+        """Close what `serve` has opened."""
+        for made in self._kept:
+            made.close()
+        self._kept.clear()
+
+    def run(self, command: list[str], text: str) -> list[Any]:
+        """Run a command here: [exit code, standard output, standard error]."""
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        try:
+            done = subprocess.run(
+                command,
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+                env={**os.environ, "PATH": path},
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return [127, "", str(error)]
+        return [done.returncode, done.stdout, done.stderr]
+
+    def read(self, path: str) -> str:
+        """A file as this place sees it."""
+        try:
+            return Path(path).read_text()
+        except OSError as error:
+            return f"{type(error).__name__}"
+
+    # What only a process of a guest can try.
+
+    def reach(self, paths: list[str], abstract: list[str]) -> list[str]:
+        """Those of the Unix sockets that let themselves be connected to; abstract ones too."""
+        listed = [line.split()[-1] for line in self.read("/proc/net/unix").splitlines()]
+        names = {b"\0" + one.encode() for one in abstract}
+        names |= {b"\0" + one[1:].encode() for one in listed if one.startswith("@")}
+        names |= {one.encode() for one in paths}
+        names |= {one.encode() for one in listed if one.startswith("/")}
+        reached = []
+        for name in sorted(names):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_UNIX, kind) as link:
+                    try:
+                        link.connect(name)
+                        reached.append(name.replace(b"\0", b"@").decode(errors="replace"))
+                    except OSError:
+                        continue
+        return reached
+
+    def escape(self) -> list[str]:
+        """Namespaces other than its own that it could enter, by every way that /proc offers."""
+        own = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("net", "mnt", "pid")}
+        found = []
+        for process in [entry for entry in os.listdir("/proc") if entry.isdigit()]:
+            for kind, mine in own.items():
+                path = f"/proc/{process}/ns/{kind}"
+                try:
+                    if os.stat(path).st_ino != mine and _may_enter(path):
+                        found.append(path)
+                except OSError:
+                    continue
+            try:
+                descriptors = os.listdir(f"/proc/{process}/fd")
+            except OSError:
+                continue
+            for one in descriptors:
+                path = f"/proc/{process}/fd/{one}"
+                try:
+                    if not os.readlink(path).startswith("net:"):
+                        continue
+                    if os.stat(path).st_ino != own["net"] and _may_enter(path):
+                        found.append(path)
+                except OSError:
+                    continue
+        return found
+
+
+def _may_enter(path: str) -> bool:
+    """Whether a child of this process may enter the namespace."""
+    child = os.fork()
+    if child == 0:
+        try:
+            ns.setns(os.open(path, os.O_RDONLY))
+            os._exit(0)
+        except (NetemuError, OSError):
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _is_whole(data: bytes) -> bool:
+    head, mark, body = data.partition(b"\r\n\r\n")
+    if not mark:
+        return False
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return len(body) >= int(line.split(b":")[1])
+    return True
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def _serve(channel: socket.socket) -> None:
+    # All places on one CPU: its queue of frames is then one queue, in the order of sending, and a
+    # frame that is heard says that all frames sent before it have been dealt with.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    inside = Inside()
+    while (question := receive(channel)) is not None:
+        verb, arguments = question
+        method: Callable[..., Any] = getattr(inside, verb)
+        try:
+            answer = ["", method(*arguments)]
+        except Exception as error:
+            answer = [repr(error), None]
+        send(channel, answer)
+
+
+def send(channel: socket.socket, message: Any) -> None:
+    """Send a message of msgpack's types."""
+    data = msgpack.packb(message)
+    channel.sendall(struct.pack("=I", len(data)) + data)
+
+
+def receive(channel: socket.socket) -> Any:
+    """Receive a message; None if the other end is gone."""
+    head = channel.recv(4, socket.MSG_WAITALL)
+    if len(head) < 4:
+        return None
+    (length,) = struct.unpack("=I", head)
+    return msgpack.unpackb(channel.recv(length, socket.MSG_WAITALL), strict_map_key=False)
+
+
+def main() -> None:
+    """Enter, and serve until the other end is gone."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    depth = sys.argv[2]
+    pairs = (one.split("=") for one in sys.argv[3:])
+    namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
+    if depth == "wire":
+        wanted = {"bottle", "user", "net"} if "bottle" not in namespaces else {"bottle", "net"}
+        namespaces = {kind: fd for kind, fd in namespaces.items() if kind in wanted}
+    _die_with_parent()
+    entering.enter(namespaces)
+    if depth == "whole" and (child := os.fork()) != 0:
+        channel.close()
+        os.waitpid(child, 0)
+        return
+    _die_with_parent()
+    if depth == "whole":
+        os.chdir("/")
+    send(channel, "ready")
+    _serve(channel)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A row of the catalogue, as a value: what is sent, and what each policy has to make of it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from scapy.packet import Packet
+
+from netemu.topology import Policy
+
+if TYPE_CHECKING:
+    from netemu.conformance.stage import Stage
+
+# Verdicts that many rows share; others are words of their own, such as an HTTP status.
+DROPPED: Final = "dropped"  # nobody has seen anything of it
+ALLOWED: Final = "allowed"  # somebody has
+LIMITED: Final = "limited"  # somebody has, within a bound that the row states
+ANSWERED: Final = "answered"
+REFUSED: Final = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame, and the place that sent it or saw it."""
+
+    place: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class Observed:
+    """What came of an attack: a verdict, and what it rests on."""
+
+    verdict: str
+    evidence: list[str] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+
+
+Later = Callable[[], Observed]
+"""For an attack that takes its time: to be called when all other rows have been played."""
+
+Play = Callable[["Stage", "Row"], Observed | Later]
+
+
+def watch(stage: "Stage", row: "Row") -> Observed:
+    """Send the recipe's frames, and look whether anybody saw any, or answered."""
+    return stage.watch(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One attack.
+
+    `recipe` gives the attacker's frames; `stage` tells it who is who. A frame is known again by a
+    token behind it; where what comes of it cannot carry that (an answer, a reflection), `trace`
+    says of a frame seen anywhere whether it came of this attack. `play` is for an attack that is
+    more than frames. `held_by_kernel` says why a row cannot be seen to fail.
+    """
+
+    id: str
+    title: str
+    reference: str
+    strict: str  # the verdict under responder-only
+    same_node: str
+    recipe: Callable[["Stage"], Iterable[Packet | bytes]] | None = None
+    trace: Callable[["Stage", Packet], bool] | None = None
+    play: Play = watch
+    held_by_kernel: str = ""
+
+    def expected(self, policy: Policy) -> str:
+        """The verdict that the policy asks for."""
+        return self.strict if policy is Policy.RESPONDER_ONLY else self.same_node
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A row that was played."""
+
+    row: Row
+    family: str
+    policy: Policy
+    expected: str
+    observed: str
+    control: bool  # the honest guest was answered during and after
+    evidence: tuple[str, ...]
+    sent: tuple[bytes, ...]
+    frames: tuple[Frame, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the network did what its policy asks for, and harmed nobody."""
+        return self.observed == self.expected and self.control
