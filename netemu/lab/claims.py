@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+from netemu.kernel.factory import BATCH, Factory
 from netemu.lab.progress import Progress
 from netemu.lab.wiring import BRIDGE_INDEX, WiredNode
 from netemu.linklocal import addresses
@@ -16,12 +17,13 @@ from netemu.topology import Guest
 class Claims:
     """Who holds what. Claims begin as soon as this is made: the ports have their carriers."""
 
-    def __init__(self, nodes: list[WiredNode], timing: Timing) -> None:
+    def __init__(self, nodes: list[WiredNode], timing: Timing, factory: Factory) -> None:
         self._changed = asyncio.Event()
         # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
         jitter = random.Random()
         self._guests: dict[int, GuestShell] = {}
         self._oracles: dict[int, Oracle] = {}
+        sockets: list[int] = []
         for node in nodes:
             oracle = Oracle(own=addresses.METADATA, own_mac=_octets(node.node.mac), timing=timing)
             for wired in node.guests:
@@ -37,7 +39,7 @@ class Claims:
                     wired.net, claimant, guest.name, self._changed.set
                 )
                 self._oracles[guest.mark] = oracle
-            NodeShell(
+            shell = NodeShell(
                 node.net,
                 oracle,
                 node.node.name,
@@ -48,6 +50,8 @@ class Claims:
                 carrier=self._carrier,
                 changed=self._changed.set,
             )
+            sockets += shell.packet_sockets
+        _hold(factory, [*sockets, *(guest.packet_socket for guest in self._guests.values())])
 
     def _carrier(self, mark: int, up: bool) -> None:
         self._guests[mark].link(up=up)
@@ -79,6 +83,19 @@ class Claims:
             await self._changed.wait()
             # Claims end in swarms: a tenth of a second later there is more to see at one look.
             await asyncio.sleep(0.1)
+
+
+# Processes that share the closing of packet sockets: not for a handful of them, and no more than
+# it takes to have the largest lab closed in seconds.
+_FEWEST_HELD, _MOST_HOLDERS = 32, 64
+
+
+def _hold(factory: Factory, sockets: list[int]) -> None:
+    """Have the kernel close these side by side when the lab ends; see `Factory.hold`."""
+    share = min(BATCH, max(_FEWEST_HELD, -(-len(sockets) // _MOST_HOLDERS)))
+    if len(sockets) > share:
+        for start in range(0, len(sockets), share):
+            factory.hold(sockets[start : start + share])
 
 
 def _octets(mac: str) -> bytes:

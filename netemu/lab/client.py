@@ -26,6 +26,8 @@ from netemu.topology import Lab
 
 # How long a lab may take to end in order before it is killed: its services have two seconds.
 _PATIENCE: Final = 5.0
+# How long the kernel may take to end ten thousand guests' processes and sockets.
+_LONG_PATIENCE: Final = 120.0
 
 
 def bring_up(
@@ -235,7 +237,7 @@ def _end(directory: Path) -> None:
         pass  # it is ending, or it hangs: either way
     if not _await_end(os.dup(pidfd), _PATIENCE):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if not _await_end(os.dup(pidfd), _PATIENCE):
+        if not _await_end(os.dup(pidfd), _LONG_PATIENCE):
             raise MachineCannot(f"{directory.name}: the kernel does not end the lab's processes")
     os.close(pidfd)
     places.clear(directory.name)

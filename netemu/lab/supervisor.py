@@ -117,7 +117,7 @@ class Supervisor:
             without=self._order.without,
         )
         self._guests = {one.guest.name: one for node in self._nodes for one in node.guests}
-        self._claims = Claims(self._nodes, Timing().scaled(scale))
+        self._claims = Claims(self._nodes, Timing().scaled(scale), self._factory)
         for number, node in enumerate(self._nodes):
             self._start_services(number, node, agents[number])
         bound = asyncio.create_task(self._claims.all_bound(self._lab.guests, self._progress))

@@ -46,6 +46,11 @@ class GuestShell:
             self._socket = packet.on_guest(bpf.nothing())
         self._loop.add_reader(self._socket, self._readable)
 
+    @property
+    def packet_socket(self) -> int:
+        """The descriptor of the socket on the guest's interface."""
+        return self._socket.fileno()
+
     def link(self, *, up: bool) -> None:
         """The wire has got or lost its carrier."""
         now = self._loop.time()
@@ -182,6 +187,11 @@ class NodeShell:
         self._loop.add_reader(self._rivals, self._contested)
         self._loop.add_reader(self._monitor, self._links_changed)
         self._monitor.ask()
+
+    @property
+    def packet_sockets(self) -> list[int]:
+        """The descriptors of the sockets on the node's interfaces."""
+        return [self._socket.fileno(), self._rivals.fileno()]
 
     def close(self) -> None:
         """Stop; the kernel keeps the bindings."""
