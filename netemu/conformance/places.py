@@ -27,7 +27,6 @@ class Place:
         ours, theirs = socket.socketpair()
         ours.settimeout(_PATIENCE)
         self._channel = ours
-        self._waiting = 0
         command = [sys.executable, "-P", "-m", inside.__name__, str(theirs.fileno())]
         command.append("wire" if wire else "whole")
         command += [f"{kind}={descriptor}" for kind, descriptor in namespaces.items()]
@@ -52,16 +51,12 @@ class Place:
         return self.result()
 
     def post(self, verb: str, *arguments: Any) -> None:
-        """Have it called, and do not wait: `result` gives the answer."""
-        while self._waiting:  # answers that nobody has asked for
-            self.result()
+        """Have it called, and do not wait: to be followed by one `result`."""
         inside.send(self._channel, [verb, arguments])
-        self._waiting += 1
 
     def result(self) -> Any:
         """The answer to the last `post`."""
         answer = inside.receive(self._channel)
-        self._waiting -= 1
         if answer is None:
             raise NotSo(f"{self.name}: the process there has ended")
         wrong, value = answer

@@ -40,6 +40,8 @@ _CANARY_PATIENCE_AGAIN: Final = 0.25
 # For the honest control: an answer within one machine takes a millisecond, on a busy one more.
 CONTROL_PATIENCE: Final = 2.0
 
+_BOUND: Final = ("netdev", "guard", "bound")
+
 INSTANCE_INFO: Final = (
     f"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: {METADATA}\r\nConnection: close\r\n\r\n"
 ).encode()
@@ -93,6 +95,8 @@ class Stage:
         self.places: list[Place] = []
         self.attacker = self._man(self.one.name)
         self.victim = self._man(self.two.name)
+        # Beside the one that takes part in attacks: it asks while they go on.
+        self.honest = Place(self.two.name, client.enter(lab, self.two.name))
         self.bystander = self._man(self.three.name) if len(guests) > 2 else None
         self.node = self._man(near["name"])
         self.far_guest = self._man(self.far.name) if self.far else None
@@ -110,7 +114,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         try:
-            for place in self.places:
+            for place in (*self.places, self.honest):
                 place.ready()
             for place in self.places:
                 is_node = place in (self.node, self.far_node)
@@ -137,7 +141,7 @@ class Stage:
 
     def close(self) -> None:
         """End the processes."""
-        for place in self.places:
+        for place in (*self.places, self.honest):
             place.close()
         self._log.close()
 
@@ -291,11 +295,11 @@ class Stage:
 
     def begin_control(self) -> None:
         """The victim asks who it is; `end_control` gives whether it was told."""
-        self.victim.post("get", INSTANCE_INFO, METADATA, HTTP, CONTROL_PATIENCE)
+        self.honest.post("get", INSTANCE_INFO, METADATA, HTTP, CONTROL_PATIENCE)
 
     def end_control(self) -> bool:
         """Whether the victim was answered, as the one it is."""
-        answer, _, _ = self.victim.result()
+        answer, _, _ = self.honest.result()
         return is_answered_as(answer, self.two.name)
 
     def control(self) -> bool:
@@ -330,6 +334,15 @@ class Stage:
         """The node's neighbours: the MAC it believes each address to have."""
         entries = json.loads(self.on_node("ip", "-j", "-4", "neighbour", "show", "dev", "br0"))
         return {one["dst"]: one.get("lladdr", "") for one in entries}
+
+    def stations_of(self, port: str) -> list[str]:
+        """The addresses that the guard holds bound to a port; none where there is no such guard."""
+        code, out, _ = self.node.call("run", ["nft", "-j", "list", "set", *_BOUND], "")
+        if code:
+            return []
+        (found,) = (one["set"] for one in json.loads(out)["nftables"] if "set" in one)
+        parts = [one["concat"] for one in found.get("elem", [])]
+        return [address for name, _, address in parts if name == port]
 
     def received(self) -> int:
         """Frames that the node's bridge has taken up, ever."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
-from netemu.conformance.row import Frame, Later, Observed, Result, Row
+from netemu.conformance.row import Later, Observed, Result, Row
 from netemu.conformance.stage import Stage
 from netemu.errors import NotSo
 
@@ -66,13 +66,10 @@ def play(
 
 
 def _attack(stage: Stage, row: Row) -> tuple[Observed | Later, bool]:
-    """Play the row, while the honest guest asks."""
+    """Play the row, while the honest guest asks; what came of it, and whether he was answered."""
+    stage.begin_control()
     try:
-        stage.begin_control()
         seen = row.play(stage, row)
     except NotSo as error:
-        return Observed("failed", [str(error)]), False
-    return seen, True
-
-
-__all__ = ["Frame", "Rows", "play"]
+        seen = Observed("failed", [str(error)])
+    return seen, stage.end_control()

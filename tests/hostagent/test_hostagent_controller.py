@@ -122,6 +122,7 @@ def impostor(short_path):
         threading.Thread(target=run, daemon=True).start()
         return short_path / "impostor"
 
+    serve.held = held
     yield serve
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
@@ -152,14 +153,20 @@ def test_an_agent_that_makes_no_sense(impostor, answer, why):
 
 
 def test_an_agent_that_falls_silent(impostor):
+    """The next call does not wait where the late answer to the last one would arrive."""
     path = impostor(encode(Welcome(version=VERSION, node="n")))
-    with SyncController(path, timeout=0.3) as controller, pytest.raises(AgentUnreachable):
-        controller.guests()
+    with SyncController(path, timeout=0.3) as controller:
+        for count in (1, 2):
+            with pytest.raises(AgentUnreachable):
+                controller.guests()
+            assert len(impostor.held) == count
 
     async def ask():
         async with await Controller.connect(path, timeout=0.3) as controller:
-            with pytest.raises(AgentUnreachable):
-                await controller.guests()
+            for count in (3, 4):
+                with pytest.raises(AgentUnreachable):
+                    await controller.guests()
+                assert len(impostor.held) == count
 
     asyncio.run(ask())
 

@@ -93,6 +93,12 @@ def test_what_is_committed_is_there_after_reopening(store, do, tmp_path):
     again.close()
 
 
+def test_a_commit_is_on_the_disk(store):
+    """SQLite's words for: synced at each commit. The loss of power cannot be tried here."""
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_a_transaction_is_all_or_nothing(store, do):
     do.place("web1")
 

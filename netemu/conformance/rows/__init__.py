@@ -1,0 +1,24 @@
+"""The isolation catalogue: eighty attacks, a file a family. Adding a row is adding an entry."""
+
+from typing import Final
+
+from netemu.conformance.row import Row
+from netemu.conformance.rows import arp, ethernet, host, http, ipv4, ipv6, tcp
+
+FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
+    "ARP": arp.ROWS,
+    "Ethernet": ethernet.ROWS,
+    "IPv4": ipv4.ROWS,
+    "IPv6": ipv6.ROWS,
+    "TCP": tcp.ROWS,
+    "HTTP": http.ROWS,
+    "host": host.ROWS,
+}
+
+CATALOGUE: Final[tuple[tuple[str, Row], ...]] = tuple(
+    sorted(
+        ((family, row) for family, rows in FAMILIES.items() for row in rows),
+        key=lambda one: one[1].id,
+    )
+)
+"""(family, row), by the rows' numbers."""

@@ -1,0 +1,425 @@
+"""ARP: who may say what about whose address."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+
+from netemu.conformance.row import (
+    ALLOWED,
+    ANSWERED,
+    DROPPED,
+    LIMITED,
+
+    Observed,
+    Row,
+)
+from netemu.conformance.stage import BROADCAST, ELSEWHERE, METADATA, NOBODY, Stage
+from netemu.kernel.guard import PROBE_BURST, PROBES_PER_SECOND
+from netemu.linklocal import addresses
+from netemu.linklocal.timing import Timing
+
+REQUEST, REPLY = 1, 2
+
+
+def arp(
+    stage: Stage,
+    *,
+    dst: str = BROADCAST,
+    op: int = REQUEST,
+    psrc: str,
+    pdst: str = METADATA,
+    hwsrc: str = "",
+    hwdst: str = NOBODY,
+) -> Packet:
+    """An ARP packet from the attacker's own MAC, unless it says otherwise."""
+    return Ether(dst=dst, src=stage.m1) / ARP(
+        op=op, hwsrc=hwsrc or stage.m1, psrc=psrc, hwdst=hwdst, pdst=pdst
+    )
+
+
+def _reply_for_metadata(s: Stage) -> Iterator[Packet]:
+    for dst in (s.m2, BROADCAST, s.bridge):
+        for op in (REPLY, REQUEST):
+            yield arp(s, dst=dst, op=op, psrc=METADATA, hwdst=s.m2, pdst=s.i2)
+
+
+def _gratuitous_for_metadata(s: Stage) -> Iterator[Packet]:
+    for dst in (BROADCAST, s.bridge, s.m2):
+        yield arp(s, dst=dst, op=REQUEST, psrc=METADATA)
+        yield arp(s, dst=dst, op=REPLY, psrc=METADATA, hwdst=BROADCAST)
+
+
+def _probe_metadata(stage: Stage, row: Row) -> Observed:
+    stage.attacker.call("send", "eth0", [bytes(arp(stage, psrc="0.0.0.0")) + stage.token])
+    answers = stage.sightings(_metadata_is_at_node)
+    at_home = [one for one in answers if one.place == stage.one.name]
+    return Observed(ANSWERED if at_home else DROPPED, [], at_home)
+
+
+def _metadata_is_at_node(stage: Stage, frame: Packet) -> bool:
+    return (
+        ARP in frame
+        and frame[ARP].op == REPLY
+        and frame[ARP].psrc == METADATA
+        and frame[ARP].hwsrc == stage.bridge
+        and frame[ARP].pdst == "0.0.0.0"
+    )
+
+
+def _evict_metadata(stage: Stage, row: Row) -> Observed:
+    seen = stage.attack([arp(stage, psrc=METADATA), arp(stage, psrc=METADATA)])
+    told = json.loads(stage.on_node("ip", "-j", "-4", "address", "show", "dev", "br0"))
+    held = [one["local"] for link in told for one in link.get("addr_info", [])]
+    if METADATA not in held:
+        return Observed("evicted", [f"the node's addresses are now {held}"])
+    return seen
+
+
+def _as_a_peer(s: Stage) -> Iterator[Packet]:
+    for dst in (BROADCAST, s.bridge, s.m3):
+        yield arp(s, dst=dst, psrc=s.i2)
+        yield arp(s, dst=dst, psrc=s.i2, pdst=s.i2)
+        yield arp(s, dst=dst, op=REPLY, psrc=s.i2, pdst=METADATA, hwdst=s.bridge)
+
+
+def _other_sender_mac(s: Stage) -> Iterator[Packet]:
+    for hwsrc in (s.m2, s.bridge, "02:00:5e:10:00:01", BROADCAST, NOBODY):
+        yield arp(s, psrc=s.i1, hwsrc=hwsrc)
+        yield arp(s, dst=s.bridge, psrc=s.i1, hwsrc=hwsrc)
+        yield arp(s, psrc="0.0.0.0", hwsrc=hwsrc, pdst="169.254.99.99")
+
+
+def _guessed_candidates(stage: Stage) -> list[str]:
+    """What the victim will try: its last address, and the draws of its MAC, which anybody knows."""
+    mac = bytes.fromhex(stage.m2.replace(":", ""))
+    return [stage.i2, *(addresses.to_text(addresses.candidate(mac, n)) for n in range(12))]
+
+
+def _storm(stage: Stage, frames: list[Packet]) -> tuple[bool, int]:
+    """Send frames for as long as the victim claims anew: whether it is bound, how many it saw."""
+    flood = [bytes(frame) + stage.token for frame in frames]
+    stage.sent += flood
+    stage.victim.call("drop")
+    stage.reboot(stage.two.name)
+    timing = Timing().scaled(stage.time_scale)
+    longest = timing.probe_wait + 2 * timing.probe_max + timing.announce_wait
+    end = time.monotonic() + longest + 0.5
+    bound = False
+    while time.monotonic() < end and not bound:
+        stage.attacker.call("send", "eth0", flood)
+        bound = stage.bound(stage.two.name) is not None
+        time.sleep(0.005)
+    seen = len(stage.sightings())
+    if not bound:
+        stage.await_bound(stage.two.name)
+    else:
+        stage.await_bound(stage.two.name)
+    return bound, seen
+
+
+def _storm_of_replies(stage: Stage, row: Row) -> Observed:
+    frames = [
+        arp(stage, dst=dst, op=op, psrc=address, pdst=address)
+        for address in _guessed_candidates(stage)
+        for dst, op in ((BROADCAST, REPLY), (stage.m2, REPLY), (BROADCAST, REQUEST))
+    ]
+    bound, seen = _storm(stage, frames)
+    if bound and not seen:
+        return Observed(DROPPED)
+    return Observed(ALLOWED, [f"{seen} conflicting frames seen; bound meanwhile: {bound}"])
+
+
+def _storm_of_probes(stage: Stage, row: Row) -> Observed:
+    frames = [arp(stage, psrc="0.0.0.0", pdst=one) for one in _guessed_candidates(stage)]
+    before = stage.victim
+    begun = time.monotonic()
+    bound, _ = _storm(stage, frames)
+    del before
+    flood = [bytes(frame) + stage.token for frame in frames] * 100
+    stage.attacker.call("send", "eth0", flood)
+    at_victim = [one for one in stage.sightings() if one.place == stage.two.name]
+    taken = time.monotonic() - begun
+    # What the probing costs the attacker: its own address.
+    stage.reboot(stage.one.name)
+    stage.await_bound(stage.one.name)
+    if bound and not at_victim:
+        return Observed(DROPPED)
+    bound_on = (PROBE_BURST + PROBES_PER_SECOND * (taken + 1)) / stage.time_scale
+    evidence = [f"{len(at_victim)} of {len(flood)} at the victim, bound {bound_on:.0f}"]
+    return Observed(LIMITED if len(at_victim) <= bound_on else ALLOWED, evidence)
+
+
+def _hoard(stage: Stage, row: Row) -> Observed:
+    """Announce addresses that it did not claim; then claim several, as fast as the rules let it."""
+    wanted = [f"169.254.{200 + n}.7" for n in range(20)]
+    seen = stage.attack(arp(stage, psrc=one, pdst=one) for one in wanted)
+    timing = Timing().scaled(stage.time_scale)
+    for one in wanted[:5]:
+        stage.attacker.call("send", "eth0", [bytes(arp(stage, psrc="0.0.0.0", pdst=one))])
+    time.sleep(2.5 * timing.probe_min)
+    held = stage.stations_of(stage.one.port)
+    claimed = [one for one in wanted if one in held]
+    through = stage.attack(arp(stage, psrc=one, pdst=one) for one in wanted)
+    spoken = {bytes(frame.data)[28:32] for frame in through.frames}
+    stage.reboot(stage.one.name)
+    stage.await_bound(stage.one.name)
+    if seen.verdict == ALLOWED or len(spoken) > 1:
+        return Observed(ALLOWED, [*seen.evidence, *through.evidence], seen.frames + through.frames)
+    return Observed("one", [f"of five claimed at once the port holds {claimed or 'none'}"])
+
+
+def _use_anothers(stage: Stage, row: Row) -> Observed:
+    """Configure the victim's address, and ask from it with the kernel's own stack."""
+    address = f"{stage.i2}/16"
+    stage.attacker.call("run", ["ip", "address", "add", address, "dev", "eth0"], "")
+    try:
+        wrong, port = stage.attacker.call(
+            "dial", "stolen", METADATA, 80, {"source": stage.i2, "patience": 0.3}
+        )
+        seen = stage.sightings(_from_attacker_as_victim)
+    finally:
+        stage.attacker.call("hang_up", "stolen")
+        stage.attacker.call("run", ["ip", "address", "del", address, "dev", "eth0"], "")
+    if not wrong:
+        return Observed(ANSWERED, [f"a connection from {stage.i2}:{port} on {stage.one.name}"])
+    return Observed(ALLOWED if seen else DROPPED, [], seen)
+
+
+def _from_attacker_as_victim(stage: Stage, frame: Packet) -> bool:
+    if frame.src != stage.m1:
+        return False
+    return bool(
+        (ARP in frame and frame[ARP].psrc == stage.i2)
+        or (IP in frame and frame[IP].src == stage.i2)
+    )
+
+
+RESERVED: Final = ("169.254.0.5", "169.254.255.5", "169.254.0.0", "169.254.255.255")
+
+
+def _reserved(s: Stage) -> Iterator[Packet]:
+    for address in RESERVED:
+        yield arp(s, psrc=address)
+        yield arp(s, psrc=address, pdst=address)
+        yield arp(s, psrc="0.0.0.0", pdst=address)
+        yield (
+            Ether(dst=s.bridge, src=s.m1)
+            / IP(src=address, dst=METADATA)
+            / TCP(sport=s.port, dport=80, flags="S")
+        )
+
+
+UNBOUND: Final = ("169.254.123.45", "10.1.2.3", "192.0.2.1", "8.8.8.8")
+
+
+def _unbound(s: Stage) -> Iterator[Packet]:
+    for address in UNBOUND:
+        yield arp(s, psrc=address)
+        yield arp(s, psrc=address, dst=s.bridge)
+        yield (
+            Ether(dst=s.bridge, src=s.m1)
+            / IP(src=address, dst=METADATA)
+            / TCP(sport=s.port, dport=80, flags="S")
+        )
+
+
+def _others_of_the_node(s: Stage) -> Iterator[Packet]:
+    for pdst in (ELSEWHERE, "127.0.0.1", "0.0.0.0", "192.168.0.1"):
+        for dst in (BROADCAST, s.bridge):
+            yield arp(s, dst=dst, psrc=s.i1, pdst=pdst)
+            yield arp(s, dst=dst, psrc="0.0.0.0", pdst=pdst)
+
+
+def _another_address_is_there(stage: Stage, frame: Packet) -> bool:
+    return (
+        ARP in frame
+        and frame[ARP].op == REPLY
+        and frame[ARP].psrc in (ELSEWHERE, "127.0.0.1", "192.168.0.1")
+    )
+
+
+def _malformed(s: Stage) -> Iterator[Packet | bytes]:
+    def body(**wrong: int) -> ARP:
+        fields = {"op": REQUEST, "hwsrc": s.m1, "psrc": s.i1, "hwdst": NOBODY, "pdst": METADATA}
+        return ARP(**{**fields, **wrong})
+
+    well = bytes(body())
+    for dst in (BROADCAST, s.bridge, s.m2):
+        head = bytes(Ether(dst=dst, src=s.m1, type=0x0806))
+        # The lengths are patched: scapy would lay the fields out by them.
+        for offset, value in ((4, 8), (4, 0), (4, 255), (5, 16), (5, 0), (5, 255)):
+            yield head + well[:offset] + bytes((value,)) + well[offset + 1 :]
+        for htype in (0, 6, 15, 32, 0xFFFF):
+            yield head + htype.to_bytes(2, "big") + well[2:]
+        for ptype in (0x86DD, 0x0806, 0, 0xFFFF):
+            yield head + well[:2] + ptype.to_bytes(2, "big") + well[4:]
+        for op in (0, 3, 4, 5, 8, 9, 10, 25, 0xFFFF):
+            yield head + well[:6] + op.to_bytes(2, "big") + well[8:]
+        for length in (8, 18, 20, 24):
+            yield head + well[:length]
+
+
+def _fill_the_neighbour_table(stage: Stage, row: Row) -> Observed:
+    before = len(stage.neighbours())
+    choose = random.Random(16)
+    senders = [f"169.254.{choose.randrange(1, 255)}.{choose.randrange(256)}" for _ in range(5000)]
+    evidence: list[str] = []
+    # In batches: a table that grows is the machine's, and is not to be filled to prove a point.
+    for start in range(0, len(senders), 100):
+        frames = [arp(stage, dst=stage.bridge, psrc=one) for one in senders[start : start + 100]]
+        seen = stage.attack(frames)
+        grown = len(stage.neighbours()) - before if seen.verdict == ALLOWED else 0
+        if seen.verdict == ALLOWED:
+            evidence = [f"{grown} more neighbours on the node", *seen.evidence]
+            return Observed(ALLOWED, evidence, seen.frames)
+    grown = len(stage.neighbours()) - before
+    return Observed(DROPPED if grown <= 0 else ALLOWED, [f"{grown} more neighbours on the node"])
+
+
+def _rarp(s: Stage) -> Iterator[Packet | bytes]:
+    for ethertype in (0x8035, 0x0835, 0x3580):
+        for dst in (BROADCAST, s.m2, s.bridge):
+            for op in (3, 4, REQUEST, REPLY):
+                body = ARP(op=op, hwsrc=s.m1, psrc=s.i1, hwdst=s.m2, pdst=METADATA)
+                yield Ether(dst=dst, src=s.m1, type=ethertype) / Raw(bytes(body))
+
+
+ROWS: Final = (
+    Row(
+        id="02",
+        title="ARP reply: the responder is at the attacker",
+        reference="OSSA-2016-009",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_reply_for_metadata,
+    ),
+    Row(
+        id="03",
+        title="Gratuitous ARP for the responder",
+        reference="OSSA-2016-009",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_gratuitous_for_metadata,
+    ),
+    Row(
+        id="04",
+        title="Probe the responder's address",
+        reference="RFC 3927 2.2.1",
+        strict=ANSWERED,
+        same_node=ANSWERED,
+        play=_probe_metadata,
+        held_by_kernel="a host that has an address answers a probe for it; what is checked is that "
+        "no protection gets in the way of that",
+    ),
+    Row(
+        id="05",
+        title="Evict the responder: two claims within DEFEND_INTERVAL",
+        reference="RFC 3927 2.5, RFC 5227 2.4 c",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_evict_metadata,
+    ),
+    Row(
+        id="06",
+        title="ARP as a peer",
+        reference="CVE-2021-38598",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_as_a_peer,
+    ),
+    Row(
+        id="07",
+        title="ARP sender MAC other than the Ethernet source",
+        reference="a gap in Neutron's rule",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_other_sender_mac,
+    ),
+    Row(
+        id="08",
+        title="Conflict storm by replies while a peer claims",
+        reference="RFC 3927 2.2.1 and 5",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_storm_of_replies,
+    ),
+    Row(
+        id="09",
+        title="Conflict storm by probes while a peer claims",
+        reference="RFC 3927 2.2.1",
+        strict=DROPPED,
+        same_node=LIMITED,
+        play=_storm_of_probes,
+    ),
+    Row(
+        id="10",
+        title="Hoard addresses",
+        reference="RFC 3927 2.2",
+        strict="one",
+        same_node="one",
+        play=_hoard,
+    ),
+    Row(
+        id="11",
+        title="Use an address that is bound to another",
+        reference="on a plain bridge the last ARP wins",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_use_anothers,
+    ),
+    Row(
+        id="12",
+        title="Reserved addresses of the range",
+        reference="RFC 3927 2.1",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_reserved,
+    ),
+    Row(
+        id="13",
+        title="Use an address without having probed for it",
+        reference="RFC 3927 2.2",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_unbound,
+    ),
+    Row(
+        id="14",
+        title="ARP for the node's other addresses",
+        reference="Linux's weak host model, arp_ignore 0",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_others_of_the_node,
+        trace=_another_address_is_there,
+    ),
+    Row(
+        id="15",
+        title="Malformed ARP",
+        reference="nft adds no check of hlen and plen",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_malformed,
+    ),
+    Row(
+        id="16",
+        title="Neighbour-table exhaustion",
+        reference="net.ipv4.neigh.default.gc_thresh3: one table for all namespaces",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_fill_the_neighbour_table,
+    ),
+    Row(
+        id="17",
+        title="RARP",
+        reference="libvirt's clean-traffic lets 0x0835 by",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_rarp,
+    ),
+)
