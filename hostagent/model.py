@@ -34,7 +34,7 @@ _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 Address = Annotated[str, Meta(pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}\Z")]
 
 
-class Guest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Guest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A guest as it is placed on this node.
 
     `port` is the number that its frames are marked with at the node's ingress port, which is the

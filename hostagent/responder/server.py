@@ -278,7 +278,7 @@ class Responder:
             sent = 0
         # What was not read when a socket is closed makes the kernel send RST, which may overtake
         # the answer (RFC 9112 §9.6).
-        if keep or sent < len(frame) or len(data) == FIRST_READ or not reader.idle:
+        if keep or sent < len(frame) or len(data) == FIRST_READ:
             self._hold(sock, caller, reader, unsent=frame[sent:], last=not keep, served=1)
         else:
             sock.close()

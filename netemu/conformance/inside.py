@@ -45,19 +45,24 @@ class Inside:
         self._links: dict[str, socket.socket] = {}
         self._kept: list[socket.socket] = []
 
-    def listen(self, interface: str) -> str:
-        """Open a promiscuous tap on an interface; its MAC."""
+    def listen(self, interface: str, protocol: int) -> str:
+        """Open a promiscuous tap on an interface; its MAC.
+
+        Of protocol 3, all, it hears what the wire brings, before any guard; of another, what the
+        interface itself hands to the stack, behind guard and bridge.
+        """
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _TAP_BYTES)
         except PermissionError:  # as an ordinary user: what the machine lets a socket have
             tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAP_BYTES)
-        tap.bind((interface, _ETH_P_ALL))
+        tap.bind((interface, protocol))
         index = socket.if_nametoindex(interface)
         member = struct.pack("IHH8s", index, _PROMISCUOUS, 0, b"")
         tap.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, member)
         tap.setblocking(False)
-        self._taps[interface] = tap
+        name = interface if protocol == _ETH_P_ALL else f"{interface}/{protocol:04x}"
+        self._taps[name] = tap
         return str(tap.getsockname()[4].hex(":"))
 
     def send(self, interface: str, frames: list[bytes]) -> int:
@@ -84,6 +89,11 @@ class Inside:
         while time.monotonic() < end:
             sent += self.send(interface, frames)
         return sent
+
+    def race(self, interface: str, frames: list[bytes], seconds: float) -> int:
+        """Set the interface up, and send in a loop from before it is; how many it took."""
+        with subprocess.Popen(["ip", "link", "set", interface, "up"], env=_environment()):
+            return self.flood(interface, frames, seconds)
 
     def take(self, until: bytes, patience: float) -> list[Any]:
         """What every tap has heard, until each has heard a frame with `until` in it.
@@ -113,6 +123,13 @@ class Inside:
                 return True
             heard.append((interface, kind == _OUTGOING, frame))
 
+    def heard(self) -> Heard:
+        """What every tap has heard up to now."""
+        heard: Heard = []
+        for interface in self._taps:
+            self._drain(interface, b"", heard)
+        return heard
+
     def drop(self) -> None:
         """Forget what the taps have heard so far."""
         for interface in self._taps:
@@ -126,7 +143,7 @@ class Inside:
         link.settimeout(options.get("patience", 1.0))
         try:
             if "mark" in options:
-                link.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, options["mark"])
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", options["mark"]))
             if "room" in options:
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["room"])
             if "source" in options:
@@ -227,7 +244,6 @@ class Inside:
 
     def run(self, command: list[str], text: str) -> list[Any]:
         """Run a command here: [exit code, standard output, standard error]."""
-        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
         try:
             done = subprocess.run(
                 command,
@@ -236,7 +252,7 @@ class Inside:
                 text=True,
                 timeout=20,
                 check=False,
-                env={**os.environ, "PATH": path},
+                env=_environment(),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return [127, "", str(error)]
@@ -297,6 +313,11 @@ class Inside:
         return found
 
 
+def _environment() -> dict[str, str]:
+    # Where ip and nft are is not in an ordinary user's PATH.
+    return {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
+
+
 def _may_enter(path: str) -> bool:
     """Whether a child of this process may enter the namespace."""
     child = os.fork()
@@ -346,11 +367,24 @@ def send(channel: socket.socket, message: Any) -> None:
 
 def receive(channel: socket.socket) -> Any:
     """Receive a message; None if the other end is gone."""
-    head = channel.recv(4, socket.MSG_WAITALL)
-    if len(head) < 4:
+    head = _exactly(channel, 4)
+    if not head:
         return None
-    (length,) = struct.unpack("=I", head)
-    return msgpack.unpackb(channel.recv(length, socket.MSG_WAITALL), strict_map_key=False)
+    data = _exactly(channel, struct.unpack("=I", head)[0])
+    return msgpack.unpackb(data, strict_map_key=False) if data else None
+
+
+def _exactly(channel: socket.socket, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        try:
+            part = channel.recv(length - len(data))
+        except ConnectionResetError:
+            return b""
+        if not part:
+            return b""
+        data += part
+    return bytes(data)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ ALLOWED: Final = "allowed"  # somebody has
 LIMITED: Final = "limited"  # somebody has, within a bound that the row states
 ANSWERED: Final = "answered"
 REFUSED: Final = "refused"
+FAILED: Final = "failed"  # the row could not be played: the lab is not as it should be
 
 
 @dataclass(frozen=True, slots=True)

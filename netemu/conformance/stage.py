@@ -9,7 +9,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
@@ -19,6 +20,8 @@ from scapy.packet import Packet
 from netemu.conformance.places import Place
 from netemu.conformance.row import ALLOWED, DROPPED, Frame, Observed, Row
 from netemu.errors import BadInput, NotSo
+from netemu.kernel import guard
+from netemu.kernel.protections import Protection
 from netemu.lab import client
 from netemu.topology import Policy
 
@@ -32,6 +35,10 @@ HTTP: Final = 80
 ELSEWHERE: Final = "198.51.100.77"
 SERVICE: Final = 8080
 
+# linux/if_ether.h: all; and IPv4, ARP, IPv6, LLC, LLDP.
+_ALL: Final = 3
+_BEHIND_THE_BRIDGE: Final = (0x0800, 0x0806, 0x86DD, 0x0004, 0x88CC)
+
 # Frames sent before the taps are emptied: they make some six times as many at all ports.
 _BATCH: Final = 400
 # The longest that a canary may take; a lab that is well needs a millisecond.
@@ -40,6 +47,11 @@ _CANARY_PATIENCE_AGAIN: Final = 0.25
 # For the honest control: an answer within one machine takes a millisecond, on a busy one more.
 CONTROL_PATIENCE: Final = 2.0
 
+_WITHOUT_GUARD: Final = """add table netdev guard
+delete table netdev guard
+add table inet guard
+delete table inet guard
+"""
 _BOUND: Final = ("netdev", "guard", "bound")
 
 INSTANCE_INFO: Final = (
@@ -88,6 +100,7 @@ class Stage:
         if near is None:
             raise BadInput(f"{lab}: a node with two guests is needed, an attacker and a victim")
         far = next((node for node in told["nodes"] if node is not near and node["guests"]), None)
+        self._near: list[dict[str, Any]] = near["guests"]
         guests = [_station(guest) for guest in near["guests"]]
         self.one, self.two = guests[:2]
         self.three = guests[2] if len(guests) > 2 else guests[1]
@@ -103,6 +116,7 @@ class Stage:
         self.far_node = self._man(far["name"]) if far else None
         self._far_bridge = ""
         self.bridge = ""
+        self.port_macs: list[str] = []
         self.token = b""
         self.port = 20000
         self._log = client.log_file(lab).open(encoding="utf-8", errors="replace")
@@ -118,11 +132,16 @@ class Stage:
                 place.ready()
             for place in self.places:
                 is_node = place in (self.node, self.far_node)
-                place.post("listen", "br0" if is_node else "eth0")
+                place.post("listen", "br0" if is_node else "eth0", _ALL)
             macs = {place.name: place.result() for place in self.places}
             self.bridge = macs[self.node.name]
             if self.far_node is not None:
                 self._far_bridge = macs[self.far_node.name]
+            # What a bridge keeps to itself (LLDP's group address) comes up at the port, not at br0.
+            for protocol in _BEHIND_THE_BRIDGE:
+                self.node.call("listen", self.one.port, protocol)
+            links = json.loads(self.on_node("ip", "-j", "link", "show", "master", "br0"))
+            self.port_macs = [link["address"] for link in links][:3]
             self.node.call("run", ["ip", "address", "add", f"{ELSEWHERE}/32", "dev", "lo"], "")
             for family in (2, 10):
                 self.node.call("serve", family, SERVICE)
@@ -166,6 +185,16 @@ class Stage:
     def i2(self) -> str:
         """The victim's address."""
         return self.two.address
+
+    @property
+    def m3(self) -> str:
+        """The MAC of a third guest of the node; the victim's if there is none."""
+        return self.three.mac
+
+    @property
+    def i3(self) -> str:
+        """The address of a third guest of the node; the victim's if there is none."""
+        return self.three.address
 
     @property
     def mf(self) -> str:
@@ -255,11 +284,13 @@ class Stage:
         if self.far_guest is not None and self.far_node is not None:
             self._say("br0", self.far_node, self._far_bridge, behind)
             guests.append(self.far_guest)
-        waiting = [*guests, *filter(None, [self.far_node]), self.node]
-        for place in waiting:
+        for place in guests:
             place.post("take", behind, _CANARY_PATIENCE)
-        for place in waiting:
-            whole, heard = place.result()
+        told = [place.result() for place in guests]
+        # A tap does not hear what it says itself: the nodes have heard all when the guests have.
+        nodes = [self.node, *filter(None, [self.far_node])]
+        told += [[True, place.call("heard")] for place in nodes]
+        for place, (whole, heard) in zip([*guests, *nodes], told, strict=True):
             if not whole:
                 raise NotSo(f"{place.name}: the node's own broadcast does not arrive there")
             found += [(place, outgoing, frame) for _, outgoing, frame in heard]
@@ -292,6 +323,13 @@ class Stage:
             "get", request, METADATA, HTTP, CONTROL_PATIENCE
         )
         return answer, end
+
+    def honest_get(self) -> tuple[bytes, str, float]:
+        """The victim's honest question: the answer, how it ended, and the seconds it took."""
+        answer, end, taken = self.honest.call(
+            "get", INSTANCE_INFO, METADATA, HTTP, CONTROL_PATIENCE
+        )
+        return answer, end, taken
 
     def begin_control(self) -> None:
         """The victim asks who it is; `end_control` gives whether it was told."""
@@ -343,6 +381,41 @@ class Stage:
         (found,) = (one["set"] for one in json.loads(out)["nftables"] if "set" in one)
         parts = [one["concat"] for one in found.get("elem", [])]
         return [address for name, _, address in parts if name == port]
+
+    def rules(self) -> str:
+        """A transaction that replaces the node's guard by itself, bindings and all."""
+        ports = [(f"p{one['port_mark']}", one["port_mark"], one["mac"]) for one in self._near]
+        rendered = guard.render(
+            bridge_mac=self.bridge,
+            ports=ports,
+            same_node=self.policy is Policy.SAME_NODE,
+            time_scale=self.time_scale,
+            without=[Protection(one) for one in self.without],
+        )
+        bound = ", ".join(
+            f'"{port}" . {mac} . {address}'
+            for port, _, mac in ports
+            for address in self.stations_of(port)
+        )
+        elements = f"add element netdev guard bound {{ {bound} }}\n" if bound else ""
+        return _WITHOUT_GUARD + rendered + "\n" + elements
+
+    def management_sockets(self) -> list[str]:
+        """Every path by which somebody steers this lab or one of its processes."""
+        outside = client.log_file(self.lab).parent
+        found = [str(path) for path in outside.parent.glob("*/*.sock")]
+        inner = [f"/run/hostagent/feed-{number}.sock" for number in range(8)]
+        return [*found, *inner, "/run/hostagent/command.sock", "/run/docker.sock"]
+
+    @contextmanager
+    def process_of_attacker(self) -> Iterator[Place]:
+        """A process of the attacking guest's, like any that runs there."""
+        place = Place(self.one.name, client.enter(self.lab, self.one.name), wire=False)
+        try:
+            place.ready()
+            yield place
+        finally:
+            place.close()
 
     def received(self) -> int:
         """Frames that the node's bridge has taken up, ever."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
-from netemu.conformance.row import Later, Observed, Result, Row
+from netemu.conformance.row import FAILED, Later, Observed, Result, Row
 from netemu.conformance.stage import Stage
 from netemu.errors import NotSo
 
@@ -52,6 +52,7 @@ def play(
         control = during and stage.control()
         if not during or not control:
             seen.evidence.append("the honest guest was not answered meanwhile or after")
+        if not control or seen.verdict == FAILED:
             stage.heal()
         settle(family, row, seen, control, time.monotonic() - begun)
     for family, row, later, sent, spent in waiting:
@@ -60,7 +61,7 @@ def play(
         try:
             seen = later()
         except NotSo as error:
-            seen = Observed("failed", [str(error)])
+            seen = Observed(FAILED, [str(error)])
         settle(family, row, seen, stage.control(), spent + time.monotonic() - begun)
     return [results[row.id] for _, row in order]
 
@@ -71,5 +72,5 @@ def _attack(stage: Stage, row: Row) -> tuple[Observed | Later, bool]:
     try:
         seen = row.play(stage, row)
     except NotSo as error:
-        seen = Observed("failed", [str(error)])
+        seen = Observed(FAILED, [str(error)])
     return seen, stage.end_control()

@@ -26,6 +26,15 @@ PROBE_BURST = 30
 # Broadcast and multicast of one guest to the others of its node, under same-node.
 SHOUTS_PER_SECOND = 50
 SHOUT_BURST = 100
+# Probes of others that a guest hears under same-node. Each may be a conflict to it (RFC 3927 section
+# 2.2.1), and MAX_CONFLICTS (10) of them cost it a minute: so fewer at once, and then one in many
+# claims' time. What is not heard is no danger: the node's oracle hears every probe.
+OVERHEARD_BURST = 6
+OVERHEARD_PER_MINUTE = 2
+# Connections that a port may ask for: more than the responder answers on a whole machine, so that no
+# client that waits for its answers meets the bound, and far less than a flood.
+CONNECTIONS_PER_SECOND = 20_000
+CONNECTION_BURST = 2_000
 # nft writes a rate as a 32-bit number of packets in its unit of time.
 _MAX_RATE = 1_000_000
 
@@ -51,6 +60,7 @@ def render(
     without: Without = (),
 ) -> str:
     """The rules of a node whose `ports` are (name, mark, MAC of the guest behind it)."""
+    overheard = _scaled(OVERHEARD_PER_MINUTE, time_scale)
     template = Path(__file__).with_name("guard.nft").read_text(encoding="utf-8")
     if Protection.HOST in without:
         template, _, _ = template.partition("table inet guard")
@@ -60,17 +70,23 @@ def render(
         "stations": _elements(mac for _, _, mac in ports),
         "own": _elements(f"{mark} . {mark}, {mark} . 0" for _, mark, _ in ports),
         "policy": "same_node" if same_node else "responder_only",
-        "policy_arp_out": "ether saddr @stations accept" if same_node else "",
+        "policy_arp_out": _SAME_NODE_ARP_OUT.format(overheard) if same_node else "",
         "policy_ip_out": _SAME_NODE_IP_OUT if same_node else "",
         "probe_rate": _scaled(PROBES_PER_SECOND, time_scale),
         "probe_burst": _scaled(PROBE_BURST, time_scale),
         "shout_rate": SHOUTS_PER_SECOND,
         "shout_burst": SHOUT_BURST,
+        "connection_rate": CONNECTIONS_PER_SECOND,
+        "connection_burst": CONNECTION_BURST,
         "own_segments": "" if Protection.MARKS in without else _OWN_SEGMENTS,
         "ports": "\n    ".join(_port(port, mark, without) for port, mark, _ in ports),
     }
     return _PLACE.sub(lambda place: str(values[place[1]]), template)
 
+
+_SAME_NODE_ARP_OUT = f"""ether saddr @stations arp saddr ip != 0.0.0.0 accept
+        # The oracle has heard it; who claims the same address is told by the oracle.
+        ether saddr @stations update @overheard {{{{ oifname limit rate {{}}/minute burst {OVERHEARD_BURST} packets }}}} accept"""
 
 _SAME_NODE_IP_OUT = """ether saddr @stations oifname . ether daddr . ip daddr @bound accept
         ether saddr @stations ip daddr { 169.254.255.255, 255.255.255.255, 224.0.0.0/4 } accept"""

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from netemu.kernel.errors import KernelError
 
@@ -48,7 +48,19 @@ def reset_connections(address: str) -> int:
     RFC 3927 section 2.5: a host should reset its connections before it moves. Peers get an RST.
     Returns how many; 0 too where the kernel lacks INET_DIAG_DESTROY.
     """
-    own = socket.inet_aton(address)
+    return _abort({socket.inet_aton(address)}, _OWN)
+
+
+def reset_connections_with(peers: Iterable[str]) -> int:
+    """Abort those that have one of these addresses as their peer's: somebody else may get it."""
+    return _abort({socket.inet_aton(one) for one in peers}, _PEER)
+
+
+# struct inet_diag_sockid: ports, then the own address and the peer's, 16 bytes each.
+_OWN, _PEER = slice(4, 8), slice(20, 24)
+
+
+def _abort(addresses: set[bytes], place: slice) -> int:
     aborted = 0
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
@@ -56,7 +68,7 @@ def reset_connections(address: str) -> int:
         diag.bind((0, 0))
         try:
             for socket_id in list(_connections(diag)):
-                if socket_id[4:8] == own:
+                if socket_id[place] in addresses:
                     diag.send(_diag(_SOCK_DESTROY, _REQUEST | _ACK, socket_id))
                     (code,) = struct.unpack_from("=i", diag.recv(8192), 16)
                     aborted += code == 0

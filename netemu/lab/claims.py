@@ -66,10 +66,14 @@ class Claims:
         return is_bound(self._guests[guest.mark].claimant, self._oracles[guest.mark], guest.mark)
 
     def state(self, guest: Guest) -> str:
-        """Give `bound`, or where the claim stands: down, waiting, probing, announce-wait."""
+        """Give `bound`, or where the claim stands: down, waiting, probing, announce-wait.
+
+        A guest that uses an address which its node has for nobody, or for another, is `unbound`.
+        """
         if self.bound(guest):
             return "bound"
-        return str(self._guests[guest.mark].claimant.state)
+        claimant = self._guests[guest.mark].claimant
+        return "unbound" if claimant.address is not None else str(claimant.state)
 
     async def all_bound(self, guests: list[Guest], progress: Progress) -> None:
         """Wait until every guest is bound."""

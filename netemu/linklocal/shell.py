@@ -169,6 +169,7 @@ class NodeShell:
         changed: Callable[[], None],
     ) -> None:
         self.oracle = oracle
+        self._net = net
         self._name = name
         self._timing = timing
         self._ports = ports
@@ -263,6 +264,9 @@ class NodeShell:
         gone = [self._binding(effect) for effect in effects if isinstance(effect, Unbind)]
         new = [self._binding(effect) for effect in effects if isinstance(effect, Bind)]
         if gone:
+            # RFC 3927 section 5: whoever gets the address next must not find its connections.
+            with inside(self._net):
+                sockets.reset_connections_with(one.address for one in gone)
             self._bindings.remove(gone)
         if new:
             self._bindings.add(new)

@@ -1,6 +1,6 @@
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostagent.channel.frames import MAX_DEPTH, MAX_FRAME, Decoder, FrameError, pack
@@ -79,6 +79,7 @@ def test_every_message_survives_the_wire(message):
     assert read(encode(message)) == [message]
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(1, 60)))
 def test_any_chunking_decodes_the_same(cuts):
     stream = b"".join(encode(message) for message in EVERY_MESSAGE)
@@ -90,6 +91,7 @@ def test_any_chunking_decodes_the_same(cuts):
     assert got == EVERY_MESSAGE
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_raises_only_typed_errors(data):
     for candidate in (data, len(data).to_bytes(4, "big") + data):
@@ -112,6 +114,7 @@ JUNK = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     base=st.sampled_from([m for m in EVERY_MESSAGE if m.__struct_fields__]),
     junk=JUNK,

@@ -69,13 +69,19 @@ def test_the_controllers_command_line(node):
 
     control("place", "web1", "--port", "7", "--address", "10.0.0.1", "--fault-domain", "2")
     control("place", "web2", "--availability-set", "front")
-    assert json.loads(control("guests", "--json")) == [
-        {
-            "guest": {"name": "web1", "port": 7, "address": "10.0.0.1", "fault_domain": 2},
-            "incarnation": 1,
+    first, second = json.loads(control("guests", "--json"))
+    assert first == {
+        "guest": {
+            "name": "web1",
+            "port": 7,
+            "address": "10.0.0.1",
+            "update_domain": 0,
+            "fault_domain": 2,
+            "availability_set": None,
         },
-        {"guest": {"name": "web2", "availability_set": "front"}, "incarnation": 1},
-    ]
+        "incarnation": 1,
+    }
+    assert (second["guest"]["name"], second["guest"]["availability_set"]) == ("web2", "front")
     assert "web2" in control("guests")
     event = json.loads(control("schedule", "web1", "--type", "reboot", "--in", "5m", "--json"))
     assert (event["type"], event["status"], event["duration"]) == ("Reboot", "Scheduled", None)

@@ -4,10 +4,12 @@ The guests are known by their source address, 127.0.0.1 and 127.0.0.2.
 """
 
 import json
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -97,6 +99,41 @@ def test_the_responder_outlives_its_agent(full_node):
         controller.cancel(event.id)
     wait_for(lambda: not hits(node))
     assert node.get(source="127.0.0.2")[2] == OTHER
+
+
+def test_kill_9_in_a_stream_of_commands(full_node):
+    """What was acknowledged is there, once, and no guest's incarnation goes back."""
+    node = full_node
+    randomness = random.Random(7)
+    acknowledged = []
+    incarnations = []
+    done = threading.Event()
+
+    def command():
+        with node.controller(30) as controller:
+            while not done.is_set():
+                event = controller.schedule(["web1"], EventType.FREEZE, notice=3600)
+                acknowledged.append(event.id)
+                incarnations.append(controller.guests()[0].incarnation)
+
+    thread = threading.Thread(target=command)
+    thread.start()
+    try:
+        for _ in range(8):
+            time.sleep(randomness.uniform(0.0, 0.15))
+            node.kill("agent")
+            node.start_agent()
+    finally:
+        done.set()
+        thread.join()
+    with node.controller() as controller:
+        stored = [event.id for event in controller.events()]
+        # one command at a time, repeated until it was answered: all of them, and in order
+        assert stored == acknowledged
+        assert len(set(stored)) > 8
+        assert incarnations == [2 + i for i in range(len(stored))]
+        controller.schedule(["web1"], EventType.REBOOT, notice=0)
+    wait_for(lambda: hits(node))  # the responder has kept up
 
 
 def test_stale_knowledge_is_not_told(node):

@@ -330,7 +330,7 @@ def streams(draw):
     return data
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(data=streams(), cuts=st.lists(st.integers(1, 200), max_size=20))
 @example(data=b"\r\n" + CURL + b"\r\n" + CURL, cuts=[1, len(CURL) + 1])
 @example(data=b"A" * (MAX_REQUEST_LINE - 1) + b"\r\n\r\n", cuts=[])
@@ -348,6 +348,7 @@ def test_any_cut_gives_the_same(data, cuts):
     assert read(data) == whole  # with what is remembered
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_garbage_raises_nothing_but_bad_request(data):
     assert all(isinstance(item, (int, http.Request)) for item in read(data, data))

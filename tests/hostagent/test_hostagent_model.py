@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostagent.model import (
@@ -118,6 +118,7 @@ def test_who_sees_an_event():
     assert not sees(Guest(name="db1"), event(availability_sets=()))
 
 
+@settings(deadline=None)
 @given(
     requests=st.lists(st.tuples(st.sampled_from(Request), st.floats(0, 1e6))),
     duration=st.none() | st.floats(1, 1e5),

@@ -15,12 +15,13 @@ from netemu.conformance.row import (
     ANSWERED,
     DROPPED,
     LIMITED,
+    Frame,
 
     Observed,
     Row,
 )
 from netemu.conformance.stage import BROADCAST, ELSEWHERE, METADATA, NOBODY, Stage
-from netemu.kernel.guard import PROBE_BURST, PROBES_PER_SECOND
+from netemu.kernel.guard import OVERHEARD_BURST, OVERHEARD_PER_MINUTE
 from netemu.linklocal import addresses
 from netemu.linklocal.timing import Timing
 
@@ -101,8 +102,8 @@ def _guessed_candidates(stage: Stage) -> list[str]:
     return [stage.i2, *(addresses.to_text(addresses.candidate(mac, n)) for n in range(12))]
 
 
-def _storm(stage: Stage, frames: list[Packet]) -> tuple[bool, int]:
-    """Send frames for as long as the victim claims anew: whether it is bound, how many it saw."""
+def _storm(stage: Stage, frames: list[Packet]) -> tuple[bool, list[Frame]]:
+    """Send frames for as long as the victim claims anew: whether it is bound, and what was seen."""
     flood = [bytes(frame) + stage.token for frame in frames]
     stage.sent += flood
     stage.victim.call("drop")
@@ -115,12 +116,16 @@ def _storm(stage: Stage, frames: list[Packet]) -> tuple[bool, int]:
         stage.attacker.call("send", "eth0", flood)
         bound = stage.bound(stage.two.name) is not None
         time.sleep(0.005)
-    seen = len(stage.sightings())
-    if not bound:
-        stage.await_bound(stage.two.name)
-    else:
-        stage.await_bound(stage.two.name)
-    return bound, seen
+    stage.await_bound(stage.two.name)
+    _come_back(stage)
+    return bound, stage.sightings()
+
+
+def _come_back(stage: Stage) -> None:
+    """Probing for an address gives up the one that was held: claim it again."""
+    if stage.bound(stage.one.name) is None:
+        stage.reboot(stage.one.name)
+        stage.await_bound(stage.one.name)
 
 
 def _storm_of_replies(stage: Stage, row: Row) -> Observed:
@@ -132,27 +137,26 @@ def _storm_of_replies(stage: Stage, row: Row) -> Observed:
     bound, seen = _storm(stage, frames)
     if bound and not seen:
         return Observed(DROPPED)
-    return Observed(ALLOWED, [f"{seen} conflicting frames seen; bound meanwhile: {bound}"])
+    evidence = [f"{len(seen)} conflicting frames were seen; the victim is bound: {bound}"]
+    return Observed(ALLOWED, evidence, seen[:20])
 
 
 def _storm_of_probes(stage: Stage, row: Row) -> Observed:
     frames = [arp(stage, psrc="0.0.0.0", pdst=one) for one in _guessed_candidates(stage)]
-    before = stage.victim
     begun = time.monotonic()
-    bound, _ = _storm(stage, frames)
-    del before
-    flood = [bytes(frame) + stage.token for frame in frames] * 100
-    stage.attacker.call("send", "eth0", flood)
-    at_victim = [one for one in stage.sightings() if one.place == stage.two.name]
+    bound, seen = _storm(stage, frames)
     taken = time.monotonic() - begun
-    # What the probing costs the attacker: its own address.
-    stage.reboot(stage.one.name)
-    stage.await_bound(stage.one.name)
-    if bound and not at_victim:
+    at_victim = [one for one in seen if one.place == stage.two.name]
+    if bound and not seen:
         return Observed(DROPPED)
-    bound_on = (PROBE_BURST + PROBES_PER_SECOND * (taken + 1)) / stage.time_scale
-    evidence = [f"{len(at_victim)} of {len(flood)} at the victim, bound {bound_on:.0f}"]
-    return Observed(LIMITED if len(at_victim) <= bound_on else ALLOWED, evidence)
+    most = OVERHEARD_BURST + OVERHEARD_PER_MINUTE / 60 * (taken + 1) / stage.time_scale
+    evidence = [
+        f"{len(at_victim)} probes reached the victim; the bound is {most:.0f}",
+        f"the victim is bound: {bound}",
+    ]
+    return Observed(
+        LIMITED if bound and len(at_victim) <= most else ALLOWED, evidence, seen[:20]
+    )
 
 
 def _hoard(stage: Stage, row: Row) -> Observed:
@@ -165,12 +169,14 @@ def _hoard(stage: Stage, row: Row) -> Observed:
     time.sleep(2.5 * timing.probe_min)
     held = stage.stations_of(stage.one.port)
     claimed = [one for one in wanted if one in held]
-    through = stage.attack(arp(stage, psrc=one, pdst=one) for one in wanted)
-    spoken = {bytes(frame.data)[28:32] for frame in through.frames}
-    stage.reboot(stage.one.name)
-    stage.await_bound(stage.one.name)
+    frames = [bytes(arp(stage, psrc=one, pdst=one)) + stage.token for one in wanted]
+    stage.attacker.call("send", "eth0", frames)
+    _come_back(stage)
+    through = stage.sightings()
+    spoken = {frame.data[28:32] for frame in through}
     if seen.verdict == ALLOWED or len(spoken) > 1:
-        return Observed(ALLOWED, [*seen.evidence, *through.evidence], seen.frames + through.frames)
+        evidence = [*seen.evidence, f"{len(spoken)} of the addresses were spoken from"]
+        return Observed(ALLOWED, evidence, [*seen.frames, *through][:20])
     return Observed("one", [f"of five claimed at once the port holds {claimed or 'none'}"])
 
 

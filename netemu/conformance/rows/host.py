@@ -1,0 +1,139 @@
+"""The host: what a guest's root tries without a frame, and moments when a guard could be missing."""
+
+import time
+from typing import Final
+
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Packet, Raw
+
+from netemu.conformance.row import ALLOWED, DROPPED, REFUSED, Observed, Row
+from netemu.conformance.rows.arp import REPLY, arp
+from netemu.conformance.rows.ethernet import syn
+from netemu.conformance.stage import (
+    BROADCAST,
+    HTTP,
+    INSTANCE_INFO,
+    METADATA,
+    Stage,
+    is_answered_as,
+)
+
+# The guard is replaced so many times while the attacker sends.
+_RELOADS: Final = 5
+
+
+def _own_mark(stage: Stage, row: Row) -> Observed:
+    """Put the victim's mark on one's own socket: the responder has to know the port by its own."""
+    for mark in (int(stage.two.port[1:]), 0xFFFFFFFF, 1):
+        answer = b""
+        wrong, _ = stage.attacker.call("dial", "marked", METADATA, HTTP, {"mark": mark})
+        if not wrong:
+            stage.attacker.call("say", "marked", INSTANCE_INFO)
+            answer, _ = stage.attacker.call("hear", "marked", 1.0)
+        stage.attacker.call("hang_up", "marked")
+        if not is_answered_as(answer, stage.one.name):
+            return Observed("believed", [f"mark {mark}: {wrong or answer[-200:]!r}"])
+    return Observed("scrubbed", [f"answered as {stage.one.name} whatever the socket's mark"])
+
+
+def _poison(s: Stage) -> list[Packet]:
+    """Frames that would do harm in the one moment in which nobody looks."""
+    return [
+        arp(s, op=REPLY, psrc=METADATA, hwdst=s.m2, pdst=s.i2),
+        arp(s, psrc=s.i2, pdst=s.i2),
+        Ether(dst=s.m2, src=s.m1) / IP(src=METADATA, dst=s.i2) / UDP(dport=9),
+        Ether(dst=s.bridge, src=s.m1) / syn(s, src=s.i2),
+        Ether(dst=BROADCAST, src=s.m1, type=0x88B5) / Raw(b"x" * 46),
+        Ether(dst=BROADCAST, src=s.m2) / ARP(op=1, hwsrc=s.m2, psrc=s.i2, pdst=METADATA),
+    ]
+
+
+def _port_up(stage: Stage, row: Row) -> Observed:
+    """Send from before the link is up until it is claimed for."""
+    frames = [bytes(frame) + stage.token for frame in _poison(stage)]
+    stage.sent += frames
+    seen = []
+    for _ in range(3):
+        stage.attacker.call("run", ["ip", "link", "set", "eth0", "down"], "")
+        stage.attacker.call("race", "eth0", frames, 0.1)
+    bound = stage.await_bound(stage.one.name)
+    seen = stage.sightings()
+    if not bound:
+        return Observed("failed", [f"{stage.one.name} is not bound again"])
+    return Observed(ALLOWED if seen else DROPPED, [], seen[:20])
+
+
+def _reload(stage: Stage, row: Row) -> Observed:
+    """Replace the guard, as one transaction, again and again while the attacker sends."""
+    frames = [bytes(frame) + stage.token for frame in _poison(stage)]
+    stage.sent += frames
+    rules = stage.rules()
+    begun = time.monotonic()
+    stage.attacker.post("flood", "eth0", frames * 20, 0.5)
+    wrong = ""
+    try:
+        for _ in range(_RELOADS):
+            stage.on_node("nft", "-f", "-", text=rules)
+    finally:
+        stage.attacker.result()
+    took = time.monotonic() - begun
+    seen = stage.sightings()
+    evidence = [f"{_RELOADS} reloads within {took:.2f} s {wrong}"]
+    return Observed(ALLOWED if seen else DROPPED, evidence, seen[:20])
+
+
+def _sockets(stage: Stage, row: Row) -> Observed:
+    with stage.process_of_attacker() as guest:
+        reached = guest.call("reach", stage.management_sockets(), ["hostagent", "netemu"])
+    return Observed("reached" if reached else REFUSED, [f"reached {one}" for one in reached])
+
+
+def _escape(stage: Stage, row: Row) -> Observed:
+    with stage.process_of_attacker() as guest:
+        entered = guest.call("escape")
+    return Observed("entered" if entered else REFUSED, [f"entered {one}" for one in entered[:10]])
+
+
+ROWS: Final = (
+    Row(
+        id="75",
+        title="A guest sets SO_MARK",
+        reference="veth scrubs it",
+        strict="scrubbed",
+        same_node="scrubbed",
+        play=_own_mark,
+    ),
+    Row(
+        id="77",
+        title="Port-up race: send from link-up on",
+        reference="OSSA-2015-018",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_port_up,
+    ),
+    Row(
+        id="78",
+        title="Window while the guard is reloaded",
+        reference="nft: one transaction",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_reload,
+    ),
+    Row(
+        id="79",
+        title="Management sockets, by path and abstract",
+        reference="CVE-2020-15257",
+        strict=REFUSED,
+        same_node=REFUSED,
+        play=_sockets,
+    ),
+    Row(
+        id="80",
+        title="Namespace escape",
+        reference="setns(2)",
+        strict=REFUSED,
+        same_node=REFUSED,
+        play=_escape,
+    ),
+)

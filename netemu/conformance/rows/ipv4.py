@@ -1,0 +1,326 @@
+"""IPv4: other senders, other destinations, fragments, options and protocols."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.inet import (
+    ICMP,
+    IP,
+    TCP,
+    UDP,
+    IPOption_LSRR,
+    IPOption_NOP,
+    IPOption_Router_Alert,
+    IPOption_RR,
+    IPOption_SSRR,
+    IPOption_Timestamp,
+    fragment,
+)
+from scapy.layers.l2 import GRE, Ether
+from scapy.layers.vxlan import VXLAN
+from scapy.packet import Packet, Raw
+
+from netemu.conformance.row import ALLOWED, DROPPED, Observed, Row
+from netemu.conformance.rows.ethernet import answered_syn, syn
+from netemu.conformance.stage import BROADCAST, ELSEWHERE, METADATA, SERVICE, Stage
+
+_PROTOCOL_TCP: Final = 6
+
+
+def to_node(s: Stage) -> Ether:
+    """The Ethernet header from the attacker to its node."""
+    return Ether(dst=s.bridge, src=s.m1)
+
+
+def answered_from_node(stage: Stage, frame: Packet) -> bool:
+    """Whether the node says anything by IP to the attacker that is not HTTP's."""
+    if IP not in frame or frame.src != stage.bridge or frame[IP].dst != stage.i1:
+        return False
+    return not (TCP in frame and frame[TCP].sport == 80 and frame[TCP].dport != stage.port)
+
+
+def _ask_as_the_victim(s: Stage) -> Iterator[Packet]:
+    for source in (s.i2, s.i3, s.if_):
+        yield to_node(s) / syn(s, src=source)
+    request = b"GET /metadata/v1/InstanceInfo HTTP/1.0\r\n\r\n"
+    head = IP(src=s.i2, dst=METADATA)
+    yield to_node(s) / head / TCP(sport=s.port, dport=80, flags="PA", seq=1001, ack=1) / request
+
+
+def _reflect(s: Stage) -> Iterator[Packet]:
+    head = IP(src=s.i2, dst=METADATA)
+    yield to_node(s) / head / ICMP() / Raw(s.token)
+    yield to_node(s) / head / ICMP(type=13)
+    yield to_node(s) / head / UDP(sport=s.port, dport=33434) / Raw(s.token)
+    yield to_node(s) / head / TCP(sport=s.port, dport=81, flags="S")
+    yield to_node(s) / head / TCP(sport=s.port, dport=80, flags="S")
+    yield to_node(s) / head / TCP(sport=s.port, dport=80, flags="A", ack=7)
+    yield to_node(s) / IP(src=s.i2, dst=METADATA, proto=132) / Raw(s.token)
+
+
+def _reflected(stage: Stage, frame: Packet) -> bool:
+    return (
+        IP in frame
+        and frame[IP].src == METADATA
+        and frame[IP].dst == stage.i2
+        and (ICMP in frame or (TCP in frame and frame[TCP].dport == stage.port))
+    )
+
+
+def _other_node_by_address(s: Stage) -> Iterator[Packet]:
+    for body in (ICMP() / Raw(s.token), UDP(sport=s.port, dport=9) / Raw(s.token)):
+        yield to_node(s) / IP(src=s.i1, dst=s.if_) / body
+    yield to_node(s) / syn(s, dst=s.if_)
+
+
+def _hairpin(s: Stage) -> Iterator[Packet]:
+    for body in (ICMP() / Raw(s.token), UDP(sport=s.port, dport=9) / Raw(s.token)):
+        yield to_node(s) / IP(src=s.i1, dst=s.i2) / body
+        yield to_node(s) / IP(src=s.i1, dst=s.i3) / body
+
+
+def _services_of_the_node(s: Stage) -> Iterator[Packet]:
+    for port in (SERVICE, 80, 22, 53):
+        yield to_node(s) / IP(src=s.i1, dst=ELSEWHERE) / TCP(sport=s.port, dport=port, flags="S")
+        yield to_node(s) / IP(src=s.i1, dst=ELSEWHERE) / UDP(sport=s.port, dport=port)
+    yield to_node(s) / IP(src=s.i1, dst=ELSEWHERE) / ICMP()
+    for address in ("169.254.255.255", "255.255.255.255", "169.254.0.0"):
+        yield to_node(s) / IP(src=s.i1, dst=address) / UDP(sport=s.port, dport=SERVICE)
+
+
+# Well-known ports, and what nodes are known to run.
+_SWEPT: Final = (*range(1, 80), *range(81, 1025), 2375, 3128, 5000, 6443, 8000, 8080, 8775, 9090)
+
+
+def _other_ports(s: Stage) -> Iterator[Packet]:
+    for port in _SWEPT:
+        yield to_node(s) / IP(src=s.i1, dst=METADATA) / TCP(sport=s.port, dport=port, flags="S")
+        yield to_node(s) / IP(src=s.i1, dst=METADATA) / UDP(sport=s.port, dport=port)
+    yield to_node(s) / IP(src=s.i1, dst=METADATA) / UDP(sport=s.port, dport=80)
+
+
+def _silent(stage: Stage, row: Row) -> Observed:
+    seen = stage.watch(row)
+    return Observed("silent" if seen.verdict == DROPPED else "heard", seen.evidence, seen.frames)
+
+
+def _loopback_from_the_wire(s: Stage) -> Iterator[Packet]:
+    for dst in ("127.0.0.1", "127.0.0.53", "127.169.254.1", "0.0.0.0"):
+        for port in (SERVICE, 80):
+            yield to_node(s) / IP(src=s.i1, dst=dst) / TCP(sport=s.port, dport=port, flags="S")
+        yield to_node(s) / IP(src=s.i1, dst=dst) / UDP(sport=s.port, dport=SERVICE)
+    yield to_node(s) / IP(src="127.0.0.1", dst="127.0.0.1") / TCP(dport=SERVICE, flags="S")
+
+
+def _martians(s: Stage) -> Iterator[Packet]:
+    for src in ("0.0.0.0", "127.0.0.1", "224.0.0.1", METADATA, "255.255.255.255", "240.0.0.1"):
+        yield to_node(s) / syn(s, src=src)
+        yield to_node(s) / IP(src=src, dst=METADATA) / ICMP() / Raw(s.token)
+        yield Ether(dst=BROADCAST, src=s.m1) / IP(src=src, dst=METADATA) / UDP(dport=9)
+
+
+def _fragments(s: Stage) -> Iterator[Packet]:
+    whole = IP(src=s.i1, dst=METADATA, id=49) / TCP(sport=s.port, dport=80, flags="S") / Raw(
+        b"x" * 100
+    )
+    for size in (24, 48):
+        for piece in fragment(whole, size):
+            yield to_node(s) / piece
+    for dst, mac in ((s.i2, s.m2), (METADATA, s.bridge)):
+        large = IP(src=s.i1, dst=dst, id=50) / ICMP() / Raw(b"x" * 200)
+        for piece in reversed(fragment(large, 64)):
+            yield Ether(dst=mac, src=s.m1) / piece
+
+
+def _odd_fragments(s: Stage) -> Iterator[Packet]:
+    def piece(at: int, *, more: bool, body: bytes, flags: str = "") -> Packet:
+        mf = ("MF+" if more else "") + flags
+        head = IP(src=s.i1, dst=METADATA, id=51, proto=6, frag=at, flags=mf.strip("+") or 0)
+        return to_node(s) / head / Raw(body)
+
+    tcp = bytes(TCP(sport=s.port, dport=80, flags="S"))
+    yield piece(0, more=True, body=tcp[:8])
+    yield piece(1, more=False, body=tcp[8:])
+    yield piece(0, more=True, body=tcp)
+    yield piece(1, more=False, body=tcp[8:])
+    yield piece(1, more=True, body=tcp)
+    yield piece(8191, more=False, body=tcp)
+    yield piece(0, more=True, body=b"")
+    yield piece(0, more=False, body=tcp, flags="evil+MF")
+    yield piece(0, more=True, body=tcp, flags="DF")
+
+
+def _options(s: Stage) -> Iterator[Packet]:
+    for options in (
+        [IPOption_RR(routers=["0.0.0.0"] * 4, length=19)],
+        [IPOption_LSRR(routers=[s.i2])],
+        [IPOption_SSRR(routers=[s.i2])],
+        [IPOption_Timestamp()],
+        [IPOption_Router_Alert()],
+        [IPOption_NOP()] * 4,
+        [IPOption_NOP()] * 40,
+    ):
+        head = {"src": s.i1, "dst": METADATA, "options": options}
+        yield to_node(s) / IP(**head) / ICMP() / Raw(s.token)
+        yield to_node(s) / IP(**head) / TCP(sport=s.port, dport=80, flags="S")
+    for ihl in (0, 4, 6, 15):
+        yield to_node(s) / IP(src=s.i1, dst=METADATA, ihl=ihl) / TCP(sport=s.port, dport=80)
+    for version in (0, 5, 6, 15):
+        yield to_node(s) / IP(src=s.i1, dst=METADATA, version=version) / TCP(dport=80)
+
+
+def _time_to_live(stage: Stage, row: Row) -> Observed:
+    """Ask with TTL 1 and 255: both are answered, and the answer does not outlive the link."""
+    frames = [bytes(to_node(stage) / syn(stage, ttl=ttl)) + stage.token for ttl in (1, 255)]
+    stage.sent += frames
+    seen: list[int] = []
+    back = []
+    for ttl, frame in zip((1, 255), frames, strict=True):
+        stage.attacker.call("send", "eth0", [frame])
+        answers = [
+            one
+            for one in stage.sightings(answered_syn)
+            if one.place == stage.one.name and Ether(one.data)[IP].src == METADATA
+        ]
+        if not answers:
+            return Observed(DROPPED, [f"no answer to TTL {ttl}"])
+        back += answers
+        seen += [Ether(one.data)[IP].ttl for one in answers]
+    return Observed(f"answered, TTL {max(seen)}", [], back)
+
+
+def _redirect(s: Stage) -> Iterator[Packet]:
+    was = bytes(IP(src=s.i2, dst=METADATA) / TCP(sport=s.port, dport=80))[:28]
+    for src in (METADATA, s.i1):
+        for code in (0, 1):
+            head = IP(src=src, dst=s.i2) / ICMP(type=5, code=code, gw=s.i1)
+            yield Ether(dst=s.m2, src=s.m1) / head / Raw(was)
+    for dst in (s.m2, BROADCAST):
+        advertisement = IP(src=s.i1, dst=s.i2 if dst == s.m2 else "255.255.255.255", ttl=1)
+        yield Ether(dst=dst, src=s.m1) / advertisement / ICMP(type=9) / Raw(bytes(8))
+    yield to_node(s) / IP(src=s.i1, dst=METADATA) / ICMP(type=5, code=1, gw=s.i1) / Raw(was)
+
+
+def _icmp(s: Stage) -> Iterator[Packet]:
+    for kind in (8, 13, 15, 17, 10, 0, 3, 11, 12, 30, 42):
+        yield to_node(s) / IP(src=s.i1, dst=METADATA) / ICMP(type=kind) / Raw(s.token)
+    yield to_node(s) / IP(src=s.i1, dst="169.254.255.255") / ICMP() / Raw(s.token)
+    yield Ether(dst=BROADCAST, src=s.m1) / IP(src=s.i1, dst=METADATA) / ICMP() / Raw(s.token)
+
+
+def _igmp(s: Stage) -> Iterator[Packet]:
+    alert = [IPOption_Router_Alert()]
+    for group, mac in (("224.0.0.1", "01:00:5e:00:00:01"), ("224.0.0.22", "01:00:5e:00:00:16")):
+        for kind in (0x11, 0x12, 0x16, 0x17, 0x22):
+            body = Raw(bytes((kind, 10)) + b"\xee\xf5" + bytes(4))
+            for options in ([], alert):
+                head = IP(src=s.i1, dst=group, ttl=1, proto=2, options=options)
+                yield Ether(dst=mac, src=s.m1) / head / body
+        yield to_node(s) / IP(src=s.i1, dst=METADATA, proto=2) / body
+
+
+def _dhcp_server(s: Stage) -> Iterator[Packet]:
+    for dst, mac in (("255.255.255.255", BROADCAST), (s.i2, s.m2), ("255.255.255.255", s.m2)):
+        offer = BOOTP(op=2, yiaddr="169.254.9.9", siaddr=s.i1, chaddr=bytes(16)) / DHCP(
+            options=[("message-type", "offer"), ("router", s.i1), "end"]
+        )
+        yield Ether(dst=mac, src=s.m1) / IP(src=s.i1, dst=dst) / UDP(sport=67, dport=68) / offer
+
+
+def _dhcp_client(s: Stage) -> Iterator[Packet]:
+    for src in ("0.0.0.0", s.i1, s.i2):
+        discover = BOOTP(op=1, chaddr=bytes(16)) / DHCP(
+            options=[("message-type", "discover"), "end"]
+        )
+        head = IP(src=src, dst="255.255.255.255") / UDP(sport=68, dport=67)
+        yield Ether(dst=BROADCAST, src=s.m1) / head / discover
+        yield to_node(s) / IP(src=src, dst=METADATA) / UDP(sport=68, dport=67) / discover
+
+
+def _tunnels(s: Stage) -> Iterator[Packet]:
+    inner = IP(src=s.i1, dst=s.if_) / UDP(sport=s.port, dport=9) / Raw(s.token)
+    for dst in (METADATA, s.if_, ELSEWHERE):
+        head = IP(src=s.i1, dst=dst)
+        yield to_node(s) / head / GRE() / inner
+        yield to_node(s) / head / inner
+        ether = Ether(dst=s.mf, src=s.m1) / inner
+        yield to_node(s) / head / UDP(sport=s.port, dport=4789) / VXLAN(vni=1) / ether
+        yield to_node(s) / head / UDP(sport=s.port, dport=6081) / Raw(bytes(8)) / ether
+        yield to_node(s) / IP(src=s.i1, dst=dst, proto=41) / Raw(bytes(40) + s.token)
+        yield to_node(s) / IP(src=s.i1, dst=dst, proto=97) / Raw(bytes(2)) / ether
+
+
+def _every_protocol(stage: Stage, row: Row) -> Observed:
+    """One packet to the responder of each protocol that there is: which come in."""
+    body = bytes(TCP(sport=stage.port, dport=80, flags="S"))
+    frames = [
+        bytes(to_node(stage) / IP(src=stage.i1, dst=METADATA, proto=protocol) / Raw(body))
+        for protocol in range(256)
+        if protocol != _PROTOCOL_TCP
+    ]
+    right = bytes(to_node(stage) / syn(stage))
+    seen = stage.attack([*frames, right], enough=1000)
+    passed = sorted({frame.data[23] for frame in seen.frames if frame.place == stage.node.name})
+    if passed == [_PROTOCOL_TCP]:
+        return Observed("only TCP", [], seen.frames)
+    return Observed(ALLOWED if passed else DROPPED, [f"protocols {passed}"], seen.frames)
+
+
+def _row(row_id: str, title: str, reference: str, recipe: object, trace: object = None) -> Row:
+    """A row of which nobody may ever see anything, under either policy."""
+    return Row(
+        id=row_id,
+        title=title,
+        reference=reference,
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=recipe,
+        trace=trace,
+    )
+
+
+ROWS: Final = (
+    _row("38", "Read the victim's metadata: spoofed source", "CVE-2013-6419", _ask_as_the_victim, answered_syn),
+    _row("39", "Reflect off the node", "works in spite of isolated ports", _reflect, _reflected),
+    _row("43", "Another node's guest by its address", "RFC 3927 2.7", _other_node_by_address),
+    _row("44", "Hairpin: to a peer by way of the node", "works with ip_forward=1", _hairpin),
+    _row("45", "The node's other services", "weak host model, in spite of arp_ignore=1", _services_of_the_node, answered_from_node),
+    Row(
+        id="46",
+        title="Other ports of the responder's address",
+        reference="RFC 1122 3.2.2.1",
+        strict="silent",
+        same_node="silent",
+        recipe=_other_ports,
+        trace=answered_from_node,
+        play=_silent,
+    ),
+    _row("47", "127/8 from the wire", "CVE-2020-8558", _loopback_from_the_wire, answered_from_node),
+    _row("48", "Martian sources", "RFC 1812 5.3.7", _martians),
+    _row("49", "Fragments", "RFC 1858", _fragments),
+    _row("50", "Overlapping and tiny fragments", "RFC 3128, RFC 5722", _odd_fragments),
+    _row("51", "IP options", "RFC 7126; record route is echoed", _options, answered_from_node),
+    Row(
+        id="52",
+        title="Time to live of 1 and 255",
+        reference="RFC 3927 2.7, EC2's hop limit",
+        strict="answered, TTL 1",
+        same_node="answered, TTL 1",
+        play=_time_to_live,
+    ),
+    _row("53", "ICMP redirect, router advertisement", "accept_redirects is 1 by default", _redirect),
+    _row("54", "ICMP to the responder's address", "RFC 1122 3.2.2", _icmp, answered_from_node),
+    _row("55", "IGMP querier takeover", "RFC 3376", _igmp),
+    _row("59", "Rogue DHCP server", "CVE-2020-8903", _dhcp_server),
+    _row("60", "Spoofed DHCP client", "OSSA-2016-009", _dhcp_client),
+    _row("61", "Tunnels", "RFC 2784, RFC 2003, RFC 7348", _tunnels),
+    Row(
+        id="62",
+        title="IP protocol sweep",
+        reference="0-255",
+        strict="only TCP",
+        same_node="only TCP",
+        play=_every_protocol,
+    ),
+)

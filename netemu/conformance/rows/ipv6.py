@@ -1,0 +1,111 @@
+"""IPv6: the link has none, so nothing of it may pass."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from scapy.layers.inet import TCP
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6ND_Redirect,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptPrefixInfo,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+    IPv6ExtHdrHopByHop,
+)
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
+
+from netemu.conformance.row import DROPPED, Row
+from netemu.conformance.stage import SERVICE, Stage
+
+_ALL_NODES: Final = ("33:33:00:00:00:01", "ff02::1")
+# The attacker's address: the answers to it are this row's.
+_OWN: Final = "fe80::dead:beef"
+
+
+def link_local(mac: str) -> str:
+    """The fe80:: address that a kernel makes of a MAC (RFC 4291, appendix A)."""
+    octets = [int(one, 16) for one in mac.split(":")]
+    octets[0] ^= 2
+    parts = (*octets[:3], 0xFF, 0xFE, *octets[3:])
+    groups = [f"{parts[at] << 8 | parts[at + 1]:x}" for at in range(0, 8, 2)]
+    return "fe80::" + ":".join(groups)
+
+
+def _router(s: Stage) -> Iterator[Packet]:
+    advertisement = (
+        ICMPv6ND_RA(routerlifetime=1800)
+        / ICMPv6NDOptSrcLLAddr(lladdr=s.m1)
+        / ICMPv6NDOptPrefixInfo(prefix="2001:db8:bad::", prefixlen=64)
+    )
+    for mac in (_ALL_NODES[0], s.bridge, s.m2):
+        head = Ether(dst=mac, src=s.m1) / IPv6(src=_OWN, dst=_ALL_NODES[1], hlim=255)
+        yield head / advertisement
+        yield head / IPv6ExtHdrHopByHop() / advertisement
+
+
+def _neighbours(s: Stage) -> Iterator[Packet]:
+    for mac, target in ((s.m2, s.m2), (_ALL_NODES[0], s.m2), (s.bridge, s.bridge)):
+        address = link_local(target)
+        ether = Ether(dst=mac, src=s.m1)
+        head = ether / IPv6(src=_OWN, dst=_ALL_NODES[1], hlim=255)
+        yield head / ICMPv6ND_NA(tgt=address, R=0, O=1) / ICMPv6NDOptDstLLAddr(lladdr=s.m1)
+        yield head / ICMPv6ND_NS(tgt=address) / ICMPv6NDOptSrcLLAddr(lladdr=s.m1)
+        yield ether / IPv6(src="::", dst=_ALL_NODES[1], hlim=255) / ICMPv6ND_NS(tgt=address)
+        yield head / ICMPv6ND_Redirect(tgt=_OWN, dst="2001:db8::1")
+
+
+def _node_by_link_local(s: Stage) -> Iterator[Packet]:
+    address = link_local(s.bridge)
+    solicited = "ff02::1:ff" + address[-7:]
+    for mac in (s.bridge, "33:33:ff:" + s.bridge[9:], *s.port_macs):
+        ether = Ether(dst=mac, src=s.m1)
+        to = link_local(mac) if mac in s.port_macs else address
+        ask = ICMPv6ND_NS(tgt=to) / ICMPv6NDOptSrcLLAddr(lladdr=s.m1)
+        yield ether / IPv6(src=_OWN, dst=solicited, hlim=255) / ask
+        head = ether / IPv6(src=_OWN, dst=to)
+        yield head / ICMPv6EchoRequest() / Raw(s.token)
+        for port in (80, SERVICE):
+            yield head / TCP(sport=s.port, dport=port, flags="S")
+
+
+def _answered(stage: Stage, frame: Packet) -> bool:
+    return IPv6 in frame and (frame[IPv6].dst == _OWN or _asks_for_attacker(frame))
+
+
+def _asks_for_attacker(frame: Packet) -> bool:
+    return ICMPv6ND_NS in frame and frame[ICMPv6ND_NS].tgt == _OWN
+
+
+ROWS: Final = (
+    Row(
+        id="56",
+        title="Router advertisement",
+        reference="CVE-2020-13401",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_router,
+    ),
+    Row(
+        id="57",
+        title="Neighbour solicitation and advertisement as others",
+        reference="CVE-2021-20267",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_neighbours,
+        trace=_answered,
+    ),
+    Row(
+        id="58",
+        title="The node's own fe80:: addresses",
+        reference="OSSN-0069",
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=_node_by_link_local,
+        trace=_answered,
+    ),
+)

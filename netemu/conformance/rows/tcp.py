@@ -1,0 +1,273 @@
+"""TCP: other guests' connections, and more connections than one's share."""
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.packet import Packet
+
+from hostagent.responder.server import Limits
+from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Observed, Row
+from netemu.conformance.rows.arp import arp
+from netemu.conformance.rows.ethernet import syn
+from netemu.conformance.rows.ipv4 import to_node
+from netemu.conformance.stage import (
+    HTTP,
+    INSTANCE_INFO,
+    METADATA,
+    Stage,
+    is_answered_as,
+    status_of,
+)
+from netemu.kernel.guard import CONNECTION_BURST, CONNECTIONS_PER_SECOND
+from netemu.linklocal.timing import Timing
+
+KEEP: Final = INSTANCE_INFO.replace(b"Connection: close\r\n", b"")
+_NOWHERE: Final = KEEP.replace(b"/metadata/v1/InstanceInfo", b"/injected-by-another")
+_HELD_PER_GUEST: Final = Limits().held_per_guest
+# More than the responder holds for one guest, by far.
+_MANY: Final = 4 * _HELD_PER_GUEST
+# A flood that takes a second of one CPU to send.
+_FLOOD: Final = 1.0
+# What a guest waits at most while another floods. Its own share of the machine is small then: the
+# attacker's process alone takes one of two CPUs.
+_LONGEST_WAIT: Final = 0.5
+
+
+def _victims_connection(stage: Stage) -> tuple[int, int, int]:
+    """Open a connection of the victim's that is kept alive: its port, its next seq and ack."""
+    stage.victim.call("drop")
+    _, port = stage.victim.call("dial", "kept", METADATA, HTTP, {})
+    stage.victim.call("say", "kept", KEEP)
+    stage.victim.call("hear", "kept", 1.0)
+    time.sleep(0.05)  # for the last acknowledgement
+    seq = ack = 0
+    for place, outgoing, frame in stage.heard():
+        packet = Ether(frame)
+        if place is stage.victim and outgoing and TCP in packet and packet[TCP].sport == port:
+            tcp = packet[TCP]
+            length = packet[IP].len - 4 * packet[IP].ihl - 4 * tcp.dataofs
+            seq = (tcp.seq + length + (1 if tcp.flags.S else 0)) % 2**32
+            ack = tcp.ack or ack
+    return port, seq, ack
+
+
+def _as_victim(stage: Stage, port: int, **tcp: object) -> list[Packet]:
+    segment = IP(src=stage.i2, dst=METADATA) / TCP(sport=port, dport=HTTP, **tcp)
+    return [
+        Ether(dst=stage.bridge, src=stage.m1) / segment,
+        Ether(dst=stage.bridge, src=stage.m2) / segment,
+        Ether(dst=stage.bridge, src=stage.m1) / IP(src=stage.i1, dst=METADATA) / segment[TCP],
+    ]
+
+
+def _inject(stage: Stage, row: Row) -> Observed:
+    """Put a request of the attacker's into the victim's connection, at the right place of it."""
+    port, seq, ack = _victims_connection(stage)
+    frames = [
+        one / _NOWHERE for one in _as_victim(stage, port, flags="PA", seq=seq, ack=ack)[:2]
+    ]
+    seen = stage.attack(frames)
+    said, _ = stage.victim.call("hear", "kept", 0.1)
+    if said:
+        seen.verdict = "injected"
+        seen.evidence.append(f"the victim is told {status_of(said)} without having asked")
+    stage.victim.call("hang_up", "kept")
+    return seen
+
+
+def _cut(stage: Stage, row: Row) -> Observed:
+    """Reset the victim's connection, or end it."""
+    port, seq, ack = _victims_connection(stage)
+    frames: list[Packet] = []
+    for flags in ("R", "RA", "FA"):
+        frames += _as_victim(stage, port, flags=flags, seq=seq, ack=ack)[:2]
+    to_victim = IP(src=METADATA, dst=stage.i2) / TCP(sport=HTTP, dport=port, flags="R", seq=ack)
+    frames.append(Ether(dst=stage.m2, src=stage.m1) / to_victim)
+    seen = stage.attack(frames)
+    wrong = stage.victim.call("say", "kept", KEEP)
+    answer, _ = stage.victim.call("hear", "kept", 0.5)
+    if wrong or not is_answered_as(answer, stage.two.name):
+        seen.verdict = "cut"
+        seen.evidence.append(f"the victim's connection is gone: {wrong or 'no answer'}")
+    stage.victim.call("hang_up", "kept")
+    return seen
+
+
+def _syn_flood(stage: Stage, row: Row) -> Observed:
+    """Ask for connections from ever other ports, while the victim asks for one after the other."""
+    head = bytes(to_node(stage) / syn(stage))
+    # Only the ports change, and with them the checksum: patched, since scapy takes a while.
+    frames = [_with_port(head, 1024 + n) + stage.token for n in range(0, 60000, 3)]
+    stage.sent += frames[:3]
+    before = stage.received()
+    begun = time.monotonic()
+    stage.attacker.post("flood", "eth0", frames[:1000], _FLOOD)
+    worst, answered = 0.0, 0
+    while time.monotonic() - begun < _FLOOD:
+        answer, _, taken = stage.honest_get()
+        worst = max(worst, taken)
+        answered += is_answered_as(answer, stage.two.name)
+    sent = stage.attacker.result()
+    took = time.monotonic() - begun
+    through = stage.received() - before
+    # Each that comes in is answered, and reset by the attacker's kernel. The rest is the victim's.
+    honest = 10 * answered + 200
+    bound = 2 * (CONNECTION_BURST + CONNECTIONS_PER_SECOND * took) + honest
+    evidence = [
+        f"{through} of {sent} frames came in, the bound is {bound:.0f}",
+        f"the victim was answered {answered} times, after {worst * 1000:.0f} ms at worst",
+    ]
+    within = through <= bound and worst <= _LONGEST_WAIT and answered > 0
+    return Observed(LIMITED if within else ALLOWED, evidence)
+
+
+def _with_port(frame: bytes, port: int) -> bytes:
+    old = int.from_bytes(frame[34:36], "big")
+    checksum = int.from_bytes(frame[50:52], "big")
+    # RFC 1624: HC' = ~(~HC + ~m + m')
+    total = (~checksum & 0xFFFF) + (~old & 0xFFFF) + port
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return (
+        frame[:34]
+        + port.to_bytes(2, "big")
+        + frame[36:50]
+        + (~total & 0xFFFF).to_bytes(2, "big")
+        + frame[52:]
+    )
+
+
+def _many(stage: Stage, said: bytes, options: dict[str, object]) -> Observed:
+    """Open many connections, say something on each, and see how many are held."""
+    names = [f"many{n}" for n in range(_MANY)]
+    opened = []
+    for name in names:
+        wrong, _ = stage.attacker.call("dial", name, METADATA, HTTP, {"patience": 0.5, **options})
+        if not wrong:
+            opened.append(name)
+            stage.attacker.call("say", name, said)
+    end = time.monotonic() + 1.0
+    while (held := stage.connections(stage.i1)) > _HELD_PER_GUEST and time.monotonic() < end:
+        time.sleep(0.05)
+    served = stage.control()
+    for name in names:
+        stage.attacker.call("hang_up", name)
+    evidence = [
+        f"of {len(opened)} connections the node holds {held}; the bound is {_HELD_PER_GUEST}",
+        f"the victim is answered meanwhile: {served}",
+    ]
+    if not opened:
+        return Observed(DROPPED, evidence)
+    return Observed(LIMITED if held <= _HELD_PER_GUEST and served else ALLOWED, evidence)
+
+
+def _idle(stage: Stage, row: Row) -> Observed:
+    return _many(stage, b"GET /", {})
+
+
+def _zero_window(stage: Stage, row: Row) -> Observed:
+    return _many(stage, KEEP * 400, {"room": 1024})
+
+
+def _hand_over(stage: Stage, row: Row) -> Observed:
+    """The attacker's address goes to the victim, who goes on with the attacker's connection."""
+    address, victims = stage.i1, stage.i2
+    stage.attacker.call("drop")
+    _, port = stage.attacker.call("dial", "kept", METADATA, HTTP, {})
+    stage.attacker.call("say", "kept", KEEP)
+    stage.attacker.call("hear", "kept", 0.3)
+    seq = ack = 0
+    for place, outgoing, frame in stage.heard():
+        packet = Ether(frame)
+        if place is stage.attacker and outgoing and TCP in packet and packet[TCP].sport == port:
+            length = packet[IP].len - 4 * packet[IP].ihl - 4 * packet[TCP].dataofs
+            seq, ack = packet[TCP].seq + length, packet[TCP].ack or ack
+    try:
+        stage.attacker.call("run", ["ip", "link", "set", "eth0", "down"], "")
+        probe = Ether(dst="ff:ff:ff:ff:ff:ff", src=stage.m2) / arp(
+            stage, psrc="0.0.0.0", pdst=address, hwsrc=stage.m2
+        ).payload
+        timing = Timing().scaled(stage.time_scale)
+        for _ in range(3):
+            stage.victim.call("send", "eth0", [bytes(probe)])
+            time.sleep(timing.probe_min)
+        stage.victim.call("drop")
+        onward = (
+            Ether(dst=stage.bridge, src=stage.m2)
+            / IP(src=address, dst=METADATA)
+            / TCP(sport=port, dport=HTTP, flags="PA", seq=seq, ack=ack)
+            / KEEP
+        )
+        stage.sent.append(bytes(onward))
+        stage.victim.call("send", "eth0", [bytes(onward)])
+        time.sleep(0.1)
+        _, heard = stage.victim.call("take", b"\0never", 0.05)
+        answers = [Ether(frame) for _, outgoing, frame in heard if not outgoing]
+        segments = [one[TCP] for one in answers if TCP in one and one[TCP].dport == port]
+    finally:
+        stage.attacker.call("run", ["ip", "link", "set", "eth0", "up"], "")
+        stage.attacker.call("hang_up", "kept")
+        stage.reboot(stage.two.name)
+        stage.await_bound(stage.one.name)
+        stage.await_bound(stage.two.name)
+    del victims
+    if any(bytes(one.payload) for one in segments):
+        return Observed("answered", [f"{stage.two.name} was answered on another's connection"])
+    if any(one.flags.R for one in segments):
+        return Observed("RST")
+    return Observed("silence", [f"{len(segments)} segments came back"])
+
+
+ROWS: Final = (
+    Row(
+        id="40",
+        title="Inject into the victim's connection",
+        reference="RFC 5961",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_inject,
+    ),
+    Row(
+        id="41",
+        title="RST or FIN into the victim's connection",
+        reference="RFC 5961",
+        strict=DROPPED,
+        same_node=DROPPED,
+        play=_cut,
+    ),
+    Row(
+        id="63",
+        title="SYN flood",
+        reference="RFC 4987",
+        strict=LIMITED,
+        same_node=LIMITED,
+        play=_syn_flood,
+    ),
+    Row(
+        id="65",
+        title="Hoard connections",
+        reference="Firecracker: 30 a guest",
+        strict=LIMITED,
+        same_node=LIMITED,
+        play=_idle,
+    ),
+    Row(
+        id="66",
+        title="Zero window",
+        reference="RFC 9293 3.8.6.1",
+        strict=LIMITED,
+        same_node=LIMITED,
+        play=_zero_window,
+    ),
+    Row(
+        id="76",
+        title="Keep-alive across a hand-over of an address",
+        reference="RFC 3927 5",
+        strict="RST",
+        same_node="RST",
+        play=_hand_over,
+    ),
+)
