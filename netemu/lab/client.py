@@ -229,7 +229,7 @@ def _end(directory: Path) -> None:
     try:
         pidfd = os.pidfd_open(supervisor(directory.name))
     except (NotSo, ProcessLookupError):
-        places.clear(directory.name)
+        _clear(directory.name)
         return
     try:
         ask(str(directory / places.CONTROL), "down")
@@ -240,7 +240,16 @@ def _end(directory: Path) -> None:
         if not _await_end(os.dup(pidfd), _LONG_PATIENCE):
             raise MachineCannot(f"{directory.name}: the kernel does not end the lab's processes")
     os.close(pidfd)
-    places.clear(directory.name)
+    _clear(directory.name)
+
+
+def _clear(name: str) -> None:
+    """Take away what an ended lab leaves; it holds its lock until its last process is gone."""
+    deadline = time.monotonic() + _LONG_PATIENCE
+    while not places.clear(name):
+        if time.monotonic() > deadline:
+            raise MachineCannot(f"{name}: the kernel does not end the lab's processes")
+        time.sleep(0.01)
 
 
 def _await_end(pidfd: int, patience: float | None) -> bool:

@@ -94,14 +94,18 @@ def claim(name: str) -> tuple[Path, int] | None:
         return directory, lock
 
 
-def clear(name: str) -> None:
-    """Take away what a lab that has ended left; nothing if it runs or was never there."""
+def clear(name: str) -> bool:
+    """Take away what a lab that has ended left; False if it has not, and nothing is done."""
     place = root()
     with _alone(place):
         directory = place / name
-        if directory.is_dir() and (lock := _try_lock(directory)) is not None:
+        if directory.is_dir():
+            lock = _try_lock(directory)
+            if lock is None:
+                return False
             shutil.rmtree(directory, ignore_errors=True)
             os.close(lock)
+        return True
 
 
 def _try_lock(directory: Path) -> int | None:

@@ -40,11 +40,11 @@ def test_what_a_dead_lab_left_is_taken_away_by_the_next() -> None:
 def test_a_running_lab_is_not_cleared() -> None:
     claimed = places.claim("one")
     assert claimed is not None
-    places.clear("one")
+    assert not places.clear("one")
     assert claimed[0].exists()
     os.close(claimed[1])
-    places.clear("one")
-    places.clear("never-there")
+    assert places.clear("one")
+    assert places.clear("never-there")
     assert not claimed[0].exists()
 
 
