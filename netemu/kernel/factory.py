@@ -11,6 +11,7 @@ answers likewise; `Factory` is the other end.
 """
 
 import array
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from typing import Any, NoReturn
 
 from netemu.errors import MachineCannot
 from netemu.kernel import namespaces as ns
+from netemu.kernel.errors import KernelError
 
 # The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
 BATCH = 200
@@ -141,7 +143,12 @@ def _node() -> int:
 
 
 def _guest() -> int:
-    child = ns.clone(ns.NEWUSER | ns.NEWNET)
+    try:
+        child = ns.clone(ns.NEWUSER | ns.NEWNET)
+    except KernelError as error:
+        hint = "a chroot, or a setting of this machine, forbids it"
+        hint = hint if error.errno == errno.EPERM else "user.max_user_namespaces is reached"
+        raise KernelError("a guest's user namespace", error.errno, hint) from None
     if child == 0:
         _wait_for_the_end()
     try:

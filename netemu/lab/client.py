@@ -64,8 +64,6 @@ def bring_up(
     except BaseException:
         _end(directory)
         raise
-    finally:
-        os.close(lock)
     return True
 
 
@@ -91,21 +89,14 @@ def _claim_or_join(lab: Lab) -> tuple[Path, int] | None:
 def _launch(
     order: dict[str, Any], directory: Path, lock: int, on_step: Callable[[Step], None]
 ) -> None:
+    """Start the bottle, which takes the lock over, and follow it until the lab is ready."""
     hear, tell = os.pipe()
     try:
-        with (directory / places.LOG).open("wb") as log:
-            bottle = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "netemu.lab.bottle"),
-                    *(str(directory), str(lock), str(tell)),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                pass_fds=(lock, tell),
-                env={**os.environ, "PYTHONPATH": source_path()},
-            )
-        os.close(tell)
+        try:
+            bottle = _start_bottle(directory, lock, tell)
+        finally:
+            os.close(lock)
+            os.close(tell)
         try:
             bottle.communicate(msgspec.json.encode(order))
         except BrokenPipeError:
@@ -116,6 +107,19 @@ def _launch(
         raise NotSo(f"{error}{_last_words(directory)}") from None
     finally:
         os.close(hear)
+
+
+def _start_bottle(directory: Path, lock: int, tell: int) -> subprocess.Popen[bytes]:
+    module = (sys.executable, "-P", "-m", "netemu.lab.bottle")
+    with (directory / places.LOG).open("wb") as log:
+        return subprocess.Popen(
+            [*module, str(directory), str(lock), str(tell)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock, tell),
+            env={**os.environ, "PYTHONPATH": source_path()},
+        )
 
 
 def source_path() -> str:

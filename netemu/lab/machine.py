@@ -157,7 +157,11 @@ class _Trial:
 _KERNEL = "this kernel lacks it: Linux 5.19 or later with {} is needed"
 _STEPS: list[tuple[str, Callable[[_Trial], str], str]] = [
     ("mounts", _Trial.mounts, "a container hides parts of /proc or /sys: run outside of it"),
-    ("namespaces", _Trial.namespaces, "raise user.max_user_namespaces and user.max_net_namespaces"),
+    (
+        "namespaces",
+        _Trial.namespaces,
+        "leave the chroot, or raise user.max_user_namespaces and user.max_net_namespaces",
+    ),
     ("settings", _Trial.settings, "mount /proc/sys writable: a container may have it read-only"),
     ("bridge and veth", _Trial.wires, _KERNEL.format("CONFIG_BRIDGE and CONFIG_VETH")),
     ("nft", _Trial.nft, "sudo apt-get install nftables"),
