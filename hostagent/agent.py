@@ -1,8 +1,9 @@
 """The host agent: takes commands, stores them, publishes them, and lets them run out.
 
-Two listening sockets: `command` for controllers, and `feed` for responders, who may subscribe and
-can command nothing. What to do is decided elsewhere (`commands`, `model`); here are the sockets,
-the timers, and the order: stored, then published, then acknowledged.
+Two listening sockets: `command` for controllers, and `feed` for responders, who may subscribe, pass
+on that a guest approves of an event which it can see, and command nothing else. What to do is
+decided elsewhere (`commands`, `model`); here are the sockets, the timers, and the order: stored,
+then published, then acknowledged.
 
 Commands that arrive in one pass of the loop, on whatever connections, share one commit.
 """
@@ -44,6 +45,8 @@ from hostagent.channel.messages import (
     snapshot,
 )
 from hostagent.commands import execute, look_up
+from hostagent.model import MAX_GUESTS
+from hostagent.rates import Rate
 from hostagent.repository import Repository
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,11 @@ MAX_BUFFERED: Final = 4 << 20
 """Bytes that wait for a peer that does not read, beyond one snapshot or list, however large: some
 frames of the longest kind. A peer further behind is dropped; a subscriber comes back for a new
 snapshot."""
+
+APPROVALS: Final = 10.0
+APPROVALS_AT_ONCE: Final = 128
+"""Approvals a second from one guest, and at once: each that is not refused here costs a commit. A
+guest sees few events, and one POST may approve as many as MAX_APPROVALS of the dialect."""
 
 _REQUESTS: Final = (
     Place,
@@ -86,6 +94,7 @@ class Agent:
         self._connections: dict[Role, set[_Connection]] = {"controller": set(), "responder": set()}
         self._batch: list[tuple[_Connection, Command | Query | Failed]] = []
         self._next_change: asyncio.TimerHandle | None = None
+        self._approvals = Rate(APPROVALS, APPROVALS_AT_ONCE, MAX_GUESTS)
 
     async def serve(
         self,
@@ -147,6 +156,10 @@ class Agent:
         )
         size = connection.send_all(parts)
         log.info("feed: a responder has subscribed, snapshot of %d bytes", size)
+
+    def may_approve(self, guest: str) -> bool:
+        """Whether the guest has not approved too often of late."""
+        return self._approvals.allows(guest, asyncio.get_running_loop().time())
 
     def submit(self, connection: "_Connection", request: Command | Query | Failed) -> None:
         """Queue a request for the end of this pass of the loop; Failed: answer that, and close."""
@@ -286,6 +299,14 @@ class _Connection(asyncio.Protocol):
                 self.welcomed = True
         elif self.role == "controller" and isinstance(message, _REQUESTS):
             self._agent.submit(self, message)
+        elif (
+            self.role == "responder" and isinstance(message, Approve) and message.guest is not None
+        ):
+            if self._agent.may_approve(message.guest):
+                self._agent.submit(self, message)
+            else:
+                reason = f"guest {message.guest} approves too often"
+                self.send(Failed(code="busy", reason=reason, command_id=message.command_id))
         else:
             kind = type(message).__name__.lower()
             self._refuse("bad-message", f"a {self.role} may not send {kind} here")

@@ -34,7 +34,16 @@ from hostagent.channel.messages import (
     encode,
     parts,
 )
-from hostagent.model import LEAST_NOTICE, MAX_GUESTS, Event, Guest, IllegalTransition, Request
+from hostagent.model import (
+    LEAST_NOTICE,
+    MAX_GUESTS,
+    Event,
+    Guest,
+    IllegalTransition,
+    Request,
+    sees,
+)
+from hostagent.properties import PropertyError, check
 from hostagent.repository import Repository
 
 MAX_ACTIVE_EVENTS: Final = 4096
@@ -127,7 +136,8 @@ def _apply(
             return event, repository.add(event)
         case Start() | Complete() | Cancel() | Approve():
             found = repository.event(command.event_id)
-            if found is None:
+            if found is None or not _may(repository, command, found):
+                # The same words for both: what a guest cannot see does not exist for it.
                 raise Refused("unknown-event", f"no event {command.event_id} on this node")
             return repository.change(found, _REQUESTS[type(command)], now)
         case Advance():
@@ -138,14 +148,28 @@ def _apply(
             assert_never(command)
 
 
+def _may(repository: Repository, command: Transition, event: Event) -> bool:
+    """Whether the command may touch the event: a guest may approve only what it can see."""
+    if not isinstance(command, Approve) or command.guest is None:
+        return True
+    guest = repository.guest(command.guest)
+    return guest is not None and sees(guest, event)
+
+
 def _check_placement(repository: Repository, guests: Iterable[Guest]) -> None:
-    """A port and an address name one guest; checked on the state that would be reached."""
+    """A port and an address name one guest, checked on the state that would be reached; properties
+    are known ones.
+    """
     placed = {item.guest.name: item.guest for item in repository.guests()}
     names: set[str] = set()
     for guest in guests:
         if guest.name in names:
             raise Refused("conflict", f"guest {guest.name} is named twice in one command")
         names.add(guest.name)
+        try:
+            check(guest.properties)
+        except PropertyError as error:
+            raise Refused("bad-property", f"guest {guest.name}: {error}") from error
         placed[guest.name] = guest
     if len(placed) > MAX_GUESTS:
         raise Refused("too-many", f"{len(placed)} guests; a node holds {MAX_GUESTS}")

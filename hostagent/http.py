@@ -11,6 +11,7 @@ What a RequestReader gives does not depend on how its input was cut into pieces.
 
 import re
 from collections.abc import Mapping
+from math import inf
 from typing import Final
 
 from msgspec import Struct
@@ -36,6 +37,7 @@ them, are remembered with what they mean; the memory is emptied when it is full.
 REASONS: Final = {
     100: "Continue",
     200: "OK",
+    301: "Moved Permanently",
     400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
@@ -336,18 +338,20 @@ def _check_headers(headers: Mapping[str, str], version: tuple[int, int]) -> int:
 
 
 class Response(Struct, frozen=True):
-    """One response; Server, Date, Content-Length and Connection are added by `render`."""
+    """One response; Date, Content-Length and Connection are added by `render`.
+
+    As long as nothing else changes it stays the answer to the same request until `valid_until`,
+    on whatever clock its maker was given; by default it must be made anew each time. `hop_limit` is
+    the IP TTL with which it must leave; None is the system's own.
+    """
 
     status: int
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = ()
-
-
-_starts: Final = {
-    status: f"HTTP/1.1 {status} {reason}\r\nServer: hostagent\r\nDate: ".encode()
-    for status, reason in REASONS.items()
-}
+    server: str = "hostagent"
+    valid_until: float = -inf
+    hop_limit: int | None = None
 
 
 def render(
@@ -361,6 +365,16 @@ def render(
     """Give the response's bytes. `date` is an IMF-fixdate; `version` the request's own;
     `head_only` for HEAD: the length of the body, but not the body (RFC 9110 §9.3.2).
     """
+    before, after = render_around_date(
+        response, keep_alive=keep_alive, version=version, head_only=head_only
+    )
+    return before + date + after
+
+
+def render_around_date(
+    response: Response, *, keep_alive: bool, version: tuple[int, int], head_only: bool
+) -> tuple[bytes, bytes]:
+    """Give what stands before and after the date, for a response that is sent again and again."""
     body = response.body
     extra = "".join([f"\r\n{name}: {value}" for name, value in response.headers])
     if not keep_alive:
@@ -370,5 +384,7 @@ def render(
     fields = (
         f"\r\nContent-Type: {response.content_type}\r\nContent-Length: {len(body)}{extra}\r\n\r\n"
     )
-    head = _starts[response.status] + date + fields.encode("latin-1")
-    return head if head_only else head + body
+    status = response.status
+    start = f"HTTP/1.1 {status} {REASONS[status]}\r\nServer: {response.server}\r\nDate: "
+    after = fields.encode("latin-1")
+    return start.encode("latin-1"), after if head_only else after + body

@@ -6,6 +6,7 @@ all lengths of time are seconds.
 
 from collections.abc import Iterator
 from enum import StrEnum
+from math import inf
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -34,6 +35,11 @@ _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 Address = Annotated[str, Meta(pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}\Z")]
 
 
+PropertyKey = Annotated[str, Meta(min_length=1, max_length=192)]
+PropertyValue = Annotated[str, Meta(max_length=131072)]
+Properties = Annotated[dict[PropertyKey, PropertyValue], Meta(max_length=256)]
+
+
 class Guest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A guest as it is placed on this node.
 
@@ -48,6 +54,7 @@ class Guest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     update_domain: Domain = 0
     fault_domain: Domain = 0
     availability_set: SetName | None = None
+    properties: Properties = {}  # what it is besides; see `hostagent.properties`
 
 
 class EventType(StrEnum):
@@ -151,13 +158,20 @@ class View(Struct, frozen=True):
     """What is known of one guest, and nothing of any other: all that a dialect gets to see.
 
     `events` are those not ended, by `not_before`, earliest first; `history` those that have ended,
-    latest first.
+    latest first. `incarnation` grows with every change of the events that this guest can see,
+    `edits` with every change of the guest itself: their sum, `revision`, with every change at all.
     """
 
     guest: Guest
     incarnation: int
     events: tuple[Event, ...] = ()
     history: tuple[Event, ...] = ()
+    edits: int = 0
+
+    @property
+    def revision(self) -> int:
+        """The number of changes to anything in this view. It never goes back."""
+        return self.incarnation + self.edits
 
 
 def sees(guest: Guest, event: Event) -> bool:
@@ -196,6 +210,28 @@ def due(event: Event, now: float) -> Request | None:
     if event.status is EventStatus.SCHEDULED:
         return Request.START
     return Request.EXPIRE if event.duration is None else Request.COMPLETE
+
+
+def at(event: Event, now: float) -> Event:
+    """Give the event as it is at `now`, whether or not anybody has told of it yet."""
+    for event in unfold(event, now):  # noqa: B007, B020
+        pass
+    return event
+
+
+def boundary(view: View, now: float, lead: float) -> float:
+    """When, after `now`, time alone next changes what the view's events are to somebody who tells
+    of them from `lead` seconds before their `not_before` on. Infinity if it never does.
+    """
+    times = [inf]
+    for known in view.events:
+        event = at(known, now)
+        if event.status is EventStatus.SCHEDULED:
+            notice = event.not_before - lead
+            times.append(notice if notice > now else event.not_before)
+        elif (when := next_change(event)) is not None:
+            times.append(when)
+    return min(times)
 
 
 def unfold(event: Event, now: float) -> Iterator[Event]:

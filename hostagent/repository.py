@@ -17,10 +17,10 @@ from typing import Final
 
 import msgspec
 
-from hostagent.channel.messages import Delta, Placed
+from hostagent.channel.messages import Delta, Placed, parts
 from hostagent.model import Event, Guest, Request, apply, next_change, unfold
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 HISTORY_AGE: Final = 7 * 24 * 3600.0
 """Seconds for which an ended event is kept: nobody looks back further than a week."""
@@ -31,14 +31,12 @@ HISTORY_COUNT: Final = 256
 COMMAND_AGE: Final = 3600.0
 """Seconds for which a command's id is remembered. A controller gives up retrying within seconds."""
 
-GUESTS_PER_DELTA: Final = 256
-"""Many guests placed at once are told in several deltas, each far below a frame's bound."""
-
 _SCHEMA: Final = f"""
 CREATE TABLE state (clock_offset REAL NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL);
 INSERT INTO state VALUES (0, 0, 0);
 CREATE TABLE guests (
-    name TEXT PRIMARY KEY, availability_set TEXT, incarnation INTEGER NOT NULL, body BLOB NOT NULL
+    name TEXT PRIMARY KEY, availability_set TEXT, incarnation INTEGER NOT NULL, body BLOB NOT NULL,
+    edits INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX guests_by_set ON guests (availability_set) WHERE availability_set IS NOT NULL;
 CREATE TABLE events (id TEXT PRIMARY KEY, next_change REAL, ended REAL, body BLOB NOT NULL);
@@ -50,6 +48,11 @@ CREATE TABLE commands (
 CREATE INDEX commands_by_time ON commands (applied);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+
+_UPGRADES: Final = {
+    1: "ALTER TABLE guests ADD COLUMN edits INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2",
+}
+"""By the version found: what makes the next of it."""
 
 _guest = msgspec.json.Decoder(Guest)
 _event = msgspec.json.Decoder(Event)
@@ -96,25 +99,26 @@ class Repository:
         db = self._db
         # Exclusive: two agents on one file would number their feeds apart.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        new = self._check_schema()  # before anything is written into a file that is not ours
+        version = self._check_schema()  # before anything is written into a file that is not ours
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         with self.transaction():  # takes the lock and keeps it
-            if new:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
+            scripts = [_SCHEMA] if version == 0 else []
+            scripts += [_UPGRADES[old] for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION)]
+            for statement in ";".join(scripts).split(";"):
+                db.execute(statement)
 
-    def _check_schema(self) -> bool:
-        """Whether the file is new; raises UnknownSchema if it is another program's."""
+    def _check_schema(self) -> int:
+        """Give the file's version, 0 for a new one; raises UnknownSchema if it is not ours."""
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if version == 0 and tables == 0:
-            return True
-        if version != SCHEMA_VERSION:
+            return 0
+        if not 1 <= version <= SCHEMA_VERSION:
             raise UnknownSchema(
                 f"{self.path}: schema version {version}; this program reads {SCHEMA_VERSION}"
             )
-        return False
+        return int(version)
 
     def close(self) -> None:
         """Close the file."""
@@ -152,8 +156,16 @@ class Repository:
 
     def guests(self) -> list[Placed]:
         """Give the guests placed here, by name."""
-        rows = self._db.execute("SELECT body, incarnation FROM guests ORDER BY name")
-        return [Placed(guest=_guest.decode(body), incarnation=number) for body, number in rows]
+        rows = self._db.execute("SELECT body, incarnation, edits FROM guests ORDER BY name")
+        return [
+            Placed(guest=_guest.decode(body), incarnation=number, edits=edits)
+            for body, number, edits in rows
+        ]
+
+    def guest(self, name: str) -> Guest | None:
+        """Give one guest."""
+        row = self._db.execute("SELECT body FROM guests WHERE name = ?", (name,)).fetchone()
+        return _guest.decode(row[0]) if row else None
 
     def events(self, *, history: bool = True) -> list[Event]:
         """Give the events not ended, oldest first, and after them, if wanted, the ended ones."""
@@ -184,31 +196,32 @@ class Repository:
         """Put guests on this node, or change those already here.
 
         A guest that is new here starts above every incarnation that was ever withdrawn, so that
-        one that comes back never sees its number go back.
+        one that comes back never sees its number go back. A change of the guest itself counts in
+        its `edits`; one of its availability set, and so of what it can see, also in its
+        incarnation.
         """
         changed: list[Placed] = []
         for guest in guests:
-            body = msgspec.json.encode(guest)
+            body = msgspec.json.encode(guest, order="deterministic")
             row = self._db.execute(
-                "INSERT INTO guests SELECT ?, ?, floor + 1, ? FROM state WHERE true"
+                "INSERT INTO guests SELECT ?, ?, floor + 1, ?, 0 FROM state WHERE true"
                 " ON CONFLICT (name) DO UPDATE SET availability_set = excluded.availability_set,"
-                " body = excluded.body, incarnation = incarnation + 1 WHERE body <> excluded.body"
-                " RETURNING incarnation",
+                " body = excluded.body, edits = edits + 1,"
+                " incarnation = incarnation + (availability_set IS NOT excluded.availability_set)"
+                " WHERE body <> excluded.body RETURNING incarnation, edits",
                 (guest.name, guest.availability_set, body),
             ).fetchone()
             if row is not None:
-                changed.append(Placed(guest=guest, incarnation=row[0]))
-        return [
-            Delta(sequence=self._number(), placed=tuple(changed[i : i + GUESTS_PER_DELTA]))
-            for i in range(0, len(changed), GUESTS_PER_DELTA)
-        ]
+                changed.append(Placed(guest=guest, incarnation=row[0], edits=row[1]))
+        # Many guests placed at once are told in several deltas, each far below a frame's bound.
+        return [Delta(sequence=self._number(), placed=part) for part in parts(changed) if part]
 
     def withdraw(self, names: Iterable[str]) -> list[Delta]:
         """Take guests off this node; names that are not here are passed over."""
         gone: list[str] = []
         for name in names:
             row = self._db.execute(
-                "DELETE FROM guests WHERE name = ? RETURNING incarnation", (name,)
+                "DELETE FROM guests WHERE name = ? RETURNING incarnation + edits", (name,)
             ).fetchone()
             if row is not None:
                 self._db.execute("UPDATE state SET floor = max(floor, ?)", row)

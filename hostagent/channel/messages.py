@@ -5,7 +5,9 @@ lists as many Events or Guests as it takes (`more` says whether another part fol
 
 Feed connections: Hello → Welcome, then a snapshot (in parts, `more`), then deltas whose sequence
 numbers follow on from the snapshot's without a gap, and heartbeats that carry the latest number. A
-subscriber that finds a gap connects anew.
+subscriber that finds a gap connects anew. It may send one thing, Approve in the name of a guest, at
+a bounded rate; Done or Failed answers it, after the delta that tells of what it did. Sent again
+with the same command_id, on whatever connection, it is done once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +30,7 @@ from hostagent.model import (
     Seconds,
 )
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 PART_BYTES: Final = 256 * 1024
 """Lists and snapshots are cut into parts of about this size: far from MAX_FRAME even when the item
@@ -126,10 +128,15 @@ class Cancel(_Base, frozen=True):
 
 
 class Approve(_Base, frozen=True):
-    """A guest agrees that the event may start."""
+    """A guest agrees that the event may start.
+
+    `guest` is the one that has agreed, which must be able to see the event. A responder always
+    says it; a controller, which may approve anything, need not.
+    """
 
     command_id: CommandId
     event_id: EventId
+    guest: GuestName | None = None
 
 
 class Advance(_Base, frozen=True):
@@ -150,10 +157,14 @@ class ListGuests(_Base, frozen=True):
 
 
 class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A guest and the incarnation of what it can see. Part of messages, no message itself."""
+    """A guest, the incarnation of what it can see, and the number of its own changes.
+
+    Part of messages, no message itself.
+    """
 
     guest: Guest
     incarnation: int
+    edits: int = 0
 
 
 class Done(_Base, frozen=True):
@@ -226,6 +237,7 @@ Command: TypeAlias = Place | Withdraw | Schedule | Transition | Advance
 Query: TypeAlias = ListEvents | ListGuests
 Answer: TypeAlias = Done | Failed | Events | Guests
 Feed: TypeAlias = Snapshot | Delta | Heartbeat
+"""What a feed tells of the node. Its other messages concern the connection or an approval."""
 Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Feed
 
 
@@ -243,7 +255,7 @@ def decode(obj: dict[str, Any]) -> Message:
     return message
 
 
-_Item = TypeVar("_Item", Placed, Event)
+_Item = TypeVar("_Item", Placed, Event, Guest)
 
 
 def parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:

@@ -122,6 +122,33 @@ def agent(
     metavar="NAME",
     help="Host header to answer besides 169.254.169.254 and the address listened on; repeatable.",
 )
+@click.option(
+    "--dialects",
+    metavar="NAMES",
+    default="azure-v1,azure,ec2,gce",
+    show_default=True,
+    help="The metadata APIs to serve, separated by commas.",
+)
+@click.option(
+    "--azure-rate",
+    type=click.FloatRange(0, 1e6),
+    default=5.0,
+    show_default=True,
+    help="Requests a second that Azure's IMDS allows one guest; 0 is without bound.",
+)
+@click.option(
+    "--ec2-imdsv1/--no-ec2-imdsv1",
+    default=True,
+    show_default=True,
+    help="Whether EC2 answers without a token.",
+)
+@click.option(
+    "--ec2-hop-limit",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="The IP TTL with which EC2's tokens leave.",
+)
 @click.option("--access-log", is_flag=True, help="One line on stderr for each request answered.")
 def responder(
     agent_path: Path,
@@ -130,6 +157,10 @@ def responder(
     user: int | None,
     stale_after: float,
     allow_host: tuple[str, ...],
+    dialects: str,
+    azure_rate: float,
+    ec2_imdsv1: bool,
+    ec2_hop_limit: int,
     access_log: bool,
 ) -> None:
     """Run a node's metadata responder in the foreground, until SIGTERM.
@@ -141,7 +172,9 @@ def responder(
     import asyncio
 
     from hostagent.daemon import run
+    from hostagent.dialects import Dialects, Options
     from hostagent.notify import Notifier
+    from hostagent.responder.approvals import Approvals
     from hostagent.responder.feed import follow
     from hostagent.responder.knowledge import Knowledge
     from hostagent.responder.server import BY_ADDRESS, BY_MARK, Access, Responder, host_headers
@@ -154,6 +187,17 @@ def responder(
         listeners += [listen_tcp(text) for text in listen]
     except SocketError as error:
         raise Unable(str(error)) from error
+    try:
+        served = Dialects(
+            Options(
+                enabled=tuple(name.strip() for name in dialects.split(",") if name.strip()),
+                azure_rate=azure_rate,
+                ec2_imdsv1=ec2_imdsv1,
+                ec2_hop_limit=ec2_hop_limit,
+            )
+        )
+    except ValueError as error:
+        raise click.UsageError(f"--dialects: {error}") from error
     if not listeners:
         raise click.UsageError("no socket to listen on: give --listen, or hand one over as `http`")
     # Connections are descriptors: take as many as we may.
@@ -173,16 +217,19 @@ def responder(
         )
 
     knowledge = Knowledge(stale_after)
+    approvals = Approvals()
     server = Responder(
         knowledge,
         identity=BY_MARK if identity == "mark" else BY_ADDRESS,
         allowed_hosts=host_headers(list(allow_host), listeners),
         record=record if access_log else None,
+        dialects=served,
+        approvals=approvals,
     )
 
     async def serve(stop: asyncio.Event, ready: Callable[[], None]) -> None:
         heard = asyncio.Event()
-        following = asyncio.create_task(follow(agent_path, knowledge, heard))
+        following = asyncio.create_task(follow(agent_path, knowledge, heard, approvals))
         try:
             await server.serve(listeners, stop, heard, ready)
         finally:

@@ -7,7 +7,8 @@ clients cut it with sed and grep. Where no record of the original is left, this 
 - The maintenance event in InstanceInfo is a member `MaintenanceEvent` with EventID,
   EventCreationTime and EventType; the latter is the only place where the type's name stands, so
   that `grep -i reboot` hits while a reboot is at hand and at no other time.
-- Of several events the one with the earliest `not_before` is told: there is room for one.
+- Of several events the one with the earliest `not_before` is told: there is room for one. An event
+  of another guest of its availability set is not: nothing here could say whose it is.
 - An event that is started before its notice would begin is told from then on.
 - A query is ignored; a method other than GET and HEAD is 405; HEAD is GET without the body.
 """
@@ -17,15 +18,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hostagent.http import Request, Response
-from hostagent.model import FINAL, Event, EventStatus, View, unfold
+from hostagent.model import FINAL, Event, EventStatus, View, at, boundary
 
 NOTICE: Final = 300.0
 """Seconds before `not_before` from which an event is told."""
 
 _JSON: Final = "application/json; charset=utf-8"
+_TEXT: Final = "text/plain; charset=utf-8"
 _NOT_ALLOWED: Final = Response(405, b"Method Not Allowed", headers=(("Allow", "GET, HEAD"),))
 _FORWARDED: Final = Response(400, b"Bad Request: X-Forwarded-For is not allowed")
-_NOTHING: Final = Response(200, b"{}", _JSON)
 
 _PATHS: Final = {
     f"/metadata/{version}/{path}": path
@@ -40,6 +41,11 @@ _PATHS: Final = {
 }
 
 
+def owns(request: Request) -> bool:
+    """Whether the path is one of v1's."""
+    return request.path.lower() in _PATHS
+
+
 def answer(view: View, request: Request, now: float) -> Response | None:
     """Answer a v1 request, or None if the path is none of v1's."""
     path = _PATHS.get(request.path.lower())
@@ -52,19 +58,20 @@ def answer(view: View, request: Request, now: float) -> Response | None:
     guest = view.guest
     match path:
         case "instanceinfo":
-            return _instance_info(view, now)
+            body, kind = _instance_info(view, now), _JSON
         case "instanceinfo/id":
-            return Response(200, f"_{guest.name}".encode())
+            body, kind = f"_{guest.name}".encode(), _TEXT
         case "instanceinfo/ud":
-            return Response(200, str(guest.update_domain).encode())
+            body, kind = str(guest.update_domain).encode(), _TEXT
         case "instanceinfo/fd":
-            return Response(200, str(guest.fault_domain).encode())
+            body, kind = str(guest.fault_domain).encode(), _TEXT
         case _:
             event = _at_hand(view, now)
-            return _NOTHING if event is None else Response(200, _braces(_event(event)), _JSON)
+            body, kind = b"{}" if event is None else _braces(_event(event)), _JSON
+    return Response(200, body, kind, valid_until=boundary(view, now, NOTICE))
 
 
-def _instance_info(view: View, now: float) -> Response:
+def _instance_info(view: View, now: float) -> bytes:
     guest = view.guest
     members = (
         f'"ID":{json.dumps("_" + guest.name)},'
@@ -73,7 +80,7 @@ def _instance_info(view: View, now: float) -> Response:
     event = _at_hand(view, now)
     if event is not None:
         members += f',"MaintenanceEvent":{{{_event(event)},"EventType":"{event.type}"}}'
-    return Response(200, _braces(members), _JSON)
+    return _braces(members)
 
 
 def _braces(members: str) -> bytes:
@@ -87,10 +94,10 @@ def _event(event: Event) -> str:
 def _at_hand(view: View, now: float) -> Event | None:
     """Give the event that is told at `now`: within its notice, or started and not yet over."""
     for known in view.events:
-        event = known
         # What falls due between two messages of the agent happens on time nevertheless.
-        for event in unfold(known, now):  # noqa: B007
-            pass
+        event = at(known, now)
+        if view.guest.name not in event.guests:
+            continue
         if event.status is EventStatus.STARTED:
             return event
         if event.status not in FINAL and now >= event.not_before - NOTICE:

@@ -1,12 +1,14 @@
 """One guest's connection while it is held: for what could not be answered in one pass."""
 
 import asyncio
+import socket
+from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
 from hostagent.http import CONTINUE, BadRequest, RequestReader
 
 if TYPE_CHECKING:
-    from hostagent.responder.server import Caller, Responder
+    from hostagent.responder.server import Caller, Pending, Reply, Responder
 
 READ_BYTES: Final = 16384
 """Bytes read at a time: a whole head and much of a body, and no flood."""
@@ -37,14 +39,20 @@ class Connection(asyncio.BufferedProtocol):
         unsent: bytes,
         last: bool,
         served: int,
+        pending: "Pending | None" = None,
+        hop_limit: int | None = None,
     ) -> None:
-        """Go on where the one pass has ended: `unsent` of the answer, which may be the `last`."""
+        """Go on where the one pass has ended: `unsent` of the answer, which may be the `last`, and
+        leaves with the hop limit; or a request that is `pending`.
+        """
         self.caller = caller
         self._responder = responder
         self._reader = reader
         self._unsent = unsent
         self._lingering = last
         self._served = served
+        self._hop_limit = hop_limit
+        self.pending = pending
         self._transport: asyncio.Transport | None = None
         self._waiting = True  # for more bytes, and not for the loop or for the guest to read
         self._blocked = False
@@ -62,6 +70,8 @@ class Connection(asyncio.BufferedProtocol):
             self._unsent = b""
         if self._lingering:
             self._finish()
+        elif self.pending is not None:
+            self._await(self.pending)
         else:
             # Not at once: uvloop begins to read after this call, whether paused in it or not.
             self._loop.call_soon(self._proceed)
@@ -79,16 +89,19 @@ class Connection(asyncio.BufferedProtocol):
         """Take what has arrived."""
         if self._lingering:
             return
-        if self._reader.idle:
+        if self._reader.idle and self.pending is None:
             self.deadline = self._loop.time() + self._responder.limits.request_timeout
         self._reader.feed(bytes(_buffer[:nbytes]))
-        self._proceed()
+        if self.pending is not None:
+            self._pause()  # the next request has time until this one is answered
+        else:
+            self._proceed()
 
     def eof_received(self) -> bool:
         """Close once everything that has arrived is answered."""
         self._eof = True
-        if self._lingering:
-            return False
+        if self._lingering or self.pending is not None:
+            return False  # it does not wait for the answer any more
         self._loop.call_soon(self._proceed)
         return True
 
@@ -122,7 +135,7 @@ class Connection(asyncio.BufferedProtocol):
     def _proceed(self) -> None:
         """Answer what is complete."""
         transport = self._transport
-        if transport is None or self._lingering:
+        if transport is None or self._lingering or self.pending is not None:
             return
         for _ in range(PIPELINE_BATCH):
             if self._blocked:
@@ -138,19 +151,58 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._served += 1
             last = self._served >= self._responder.limits.requests
-            frame, keep = self._responder.reply(self.caller, request, last=last)
-            transport.write(frame)
-            if not keep:
+            reply = self._responder.reply(self.caller, request, last=last)
+            if not isinstance(reply, tuple):
+                self.pending = reply
+                self._await(reply)
+                return
+            self._write(reply)
+            if not reply.keep:
                 self._finish()
                 return
         self._pause()
         self._loop.call_soon(self._proceed)
+
+    def _await(self, pending: "Pending") -> None:
+        """Have the responder answer when it can; read on, to see if the guest hangs up."""
+        assert self._transport is not None
+        self.deadline = inf
+        if not self._waiting and self._reader.idle:
+            self._waiting = True
+            self._transport.resume_reading()
+        self._responder.wait(self, pending)
+
+    def deliver(self, reply: "Reply") -> None:
+        """Send the answer to the request that was pending, and go on."""
+        self.pending = None
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._write(reply)
+        self.deadline = self._loop.time() + self._responder.limits.idle_timeout
+        if not reply.keep:
+            self._finish()
+        elif self._eof or not self._waiting or not self._reader.idle:
+            self._loop.call_soon(self._proceed)
+
+    def _write(self, reply: "Reply") -> None:
+        assert self._transport is not None
+        if reply.hop_limit != self._hop_limit:
+            # What leaves after a limited answer has been read leaves as anything else does: -1 is
+            # the system's own (ip(7)).
+            self._hop_limit = reply.hop_limit
+            sock = self._transport.get_extra_info("socket")
+            if sock.family == socket.AF_INET:
+                ttl = -1 if reply.hop_limit is None else reply.hop_limit
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+        self._transport.write(reply.frame)
 
     def _pause(self) -> None:
         """Read no more until what is here has been answered."""
         if self._waiting and self._transport is not None:
             self._waiting = False
             self._transport.pause_reading()
+            if self.pending is not None:
+                return
             self.deadline = self._loop.time() + self._responder.limits.request_timeout
 
     def _wait(self) -> None:

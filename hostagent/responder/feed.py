@@ -11,6 +11,7 @@ from hostagent.channel.messages import (
     HEARTBEAT_INTERVAL,
     VERSION,
     Delta,
+    Done,
     Failed,
     Heartbeat,
     Hello,
@@ -20,6 +21,7 @@ from hostagent.channel.messages import (
     decode,
     encode,
 )
+from hostagent.responder.approvals import Approvals
 from hostagent.responder.knowledge import Gap, Knowledge
 
 log = logging.getLogger(__name__)
@@ -35,20 +37,23 @@ SILENCE: Final = 4 * HEARTBEAT_INTERVAL
 _CHUNK: Final = 65536
 
 
-async def follow(path: Path, knowledge: Knowledge, heard: asyncio.Event) -> None:
+async def follow(
+    path: Path, knowledge: Knowledge, heard: asyncio.Event, approvals: Approvals
+) -> None:
     """Feed the knowledge from the agent's feed socket at `path` until cancelled.
 
-    `heard` is set once something is known.
+    `heard` is set once something is known. What guests approve of goes the other way.
     """
     delay = FIRST_DELAY
     told = ""
     while True:
         began = time.monotonic()
         try:
-            await _subscribe(path, knowledge, heard)
+            await _subscribe(path, knowledge, heard, approvals)
         except (OSError, Gap, FrameError, MessageError) as error:
             reason = str(error) or "the agent is silent"
         knowledge.interrupted()
+        approvals.disconnected()
         if time.monotonic() - began > LAST_DELAY:  # it had been well until now
             delay, told = FIRST_DELAY, ""
         if reason != told:  # once, not at every attempt
@@ -58,7 +63,9 @@ async def follow(path: Path, knowledge: Knowledge, heard: asyncio.Event) -> None
         delay = min(2 * delay, LAST_DELAY)
 
 
-async def _subscribe(path: Path, knowledge: Knowledge, heard: asyncio.Event) -> None:
+async def _subscribe(
+    path: Path, knowledge: Knowledge, heard: asyncio.Event, approvals: Approvals
+) -> None:
     """Follow one connection until it ends, which it does with an exception."""
     decoder = Decoder()
     reader, writer = await asyncio.open_unix_connection(path)
@@ -78,7 +85,9 @@ async def _subscribe(path: Path, knowledge: Knowledge, heard: asyncio.Event) -> 
                             heard.set()
                             log.info("feed: node %s as of %d", message.node, message.sequence)
                     case Welcome():
-                        pass
+                        approvals.connected(writer.write)
+                    case Done() | Failed(command_id=str()):
+                        approvals.answered(message)
                     case Failed():
                         raise ConnectionAbortedError(f"the agent refuses: {message.reason}")
                     case _:

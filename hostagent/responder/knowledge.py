@@ -3,6 +3,7 @@
 `now` is monotonic here, in seconds: it serves to tell how old the knowledge is.
 """
 
+from collections.abc import Callable, Collection
 from typing import Final
 
 from hostagent.channel.messages import Delta, Feed, Heartbeat, Placed, Snapshot
@@ -34,6 +35,10 @@ class Knowledge:
         self._by_address: dict[str, str] = {}
         self._views: dict[str, View] = {}  # made when asked for, dropped when they change
         self._parts: list[Snapshot] = []  # of a snapshot that is not complete yet
+        self._touched: set[str] = set()  # names of guests whose views the message has changed
+        self.watch: Callable[[Collection[str] | None], None] = lambda _names: None
+        """Called after a change with the names of the guests whose views are others now; None: all
+        of them, or the clock."""
 
     def fresh(self, now: float) -> bool:
         """Whether the agent has been heard within `stale_after`."""
@@ -64,6 +69,15 @@ class Knowledge:
                 if self._parts or message.sequence != self.sequence:
                     raise Gap(f"heartbeat {message.sequence} after {self.sequence}")
         self._heard = now
+        touched, self._touched = self._touched, set()
+        if isinstance(message, Snapshot):
+            if not message.more:
+                self.watch(None)
+        elif isinstance(message, Delta):
+            if message.clock_offset is not None:
+                self.watch(None)
+            elif touched:
+                self.watch(touched)
 
     def _take_part(self, part: Snapshot) -> None:
         """Collect a snapshot's parts; the old knowledge stands until the new one is whole."""
@@ -104,8 +118,10 @@ class Knowledge:
         for name, incarnation in delta.incarnations.items():
             known = self._guests.get(name)
             if known is not None:
-                self._guests[name] = Placed(guest=known.guest, incarnation=incarnation)
-                self._views.pop(name, None)
+                self._guests[name] = Placed(
+                    guest=known.guest, incarnation=incarnation, edits=known.edits
+                )
+                self._drop(name)
 
     def _place(self, placed: Placed) -> None:
         guest = placed.guest
@@ -119,7 +135,7 @@ class Knowledge:
 
     def _withdraw(self, name: str) -> None:
         placed = self._guests.pop(name, None)
-        self._views.pop(name, None)
+        self._drop(name)
         if placed is None:
             return
         guest: Guest = placed.guest
@@ -134,10 +150,14 @@ class Knowledge:
 
     def _forget_views(self, event: Event) -> None:
         for name in event.guests:
-            self._views.pop(name, None)
+            self._drop(name)
         for name_of_set in event.availability_sets:
             for name in self._members.get(name_of_set, ()):
-                self._views.pop(name, None)
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self._views.pop(name, None)
+        self._touched.add(name)
 
     def _view(self, name: str | None) -> View | None:
         if name is None:
@@ -153,6 +173,7 @@ class Knowledge:
                 incarnation=placed.incarnation,
                 events=tuple(sorted(active, key=lambda event: event.not_before)),
                 history=tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True)),
+                edits=placed.edits,
             )
             self._views[name] = view
         return view

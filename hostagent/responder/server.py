@@ -12,15 +12,26 @@ import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from email.utils import formatdate
+from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from hostagent.dialects import answer
-from hostagent.http import BadRequest, Request, RequestReader, Response, render
+from hostagent.dialects import Dialects, Options
+from hostagent.dialects.outcomes import Approval, Outcome, Park
+from hostagent.http import (
+    BadRequest,
+    Request,
+    RequestReader,
+    Response,
+    render,
+    render_around_date,
+)
 from hostagent.model import View
+from hostagent.responder.approvals import Approvals
 from hostagent.responder.connection import Connection
 from hostagent.responder.knowledge import Knowledge
 
@@ -42,16 +53,31 @@ FIRST_WORD: Final = 1.0
 """Seconds for which a new responder leaves connections to wait for the agent's first word, rather
 than answer 503 because it was the quicker of the two to start."""
 
+LONGEST_TIMER: Final = 60.0
+"""Seconds until a timer looks again: this machine's clock may be set."""
+
 SWEEP_INTERVAL: Final = 0.5
 """Seconds between looks at who has held a connection for too long; no timer for each."""
-
-RETRY_AFTER: Final = "5"
-"""Seconds. An agent that has been gone for a minute is not back at once."""
 
 RESERVED_DESCRIPTORS: Final = 64
 """Descriptors that are not for guests' connections."""
 
 METADATA_ADDRESS: Final = "169.254.169.254"
+
+METADATA_NAMES: Final = (
+    *("metadata.google.internal", "metadata.google.internal.", "metadata"),
+    *("instance-data", "instance-data.ec2.internal"),
+)
+"""Names by which clients know that address. None of them can be bought."""
+
+REMEMBERED: Final = 2048
+REMEMBERED_BYTES: Final = 4096
+"""Answers that are kept as long as they hold, and the longest of them: 8 MB in all. They are all
+forgotten when there would be more."""
+
+NO_ROOM: Final = Response(
+    503, b"too many requests of this guest wait", headers=(("Retry-After", "5"),)
+)
 
 Caller: TypeAlias = int | str
 """Who asks: the mark of the connection, or in plain mode its source address."""
@@ -82,6 +108,35 @@ class Access(NamedTuple):
     status: int
     method: str
     target: str
+
+
+class Reply(NamedTuple):
+    """An answer's bytes, whether the connection stays, and the IP TTL to send it with, if any."""
+
+    frame: bytes
+    keep: bool
+    hop_limit: int | None = None
+
+
+class Pending(Struct):
+    """A request that waits for something, and whether its connection stays afterwards."""
+
+    guest: str
+    request: Request
+    keep: bool
+    outcome: Park | Approval
+
+
+class _Made(NamedTuple):
+    """An answer as it was rendered, and for whom, for what, and for when it holds."""
+
+    view: View
+    request: Request
+    since: float
+    until: float
+    before: bytes
+    after: bytes
+    status: int
 
 
 Identity: TypeAlias = tuple[
@@ -116,8 +171,10 @@ class Responder:
         limits: Limits | None = None,
         record: Callable[[Access], None] | None = None,
         wall: Callable[[], float] = time.time,
+        dialects: Dialects | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
-        """Answer from `knowledge`.
+        """Answer from `knowledge`, in `dialects`; approvals go to `approvals`, or nowhere.
 
         `allowed_hosts`: the Host headers that are answered, lower case, see `host_headers`.
         `record` is called with each request answered. `wall` gives real time, epoch seconds.
@@ -130,6 +187,14 @@ class Responder:
         self._wall = wall
         self._held: set[Connection] = set()
         self._held_by: Counter[Caller] = Counter()
+        self._dialects = dialects or Dialects(Options())
+        self._approvals = approvals
+        self._made: dict[tuple[int, int, bool], _Made] = {}
+        self._parked: dict[str, set[Connection]] = {}  # by the guest's name
+        self._alarms: list[tuple[float, int, Connection, Pending]] = []  # a heap, by `until`
+        self._alarm_number = 0
+        self._timer: asyncio.TimerHandle | None = None
+        knowledge.watch = self._changed
         self._second = -1
         self._date = b""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -170,30 +235,73 @@ class Responder:
             for listener in listeners:
                 loop.remove_reader(listener)
                 listener.close()
+            if self._timer is not None:
+                self._timer.cancel()
             for connection in list(self._held):
                 connection.abort()
             await asyncio.sleep(0)
 
     # Answers
 
-    def reply(self, caller: Caller, request: Request, *, last: bool = False) -> tuple[bytes, bool]:
-        """Give the answer's bytes, and whether the connection stays; `last`: it must not."""
+    def reply(self, caller: Caller, request: Request, *, last: bool = False) -> Reply | Pending:
+        """Give the answer, or what it waits for; `last`: the connection must not stay."""
         wall = self._wall()
-        view = self._look_up(self.knowledge, caller)
-        response = self._respond(view, request, wall)
+        now = wall + self.knowledge.clock_offset
         keep = request.keep_alive and not last
+        view = self._look_up(self.knowledge, caller)
+        if not self.knowledge.fresh(time.monotonic()):
+            return self._rendered(caller, view, request, self._dialects.unavailable(request), keep)
+        made = self._made.get((id(view), id(request), keep))
+        if made is not None and made.since <= now < made.until:
+            if self._record is not None:
+                self._note(caller, view, request, made.status)
+            return Reply(made.before + self._http_date(wall) + made.after, keep)
+        outcome = self._ask(view, request, now)
+        if isinstance(outcome, Response):
+            if outcome.valid_until > now and len(outcome.body) <= REMEMBERED_BYTES and view:
+                self._remember(view, request, keep, outcome, now)
+            return self._rendered(caller, view, request, outcome, keep)
+        assert view is not None
+        return Pending(view.guest.name, request, keep, outcome)
+
+    def _rendered(
+        self, caller: Caller, view: View | None, request: Request, response: Response, keep: bool
+    ) -> Reply:
         if self._record is not None:
-            target = request.path if request.query is None else f"{request.path}?{request.query}"
-            guest = None if view is None else view.guest.name
-            self._record(Access(caller, guest, response.status, request.method, target))
+            self._note(caller, view, request, response.status)
         frame = render(
             response,
-            date=self._http_date(wall),
+            date=self._http_date(self._wall()),
             keep_alive=keep,
             version=request.version,
             head_only=request.method == "HEAD",
         )
-        return frame, keep
+        return Reply(frame, keep, response.hop_limit)
+
+    def _remember(
+        self, view: View, request: Request, keep: bool, response: Response, now: float
+    ) -> None:
+        """Keep the answer for when this guest, as it is now, sends the same bytes again.
+
+        Requests of the same bytes are one object, for as long as its reader remembers it.
+        """
+        before, after = render_around_date(
+            response,
+            keep_alive=keep,
+            version=request.version,
+            head_only=request.method == "HEAD",
+        )
+        if len(self._made) >= REMEMBERED:
+            self._made.clear()
+        self._made[id(view), id(request), keep] = _Made(
+            view, request, now, response.valid_until, before, after, response.status
+        )
+
+    def _note(self, caller: Caller, view: View | None, request: Request, status: int) -> None:
+        assert self._record is not None
+        target = request.path if request.query is None else f"{request.path}?{request.query}"
+        guest = None if view is None else view.guest.name
+        self._record(Access(caller, guest, status, request.method, target))
 
     def refusal(self, caller: Caller, error: BadRequest) -> bytes:
         """Give the answer to what is no request; the connection must be closed after it."""
@@ -204,10 +312,7 @@ class Responder:
         response = Response(error.status, error.reason.encode())
         return render(response, date=self._http_date(self._wall()), keep_alive=False)
 
-    def _respond(self, view: View | None, request: Request, wall: float) -> Response:
-        if not self.knowledge.fresh(time.monotonic()):
-            text = b"the host agent has not been heard for too long"
-            return Response(503, text, headers=(("Retry-After", RETRY_AFTER),))
+    def _ask(self, view: View | None, request: Request, now: float) -> Outcome:
         if view is None:
             return Response(403, b"no guest of this node asks by this way")
         host = request.headers.get("host")
@@ -215,7 +320,7 @@ class Responder:
             # RFC 9110 §15.5.20. A page in a guest's browser whose own name has been pointed here
             # (DNS rebinding) says that name.
             return Response(421, b"this server does not answer for that Host")
-        return answer(view, request, wall + self.knowledge.clock_offset)
+        return self._dialects.answer(view, request, now)
 
     def _http_date(self, wall: float) -> bytes:
         second = int(wall)
@@ -223,6 +328,119 @@ class Responder:
             self._second = second
             self._date = formatdate(second, usegmt=True).encode()
         return self._date
+
+    # Requests that wait
+
+    def wait(self, connection: Connection, pending: Pending) -> None:
+        """Answer the request on this connection once what it waits for is so."""
+        if isinstance(pending.outcome, Park):
+            self._parked.setdefault(pending.guest, set()).add(connection)
+            self._set_alarm(connection, pending, pending.outcome.until)
+        elif self._approvals is None:
+            self._deliver(connection, pending, pending.outcome.failed)
+        else:
+            approval = pending.outcome
+            responses = {
+                "done": approval.done,
+                "refused": approval.refused,
+                "failed": approval.failed,
+            }
+            self._approvals.submit(
+                pending.guest,
+                approval.event_ids,
+                lambda result: self._deliver(connection, pending, responses[result]),
+            )
+
+    def _deliver(self, connection: Connection, pending: Pending, response: Response) -> None:
+        if connection.pending is pending:  # or the guest has gone
+            view = self._look_up(self.knowledge, connection.caller)
+            connection.deliver(
+                self._rendered(connection.caller, view, pending.request, response, pending.keep)
+            )
+
+    def _set_alarm(self, connection: Connection, pending: Pending, until: float) -> None:
+        if until == inf:
+            return
+        if len(self._alarms) > 2 * len(self._held) + 64:  # most are of requests long answered
+            self._alarms = [one for one in self._alarms if one[2].pending is one[3]]
+            heapify(self._alarms)
+        self._alarm_number += 1
+        heappush(self._alarms, (until, self._alarm_number, connection, pending))
+        if self._alarms[0][2] is connection:
+            self._arm()
+
+    def _arm(self) -> None:
+        """Set the one timer for the earliest alarm."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._alarms:
+            delay = self._alarms[0][0] - self._wall() - self.knowledge.clock_offset
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(min(max(delay, 0.001), LONGEST_TIMER), self._ring)
+
+    def _ring(self) -> None:
+        """Look at the requests whose time has come."""
+        now = self._wall() + self.knowledge.clock_offset
+        while self._alarms and self._alarms[0][0] <= now:
+            _, _, connection, pending = heappop(self._alarms)
+            if connection.pending is pending:
+                self._resume(connection, pending, now, {})
+        self._arm()
+
+    def _changed(self, names: Collection[str] | None) -> None:
+        """What is known of these guests has changed; None: of all, or the clock has moved."""
+        now = self._wall() + self.knowledge.clock_offset
+        for name in list(self._parked) if names is None else names:
+            made: dict[tuple[int, str, bool], Reply] = {}
+            for connection in list(self._parked.get(name, ())):
+                assert connection.pending is not None
+                if names is None:
+                    made = {}  # some may be answered for their time, others not
+                self._resume(connection, connection.pending, now, made)
+        if names is None and self._alarms:
+            self._arm()
+
+    def _resume(
+        self,
+        connection: Connection,
+        pending: Pending,
+        now: float,
+        made: dict[tuple[int, str, bool], Reply],
+    ) -> None:
+        """Answer a parked request if it can be now; `made` are answers to requests like it."""
+        park = pending.outcome
+        assert isinstance(park, Park)
+        view = self._look_up(self.knowledge, connection.caller)
+        if view is None or view.guest.name != pending.guest:
+            connection.abort()  # it is not this guest's any more
+            return
+        key = (id(pending.request), park.key, pending.keep)
+        reply = made.get(key)
+        if reply is None:
+            response: Response | Park
+            if self.knowledge.fresh(time.monotonic()):
+                response = park.resume(view, now)
+            else:
+                response = self._dialects.unavailable(pending.request)
+            if isinstance(response, Park):
+                pending.outcome = response
+                if response.until > park.until or park.until <= now:
+                    self._set_alarm(connection, pending, response.until)
+                return
+            reply = self._rendered(connection.caller, view, pending.request, response, pending.keep)
+            made[key] = reply
+        elif self._record is not None:
+            self._note(connection.caller, view, pending.request, 200)
+        self._unpark(connection)
+        connection.deliver(reply)
+
+    def _unpark(self, connection: Connection) -> None:
+        pending = connection.pending
+        if pending is not None and (group := self._parked.get(pending.guest)) is not None:
+            group.discard(connection)
+            if not group:
+                del self._parked[pending.guest]
 
     # Connections
 
@@ -239,14 +457,14 @@ class Responder:
                 log.error("accept: %s", error)
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listener)
-                loop.call_later(ACCEPT_PAUSE, self._resume, listener)
+                loop.call_later(ACCEPT_PAUSE, self._listen_again, listener)
                 return
             try:
                 self._serve_at_once(sock, peer)
             except OSError:  # the guest has gone away in the middle
                 sock.close()
 
-    def _resume(self, listener: socket.socket) -> None:
+    def _listen_again(self, listener: socket.socket) -> None:
         if listener.fileno() != -1:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
@@ -271,7 +489,17 @@ class Responder:
         if request is None:
             self._hold(sock, caller, reader)
             return
-        frame, keep = self.reply(caller, request, last=not self._has_room(caller))
+        room = self._has_room(caller)
+        reply = self.reply(caller, request, last=not room)
+        if isinstance(reply, Pending):
+            if room:
+                self._hold(sock, caller, reader, pending=reply, served=1)
+                return
+            view = self._look_up(self.knowledge, caller)
+            reply = self._rendered(caller, view, request, NO_ROOM, False)
+        frame, keep, hop_limit = reply
+        if hop_limit is not None and sock.family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
         try:
             sent = sock.send(frame, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -279,7 +507,15 @@ class Responder:
         # What was not read when a socket is closed makes the kernel send RST, which may overtake
         # the answer (RFC 9112 §9.6).
         if keep or sent < len(frame) or len(data) == FIRST_READ:
-            self._hold(sock, caller, reader, unsent=frame[sent:], last=not keep, served=1)
+            self._hold(
+                sock,
+                caller,
+                reader,
+                unsent=frame[sent:],
+                last=not keep,
+                served=1,
+                hop_limit=hop_limit,
+            )
         else:
             sock.close()
 
@@ -295,6 +531,8 @@ class Responder:
         unsent: bytes = b"",
         last: bool = False,
         served: int = 0,
+        pending: Pending | None = None,
+        hop_limit: int | None = None,
     ) -> None:
         """Make a Connection of it, or close it if this guest holds too many."""
         if not self._has_room(caller):
@@ -304,7 +542,16 @@ class Responder:
             sock.close()
             return
         loop = asyncio.get_running_loop()
-        connection = Connection(self, caller, reader, unsent=unsent, last=last, served=served)
+        connection = Connection(
+            self,
+            caller,
+            reader,
+            unsent=unsent,
+            last=last,
+            served=served,
+            pending=pending,
+            hop_limit=hop_limit,
+        )
         self._held.add(connection)
         self._held_by[caller] += 1
         sock.setblocking(False)
@@ -321,6 +568,8 @@ class Responder:
 
     def release(self, connection: Connection) -> None:
         """The connection is gone."""
+        self._unpark(connection)
+        connection.pending = None
         if connection in self._held:
             self._held.discard(connection)
             self._held_by[connection.caller] -= 1
@@ -330,7 +579,7 @@ class Responder:
 
 def host_headers(names: list[str], listeners: list[socket.socket]) -> frozenset[str]:
     """Give the Host headers to answer: the names, with and without a port, and where we listen."""
-    hosts = [METADATA_ADDRESS, *names]
+    hosts = [METADATA_ADDRESS, *METADATA_NAMES, *names]
     ports = {80}
     for listener in listeners:
         address = listener.getsockname()

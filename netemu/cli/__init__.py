@@ -24,8 +24,13 @@ _VERBS = {
     "enter": ("inside", "enter", "Open a shell where 'ip netns' shows nodes and guests."),
     "reboot": ("inside", "reboot", "Reboot guests."),
     "maintenance": ("maintenance", "maintenance", "Plan, list, start and end what befalls guests."),
+    "clock": ("clock", "clock", "Move or show the clock by which maintenance goes."),
+    "set": ("properties", "set_properties", "Change what guests are told of themselves."),
+    "conformance": ("conformance", "conformance", "Attack a lab, and say whether it holds."),
     "validate": ("files", "validate", "Check a lab file."),
     "schema": ("files", "schema", "Print the lab file's JSON schema, for editors."),
+    "simulate": ("simulate", "simulate", "Run claims of many hosts in virtual time."),
+    "bench": ("bench", "bench", "Measure labs and responders, beside others."),
     "check": ("machine", "check", "Say what this machine lacks for a lab, and what to do."),
 }
 

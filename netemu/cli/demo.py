@@ -30,7 +30,8 @@ def demo() -> int:
     """
     from netemu.cli.labs import progress_bar
     from netemu.lab import client
-    from netemu.topology import DEMO, load
+    from netemu.lab.files import load
+    from netemu.topology import DEMO
 
     lab = load(DEMO, name=f"demo-{os.getpid()}")
     story = _Story(lab.name)

@@ -35,7 +35,8 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
     the same name and file that runs already is left as it is.
     """
     from netemu.lab import client
-    from netemu.topology import DEMO, load
+    from netemu.lab.files import load
+    from netemu.topology import DEMO
 
     lab = load(file or DEMO, name=name)
     with progress_bar() as on_step:

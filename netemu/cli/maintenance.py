@@ -1,38 +1,18 @@
 """`netemu maintenance`: the controller's verbs."""
 
 import json
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from netemu.cli.options import of_lab
+from netemu.cli.options import Duration, of_lab
 
 if TYPE_CHECKING:
     from hostagent.model import Event
 
 _TYPES = ("freeze", "reboot", "redeploy", "preempt", "terminate")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class Duration(click.ParamType[float]):
-    """A length of time: 90, 90s, 5m, 1h30m, 1d. Seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Give the seconds."""
-        if isinstance(value, int | float):
-            return float(value)
-        if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?[smhd])+", value):
-            self.fail(f"{value!r} is no length of time: write 90s, 5m, 1h30m or 1d", param, ctx)
-        return sum(
-            float(number) * _UNITS[unit]
-            for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", value)
-        )
+_SOURCES = ("platform", "user")
 
 
 @click.group()
@@ -48,7 +28,12 @@ def maintenance() -> None:
     show_default=True, help="What will happen to the guests.",
 )  # fmt: skip
 @click.option("--in", "notice", type=Duration(), help="When; default: the type's least notice.")
+@click.option("--now", is_flag=True, help="At once, with no notice, as when hardware fails.")
 @click.option("--duration", type=Duration(), help="How long it lasts; default: unknown.")
+@click.option(
+    "--source", type=click.Choice(_SOURCES, case_sensitive=False), default="platform",
+    show_default=True, help="Who wants it: the cloud, or the guests' own user.",
+)  # fmt: skip
 @click.option("--description", default="", help="What the guests are told of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the event, for programs.")
 def schedule(
@@ -56,12 +41,14 @@ def schedule(
     guests: tuple[str, ...],
     kind: str,
     notice: float | None,
+    now: bool,
     duration: float | None,
+    source: str,
     description: str,
     as_json: bool,
 ) -> None:
     """Plan an event for guests, as in: schedule web1 --type reboot --in 5m --duration 60s."""
-    from hostagent.model import LONGEST, EventType
+    from hostagent.model import LONGEST, EventSource, EventType
     from netemu.errors import BadInput
     from netemu.lab import client
     from netemu.lab.maintenance import Maintenance
@@ -70,14 +57,17 @@ def schedule(
         raise BadInput(
             "--duration: longer than nothing and at most a year; leave it out if unknown"
         )
+    if now and notice is not None:
+        raise BadInput("--in and --now: one or the other")
     if notice is not None and notice > LONGEST:
         raise BadInput("--in: at most a year ahead")
     with Maintenance(client.the_one(name)) as plan:
         event = plan.schedule(
             guests,
             EventType(kind.capitalize()),
-            notice=notice,
+            notice=0.0 if now else notice,
             duration=duration,
+            source=EventSource(source.capitalize()),
             description=description,
         )
     _print(event, as_json)
@@ -129,6 +119,7 @@ def _verb(verb: str, text: str) -> click.Command:
     return act
 
 
+maintenance.add_command(_verb("approve", "Start a scheduled event as its guests would."))
 maintenance.add_command(_verb("start", "Start a scheduled event now."))
 maintenance.add_command(_verb("complete", "End a started event."))
 maintenance.add_command(_verb("cancel", "Take back a scheduled event."))

@@ -1,9 +1,12 @@
 """Options that several verbs share."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -17,3 +20,22 @@ def of_lab(command: Command) -> Command:
     """`--name` of a running lab, which may be left out if there is only one."""
     text = "The lab; may be left out if only one runs."
     return click.option("--name", metavar="NAME", help=text)(command)
+
+
+class Duration(click.ParamType[float]):
+    """A length of time: 90, 90s, 5m, 1h30m, 1d. Seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give the seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?[smhd])+", value):
+            self.fail(f"{value!r} is no length of time: write 90s, 5m, 1h30m or 1d", param, ctx)
+        return sum(
+            float(number) * _UNITS[unit]
+            for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+        )

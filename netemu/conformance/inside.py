@@ -96,11 +96,12 @@ class Inside:
             return self.flood(interface, frames, seconds)
 
     def take(self, until: bytes, patience: float) -> list[Any]:
-        """What every tap has heard, until each has heard a frame with `until` in it.
+        """What every tap has heard, until each that hears all has heard a frame with `until` in it.
 
         [whether each did within `patience` seconds, heard]. The frames with `until` are left out.
         """
-        waiting = dict(self._taps)
+        waiting = {name: tap for name, tap in self._taps.items() if "/" not in name}
+        narrow = [name for name in self._taps if "/" in name]
         heard: Heard = []
         end = time.monotonic() + patience
         while waiting:
@@ -111,6 +112,8 @@ class Inside:
             for interface in [name for name, tap in waiting.items() if tap in ready]:
                 if self._drain(interface, until, heard):
                     del waiting[interface]
+        for interface in narrow:
+            self._drain(interface, b"", heard)
         return [not waiting, heard]
 
     def _drain(self, interface: str, until: bytes, heard: Heard) -> bool:
@@ -143,7 +146,9 @@ class Inside:
         link.settimeout(options.get("patience", 1.0))
         try:
             if "mark" in options:
-                link.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", options["mark"]))
+                link.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", options["mark"])
+                )
             if "room" in options:
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["room"])
             if "source" in options:

@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from netemu.conformance import inside
@@ -18,15 +18,21 @@ _PATIENCE: Final = 60.0
 class Place:
     """A process in the namespaces of a guest or a node. Ask with `call`; or `post`, then `result`.
 
+    `interface` is the one that matters there: the guest's wire, the node's bridge.
+
     `wire`: it enters the network namespace only, as whoever holds the wire, and outlives a reboot
     of the guest. Otherwise it is a process of the guest's like any other.
     """
 
-    def __init__(self, name: str, namespaces: Mapping[str, int], *, wire: bool = True) -> None:
+    def __init__(
+        self, name: str, namespaces: Mapping[str, int], interface: str, *, wire: bool = True
+    ) -> None:
         self.name = name
+        self.interface = interface
         ours, theirs = socket.socketpair()
         ours.settimeout(_PATIENCE)
         self._channel = ours
+        self._ready = False
         command = [sys.executable, "-P", "-m", inside.__name__, str(theirs.fileno())]
         command.append("wire" if wire else "whole")
         command += [f"{kind}={descriptor}" for kind, descriptor in namespaces.items()]
@@ -41,9 +47,10 @@ class Place:
             os.close(descriptor)
 
     def ready(self) -> None:
-        """Wait until it is where it should be."""
-        if inside.receive(self._channel) != "ready":
+        """Wait until it is where it should be; nothing can be asked before."""
+        if not self._ready and inside.receive(self._channel) != "ready":
             raise NotSo(f"{self.name}: no process could be put there")
+        self._ready = True
 
     def call(self, verb: str, *arguments: Any) -> Any:
         """Have one of `inside.Inside`'s methods called, and give its answer."""
@@ -63,6 +70,19 @@ class Place:
         if wrong:
             raise NotSo(f"{self.name}: {wrong}")
         return value
+
+    def send(self, frames: Sequence[bytes]) -> int:
+        """Send frames on the interface, as they are; how many it took."""
+        return int(self.call("send", self.interface, list(frames)))
+
+    def flood(self, frames: Sequence[bytes], seconds: float) -> int:
+        """Send them in a loop; how many the interface took."""
+        return int(self.call("flood", self.interface, list(frames), seconds))
+
+    def run(self, *command: str) -> tuple[int, str, str]:
+        """Run a command there: its exit code, standard output and standard error."""
+        code, out, err = self.call("run", list(command), "")
+        return code, out, err
 
     def close(self) -> None:
         """End the process."""

@@ -9,6 +9,7 @@ from scapy.packet import Packet
 from netemu.topology import Policy
 
 if TYPE_CHECKING:
+    from netemu.conformance.labstage import LabStage
     from netemu.conformance.stage import Stage
 
 # Verdicts that many rows share; others are words of their own, such as an HTTP status.
@@ -40,22 +41,29 @@ class Observed:
 Later = Callable[[], Observed]
 """For an attack that takes its time: to be called when all other rows have been played."""
 
-Play = Callable[["Stage", "Row"], Observed | Later]
+Recipe = Callable[["Stage"], Iterable[Packet | bytes]]
+"""Gives the attacker's frames, told who is who."""
+
+Trace = Callable[["Stage", Packet], bool]
+"""Says of a frame that was seen anywhere whether it came of the attack."""
+
+Play = Callable[["Stage"], Observed | Later]
+PlayInLab = Callable[["LabStage"], Observed | Later]
 
 
-def watch(stage: "Stage", row: "Row") -> Observed:
+def watch(stage: "Stage") -> Observed:
     """Send the recipe's frames, and look whether anybody saw any, or answered."""
-    return stage.watch(row)
+    return stage.watch()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One attack.
 
-    `recipe` gives the attacker's frames; `stage` tells it who is who. A frame is known again by a
-    token behind it; where what comes of it cannot carry that (an answer, a reflection), `trace`
-    says of a frame seen anywhere whether it came of this attack. `play` is for an attack that is
-    more than frames. `held_by_kernel` says why a row cannot be seen to fail.
+    A frame of the `recipe` is known again by a token behind it; where what comes of it cannot carry
+    that (an answer, a reflection), `trace` tells. `play` is for what needs more than looking;
+    `in_lab` for what needs a lab's guests, its responder or its guard. `held_by_kernel` says why a
+    row cannot be seen to fail.
     """
 
     id: str
@@ -63,9 +71,10 @@ class Row:
     reference: str
     strict: str  # the verdict under responder-only
     same_node: str
-    recipe: Callable[["Stage"], Iterable[Packet | bytes]] | None = None
-    trace: Callable[["Stage", Packet], bool] | None = None
+    recipe: Recipe | None = None
+    trace: Trace | None = None
     play: Play = watch
+    in_lab: PlayInLab | None = None  # in the place of `play`, where more than frames is needed
     held_by_kernel: str = ""
 
     def expected(self, policy: Policy) -> str:
@@ -84,8 +93,10 @@ class Result:
     observed: str
     control: bool  # the honest guest was answered during and after
     evidence: tuple[str, ...]
-    sent: tuple[bytes, ...]
-    frames: tuple[Frame, ...]
+    sent: tuple[bytes, ...]  # frames, the first of them
+    said: tuple[bytes, ...]  # requests
+    frames: tuple[Frame, ...]  # what the verdict rests on
+    capture: tuple[Frame, ...]  # what was heard meanwhile, the first of it
     seconds: float
 
     @property

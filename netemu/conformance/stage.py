@@ -1,4 +1,4 @@
-"""A lab on which rows are played: a process in each place, taps open everywhere, who is who.
+"""Where rows are played: a process in each place, taps open everywhere, who is who.
 
 Waiting is bounded by canaries, not by the clock: behind an attack's frames the attacker sends an
 honest one, and when the bridge has heard it, the node sends one to every guest. All places sit on
@@ -8,21 +8,17 @@ one CPU, whose queue of frames is then the only one: who has heard the canary ha
 import json
 import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Self
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, Self
 
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from netemu.conformance.places import Place
-from netemu.conformance.row import ALLOWED, DROPPED, Frame, Observed, Row
-from netemu.errors import BadInput, NotSo
-from netemu.kernel import guard
-from netemu.kernel.protections import Protection
-from netemu.lab import client
+from netemu.conformance.row import ALLOWED, DROPPED, Frame, Observed, Row, Trace
+from netemu.errors import NotSo
 from netemu.topology import Policy
 
 METADATA: Final = "169.254.169.254"
@@ -41,128 +37,133 @@ _BEHIND_THE_BRIDGE: Final = (0x0800, 0x0806, 0x86DD, 0x0004, 0x88CC)
 
 # Frames sent before the taps are emptied: they make some six times as many at all ports.
 _BATCH: Final = 400
-# The longest that a canary may take; a lab that is well needs a millisecond.
+# Frames of a row that are kept for a capture.
+_CAPTURED: Final = 500
+# The longest that a canary may take, and when it is sent again because a tap was full; where all is
+# well it needs a millisecond.
 _CANARY_PATIENCE: Final = 2.0
-_CANARY_PATIENCE_AGAIN: Final = 0.25
+_CANARY_AGAIN: Final = 0.25
+_TRIES: Final = int(_CANARY_PATIENCE / _CANARY_AGAIN)
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+# The DSCP of attacks by IPv4 (RFC 2474); nothing else here sets one.
+_DSCP: Final = 0x44
+# What canaries carry where Ethernet has its padding.
+_ATTACKERS, _NODES = b"\xca\x9a", b"\xca\x9b"
+_CANARY_LENGTH: Final = 52
 # For the honest control: an answer within one machine takes a millisecond, on a busy one more.
 CONTROL_PATIENCE: Final = 2.0
-
-_WITHOUT_GUARD: Final = """add table netdev guard
-delete table netdev guard
-add table inet guard
-delete table inet guard
-"""
-_BOUND: Final = ("netdev", "guard", "bound")
 
 INSTANCE_INFO: Final = (
     f"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: {METADATA}\r\nConnection: close\r\n\r\n"
 ).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Station:
-    """A guest as the others know it."""
+@dataclass(slots=True)
+class Guest:
+    """A guest as the others know it, and the process at its wire.
+
+    `port` is the node's end of the wire, "" if that is not known.
+    """
 
     name: str
     mac: str
     address: str
     port: str
+    place: Place
 
 
-class Access(NamedTuple):
-    """A line of the responder's own record: the mark it knew the caller by, the guest, the answer."""
+@dataclass(slots=True)
+class Cast:
+    """Who takes part: two guests of a node at least, the node, and what else there is."""
 
-    caller: str
-    guest: str
-    status: int
-    method: str
-    target: str
+    policy: Policy
+    attacker: Guest
+    victim: Guest
+    node: Place
+    bystander: Guest | None = None
+    far: Guest | None = None
+    far_node: Place | None = None
+    metadata: str = METADATA
+    others: list[Place] = field(default_factory=list)  # to be ended with the rest
 
+    @property
+    def guests(self) -> list[Guest]:
+        """All guests that listen."""
+        return [self.attacker, self.victim, *filter(None, [self.bystander, self.far])]
 
-_ACCESS = re.compile(r"access caller=(\S+) guest=(\S+) status=(\d+) (\S+) (.*)$")
+    @property
+    def nodes(self) -> list[Place]:
+        """All nodes that listen."""
+        return [self.node, *filter(None, [self.far_node])]
 
 
 class Stage:
-    """A running lab with its places manned; a context manager.
+    """Places manned and listening; a context manager.
 
     Of a row: `m1`, `i1` are the attacker's MAC and address, `m2`, `i2` the victim's, `m3`, `i3`
     those of a third guest of the node, `mf`, `if_` those of a guest of another node, `bridge` the
-    node's own MAC; `token` and `port` are this row's alone.
+    node's own MAC and `md` its address; `token` and `port` are this row's alone.
     """
 
-    def __init__(self, lab: str) -> None:
-        told = client.status(lab)
-        self.lab = lab
-        self.policy = Policy(told["policy"])
-        self.time_scale = float(told["time_scale"])
-        self.without = frozenset(told["without"])
-        near = next((node for node in told["nodes"] if len(node["guests"]) >= 2), None)
-        if near is None:
-            raise BadInput(f"{lab}: a node with two guests is needed, an attacker and a victim")
-        far = next((node for node in told["nodes"] if node is not near and node["guests"]), None)
-        self._near: list[dict[str, Any]] = near["guests"]
-        guests = [_station(guest) for guest in near["guests"]]
-        self.one, self.two = guests[:2]
-        self.three = guests[2] if len(guests) > 2 else guests[1]
-        self.far = _station(far["guests"][0]) if far else None
-        self.places: list[Place] = []
-        self.attacker = self._man(self.one.name)
-        self.victim = self._man(self.two.name)
-        # Beside the one that takes part in attacks: it asks while they go on.
-        self.honest = Place(self.two.name, client.enter(lab, self.two.name))
-        self.bystander = self._man(self.three.name) if len(guests) > 2 else None
-        self.node = self._man(near["name"])
-        self.far_guest = self._man(self.far.name) if self.far else None
-        self.far_node = self._man(far["name"]) if far else None
-        self._far_bridge = ""
+    def __init__(self, cast: Cast) -> None:
+        self.cast = cast
+        self.policy = cast.policy
+        self.one, self.two = cast.attacker, cast.victim
+        self.three = cast.bystander or cast.victim
+        self.attacker, self.victim, self.node = cast.attacker.place, cast.victim.place, cast.node
+        self.md = cast.metadata
         self.bridge = ""
         self.port_macs: list[str] = []
         self.token = b""
         self.port = 20000
-        self._log = client.log_file(lab).open(encoding="utf-8", errors="replace")
+        self.row: Row
+        self.sent: list[bytes] = []
+        self.said: list[bytes] = []
+        self.capture: list[Frame] = []
+        self._macs: dict[Place, str] = {}
 
-    def _man(self, target: str) -> Place:
-        place = Place(target, client.enter(self.lab, target))
-        self.places.append(place)
-        return place
+    @property
+    def _places(self) -> list[Place]:
+        return [*(guest.place for guest in self.cast.guests), *self.cast.nodes]
 
     def __enter__(self) -> Self:
         try:
-            for place in (*self.places, self.honest):
+            for place in (*self._places, *self.cast.others):
                 place.ready()
-            for place in self.places:
-                is_node = place in (self.node, self.far_node)
-                place.post("listen", "br0" if is_node else "eth0", _ALL)
-            macs = {place.name: place.result() for place in self.places}
-            self.bridge = macs[self.node.name]
-            if self.far_node is not None:
-                self._far_bridge = macs[self.far_node.name]
-            # What a bridge keeps to itself (LLDP's group address) comes up at the port, not at br0.
-            for protocol in _BEHIND_THE_BRIDGE:
-                self.node.call("listen", self.one.port, protocol)
-            links = json.loads(self.on_node("ip", "-j", "link", "show", "master", "br0"))
-            self.port_macs = [link["address"] for link in links][:3]
-            self.node.call("run", ["ip", "address", "add", f"{ELSEWHERE}/32", "dev", "lo"], "")
-            for family in (2, 10):
-                self.node.call("serve", family, SERVICE)
+            for place in self._places:
+                place.post("listen", place.interface, _ALL)
+            self._macs = {place: place.result() for place in self._places}
+            self.bridge = self._macs[self.node]
+            self._prepare_node()
         except BaseException:
             self.close()
             raise
-        self.record()
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.node.call("run", ["ip", "address", "del", f"{ELSEWHERE}/32", "dev", "lo"], "")
+            self.node.run("ip", "address", "del", f"{ELSEWHERE}/32", "dev", "lo")
         except NotSo:
             pass
         self.close()
 
     def close(self) -> None:
         """End the processes."""
-        for place in (*self.places, self.honest):
+        for place in (*self._places, *self.cast.others):
             place.close()
-        self._log.close()
+
+    def _prepare_node(self) -> None:
+        # What a bridge keeps to itself (LLDP's group address) comes up at the port, not at it.
+        if self.one.port:
+            for protocol in _BEHIND_THE_BRIDGE:
+                self.node.call("listen", self.one.port, protocol)
+        links = json.loads(
+            self.on_node("ip", "-j", "link", "show", "master", self.node.interface) or "[]"
+        )
+        self.port_macs = [link["address"] for link in links][:3]
+        self.node.run("ip", "address", "add", f"{ELSEWHERE}/32", "dev", "lo")
+        for family in (2, 10):
+            self.node.call("serve", family, SERVICE)
 
     # Who is who, in the catalogue's letters.
 
@@ -199,34 +200,37 @@ class Stage:
     @property
     def mf(self) -> str:
         """The MAC of a guest of another node, or one that nobody has."""
-        return self.far.mac if self.far else "02:00:5e:00:53:01"
+        return self.cast.far.mac if self.cast.far else "02:00:5e:00:53:01"
 
     @property
     def if_(self) -> str:
         """The address of a guest of another node, or one that nobody has."""
-        return self.far.address if self.far else "169.254.77.77"
+        return self.cast.far.address if self.cast.far else "169.254.77.77"
 
-    def begin(self, number: int) -> None:
+    def begin(self, row: Row, number: int) -> None:
         """A row begins: a token and a port of its own, and nothing heard yet."""
+        self.row = row
         self.token = b"\xc0\xfe" + os.urandom(8)
         self.port = 20000 + number % 10000
-        self.sent: list[bytes] = []
-        for place in self.places:
+        self.sent = []
+        self.said = []
+        self.capture = []
+        for place in self._places:
             place.post("drop")
-        for place in self.places:
+        for place in self._places:
             place.result()
 
     # Attacking and watching.
 
-    def watch(self, row: Row) -> Observed:
+    def watch(self) -> Observed:
         """Send the row's recipe, and give what anybody saw of it."""
-        assert row.recipe is not None
-        return self.attack(row.recipe(self), row.trace)
+        assert self.row.recipe is not None
+        return self.attack(self.row.recipe(self), self.row.trace)
 
     def attack(
         self,
         recipe: Iterable[Packet | bytes],
-        trace: Callable[["Stage", Packet], bool] | None = None,
+        trace: Trace | None = None,
         *,
         enough: int = 1,
     ) -> Observed:
@@ -236,26 +240,46 @@ class Stage:
         """
         rest = iter(recipe)
         seen: list[Frame] = []
-        while batch := [bytes(packet) + self.token for packet, _ in zip(rest, range(_BATCH))]:
+        while batch := [self.signed(packet) for packet in islice(rest, _BATCH)]:
             self.sent += batch
-            self.attacker.call("send", "eth0", batch)
+            self.attacker.send(batch)
             seen += self.sightings(trace)
             if len(seen) >= enough:
                 break
         return Observed(
             ALLOWED if seen else DROPPED,
-            [f"seen {_where(frame)}: {summary(frame.data)}" for frame in seen[:5]],
+            [f"seen at {frame.place}: {summary(frame.data)}" for frame in seen[:5]],
             seen[:20],
         )
 
-    def sightings(self, trace: Callable[["Stage", Packet], bool] | None = None) -> list[Frame]:
+    def signed(self, packet: Packet | bytes) -> bytes:
+        """The frame, so that it is known again: a token behind it, and in IP's header as well.
+
+        A bridge that calls iptables cuts off what stands behind an IP packet.
+        """
+        frame = bytearray(bytes(packet))
+        if frame[12:14] == _IPV4 and len(frame) >= 34 and frame[14] >> 4 == 4:
+            _rewrite(frame, 14, bytes((frame[14], _DSCP)))
+            _rewrite(frame, 18, self.token[2:4])
+        elif frame[12:14] == _IPV6 and len(frame) >= 54:
+            frame[16:18] = self.token[2:4]  # the flow label, which no checksum covers
+        return bytes(frame) + self.token
+
+    def _is_signed(self, frame: bytes) -> bool:
+        if self.token in frame:
+            return True
+        if frame[12:14] == _IPV4:
+            return frame[15] == _DSCP and frame[18:20] == self.token[2:4]
+        return frame[12:14] == _IPV6 and frame[16:18] == self.token[2:4]
+
+    def sightings(self, trace: Trace | None = None) -> list[Frame]:
         """What was seen of this row since the last look: at everyone's, once a canary has passed.
 
         The attacker's own frames are no sighting; what comes back to him is, if `trace` says so.
         """
         seen = []
         for place, outgoing, frame in self.heard():
-            mine = self.token in frame and not outgoing and place is not self.attacker
+            mine = not outgoing and place is not self.attacker and self._is_signed(frame)
             if mine or (trace is not None and self._traced(place, outgoing, frame, trace)):
                 seen.append(Frame(place.name, frame))
         return seen
@@ -265,7 +289,7 @@ class Stage:
         place: Place,
         outgoing: bool,
         frame: bytes,
-        trace: Callable[["Stage", Packet], bool],
+        trace: Trace,
     ) -> bool:
         if outgoing and place is not self.node:  # what a guest says itself came of nobody's attack
             return False
@@ -273,86 +297,81 @@ class Stage:
 
     def heard(self) -> list[tuple[Place, bool, bytes]]:
         """Everything heard anywhere up to now: (place, whether it went out there, frame)."""
-        canary = b"\xca\x9a" + os.urandom(8)
-        honest = Ether(dst=self.bridge, src=self.m1) / ARP(
-            op=1, hwsrc=self.m1, psrc=self.i1, hwdst=NOBODY, pdst=METADATA
-        )
-        found = self._until(self.node, self.attacker, "eth0", bytes(honest) + canary, canary)
-        behind = b"\xca\x9b" + os.urandom(8)
-        guests = [self.attacker, self.victim, *filter(None, [self.bystander])]
-        self._say("br0", self.node, self.bridge, behind)
-        if self.far_guest is not None and self.far_node is not None:
-            self._say("br0", self.far_node, self._far_bridge, behind)
-            guests.append(self.far_guest)
-        for place in guests:
-            place.post("take", behind, _CANARY_PATIENCE)
-        told = [place.result() for place in guests]
-        # A tap does not hear what it says itself: the nodes have heard all when the guests have.
-        nodes = [self.node, *filter(None, [self.far_node])]
-        told += [[True, place.call("heard")] for place in nodes]
-        for place, (whole, heard) in zip([*guests, *nodes], told, strict=True):
-            if not whole:
-                raise NotSo(f"{place.name}: the node's own broadcast does not arrive there")
-            found += [(place, outgoing, frame) for _, outgoing, frame in heard]
-        return [one for one in found if not _is_canary(one[2])]
+        found = self._behind_attacker() + self._behind_nodes()
+        found = [one for one in found if not _is_canary(one[2])]
+        room = _CAPTURED - len(self.capture)
+        self.capture += [Frame(place.name, frame) for place, _, frame in found[:room]]
+        return found
 
-    def _say(self, interface: str, place: Place, mac: str, canary: bytes) -> None:
-        announcement = Ether(dst=BROADCAST, src=mac) / ARP(
-            op=1, hwsrc=mac, psrc=METADATA, hwdst=NOBODY, pdst=METADATA
+    def _behind_attacker(self) -> list[tuple[Place, bool, bytes]]:
+        """What the node heard until an honest frame of the attacker's came."""
+        canary = _ATTACKERS + os.urandom(8)
+        asking = Ether(dst=self.bridge, src=self.m1) / ARP(
+            op=1, hwsrc=self.m1, psrc=self.i1, hwdst=NOBODY, pdst=self.md
         )
-        place.call("send", interface, [bytes(announcement) + canary])
-
-    def _until(
-        self, listener: Place, sender: Place, interface: str, frame: bytes, canary: bytes
-    ) -> list[tuple[Place, bool, bytes]]:
-        """What `listener` heard until the canary came; it is sent again if a queue was full."""
         found: list[tuple[Place, bool, bytes]] = []
-        for _ in range(int(_CANARY_PATIENCE / _CANARY_PATIENCE_AGAIN)):
-            sender.call("send", interface, [frame])
-            whole, heard = listener.call("take", canary, _CANARY_PATIENCE_AGAIN)
-            found += [(listener, outgoing, data) for _, outgoing, data in heard]
+        for _ in range(_TRIES):
+            self.attacker.send([bytes(asking) + canary])
+            whole, heard = self.node.call("take", canary, _CANARY_AGAIN)
+            found += [(self.node, outgoing, data) for _, outgoing, data in heard]
             if whole:
                 return found
-        raise NotSo(f"{sender.name}: an honest frame of its own does not reach the node")
+        raise NotSo(f"{self.one.name}: an honest frame of its own does not reach the node")
 
-    # The honest guest, and the responder's record.
+    def _behind_nodes(self) -> list[tuple[Place, bool, bytes]]:
+        """What all heard until a broadcast of their nodes came."""
+        canary = _NODES + os.urandom(8)
+        waiting = [guest.place for guest in self.cast.guests]
+        found: list[tuple[Place, bool, bytes]] = []
+        for _ in range(_TRIES):
+            for node in self.cast.nodes:
+                self._announce(node, canary)
+            for place in waiting:
+                place.post("take", canary, _CANARY_AGAIN)
+            told = [(place, *place.result()) for place in waiting]
+            for place, _, heard in told:
+                found += [(place, outgoing, frame) for _, outgoing, frame in heard]
+            waiting = [place for place, whole, _ in told if not whole]
+            if not waiting:
+                break
+        else:
+            raise NotSo(f"{waiting[0].name}: the node's own broadcast does not arrive there")
+        # A tap does not hear what it says itself: the nodes have heard all when the guests have.
+        for node in self.cast.nodes:
+            found += [(node, outgoing, frame) for _, outgoing, frame in node.call("heard")]
+        return found
 
-    def ask(self, request: bytes = INSTANCE_INFO, place: Place | None = None) -> tuple[bytes, str]:
-        """Send a request as a guest (the attacker if none is named): answer, and how it ended."""
-        answer, end, _ = (place or self.attacker).call(
-            "get", request, METADATA, HTTP, CONTROL_PATIENCE
+    def _announce(self, node: Place, canary: bytes) -> None:
+        mac = self._macs[node]
+        announcement = Ether(dst=BROADCAST, src=mac) / ARP(
+            op=1, hwsrc=mac, psrc=self.md, hwdst=NOBODY, pdst=self.md
         )
-        return answer, end
+        node.send([bytes(announcement) + canary])
 
-    def honest_get(self) -> tuple[bytes, str, float]:
-        """The victim's honest question: the answer, how it ended, and the seconds it took."""
-        answer, end, taken = self.honest.call(
-            "get", INSTANCE_INFO, METADATA, HTTP, CONTROL_PATIENCE
-        )
-        return answer, end, taken
+    # The honest guest. Where rows are played without a responder there is none to speak of.
 
     def begin_control(self) -> None:
-        """The victim asks who it is; `end_control` gives whether it was told."""
-        self.honest.post("get", INSTANCE_INFO, METADATA, HTTP, CONTROL_PATIENCE)
+        """Let the honest guest ask while an attack goes on."""
 
     def end_control(self) -> bool:
-        """Whether the victim was answered, as the one it is."""
-        answer, _, _ = self.honest.result()
-        return is_answered_as(answer, self.two.name)
+        """Whether the honest guest was answered."""
+        return True
 
     def control(self) -> bool:
-        """Whether the victim is answered now, as the one it is."""
+        """Whether the honest guest is answered now."""
         self.begin_control()
         return self.end_control()
 
-    def record(self) -> list[Access]:
-        """What the responders have answered since the last look; empty if the lab keeps no log."""
-        found = (_ACCESS.search(line) for line in self._log.readlines())
-        return [
-            Access(match[1], match[2], int(match[3]), match[4], match[5])
-            for match in found
-            if match is not None
-        ]
+    def well(self) -> bool:
+        """Whether the attacker may speak at all: else everything would seem closed to it."""
+        return True
+
+    def heal(self) -> bool:
+        """Put right what an attack has left behind; whether the honest are served again."""
+        for guest in self.cast.guests:
+            guest.place.run("ip", "neighbour", "flush", "dev", guest.place.interface)
+        self.node.run("ip", "neighbour", "flush", "dev", self.node.interface, "nud", "stale")
+        return self.control()
 
     # The node's tables.
 
@@ -365,65 +384,27 @@ class Stage:
 
     def stations(self) -> dict[str, str]:
         """The bridge's table: where it believes each MAC to be."""
-        entries = json.loads(self.on_node("bridge", "-j", "fdb", "show", "br", "br0"))
-        return {one["mac"]: one["ifname"] for one in entries if one.get("master") == "br0"}
+        bridge = self.node.interface
+        entries = json.loads(self.on_node("bridge", "-j", "fdb", "show", "br", bridge) or "[]")
+        return {one["mac"]: one["ifname"] for one in entries if one.get("master") == bridge}
 
     def neighbours(self) -> dict[str, str]:
         """The node's neighbours: the MAC it believes each address to have."""
-        entries = json.loads(self.on_node("ip", "-j", "-4", "neighbour", "show", "dev", "br0"))
-        return {one["dst"]: one.get("lladdr", "") for one in entries}
+        told = self.on_node("ip", "-j", "-4", "neighbour", "show", "dev", self.node.interface)
+        return {one["dst"]: one.get("lladdr", "") for one in json.loads(told or "[]")}
 
-    def stations_of(self, port: str) -> list[str]:
-        """The addresses that the guard holds bound to a port; none where there is no such guard."""
-        code, out, _ = self.node.call("run", ["nft", "-j", "list", "set", *_BOUND], "")
-        if code:
-            return []
-        (found,) = (one["set"] for one in json.loads(out)["nftables"] if "set" in one)
-        parts = [one["concat"] for one in found.get("elem", [])]
-        return [address for name, _, address in parts if name == port]
-
-    def rules(self) -> str:
-        """A transaction that replaces the node's guard by itself, bindings and all."""
-        ports = [(f"p{one['port_mark']}", one["port_mark"], one["mac"]) for one in self._near]
-        rendered = guard.render(
-            bridge_mac=self.bridge,
-            ports=ports,
-            same_node=self.policy is Policy.SAME_NODE,
-            time_scale=self.time_scale,
-            without=[Protection(one) for one in self.without],
-        )
-        bound = ", ".join(
-            f'"{port}" . {mac} . {address}'
-            for port, _, mac in ports
-            for address in self.stations_of(port)
-        )
-        elements = f"add element netdev guard bound {{ {bound} }}\n" if bound else ""
-        return _WITHOUT_GUARD + rendered + "\n" + elements
-
-    def management_sockets(self) -> list[str]:
-        """Every path by which somebody steers this lab or one of its processes."""
-        outside = client.log_file(self.lab).parent
-        found = [str(path) for path in outside.parent.glob("*/*.sock")]
-        inner = [f"/run/hostagent/feed-{number}.sock" for number in range(8)]
-        return [*found, *inner, "/run/hostagent/command.sock", "/run/docker.sock"]
-
-    @contextmanager
-    def process_of_attacker(self) -> Iterator[Place]:
-        """A process of the attacking guest's, like any that runs there."""
-        place = Place(self.one.name, client.enter(self.lab, self.one.name), wire=False)
-        try:
-            place.ready()
-            yield place
-        finally:
-            place.close()
+    def addresses(self) -> list[str]:
+        """The addresses of the node's bridge."""
+        told = self.on_node("ip", "-j", "-4", "address", "show", "dev", self.node.interface)
+        return [one["local"] for link in json.loads(told) for one in link.get("addr_info", [])]
 
     def received(self) -> int:
         """Frames that the node's bridge has taken up, ever."""
         for line in self.node.call("read", "/proc/net/dev").splitlines():
             name, _, numbers = line.partition(":")
-            if name.strip() == "br0":
+            if name.strip() == self.node.interface:
                 return int(numbers.split()[1])
-        raise NotSo(f"{self.node.name}: there is no br0")
+        raise NotSo(f"{self.node.name}: there is no {self.node.interface}")
 
     def connections(self, address: str) -> int:
         """The node's TCP connections with this peer that are established."""
@@ -434,50 +415,16 @@ class Stage:
             count += peer.startswith(octets) and state == "01"
         return count
 
-    # Guests.
 
-    def reboot(self, guest: str) -> None:
-        """Reboot a guest: it claims its address anew. `await_bound` waits for it."""
-        client.reboot(self.lab, guest)
-
-    def bound(self, guest: str) -> str | None:
-        """The address that a guest holds, its node knowing of it; else None."""
-        for node in client.status(self.lab)["nodes"]:
-            for one in node["guests"]:
-                if one["name"] == guest and one["state"] == "bound":
-                    return str(one["address"])
-        return None
-
-    def await_bound(self, guest: str, patience: float = 0.0) -> bool:
-        """Wait until a guest is bound, for no longer than claims take."""
-        end = time.monotonic() + (patience or 20 * self.time_scale + 1)
-        while time.monotonic() < end:
-            address = self.bound(guest)
-            if address is not None:
-                self._moved(guest, address)
-                return True
-            time.sleep(0.02)
-        return False
-
-    def _moved(self, guest: str, address: str) -> None:
-        for name in ("one", "two", "three", "far"):
-            station: Station | None = getattr(self, name)
-            if station is not None and station.name == guest:
-                setattr(self, name, Station(guest, station.mac, address, station.port))
-
-    def heal(self) -> bool:
-        """Put right what an attack has left behind; whether the honest are served again."""
-        for place in (self.attacker, self.victim, self.bystander, self.far_guest):
-            if place is not None:
-                place.call("run", ["ip", "neighbour", "flush", "dev", "eth0"], "")
-        self.node.call("run", ["ip", "neighbour", "flush", "dev", "br0", "nud", "stale"], "")
-        if self.control() and self.bound(self.one.name):
-            return True
-        for station in (self.one, self.two, self.three):
-            if self.bound(station.name) is None or station is self.two:
-                self.reboot(station.name)
-        bound = [self.await_bound(one.name) for one in (self.one, self.two, self.three)]
-        return all(bound) and self.control()
+def _rewrite(frame: bytearray, at: int, word: bytes) -> None:
+    """Put another word of 16 bits into an IPv4 header, and its checksum right (RFC 1624)."""
+    old = int.from_bytes(frame[at : at + 2], "big")
+    checksum = int.from_bytes(frame[24:26], "big")
+    total = (~checksum & 0xFFFF) + (~old & 0xFFFF) + int.from_bytes(word, "big")
+    for _ in range(2):
+        total = (total & 0xFFFF) + (total >> 16)
+    frame[at : at + 2] = word
+    frame[24:26] = (~total & 0xFFFF).to_bytes(2, "big")
 
 
 def is_answered_as(answer: bytes, guest: str) -> bool:
@@ -496,18 +443,5 @@ def summary(frame: bytes) -> str:
     return str(Ether(frame).summary())[:160]
 
 
-def _station(guest: dict[str, Any]) -> Station:
-    if not guest["address"]:
-        raise NotSo(f"{guest['name']} holds no address; wait until the lab is up")
-    return Station(guest["name"], guest["mac"], guest["address"], f"p{guest['port_mark']}")
-
-
-def _where(frame: Frame) -> str:
-    return f"at {frame.place}"
-
-
 def _is_canary(frame: bytes) -> bool:
-    return frame[42:44] in (b"\xca\x9a", b"\xca\x9b") and len(frame) == 52
-
-
-Recipe = Sequence[Packet | bytes]
+    return frame[42:44] in (_ATTACKERS, _NODES) and len(frame) == _CANARY_LENGTH

@@ -42,6 +42,7 @@ class Factory:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
+        self._ordered = 0
 
     @property
     def pid(self) -> int:
@@ -52,9 +53,22 @@ class Factory:
         """Descriptors of `count` (at most BATCH) new network namespaces, owned as we are."""
         return self._ask(["nodes", count], [])[1]
 
-    def guests(self, count: int) -> list[int]:
-        """Descriptors of `count` (at most BATCH) network namespaces, each owned by its own user."""
-        return self._ask(["guests", count], [])[1]
+    def guests(self, count: int, *, following: int = 0) -> list[int]:
+        """Descriptors of `count` (at most BATCH) network namespaces, each owned by its own user.
+
+        `following` ones are begun at once, while the caller does something with these: the next
+        question must be for them.
+        """
+        if not self._ordered:
+            _send(self._socket, ["guests", count], [])
+            self._ordered = count
+        if count != self._ordered:
+            raise ValueError(f"{self._ordered} guests were ordered, {count} are asked for")
+        made = self._answer()[1]
+        self._ordered = following
+        if following:
+            _send(self._socket, ["guests", following], [])
+        return made
 
     def boot(self, net: int, hostname: str) -> tuple[int, dict[str, int]]:
         """Give the guest that owns `net` its first process.
@@ -75,7 +89,12 @@ class Factory:
         self._ask(["hold"], descriptors)
 
     def _ask(self, question: list[Any], descriptors: list[int]) -> tuple[list[Any], list[int]]:
+        if self._ordered:
+            raise ValueError(f"{self._ordered} guests were ordered, and have to be taken first")
         _send(self._socket, question, descriptors)
+        return self._answer()
+
+    def _answer(self) -> tuple[list[Any], list[int]]:
         answer, received = _receive(self._socket)
         if not answer:
             raise MachineCannot("the process that makes namespaces has died")
@@ -144,13 +163,11 @@ def _node() -> int:
 
 def _guest() -> int:
     try:
-        child = ns.clone(ns.NEWUSER | ns.NEWNET)
+        child = ns.clone_placeholder(ns.NEWUSER | ns.NEWNET)
     except KernelError as error:
         hint = "a chroot, or a setting of this machine, forbids it"
         hint = hint if error.errno == errno.EPERM else "user.max_user_namespaces is reached"
         raise KernelError("a guest's user namespace", error.errno, hint) from None
-    if child == 0:
-        _wait_for_the_end()
     try:
         ns.identity_map(child)
         return os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)

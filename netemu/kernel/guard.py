@@ -26,13 +26,13 @@ PROBE_BURST = 30
 # Broadcast and multicast of one guest to the others of its node, under same-node.
 SHOUTS_PER_SECOND = 50
 SHOUT_BURST = 100
-# Probes of others that a guest hears under same-node. Each may be a conflict to it (RFC 3927 section
-# 2.2.1), and MAX_CONFLICTS (10) of them cost it a minute: so fewer at once, and then one in many
-# claims' time. What is not heard is no danger: the node's oracle hears every probe.
+# Probes of others that a guest hears under same-node. Each may be a conflict to it (RFC 3927
+# section 2.2.1), and MAX_CONFLICTS (10) of them cost it a minute: so fewer at once, and then one
+# in many claims' time. What is not heard is no danger: the node's oracle hears every probe.
 OVERHEARD_BURST = 6
 OVERHEARD_PER_MINUTE = 2
-# Connections that a port may ask for: more than the responder answers on a whole machine, so that no
-# client that waits for its answers meets the bound, and far less than a flood.
+# Connections that a port may ask for: more than the responder answers on a whole machine, so that
+# no client that waits for its answers meets the bound, and far less than a flood.
 CONNECTIONS_PER_SECOND = 20_000
 CONNECTION_BURST = 2_000
 # nft writes a rate as a 32-bit number of packets in its unit of time.
@@ -86,7 +86,7 @@ def render(
 
 _SAME_NODE_ARP_OUT = f"""ether saddr @stations arp saddr ip != 0.0.0.0 accept
         # The oracle has heard it; who claims the same address is told by the oracle.
-        ether saddr @stations update @overheard {{{{ oifname limit rate {{}}/minute burst {OVERHEARD_BURST} packets }}}} accept"""
+        ether saddr @stations update @overheard {{{{ oifname limit rate {{}}/minute burst {OVERHEARD_BURST} packets }}}} accept"""  # noqa: E501
 
 _SAME_NODE_IP_OUT = """ether saddr @stations oifname . ether daddr . ip daddr @bound accept
         ether saddr @stations ip daddr { 169.254.255.255, 255.255.255.255, 224.0.0.0/4 } accept"""

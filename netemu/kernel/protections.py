@@ -18,6 +18,7 @@ class Protection(StrEnum):
     SYSCTLS = "sysctls"  # settings away from what a new namespace begins with
     BRIDGE = "bridge"  # ports isolated, learning and unknown-unicast flooding off
     LISTENER = "listener"  # bound to the address and the bridge, answers that do not outlive a hop
+    RESETS = "resets"  # an address that is handed over leaves no connections behind
     NAMESPACES = "namespaces"  # a guest's own user, mounts and processes
     RESPONDER = "responder"  # a strict reader of HTTP, bounds on what one guest may hold
 

@@ -58,14 +58,9 @@ NODE_BRIDGE = (
     ("bridge/bridge-nf-call-arptables", "0"),
 )
 
-# A guest's, when its eth0 is there. Its root may change them: it is master of its own stack.
+# A guest's, when its eth0 is there. Its root may change them: it is master of its own stack. Those of
+# its ARP are set by netlink: see `netlink.silent_arp` and `netlink.broadcast_arp`.
 GUEST = (
-    # RFC 3927 section 2.5: the state machine answers ARP, by broadcast; the kernel would by
-    # unicast.
-    ("ipv4/conf/eth0/arp_ignore", "8"),
-    # … and the kernel's own requests go out by broadcast even where it knows whom to ask.
-    ("ipv4/neigh/eth0/ucast_solicit", "0"),
-    ("ipv4/neigh/eth0/mcast_resolicit", "3"),
     # The link has IPv4 only; without this the kernel chatters in IPv6 at each activation.
     ("ipv6/conf/eth0/disable_ipv6", "1"),
 )

@@ -7,48 +7,57 @@ from typing import Final
 
 from netemu.kernel.namespaces import inside
 from netemu.lab.progress import Progress
-from netemu.lab.wiring import HTTP, METADATA, WiredGuest
+from netemu.lab.wiring import HTTP, METADATA, WiredGuest, WiredNode
 
 # How many guests ask at the same time: a quarter of the listener's backlog.
 _AT_ONCE: Final = 500
 # A responder that is still starting refuses or does not answer; it is asked again.
 _PATIENCE: Final = 2.0
 _PAUSE: Final = 0.05
-_QUESTION: Final = (
-    f"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: {METADATA}\r\nConnection: close\r\n\r\n"
-).encode()
+# For each dialect something that every guest may ask. Where the guest's name cannot have been given
+# to it as a property, the answer has to tell it.
+_QUESTIONS: Final = {
+    "azure-v1": ("GET /metadata/v1/InstanceInfo", "", '"_{name}"'),
+    "azure": ("GET /metadata/instance?api-version=2021-02-01", "Metadata: true", ""),
+    "ec2": ("PUT /latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 1", ""),
+    "gce": ("GET /computeMetadata/v1/instance/id", "Metadata-Flavor: Google", ""),
+}
 
 
-async def all_answered(guests: Iterable[WiredGuest], progress: Progress) -> None:
-    """Wait until every guest is answered as the one it is."""
-    waiting = list(guests)
+async def all_answered(nodes: Iterable[WiredNode], progress: Progress) -> None:
+    """Wait until every guest is answered as the one it is, in a dialect that its node speaks."""
+    waiting = [(one, node.node.dialects.names[0]) for node in nodes for one in node.guests]
     total = len(waiting)
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def until_answered(wired: WiredGuest) -> None:
+    async def until_answered(wired: WiredGuest, dialect: str) -> None:
         async with slots:
-            while not await answered(wired):
+            while not await answered(wired, dialect):
                 await asyncio.sleep(_PAUSE)
         done.append(wired)
         progress.step("asking the responders", len(done), total)
 
     done: list[WiredGuest] = []
-    await asyncio.gather(*(until_answered(wired) for wired in waiting))
+    await asyncio.gather(*(until_answered(*one) for one in waiting))
 
 
-async def answered(wired: WiredGuest) -> bool:
-    """Whether this guest's responder answers it now, by its own name."""
+async def answered(wired: WiredGuest, dialect: str) -> bool:
+    """Whether this guest's responder answers it now, as the one it is."""
     loop = asyncio.get_running_loop()
+    line, header, told = _QUESTIONS[dialect]
+    head = [f"{line} HTTP/1.1", f"Host: {METADATA}", "Connection: close", *filter(None, [header])]
+    question = "".join(f"{one}\r\n" for one in [*head, ""]).encode()
     with inside(wired.net):
         link = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     with link:
         try:
             async with asyncio.timeout(_PATIENCE):
                 await loop.sock_connect(link, (METADATA, HTTP))
-                await loop.sock_sendall(link, _QUESTION)
+                await loop.sock_sendall(link, question)
                 answer = b""
                 while part := await loop.sock_recv(link, 4096):
                     answer += part
         except OSError:  # TimeoutError is one too
             return False
-    return answer.startswith(b"HTTP/1.1 200 ") and f'"_{wired.guest.name}"'.encode() in answer
+    expected = told.format(name=wired.guest.name).encode()
+    return answer.startswith(b"HTTP/1.1 200 ") and expected in answer

@@ -4,6 +4,7 @@ import asyncio
 import random
 
 from netemu.kernel.factory import BATCH, Factory
+from netemu.kernel.protections import Protection, Without
 from netemu.lab.progress import Progress
 from netemu.lab.wiring import BRIDGE_INDEX, WiredNode
 from netemu.linklocal import addresses
@@ -17,7 +18,9 @@ from netemu.topology import Guest
 class Claims:
     """Who holds what. Claims begin as soon as this is made: the ports have their carriers."""
 
-    def __init__(self, nodes: list[WiredNode], timing: Timing, factory: Factory) -> None:
+    def __init__(
+        self, nodes: list[WiredNode], timing: Timing, factory: Factory, without: Without = ()
+    ) -> None:
         self._changed = asyncio.Event()
         # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
         jitter = random.Random()
@@ -36,7 +39,7 @@ class Claims:
                     remembered=None if last is None else addresses.from_text(last),
                 )
                 self._guests[guest.mark] = GuestShell(
-                    wired.net, claimant, guest.name, self._changed.set
+                    wired.net, claimant, guest.name, self._note_change
                 )
                 self._oracles[guest.mark] = oracle
             shell = NodeShell(
@@ -48,13 +51,23 @@ class Claims:
                 ports={wired.guest.mark: wired.guest.port for wired in node.guests},
                 links=node.links,
                 carrier=self._carrier,
-                changed=self._changed.set,
+                changed=self._note_change,
+                resets=Protection.RESETS not in without,
             )
             sockets += shell.packet_sockets
         _hold(factory, [*sockets, *(guest.packet_socket for guest in self._guests.values())])
 
     def _carrier(self, mark: int, up: bool) -> None:
         self._guests[mark].link(up=up)
+
+    @property
+    def change(self) -> asyncio.Event:
+        """Set at the next change of any claim. Whoever waits takes it first, and then looks."""
+        return self._changed
+
+    def _note_change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def address(self, guest: Guest) -> str | None:
         """The address that the guest uses, or None."""
@@ -79,12 +92,12 @@ class Claims:
         """Wait until every guest is bound."""
         waiting = list(guests)
         while True:
-            self._changed.clear()
+            change = self.change
             waiting = [guest for guest in waiting if not self.bound(guest)]
             progress.step("claiming addresses", len(guests) - len(waiting), len(guests))
             if not waiting:
                 return
-            await self._changed.wait()
+            await change.wait()
             # Claims end in swarms: a tenth of a second later there is more to see at one look.
             await asyncio.sleep(0.1)
 

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from netemu.errors import BadInput, MachineCannot, NotSo
 from netemu.kernel.protections import Without
 from netemu.lab import places
 from netemu.lab.control import NoAnswer, ask
+from netemu.lab.files import wrong_property
 from netemu.lab.progress import Step, steps
 from netemu.topology import Lab
 
@@ -190,6 +191,19 @@ def log_file(name: str) -> Path:
 def reboot(name: str, guest: str) -> None:
     """Reboot a guest: its processes end, its link blinks, and it claims its address anew."""
     ask(_control(name), "reboot", guest=guest)
+
+
+def set_properties(name: str, guest: str, properties: Mapping[str, str]) -> dict[str, str]:
+    """Change what a guest is told of itself; an empty value takes a property away.
+
+    Gives the properties that the guest has then been given, by the lab file or in this way. They
+    are stored when this returns. Raises BadInput if one is not known, or cannot have this value.
+    """
+    for key, value in properties.items():
+        if value and (wrong := wrong_property(key, value)):
+            raise BadInput(f"{key}: {wrong}")
+    (told,), _ = ask(_control(name), "set", guest=guest, properties=dict(properties))
+    return told
 
 
 def agents(name: str) -> dict[str, Path]:

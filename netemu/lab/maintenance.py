@@ -6,15 +6,18 @@ under one ID, with both agents, and shown as one.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Self
+from typing import Final, Self
 from uuid import uuid4
 
 from msgspec.structs import replace
 
 from hostagent.controller import AgentUnreachable, CommandRefused, SyncController
-from hostagent.model import FINAL, Event, EventType
+from hostagent.model import FINAL, Event, EventSource, EventStatus, EventType
 from netemu.errors import BadInput, NotSo
 from netemu.lab import client
+
+# The least by which a clock is moved to hear what time it is: nothing is due by so much earlier.
+_A_MOMENT: Final = 1e-6
 
 
 class Maintenance:
@@ -43,11 +46,13 @@ class Maintenance:
         *,
         notice: float | None,
         duration: float | None,
+        source: EventSource = EventSource.PLATFORM,
         description: str = "",
     ) -> Event:
         """Plan an event in `notice` seconds (None: the type's least), of `duration` seconds.
 
-        If one of several nodes refuses, it is taken back from the others.
+        A notice of 0 starts it at once, as a hardware failure would. If one of several nodes
+        refuses, it is taken back from the others.
         """
         by_node: dict[str, list[str]] = {}
         for guest in dict.fromkeys(guests):
@@ -58,7 +63,6 @@ class Maintenance:
             raise BadInput("an event concerns at least one guest")
         event_id = str(uuid4())
         planned: list[Event] = []
-        done: list[str] = []
         try:
             for node, names in by_node.items():
                 with _in_our_words():
@@ -67,14 +71,16 @@ class Maintenance:
                         kind,
                         notice=notice,
                         duration=duration,
+                        source=source,
                         description=description,
                         event_id=event_id,
                     )
                 planned.append(event)
-                done.append(node)
         except NotSo:
-            for node in done:
-                self._agent(node).cancel(event_id)
+            for node, event in zip(by_node, planned, strict=False):
+                started = event.status is EventStatus.STARTED
+                end = SyncController.complete if started else SyncController.cancel
+                end(self._agent(node), event_id)
             raise
         return _merged(planned)
 
@@ -87,6 +93,10 @@ class Maintenance:
                     found.setdefault(event.id, []).append(event)
         return sorted((_merged(same) for same in found.values()), key=lambda one: one.not_before)
 
+    def approve(self, event_id: str) -> Event:
+        """Start a scheduled event as its guests would; one that has started stays so."""
+        return self._each(event_id, SyncController.approve)
+
     def start(self, event_id: str) -> Event:
         """Start a scheduled event now."""
         return self._each(event_id, SyncController.start)
@@ -98,6 +108,33 @@ class Maintenance:
     def cancel(self, event_id: str) -> Event:
         """Take back a scheduled event."""
         return self._each(event_id, SyncController.cancel)
+
+    def advance(self, seconds: float) -> float:
+        """Move the metadata plane's clock forward on all nodes; gives its time then.
+
+        Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as
+        ever. If a node does not do it, the others have: the error says which.
+        """
+        agents = {node: self._agent(node) for node in self._sockets}
+        command_id = str(uuid4())
+        moments = []
+        for node, agent in agents.items():
+            try:
+                with _in_our_words():
+                    moments.append(agent.advance(seconds, command_id))
+            except NotSo as error:
+                moved = list(agents)[: len(moments)]
+                so_far = f"; moved already: {', '.join(moved)}" if moved else ""
+                raise NotSo(f"{node}: its clock is not moved: {error}{so_far}") from None
+        return max(moments)
+
+    def now(self) -> dict[str, float]:
+        """Give the metadata plane's time at each node, in seconds since the epoch.
+
+        An agent tells its time when it has moved its clock, so that asking costs a microsecond.
+        """
+        with _in_our_words():
+            return {node: self._agent(node).advance(_A_MOMENT) for node in self._sockets}
 
     def _each(self, event_id: str, act: Callable[[SyncController, str], Event]) -> Event:
         """Do it at every agent that has the event; `event_id` may be a beginning of the ID."""
@@ -117,7 +154,8 @@ class Maintenance:
 
     def _agent(self, node: str) -> SyncController:
         if node not in self._controllers:
-            controller = SyncController(self._sockets[node])
+            with _in_our_words():
+                controller = SyncController(self._sockets[node])
             self._controllers[node] = self._open.enter_context(controller)
         return self._controllers[node]
 

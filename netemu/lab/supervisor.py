@@ -17,9 +17,7 @@ from typing import Final
 
 import msgspec
 
-from hostagent.controller import AgentUnreachable, Controller
-from hostagent.model import Guest as PlacedGuest
-from netemu.errors import BadInput, MachineCannot, NetemuError
+from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
 from netemu.kernel import namespaces as ns
 from netemu.kernel import netlink
 from netemu.kernel.factory import Factory
@@ -28,11 +26,12 @@ from netemu.kernel.protections import Protection
 from netemu.lab import answers, places
 from netemu.lab.claims import Claims
 from netemu.lab.control import Answer, ControlServer, Handler
+from netemu.lab.placement import Placement
 from netemu.lab.progress import Progress
 from netemu.lab.services import GRACE, Reaper, Service
 from netemu.lab.wiring import WiredGuest, WiredNode, wire
 from netemu.linklocal.timing import Timing
-from netemu.topology import Guest, Lab
+from netemu.topology import Dialects, Lab
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +41,11 @@ AGENT_USER: Final = 61901
 RESPONDER_USER: Final = 61902
 # Inside the bottle, where no guest sees it: the agents' stores and feeds.
 STATE: Final = Path("/run/hostagent")
+# How long `up` waits at time scale 1 until it gives up, seconds. A claim takes seven; a guest that
+# has had MAX_CONFLICTS conflicts tries one address a minute (RFC 3927 section 2.2.1).
+CLAIMING_AT_MOST: Final = 180.0
+# … and for the first answers: starting a thousand processes takes a small machine half of it.
+ANSWERING_AT_MOST: Final = 60.0
 # Descriptors: two a guest, a dozen a node, and what else a process has.
 _SPARE_DESCRIPTORS: Final = 100
 
@@ -72,6 +76,7 @@ class Supervisor:
         self._guests: dict[str, WiredGuest] = {}
         self._booted: dict[str, tuple[int, dict[str, int]]] = {}
         self._claims: Claims | None = None
+        self._placement: Placement | None = None
         self._services: list[Service] = []
         self._kept: list[socket.socket] = []  # for as long as a service may be started again
         self._ready = asyncio.Event()
@@ -88,6 +93,7 @@ class Supervisor:
             "status": self._status,
             "enter": self._enter,
             "reboot": self._reboot,
+            "set": self._set,
             "down": self._take_down,
             "wait": self._wait,
         }
@@ -99,10 +105,13 @@ class Supervisor:
         watch.cancel()
         if going_up.done():
             going_up.result()
+            assert self._placement is not None
+            following = asyncio.create_task(self._placement.follow())
             self._progress.ready()
             self._ready.set()
             log.info("lab %s is up", self._lab.name)
             await going_down
+            following.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
 
@@ -117,15 +126,39 @@ class Supervisor:
             without=self._order.without,
         )
         self._guests = {one.guest.name: one for node in self._nodes for one in node.guests}
-        self._claims = Claims(self._nodes, Timing().scaled(scale), self._factory)
+        self._claims = Claims(
+            self._nodes, Timing().scaled(scale), self._factory, self._order.without
+        )
         for number, node in enumerate(self._nodes):
             self._start_services(number, node, agents[number])
-        bound = asyncio.create_task(self._claims.all_bound(self._lab.guests, self._progress))
-        if Protection.MARKS in self._order.without:  # guests are known by their addresses then
-            await bound
-        placing = [self._place(number, node) for number, node in enumerate(self._nodes)]
-        await asyncio.gather(bound, *placing)
-        await answers.all_answered(self._guests.values(), self._progress)
+        self._placement = Placement(
+            self._lab.nodes,
+            [
+                f"/proc/self/fd/{self._directory}/{places.agent_socket(number)}"
+                for number in range(len(self._nodes))
+            ],
+            self._claims,
+            by_address=Protection.MARKS in self._order.without,
+        )
+        bound = self._claims.all_bound(self._lab.guests, self._progress)
+        try:
+            async with asyncio.timeout(CLAIMING_AT_MOST * max(1.0, scale)):
+                await asyncio.gather(bound, self._placement.tell_all())
+                await self._placement.tell_all()  # now with everybody's address
+            async with asyncio.timeout(ANSWERING_AT_MOST):
+                await answers.all_answered(self._nodes, self._progress)
+        except TimeoutError:
+            raise NotSo(self._who_is_missing()) from None
+
+    def _who_is_missing(self) -> str:
+        """Why the lab is not up: the guests without an address, else that some are not answered."""
+        assert self._claims is not None
+        states = {one.name: self._claims.state(one) for one in self._lab.guests}
+        missing = [f"{name} ({state})" for name, state in states.items() if state != "bound"]
+        if not missing:
+            return f"not every guest was answered within {ANSWERING_AT_MOST:g} s"
+        rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return f"no address was bound in time for {', '.join(missing[:3])}{rest}"
 
     async def _watch_for_abandonment(self) -> None:
         """Whoever ordered the lab has gone before it was up: nobody wants it."""
@@ -151,6 +184,7 @@ class Supervisor:
         agent = ["hostagent", "agent", "--node", node.node.name]
         agent += ["--repository", str(store / "repository.sqlite")]
         responder = ["hostagent", "responder", "--agent", str(feed_path)]
+        responder += _dialect_options(node.node.dialects)
         if self._order.access_log:
             responder.append("--access-log")
         if Protection.MARKS in self._order.without:
@@ -171,39 +205,6 @@ class Supervisor:
             service.start()
             self._services.append(service)
         self._kept += [feed, commands]
-
-    async def _place(self, number: int, node: WiredNode) -> None:
-        """Tell the node's agent who its guests are."""
-        if not node.guests:
-            return
-        path = f"/proc/self/fd/{self._directory}/{places.agent_socket(number)}"
-        while True:
-            try:
-                controller = await Controller.connect(path)
-                break
-            except AgentUnreachable:
-                await asyncio.sleep(0.05)
-        try:
-            await controller.place(
-                [
-                    PlacedGuest(
-                        name=one.guest.name,
-                        port=one.guest.mark,
-                        address=self._address_as_identity(one.guest),
-                        update_domain=one.guest.update_domain,
-                        fault_domain=one.guest.fault_domain,
-                    )
-                    for one in node.guests
-                ]
-            )
-        finally:
-            await controller.close()
-
-    def _address_as_identity(self, guest: Guest) -> str | None:
-        """What the responder knows the guest by where ports give no marks; else None."""
-        if Protection.MARKS not in self._order.without or self._claims is None:
-            return None
-        return self._claims.address(guest)
 
     async def _stop_services(self) -> None:
         for service in self._services:
@@ -245,6 +246,7 @@ class Supervisor:
             "state": "up" if self._ready.is_set() else "coming up",
             "time_scale": self._order.time_scale,
             "fingerprint": self._lab.fingerprint(),
+            "access_log": self._order.access_log,
             "without": [str(one) for one in self._order.without],
             "services": [service.status() for service in self._services],
         }
@@ -284,6 +286,16 @@ class Supervisor:
             kernel.run((netlink.up("eth0", netlink.GUEST_INDEX),))
         return [{}], []
 
+    async def _set(self, guest: str, properties: dict[str, str]) -> Answer:
+        """Change a guest's properties, and tell those that it was given."""
+        if guest not in self._guests:
+            raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
+        await self._ready.wait()
+        assert self._placement is not None
+        if properties:
+            await self._placement.change(guest, properties)
+        return [self._placement.properties(guest)], []
+
     async def _take_down(self) -> Answer:
         self._down.set()
         return [{}], []
@@ -308,6 +320,20 @@ class Supervisor:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             for descriptor in (pidfd, *inner.values()):
                 os.close(descriptor)
+
+
+def _dialect_options(dialects: Dialects) -> list[str]:
+    """What the responder is told to speak, and how; what the lab does not say is its default."""
+    options = []
+    if dialects.names != Dialects().names:
+        options += ["--dialects", ",".join(dialects.names)]
+    if dialects.azure_rate is not None:
+        options += ["--azure-rate", f"{dialects.azure_rate:g}"]
+    if dialects.ec2_imdsv1 is not None:
+        options += ["--ec2-imdsv1" if dialects.ec2_imdsv1 else "--no-ec2-imdsv1"]
+    if dialects.ec2_hop_limit is not None:
+        options += ["--ec2-hop-limit", str(dialects.ec2_hop_limit)]
+    return options
 
 
 def _alive(pidfd: int) -> bool:

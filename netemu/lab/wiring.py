@@ -7,12 +7,12 @@ guard of the whole node is loaded, and only then do the ports come up.
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from netemu.kernel import guard, netlink, sockets, sysctl
-from netemu.kernel.factory import BATCH, Factory
+from netemu.kernel.factory import Factory
 from netemu.kernel.namespaces import inside
 from netemu.kernel.protections import Protection, Without
 from netemu.lab.progress import Progress
@@ -27,6 +27,8 @@ _FIRST_PORT_INDEX = 100
 METADATA = addresses.to_text(addresses.METADATA)
 HTTP = 80
 NAMES = Path("/run/netns")
+# Guests whose namespaces are made while those before them are wired: some 50 ms of work.
+_AHEAD = 50
 
 
 @dataclass
@@ -65,26 +67,32 @@ async def wire(
     done = 0
     NAMES.mkdir(exist_ok=True)
     wired = []
-    for node in lab.nodes:
+    nets = [factory.nodes(1)[0] for _ in lab.nodes]
+    guest_nets = _made_ahead(factory, total)
+    for node, net in zip(lab.nodes, nets, strict=True):
+        one = WiredNode(node, net, [WiredGuest(guest, next(guest_nets)) for guest in node.guests])
         same_node = lab.policy is Policy.SAME_NODE
-        wired.append(_node(node, factory, same_node=same_node, scale=time_scale, without=without))
+        _wire(one, same_node=same_node, scale=time_scale, without=without)
+        wired.append(one)
         done += len(node.guests)
         progress.step("wiring guests", done, total)
         await asyncio.sleep(0)  # whoever asks for the lab's state gets an answer meanwhile
     return wired
 
 
-def _node(
-    node: Node, factory: Factory, *, same_node: bool, scale: float, without: Without
-) -> WiredNode:
-    (net,) = factory.nodes(1)
-    wired = WiredNode(node, net)
+def _made_ahead(factory: Factory, count: int) -> Iterator[int]:
+    """Namespaces of guests, made in the factory's process while those before are being wired."""
+    while count:
+        now = min(count, _AHEAD)
+        count -= now
+        yield from factory.guests(now, following=min(count, _AHEAD))
+
+
+def _wire(wired: WiredNode, *, same_node: bool, scale: float, without: Without) -> None:
+    node, net = wired.node, wired.net
     _call(node.name, net)
-    rest = iter(node.guests)
-    while batch := list(islice(rest, BATCH)):
-        for guest, guest_net in zip(batch, factory.guests(len(batch)), strict=True):
-            wired.guests.append(WiredGuest(guest, guest_net))
-            _call(guest.name, guest_net)
+    for one in wired.guests:
+        _call(one.guest.name, one.net)
     with inside(net), netlink.Netlink() as kernel:
         sysctl.write(sysctl.NODE_AS_BORN if Protection.SYSCTLS in without else sysctl.NODE)
         sysctl.write(sysctl.NODE_BRIDGE, optional=True)
@@ -107,7 +115,6 @@ def _node(
         _guest(one)
     with inside(net), netlink.Netlink() as kernel:
         kernel.run(netlink.up(guest.port, port_index(guest)) for guest in node.guests)
-    return wired
 
 
 def _bridge(node: Node) -> list[netlink.Message]:
@@ -140,6 +147,10 @@ def _guest(wired: WiredGuest) -> None:
             (
                 netlink.up("lo", 1),
                 netlink.direct_rule("169.254.0.0", addresses.PREFIX_LENGTH),
+                # RFC 3927 section 2.5: the state machine answers ARP, by broadcast; the kernel
+                # would by unicast. Its own requests go out by broadcast, too.
+                netlink.silent_arp("eth0", netlink.GUEST_INDEX),
+                netlink.broadcast_arp("eth0", netlink.GUEST_INDEX),
                 netlink.up("eth0", netlink.GUEST_INDEX),
             )
         )

@@ -152,7 +152,7 @@ class NodeShell:
 
     `ports` maps marks to port names, `links` the index of each port's link to its mark;
     `carrier(mark, up)` is called when a guest's wire comes up or goes down, `changed` when
-    bindings have changed.
+    bindings have changed. `resets` is whether an address that is given up loses its connections.
     """
 
     def __init__(
@@ -167,9 +167,11 @@ class NodeShell:
         links: Mapping[int, int],
         carrier: Callable[[int, bool], None],
         changed: Callable[[], None],
+        resets: bool = True,
     ) -> None:
         self.oracle = oracle
         self._net = net
+        self._resets = resets
         self._name = name
         self._timing = timing
         self._ports = ports
@@ -265,8 +267,9 @@ class NodeShell:
         new = [self._binding(effect) for effect in effects if isinstance(effect, Bind)]
         if gone:
             # RFC 3927 section 5: whoever gets the address next must not find its connections.
-            with inside(self._net):
-                sockets.reset_connections_with(one.address for one in gone)
+            if self._resets:
+                with inside(self._net):
+                    sockets.reset_connections_with(one.address for one in gone)
             self._bindings.remove(gone)
         if new:
             self._bindings.add(new)

@@ -3,12 +3,14 @@
 Pure: reads text that it is given, knows nothing of namespaces or processes.
 """
 
-from netemu.topology.lab import Guest, Lab, Node, Policy
-from netemu.topology.labfile import DEMO, MAX_GUESTS_PER_NODE, load, parse, schema
+from netemu.topology.entries import MAX_GUESTS_PER_NODE, schema
+from netemu.topology.lab import Dialects, Guest, Lab, Node, Policy
+from netemu.topology.labfile import DEMO, load, parse
 
 __all__ = [
     "DEMO",
     "MAX_GUESTS_PER_NODE",
+    "Dialects",
     "Guest",
     "Lab",
     "Node",

@@ -13,11 +13,17 @@ class Policy(StrEnum):
     SAME_NODE = "same-node"
 
 
+# RFC 791's TTL has eight bits; EC2 lets a token travel at most 64 hops.
+MAX_HOP_LIMIT = 64
+
+
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """An emulated VM.
 
     ``mark`` is the number of its port, unique in the lab: frames that enter by port ``pN`` carry
-    the mark N. ``last_address`` is tried first (RFC 3927 section 2.1), as text, or None.
+    the mark N. ``last_address`` is tried first (RFC 3927 section 2.1), as text, or None. Guests of
+    one ``availability_set`` see each other's events. ``properties`` are what the metadata service
+    tells of the guest, by dotted key, where that is not the default.
     """
 
     name: str
@@ -25,12 +31,36 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     update_domain: int
     fault_domain: int
+    availability_set: str | None = None
     last_address: str | None = None
+    properties: dict[str, str] = {}
 
     @property
     def port(self) -> str:
         """The name of the node's end of this guest's wire."""
         return f"p{self.mark}"
+
+
+class Dialects(msgspec.Struct, frozen=True, kw_only=True):
+    """The clouds whose service a node's responder speaks; an option None is its own default.
+
+    ``azure_rate`` is in requests a second of one guest, 0 is without bound; ``ec2_hop_limit`` is
+    the IP TTL of a token.
+    """
+
+    azure_v1: bool = True
+    azure: bool = True
+    ec2: bool = True
+    gce: bool = True
+    azure_rate: float | None = None
+    ec2_imdsv1: bool | None = None
+    ec2_hop_limit: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are on, as the responder calls them."""
+        on = {"azure-v1": self.azure_v1, "azure": self.azure, "ec2": self.ec2, "gce": self.gce}
+        return tuple(name for name, spoken in on.items() if spoken)
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +69,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     mac: str
     guests: tuple[Guest, ...]
+    dialects: Dialects = Dialects()
 
 
 class Lab(msgspec.Struct, frozen=True, kw_only=True):

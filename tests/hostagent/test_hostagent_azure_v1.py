@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hostagent.dialects import NOT_FOUND, answer
+from hostagent.dialects import NOT_FOUND, Dialects, Options
 from hostagent.dialects.azure_v1 import NOTICE
 from hostagent.http import Request
 from hostagent.model import Event, EventSource, EventStatus, EventType, Guest, View, apply
@@ -15,6 +15,7 @@ from hostagent.model import Request as Move
 ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
 CREATED = datetime(2015, 9, 15, 6, 42, 51, tzinfo=UTC).timestamp()
 NOT_BEFORE = CREATED + 900
+ONLY = Dialects(Options(enabled=("azure-v1",)))
 GUEST = Guest(name="web1", update_domain=3, fault_domain=1)
 PLAIN = b'{"ID":"_web1","UD":"3","FD":"1"}'
 TOLD = (
@@ -45,7 +46,7 @@ def event(**fields):
 def ask(path, *events, now=CREATED, method="GET", query=None, **headers):
     view = View(guest=GUEST, incarnation=1, events=events)
     headers = {"host": "169.254.169.254"} | {k.replace("_", "-"): v for k, v in headers.items()}
-    return answer(view, Request(method, path, query, (1, 1), headers, True), now)
+    return ONLY.answer(view, Request(method, path, query, (1, 1), headers, True), now)
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,10 @@ def test_the_controllers_command_line(node):
             "update_domain": 0,
             "fault_domain": 2,
             "availability_set": None,
+            "properties": {},
         },
         "incarnation": 1,
+        "edits": 0,
     }
     assert (second["guest"]["name"], second["guest"]["availability_set"]) == ("web2", "front")
     assert "web2" in control("guests")

@@ -167,8 +167,17 @@ def test_placing_again_changes_only_what_is_different(store, do):
     do.place("a", port=1)
     assert len(do.deltas) == count
     do.place("a", port=2)
-    assert do.incarnations() == {"a": 2}
+    (told,) = store.guests()
+    assert (told.incarnation, told.edits) == (1, 1)
+    do.place("a", port=2, availability_set="s")  # it sees other events from now on
+    (told,) = store.guests()
+    assert (told.incarnation, told.edits) == (2, 2)
+    assert do.deltas[-1].placed == (told,)
     assert store.guests()[0].guest.port == 2
+    do(Withdraw, names=("a",))
+    do.place("a")
+    (told,) = store.guests()
+    assert (told.incarnation, told.edits) == (5, 0)
 
 
 def test_a_command_is_applied_once(store, do):

@@ -15,7 +15,7 @@ from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.responder import connection as connection_module
 from hostagent.responder.connection import PIPELINE_BATCH
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.server import BY_ADDRESS, Limits, Responder, host_headers
+from hostagent.responder.server import BY_ADDRESS, METADATA_NAMES, Limits, Responder, host_headers
 from hostagent.sockets import listen_tcp
 from tests.hostagent.daemons import answer_of
 
@@ -465,4 +465,5 @@ def test_hosts_that_are_answered():
             *("169.254.169.254", "169.254.169.254:80", f"169.254.169.254:{port}"),
             *("example.org", "example.org:80", f"example.org:{port}"),
             *("127.0.0.1", "127.0.0.1:80", f"127.0.0.1:{port}"),
+            *(f"{name}{end}" for name in METADATA_NAMES for end in ("", ":80", f":{port}")),
         }

@@ -8,9 +8,9 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, LLC, SNAP, STP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, Row
+from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, Recipe, Row
 from netemu.conformance.rows.arp import REPLY, arp
-from netemu.conformance.stage import BROADCAST, INSTANCE_INFO, METADATA, NOBODY, Stage, summary
+from netemu.conformance.stage import BROADCAST, HTTP, INSTANCE_INFO, NOBODY, Stage, summary
 from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
 
 # Long enough for what a guard's bucket gives out to be told from what was in it.
@@ -19,7 +19,7 @@ _FLOOD_SECONDS: Final = 0.3
 
 def syn(s: Stage, **ip: object) -> Packet:
     """A TCP segment that asks the responder for a connection, from the attacker."""
-    fields = {"src": s.i1, "dst": METADATA, **ip}
+    fields = {"src": s.i1, "dst": s.md, **ip}
     return IP(**fields) / TCP(sport=s.port, dport=80, flags="S", seq=1000)
 
 
@@ -30,21 +30,21 @@ def answered_syn(stage: Stage, frame: Packet) -> bool:
 
 def asking(s: Stage) -> ARP:
     """The honest question where the responder is."""
-    return ARP(op=1, hwsrc=s.m1, psrc=s.i1, hwdst=NOBODY, pdst=METADATA)
+    return ARP(op=1, hwsrc=s.m1, psrc=s.i1, hwdst=NOBODY, pdst=s.md)
 
 
 def _as_the_victim(s: Stage) -> Iterator[Packet]:
     for dst in (BROADCAST, s.bridge, s.m3):
         ether = Ether(dst=dst, src=s.m2)
         yield ether / ARP(op=1, hwsrc=s.m2, psrc=s.i2, hwdst=NOBODY, pdst=s.i2)
-        yield ether / ARP(op=1, hwsrc=s.m1, psrc=s.i1, hwdst=NOBODY, pdst=METADATA)
+        yield ether / ARP(op=1, hwsrc=s.m1, psrc=s.i1, hwdst=NOBODY, pdst=s.md)
         yield ether / syn(s)
         yield Ether(dst=dst, src=s.m2, type=0x88B5) / Raw(b"x" * 46)
 
 
-def _spoof_the_victims_mac(stage: Stage, row: Row) -> Observed:
+def _spoof_the_victims_mac(stage: Stage) -> Observed:
     before = stage.stations().get(stage.m2)
-    seen = stage.watch(row)
+    seen = stage.watch()
     after = stage.stations().get(stage.m2)
     if before is not None and after != before:
         seen.verdict = ALLOWED
@@ -55,9 +55,7 @@ def _spoof_the_victims_mac(stage: Stage, row: Row) -> Observed:
 def _as_the_bridge(s: Stage) -> Iterator[Packet]:
     for src in (s.bridge, "01:00:5e:00:00:01", BROADCAST, NOBODY, "33:33:00:00:00:01"):
         for dst in (BROADCAST, s.bridge, s.m2):
-            yield Ether(dst=dst, src=src) / ARP(
-                op=1, hwsrc=src, psrc=METADATA, hwdst=NOBODY, pdst=s.i2
-            )
+            yield Ether(dst=dst, src=src) / ARP(op=1, hwsrc=src, psrc=s.md, hwdst=NOBODY, pdst=s.i2)
             yield Ether(dst=dst, src=src) / asking(s)
             yield Ether(dst=dst, src=src) / syn(s)
 
@@ -103,17 +101,17 @@ def _ip_multicast(s: Stage) -> Iterator[Packet]:
     yield Ether(dst="01:00:5e:7f:ff:fa", src=s.m1) / ssdp
 
 
-def _flood(stage: Stage, row: Row, *recipes: Callable[[Stage], Iterable[Packet]]) -> Observed:
+def _flood(stage: Stage, *recipes: Callable[[Stage], Iterable[Packet]]) -> Observed:
     """Send in a loop; dropped, or as many as the bound lets by, or more."""
-    frames = [bytes(frame) + stage.token for recipe in recipes for frame in recipe(stage)]
+    frames = [stage.signed(frame) for recipe in recipes for frame in recipe(stage)]
     stage.sent += frames
-    sent = stage.attacker.call("flood", "eth0", frames * 10, _FLOOD_SECONDS)
+    sent = stage.attacker.flood(frames * 10, _FLOOD_SECONDS)
     others = stage.sightings()
     seen = [one for one in others if one.place == stage.two.name]
     if not others:
         # A bucket that the row before has emptied fills again in a moment.
         for _ in range(5):
-            sent += stage.attacker.call("flood", "eth0", frames, _FLOOD_SECONDS / 5)
+            sent += stage.attacker.flood(frames, _FLOOD_SECONDS / 5)
             seen += [one for one in stage.sightings() if one.place == stage.two.name]
     bound = SHOUT_BURST + SHOUTS_PER_SECOND * (2 * _FLOOD_SECONDS + 0.5)
     evidence = [f"{len(seen)} of {sent} frames reached the victim; the bound is {bound:.0f}"]
@@ -122,16 +120,19 @@ def _flood(stage: Stage, row: Row, *recipes: Callable[[Stage], Iterable[Packet]]
     return Observed(LIMITED if len(seen) <= bound else ALLOWED, evidence, seen[:20])
 
 
-def _listen_to_others(stage: Stage, row: Row) -> Observed:
+def _listen_to_others(stage: Stage) -> Observed:
     """Steal the victim's port in the bridge's table, and listen while it asks."""
     theft = Ether(dst="02:de:ad:be:ef:02", src=stage.m2, type=0x88B5) / Raw(b"x" * 46)
-    overheard = []
-    for _ in range(3):
-        stage.attacker.call("send", "eth0", [bytes(theft)])
-        stage.victim.call("get", INSTANCE_INFO, METADATA, 80, 0.3)
-        for place, outgoing, frame in stage.heard():
-            if place is stage.attacker and not outgoing and _between_victim_and_node(stage, frame):
-                overheard.append(frame)
+    # In a loop: what the victim sends puts the table right again.
+    stage.attacker.post("flood", stage.attacker.interface, [bytes(theft)], _FLOOD_SECONDS)
+    for _ in range(10):
+        stage.victim.call("get", INSTANCE_INFO, stage.md, HTTP, _FLOOD_SECONDS)
+    stage.attacker.result()
+    overheard = [
+        frame
+        for place, outgoing, frame in stage.heard()
+        if place is stage.attacker and not outgoing and _between_victim_and_node(stage, frame)
+    ]
     stage.sent.append(bytes(theft))
     if overheard:
         frames = [Frame(stage.one.name, frame) for frame in overheard[:20]]
@@ -141,10 +142,10 @@ def _listen_to_others(stage: Stage, row: Row) -> Observed:
 
 def _between_victim_and_node(stage: Stage, frame: bytes) -> bool:
     packet = Ether(frame)
-    return IP in packet and {packet[IP].src, packet[IP].dst} == {stage.i2, METADATA}
+    return IP in packet and {packet[IP].src, packet[IP].dst} == {stage.i2, stage.md}
 
 
-def _fill_the_bridges_table(stage: Stage, row: Row) -> Observed:
+def _fill_the_bridges_table(stage: Stage) -> Observed:
     before = len(stage.stations())
     choose = random.Random(28)
     tail = bytes(syn(stage))
@@ -156,7 +157,7 @@ def _fill_the_bridges_table(stage: Stage, row: Row) -> Observed:
     grown = 0
     # In batches: a table that grows is stopped well before it costs the machine anything.
     for start in range(0, len(frames), 2000):
-        stage.attacker.call("send", "eth0", frames[start : start + 2000])
+        stage.attacker.send(frames[start : start + 2000])
         grown = len(stage.stations()) - before
         if grown > 0:
             break
@@ -170,7 +171,7 @@ def _inner(s: Stage) -> Iterator[tuple[str, Packet]]:
     yield s.bridge, syn(s)
     yield s.bridge, asking(s)
     yield BROADCAST, asking(s)
-    yield BROADCAST, ARP(op=REPLY, hwsrc=s.m1, psrc=METADATA, hwdst=s.m2, pdst=s.i2)
+    yield BROADCAST, ARP(op=REPLY, hwsrc=s.m1, psrc=s.md, hwdst=s.m2, pdst=s.i2)
     yield s.m2, IP(src=s.i1, dst=s.i2) / UDP(sport=s.port, dport=9)
 
 
@@ -220,8 +221,10 @@ def _snap_of_wrong_length(s: Stage) -> Iterator[Packet]:
 
 def _bpdu(s: Stage) -> Iterator[Packet]:
     for dst in ("01:80:c2:00:00:00", "01:00:0c:cc:cc:cd", "01:80:c2:00:00:08", BROADCAST):
-        yield Dot3(dst=dst, src=s.m1) / LLC(dsap=0x42, ssap=0x42, ctrl=3) / STP(
-            rootid=0, rootmac=s.m1, bridgeid=0, bridgemac=s.m1
+        yield (
+            Dot3(dst=dst, src=s.m1)
+            / LLC(dsap=0x42, ssap=0x42, ctrl=3)
+            / STP(rootid=0, rootmac=s.m1, bridgeid=0, bridgemac=s.m1)
         )
 
 
@@ -230,7 +233,7 @@ def _to_group(s: Stage, groups: tuple[str, ...]) -> Iterator[Packet]:
         yield Ether(dst=dst, src=s.m1) / asking(s)
         yield Ether(dst=dst, src=s.m1) / arp(s, psrc="0.0.0.0", pdst="169.254.99.9").payload
         yield Ether(dst=dst, src=s.m1) / syn(s)
-        yield Ether(dst=dst, src=s.m1) / IP(src=s.i1, dst=METADATA) / ICMP()
+        yield Ether(dst=dst, src=s.m1) / IP(src=s.i1, dst=s.md) / ICMP()
         yield Ether(dst=dst, src=s.m1) / IP(src=s.i1, dst="224.0.0.251") / UDP(dport=5353)
 
 
@@ -252,7 +255,7 @@ def _unicast_in_group(s: Stage) -> Iterator[Packet]:
     for dst in _IP_GROUPS:
         yield Ether(dst=dst, src=s.m1) / syn(s)
         yield Ether(dst=dst, src=s.m1) / IP(src=s.i1, dst=s.i2) / UDP(dport=9)
-        yield Ether(dst=dst, src=s.m1) / IP(src=s.i1, dst=METADATA) / UDP(dport=9)
+        yield Ether(dst=dst, src=s.m1) / IP(src=s.i1, dst=s.md) / UDP(dport=9)
 
 
 def _other_node_by_mac(s: Stage) -> Iterator[Packet]:
@@ -262,7 +265,7 @@ def _other_node_by_mac(s: Stage) -> Iterator[Packet]:
     yield Ether(dst=s.mf, src=s.m1, type=0x88B5) / Raw(b"x" * 46)
 
 
-def _dropped(row_id: str, title: str, reference: str, recipe: Callable[[Stage], Iterable[Packet | bytes]]) -> Row:
+def _dropped(row_id: str, title: str, reference: str, recipe: Recipe) -> Row:
     """A row of which nobody may ever see anything, under either policy."""
     return Row(
         id=row_id,
@@ -303,7 +306,7 @@ ROWS: Final = (
         reference="RFC 919",
         strict=DROPPED,
         same_node=LIMITED,
-        play=lambda s, r: _flood(s, r, _ip_broadcast),
+        play=lambda s: _flood(s, _ip_broadcast),
     ),
     Row(
         id="25",
@@ -311,7 +314,7 @@ ROWS: Final = (
         reference="RFC 6762",
         strict=DROPPED,
         same_node=LIMITED,
-        play=lambda s, r: _flood(s, r, _ip_multicast),
+        play=lambda s: _flood(s, _ip_multicast),
     ),
     Row(
         id="26",
@@ -319,7 +322,7 @@ ROWS: Final = (
         reference="RFC 3927 5",
         strict=DROPPED,
         same_node=LIMITED,
-        play=lambda s, r: _flood(s, r, _ip_broadcast, _ip_multicast),
+        play=lambda s: _flood(s, _ip_broadcast, _ip_multicast),
     ),
     Row(
         id="27",
@@ -346,11 +349,15 @@ ROWS: Final = (
     ),
     _dropped("34", "BPDU: become the root bridge", "IEEE 802.1D", _bpdu),
     _dropped(
-        "35", "LLDP's group address carrying ARP and IP", "passes every hook of a bridge",
+        "35",
+        "LLDP's group address carrying ARP and IP",
+        "passes every hook of a bridge",
         lambda s: _to_group(s, _LLDP),
     ),
     _dropped(
-        "36", "Other reserved group addresses", "IEEE 802.1D table 7-10",
+        "36",
+        "Other reserved group addresses",
+        "IEEE 802.1D table 7-10",
         lambda s: _to_group(s, _RESERVED_GROUPS),
     ),
     _dropped("37", "Unicast IP in a multicast frame", "RFC 1122 3.3.6", _unicast_in_group),

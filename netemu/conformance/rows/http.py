@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from hostagent.responder.server import Limits
-from netemu.conformance.row import ALLOWED, REFUSED, Later, Observed, Row
-from netemu.conformance.stage import HTTP, METADATA, Stage, is_answered_as, status_of
+from netemu.conformance.labstage import LabStage
+from netemu.conformance.row import ALLOWED, REFUSED, Later, Observed, PlayInLab, Row
+from netemu.conformance.stage import HTTP, METADATA, is_answered_as, status_of
 
 _PATH: Final = "/metadata/v1/InstanceInfo"
 # How long after its bound a slow request may still be waited for.
@@ -21,18 +22,18 @@ def request(
     return "\r\n".join([*head, "", ""]).encode("latin-1") + body
 
 
-def _statuses(stage: Stage, requests: Iterable[bytes]) -> list[tuple[bytes, int, str, bytes]]:
+def _statuses(stage: LabStage, requests: Iterable[bytes]) -> list[tuple[bytes, int, str, bytes]]:
     """(request, status, how the connection ended, whole answer) of each."""
     told = []
     for one in requests:
-        stage.sent.append(one)
+        stage.said.append(one)
         answer, end = stage.ask(one)
         told.append((one, status_of(answer), end, answer))
     return told
 
 
 def _all(
-    stage: Stage,
+    stage: LabStage,
     requests: Iterable[bytes],
     right: range | tuple[int, ...],
     verdict: str,
@@ -50,17 +51,18 @@ def _all(
     return Observed(verdict, evidence)
 
 
-def _control(stage: Stage, row: Row) -> Observed:
+def _control(stage: LabStage) -> Observed:
     """The honest question, with the responder's record if the lab keeps one."""
     stage.record()
     answer, _ = stage.ask()
     if not is_answered_as(answer, stage.one.name):
         return Observed(str(status_of(answer) or "no answer"), [repr(answer[:200])])
-    own = [one for one in stage.record() if one.caller == stage.one.port[1:]]
-    return Observed(ALLOWED, [f"on record: {one}" for one in own])
+    if not stage.known_by_port():
+        return Observed("not by its port", ["the responder's record has not the port's mark"])
+    return Observed(ALLOWED, [f"answered as {stage.one.name}"])
 
 
-def _slow(stage: Stage, row: Row) -> Later:
+def _slow(stage: LabStage) -> Later:
     """Requests that never become whole; what becomes of them is looked at when all else is done."""
     beginnings = (
         b"GET /meta",
@@ -69,11 +71,11 @@ def _slow(stage: Stage, row: Row) -> Later:
     )
     begun = time.monotonic()
     # Another row may have the attacker reboot meanwhile, and the victim; not the third guest.
-    place = stage.bystander or stage.attacker
+    place = stage.three.place if stage.cast.bystander else stage.attacker
     for number, said in enumerate(beginnings):
         place.call("dial", f"slow{number}", METADATA, HTTP, {})
         place.call("say", f"slow{number}", said)
-    stage.sent += beginnings
+    stage.said += beginnings
 
     def look() -> Observed:
         end = begun + Limits().request_timeout + _SLACK
@@ -106,11 +108,9 @@ _IDENTITY_HEADERS: Final = (
 )
 
 
-def _forged(stage: Stage, row: Row) -> Observed:
+def _forged(stage: LabStage) -> Observed:
     """Headers that say who asks: X-Forwarded-For is refused, and none is believed."""
-    fields = [
-        one.format(address=stage.i2, name=stage.two.name) for one in _IDENTITY_HEADERS
-    ]
+    fields = [one.format(address=stage.i2, name=stage.two.name) for one in _IDENTITY_HEADERS]
     told = _statuses(stage, [request(f"GET {_PATH} HTTP/1.1", one) for one in fields])
     evidence = [f"{field}: {status}" for field, (_, status, _, _) in zip(fields, told, strict=True)]
     for field, (_, status, _, answer) in zip(fields, told, strict=True):
@@ -126,13 +126,21 @@ def _forged(stage: Stage, row: Row) -> Observed:
 _4XX: Final = range(400, 500)
 
 
-def _rebinding(stage: Stage, row: Row) -> Observed:
-    hosts = ("evil.example", "169.254.169.254.evil.example", "localhost", stage.i2, "127.0.0.1",
-             "169.254.169.254@evil", "evil:80", "[::1]")
+def _rebinding(stage: LabStage) -> Observed:
+    hosts = (
+        "evil.example",
+        "169.254.169.254.evil.example",
+        "localhost",
+        stage.i2,
+        "127.0.0.1",
+        "169.254.169.254@evil",
+        "evil:80",
+        "[::1]",
+    )
     return _all(stage, [request(host=host) for host in hosts], _4XX, "4xx")
 
 
-def _proxy(stage: Stage, row: Row) -> Observed:
+def _proxy(stage: LabStage) -> Observed:
     lines = (
         f"GET http://{METADATA}{_PATH} HTTP/1.1",
         f"GET http://{stage.if_}/ HTTP/1.1",
@@ -141,7 +149,7 @@ def _proxy(stage: Stage, row: Row) -> Observed:
         f"CONNECT {METADATA}:80 HTTP/1.1",
         f"CONNECT {stage.if_}:80 HTTP/1.1",
         f"TRACE {_PATH} HTTP/1.1",
-        f"OPTIONS * HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
         f"TRACK {_PATH} HTTP/1.1",
     )
     seen = _all(stage, [request(line) for line in lines], _4XX, "4xx")
@@ -151,7 +159,7 @@ def _proxy(stage: Stage, row: Row) -> Observed:
     return seen
 
 
-def _smuggling(stage: Stage, row: Row) -> Observed:
+def _smuggling(stage: LabStage) -> Observed:
     hidden = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
     chunked = b"0\r\n\r\n" + hidden
     post = f"POST {_PATH} HTTP/1.1"
@@ -183,7 +191,7 @@ def _smuggling(stage: Stage, row: Row) -> Observed:
     return Observed(unread.verdict, seen.evidence + unread.evidence)
 
 
-def _injection(stage: Stage, row: Row) -> Observed:
+def _injection(stage: LabStage) -> Observed:
     requests = [
         request(f"GET {_PATH}%0d%0aX-Forwarded-For:%20{stage.i2} HTTP/1.1"),
         request(f"GET {_PATH}?a=%0d%0aSet-Cookie:%20x HTTP/1.1"),
@@ -201,7 +209,7 @@ def _injection(stage: Stage, row: Row) -> Observed:
     return _all(stage, requests, (400,), "400")
 
 
-def _paths(stage: Stage, row: Row) -> Observed:
+def _paths(stage: LabStage) -> Observed:
     paths = (
         "//metadata/v1/InstanceInfo",
         "/metadata//v1/InstanceInfo",
@@ -231,8 +239,9 @@ _READ: Final = (
 )
 
 
-def _covert(stage: Stage, row: Row) -> Observed:
+def _covert(stage: LabStage) -> Observed:
     """Write wherever one can; whether another reads anything different from before."""
+
     def read() -> list[bytes]:
         answers = []
         for path in _READ:
@@ -248,7 +257,7 @@ def _covert(stage: Stage, row: Row) -> Observed:
             secret = b'{"StartRequests":[{"EventId":"' + stage.token.hex().encode() + b'"}]}'
             length = f"Content-Length: {len(secret)}"
             said = request(f"{method} {path} HTTP/1.1", "Metadata: true", length, body=secret)
-            stage.sent.append(said)
+            stage.said.append(said)
             answer, _ = stage.ask(said)
             written.append(status_of(answer))
     after = read()
@@ -262,15 +271,26 @@ def _undated(answer: bytes) -> bytes:
     return b"\r\n".join(one for one in answer.split(b"\r\n") if not one.startswith(b"Date:"))
 
 
-def _admin(stage: Stage, row: Row) -> Observed:
+def _admin(stage: LabStage) -> Observed:
     paths = (
-        "/admin", "/stats", "/metrics", "/status", "/debug/vars", "/server-status", "/healthz",
-        "/haproxy?stats", "/admin?stats", "/_cat", "/api/v1/pods", "/.well-known/", "/favicon.ico",
+        "/admin",
+        "/stats",
+        "/metrics",
+        "/status",
+        "/debug/vars",
+        "/server-status",
+        "/healthz",
+        "/haproxy?stats",
+        "/admin?stats",
+        "/_cat",
+        "/api/v1/pods",
+        "/.well-known/",
+        "/favicon.ico",
     )
     return _all(stage, [request(f"GET {one} HTTP/1.1") for one in paths], (404,), "404")
 
 
-def _row(row_id: str, title: str, reference: str, verdict: str, play: object) -> Row:
+def _row(row_id: str, title: str, reference: str, verdict: str, play: PlayInLab) -> Row:
     """A row whose verdict is the same under both policies."""
     return Row(
         id=row_id,
@@ -278,16 +298,14 @@ def _row(row_id: str, title: str, reference: str, verdict: str, play: object) ->
         reference=reference,
         strict=verdict,
         same_node=verdict,
-        play=play,
+        in_lab=play,
     )
 
 
 ROWS: Final = (
     _row("01", "Control: ask the responder", "the honest guest", ALLOWED, _control),
     _row("64", "Slowloris: requests that never become whole", "RFC 9110 15.5.9", "408", _slow),
-    _row(
-        "67", "Forged identity headers", "OSSN-0074, Launchpad 1865036", REFUSED, _forged
-    ),
+    _row("67", "Forged identity headers", "OSSN-0074, Launchpad 1865036", REFUSED, _forged),
     _row("68", "DNS rebinding: another Host", "aws-vault issue 578", "4xx", _rebinding),
     _row("69", "Open proxy: absolute URI, CONNECT, TRACE", "RFC 9112 3.2", "4xx", _proxy),
     _row("70", "Request smuggling", "CVE-2024-6827", "400, close", _smuggling),

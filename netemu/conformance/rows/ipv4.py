@@ -21,9 +21,10 @@ from scapy.layers.l2 import GRE, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.row import ALLOWED, DROPPED, Observed, Row
+from netemu.conformance.labstage import LabStage
+from netemu.conformance.row import ALLOWED, DROPPED, Observed, Recipe, Row, Trace
 from netemu.conformance.rows.ethernet import answered_syn, syn
-from netemu.conformance.stage import BROADCAST, ELSEWHERE, METADATA, SERVICE, Stage
+from netemu.conformance.stage import BROADCAST, ELSEWHERE, SERVICE, Stage
 
 _PROTOCOL_TCP: Final = 6
 
@@ -44,25 +45,25 @@ def _ask_as_the_victim(s: Stage) -> Iterator[Packet]:
     for source in (s.i2, s.i3, s.if_):
         yield to_node(s) / syn(s, src=source)
     request = b"GET /metadata/v1/InstanceInfo HTTP/1.0\r\n\r\n"
-    head = IP(src=s.i2, dst=METADATA)
+    head = IP(src=s.i2, dst=s.md)
     yield to_node(s) / head / TCP(sport=s.port, dport=80, flags="PA", seq=1001, ack=1) / request
 
 
 def _reflect(s: Stage) -> Iterator[Packet]:
-    head = IP(src=s.i2, dst=METADATA)
+    head = IP(src=s.i2, dst=s.md)
     yield to_node(s) / head / ICMP() / Raw(s.token)
     yield to_node(s) / head / ICMP(type=13)
     yield to_node(s) / head / UDP(sport=s.port, dport=33434) / Raw(s.token)
     yield to_node(s) / head / TCP(sport=s.port, dport=81, flags="S")
     yield to_node(s) / head / TCP(sport=s.port, dport=80, flags="S")
     yield to_node(s) / head / TCP(sport=s.port, dport=80, flags="A", ack=7)
-    yield to_node(s) / IP(src=s.i2, dst=METADATA, proto=132) / Raw(s.token)
+    yield to_node(s) / IP(src=s.i2, dst=s.md, proto=132) / Raw(s.token)
 
 
 def _reflected(stage: Stage, frame: Packet) -> bool:
     return (
         IP in frame
-        and frame[IP].src == METADATA
+        and frame[IP].src == stage.md
         and frame[IP].dst == stage.i2
         and (ICMP in frame or (TCP in frame and frame[TCP].dport == stage.port))
     )
@@ -95,13 +96,13 @@ _SWEPT: Final = (*range(1, 80), *range(81, 1025), 2375, 3128, 5000, 6443, 8000, 
 
 def _other_ports(s: Stage) -> Iterator[Packet]:
     for port in _SWEPT:
-        yield to_node(s) / IP(src=s.i1, dst=METADATA) / TCP(sport=s.port, dport=port, flags="S")
-        yield to_node(s) / IP(src=s.i1, dst=METADATA) / UDP(sport=s.port, dport=port)
-    yield to_node(s) / IP(src=s.i1, dst=METADATA) / UDP(sport=s.port, dport=80)
+        yield to_node(s) / IP(src=s.i1, dst=s.md) / TCP(sport=s.port, dport=port, flags="S")
+        yield to_node(s) / IP(src=s.i1, dst=s.md) / UDP(sport=s.port, dport=port)
+    yield to_node(s) / IP(src=s.i1, dst=s.md) / UDP(sport=s.port, dport=80)
 
 
-def _silent(stage: Stage, row: Row) -> Observed:
-    seen = stage.watch(row)
+def _silent(stage: Stage) -> Observed:
+    seen = stage.watch()
     return Observed("silent" if seen.verdict == DROPPED else "heard", seen.evidence, seen.frames)
 
 
@@ -114,20 +115,18 @@ def _loopback_from_the_wire(s: Stage) -> Iterator[Packet]:
 
 
 def _martians(s: Stage) -> Iterator[Packet]:
-    for src in ("0.0.0.0", "127.0.0.1", "224.0.0.1", METADATA, "255.255.255.255", "240.0.0.1"):
+    for src in ("0.0.0.0", "127.0.0.1", "224.0.0.1", s.md, "255.255.255.255", "240.0.0.1"):
         yield to_node(s) / syn(s, src=src)
-        yield to_node(s) / IP(src=src, dst=METADATA) / ICMP() / Raw(s.token)
-        yield Ether(dst=BROADCAST, src=s.m1) / IP(src=src, dst=METADATA) / UDP(dport=9)
+        yield to_node(s) / IP(src=src, dst=s.md) / ICMP() / Raw(s.token)
+        yield Ether(dst=BROADCAST, src=s.m1) / IP(src=src, dst=s.md) / UDP(dport=9)
 
 
 def _fragments(s: Stage) -> Iterator[Packet]:
-    whole = IP(src=s.i1, dst=METADATA, id=49) / TCP(sport=s.port, dport=80, flags="S") / Raw(
-        b"x" * 100
-    )
+    whole = IP(src=s.i1, dst=s.md, id=49) / TCP(sport=s.port, dport=80, flags="S") / Raw(b"x" * 100)
     for size in (24, 48):
         for piece in fragment(whole, size):
             yield to_node(s) / piece
-    for dst, mac in ((s.i2, s.m2), (METADATA, s.bridge)):
+    for dst, mac in ((s.i2, s.m2), (s.md, s.bridge)):
         large = IP(src=s.i1, dst=dst, id=50) / ICMP() / Raw(b"x" * 200)
         for piece in reversed(fragment(large, 64)):
             yield Ether(dst=mac, src=s.m1) / piece
@@ -136,7 +135,7 @@ def _fragments(s: Stage) -> Iterator[Packet]:
 def _odd_fragments(s: Stage) -> Iterator[Packet]:
     def piece(at: int, *, more: bool, body: bytes, flags: str = "") -> Packet:
         mf = ("MF+" if more else "") + flags
-        head = IP(src=s.i1, dst=METADATA, id=51, proto=6, frag=at, flags=mf.strip("+") or 0)
+        head = IP(src=s.i1, dst=s.md, id=51, proto=6, frag=at, flags=mf.strip("+") or 0)
         return to_node(s) / head / Raw(body)
 
     tcp = bytes(TCP(sport=s.port, dport=80, flags="S"))
@@ -161,27 +160,27 @@ def _options(s: Stage) -> Iterator[Packet]:
         [IPOption_NOP()] * 4,
         [IPOption_NOP()] * 40,
     ):
-        head = {"src": s.i1, "dst": METADATA, "options": options}
+        head = {"src": s.i1, "dst": s.md, "options": options}
         yield to_node(s) / IP(**head) / ICMP() / Raw(s.token)
         yield to_node(s) / IP(**head) / TCP(sport=s.port, dport=80, flags="S")
     for ihl in (0, 4, 6, 15):
-        yield to_node(s) / IP(src=s.i1, dst=METADATA, ihl=ihl) / TCP(sport=s.port, dport=80)
+        yield to_node(s) / IP(src=s.i1, dst=s.md, ihl=ihl) / TCP(sport=s.port, dport=80)
     for version in (0, 5, 6, 15):
-        yield to_node(s) / IP(src=s.i1, dst=METADATA, version=version) / TCP(dport=80)
+        yield to_node(s) / IP(src=s.i1, dst=s.md, version=version) / TCP(dport=80)
 
 
-def _time_to_live(stage: Stage, row: Row) -> Observed:
+def _time_to_live(stage: LabStage) -> Observed:
     """Ask with TTL 1 and 255: both are answered, and the answer does not outlive the link."""
-    frames = [bytes(to_node(stage) / syn(stage, ttl=ttl)) + stage.token for ttl in (1, 255)]
+    frames = [stage.signed(to_node(stage) / syn(stage, ttl=ttl)) for ttl in (1, 255)]
     stage.sent += frames
     seen: list[int] = []
     back = []
     for ttl, frame in zip((1, 255), frames, strict=True):
-        stage.attacker.call("send", "eth0", [frame])
+        stage.attacker.send([frame])
         answers = [
             one
             for one in stage.sightings(answered_syn)
-            if one.place == stage.one.name and Ether(one.data)[IP].src == METADATA
+            if one.place == stage.one.name and Ether(one.data)[IP].src == stage.md
         ]
         if not answers:
             return Observed(DROPPED, [f"no answer to TTL {ttl}"])
@@ -191,22 +190,22 @@ def _time_to_live(stage: Stage, row: Row) -> Observed:
 
 
 def _redirect(s: Stage) -> Iterator[Packet]:
-    was = bytes(IP(src=s.i2, dst=METADATA) / TCP(sport=s.port, dport=80))[:28]
-    for src in (METADATA, s.i1):
+    was = bytes(IP(src=s.i2, dst=s.md) / TCP(sport=s.port, dport=80))[:28]
+    for src in (s.md, s.i1):
         for code in (0, 1):
             head = IP(src=src, dst=s.i2) / ICMP(type=5, code=code, gw=s.i1)
             yield Ether(dst=s.m2, src=s.m1) / head / Raw(was)
     for dst in (s.m2, BROADCAST):
         advertisement = IP(src=s.i1, dst=s.i2 if dst == s.m2 else "255.255.255.255", ttl=1)
         yield Ether(dst=dst, src=s.m1) / advertisement / ICMP(type=9) / Raw(bytes(8))
-    yield to_node(s) / IP(src=s.i1, dst=METADATA) / ICMP(type=5, code=1, gw=s.i1) / Raw(was)
+    yield to_node(s) / IP(src=s.i1, dst=s.md) / ICMP(type=5, code=1, gw=s.i1) / Raw(was)
 
 
 def _icmp(s: Stage) -> Iterator[Packet]:
     for kind in (8, 13, 15, 17, 10, 0, 3, 11, 12, 30, 42):
-        yield to_node(s) / IP(src=s.i1, dst=METADATA) / ICMP(type=kind) / Raw(s.token)
+        yield to_node(s) / IP(src=s.i1, dst=s.md) / ICMP(type=kind) / Raw(s.token)
     yield to_node(s) / IP(src=s.i1, dst="169.254.255.255") / ICMP() / Raw(s.token)
-    yield Ether(dst=BROADCAST, src=s.m1) / IP(src=s.i1, dst=METADATA) / ICMP() / Raw(s.token)
+    yield Ether(dst=BROADCAST, src=s.m1) / IP(src=s.i1, dst=s.md) / ICMP() / Raw(s.token)
 
 
 def _igmp(s: Stage) -> Iterator[Packet]:
@@ -217,7 +216,7 @@ def _igmp(s: Stage) -> Iterator[Packet]:
             for options in ([], alert):
                 head = IP(src=s.i1, dst=group, ttl=1, proto=2, options=options)
                 yield Ether(dst=mac, src=s.m1) / head / body
-        yield to_node(s) / IP(src=s.i1, dst=METADATA, proto=2) / body
+        yield to_node(s) / IP(src=s.i1, dst=s.md, proto=2) / body
 
 
 def _dhcp_server(s: Stage) -> Iterator[Packet]:
@@ -235,12 +234,12 @@ def _dhcp_client(s: Stage) -> Iterator[Packet]:
         )
         head = IP(src=src, dst="255.255.255.255") / UDP(sport=68, dport=67)
         yield Ether(dst=BROADCAST, src=s.m1) / head / discover
-        yield to_node(s) / IP(src=src, dst=METADATA) / UDP(sport=68, dport=67) / discover
+        yield to_node(s) / IP(src=src, dst=s.md) / UDP(sport=68, dport=67) / discover
 
 
 def _tunnels(s: Stage) -> Iterator[Packet]:
     inner = IP(src=s.i1, dst=s.if_) / UDP(sport=s.port, dport=9) / Raw(s.token)
-    for dst in (METADATA, s.if_, ELSEWHERE):
+    for dst in (s.md, s.if_, ELSEWHERE):
         head = IP(src=s.i1, dst=dst)
         yield to_node(s) / head / GRE() / inner
         yield to_node(s) / head / inner
@@ -251,11 +250,11 @@ def _tunnels(s: Stage) -> Iterator[Packet]:
         yield to_node(s) / IP(src=s.i1, dst=dst, proto=97) / Raw(bytes(2)) / ether
 
 
-def _every_protocol(stage: Stage, row: Row) -> Observed:
+def _every_protocol(stage: Stage) -> Observed:
     """One packet to the responder of each protocol that there is: which come in."""
     body = bytes(TCP(sport=stage.port, dport=80, flags="S"))
     frames = [
-        bytes(to_node(stage) / IP(src=stage.i1, dst=METADATA, proto=protocol) / Raw(body))
+        bytes(to_node(stage) / IP(src=stage.i1, dst=stage.md, proto=protocol) / Raw(body))
         for protocol in range(256)
         if protocol != _PROTOCOL_TCP
     ]
@@ -267,7 +266,9 @@ def _every_protocol(stage: Stage, row: Row) -> Observed:
     return Observed(ALLOWED if passed else DROPPED, [f"protocols {passed}"], seen.frames)
 
 
-def _row(row_id: str, title: str, reference: str, recipe: object, trace: object = None) -> Row:
+def _row(
+    row_id: str, title: str, reference: str, recipe: Recipe, trace: Trace | None = None
+) -> Row:
     """A row of which nobody may ever see anything, under either policy."""
     return Row(
         id=row_id,
@@ -281,11 +282,23 @@ def _row(row_id: str, title: str, reference: str, recipe: object, trace: object 
 
 
 ROWS: Final = (
-    _row("38", "Read the victim's metadata: spoofed source", "CVE-2013-6419", _ask_as_the_victim, answered_syn),
+    _row(
+        "38",
+        "Read the victim's metadata: spoofed source",
+        "CVE-2013-6419",
+        _ask_as_the_victim,
+        answered_syn,
+    ),
     _row("39", "Reflect off the node", "works in spite of isolated ports", _reflect, _reflected),
     _row("43", "Another node's guest by its address", "RFC 3927 2.7", _other_node_by_address),
     _row("44", "Hairpin: to a peer by way of the node", "works with ip_forward=1", _hairpin),
-    _row("45", "The node's other services", "weak host model, in spite of arp_ignore=1", _services_of_the_node, answered_from_node),
+    _row(
+        "45",
+        "The node's other services",
+        "weak host model, in spite of arp_ignore=1",
+        _services_of_the_node,
+        answered_from_node,
+    ),
     Row(
         id="46",
         title="Other ports of the responder's address",
@@ -307,9 +320,11 @@ ROWS: Final = (
         reference="RFC 3927 2.7, EC2's hop limit",
         strict="answered, TTL 1",
         same_node="answered, TTL 1",
-        play=_time_to_live,
+        in_lab=_time_to_live,
     ),
-    _row("53", "ICMP redirect, router advertisement", "accept_redirects is 1 by default", _redirect),
+    _row(
+        "53", "ICMP redirect, router advertisement", "accept_redirects is 1 by default", _redirect
+    ),
     _row("54", "ICMP to the responder's address", "RFC 1122 3.2.2", _icmp, answered_from_node),
     _row("55", "IGMP querier takeover", "RFC 3376", _igmp),
     _row("59", "Rogue DHCP server", "CVE-2020-8903", _dhcp_server),

@@ -73,7 +73,7 @@ def _node_by_link_local(s: Stage) -> Iterator[Packet]:
             yield head / TCP(sport=s.port, dport=port, flags="S")
 
 
-def _answered(stage: Stage, frame: Packet) -> bool:
+def _answered(_: Stage, frame: Packet) -> bool:
     return IPv6 in frame and (frame[IPv6].dst == _OWN or _asks_for_attacker(frame))
 
 

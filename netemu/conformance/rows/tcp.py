@@ -1,7 +1,6 @@
 """TCP: other guests' connections, and more connections than one's share."""
 
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from scapy.layers.inet import IP, TCP
@@ -9,6 +8,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from hostagent.responder.server import Limits
+from netemu.conformance.labstage import LabStage
 from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Observed, Row
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ethernet import syn
@@ -16,7 +16,6 @@ from netemu.conformance.rows.ipv4 import to_node
 from netemu.conformance.stage import (
     HTTP,
     INSTANCE_INFO,
-    METADATA,
     Stage,
     is_answered_as,
     status_of,
@@ -36,10 +35,10 @@ _FLOOD: Final = 1.0
 _LONGEST_WAIT: Final = 0.5
 
 
-def _victims_connection(stage: Stage) -> tuple[int, int, int]:
+def _victims_connection(stage: LabStage) -> tuple[int, int, int]:
     """Open a connection of the victim's that is kept alive: its port, its next seq and ack."""
     stage.victim.call("drop")
-    _, port = stage.victim.call("dial", "kept", METADATA, HTTP, {})
+    _, port = stage.victim.call("dial", "kept", stage.md, HTTP, {})
     stage.victim.call("say", "kept", KEEP)
     stage.victim.call("hear", "kept", 1.0)
     time.sleep(0.05)  # for the last acknowledgement
@@ -55,20 +54,18 @@ def _victims_connection(stage: Stage) -> tuple[int, int, int]:
 
 
 def _as_victim(stage: Stage, port: int, **tcp: object) -> list[Packet]:
-    segment = IP(src=stage.i2, dst=METADATA) / TCP(sport=port, dport=HTTP, **tcp)
+    segment = IP(src=stage.i2, dst=stage.md) / TCP(sport=port, dport=HTTP, **tcp)
     return [
         Ether(dst=stage.bridge, src=stage.m1) / segment,
         Ether(dst=stage.bridge, src=stage.m2) / segment,
-        Ether(dst=stage.bridge, src=stage.m1) / IP(src=stage.i1, dst=METADATA) / segment[TCP],
+        Ether(dst=stage.bridge, src=stage.m1) / IP(src=stage.i1, dst=stage.md) / segment[TCP],
     ]
 
 
-def _inject(stage: Stage, row: Row) -> Observed:
+def _inject(stage: LabStage) -> Observed:
     """Put a request of the attacker's into the victim's connection, at the right place of it."""
     port, seq, ack = _victims_connection(stage)
-    frames = [
-        one / _NOWHERE for one in _as_victim(stage, port, flags="PA", seq=seq, ack=ack)[:2]
-    ]
+    frames = [one / _NOWHERE for one in _as_victim(stage, port, flags="PA", seq=seq, ack=ack)[:2]]
     seen = stage.attack(frames)
     said, _ = stage.victim.call("hear", "kept", 0.1)
     if said:
@@ -78,13 +75,13 @@ def _inject(stage: Stage, row: Row) -> Observed:
     return seen
 
 
-def _cut(stage: Stage, row: Row) -> Observed:
+def _cut(stage: LabStage) -> Observed:
     """Reset the victim's connection, or end it."""
     port, seq, ack = _victims_connection(stage)
     frames: list[Packet] = []
     for flags in ("R", "RA", "FA"):
         frames += _as_victim(stage, port, flags=flags, seq=seq, ack=ack)[:2]
-    to_victim = IP(src=METADATA, dst=stage.i2) / TCP(sport=HTTP, dport=port, flags="R", seq=ack)
+    to_victim = IP(src=stage.md, dst=stage.i2) / TCP(sport=HTTP, dport=port, flags="R", seq=ack)
     frames.append(Ether(dst=stage.m2, src=stage.m1) / to_victim)
     seen = stage.attack(frames)
     wrong = stage.victim.call("say", "kept", KEEP)
@@ -96,7 +93,7 @@ def _cut(stage: Stage, row: Row) -> Observed:
     return seen
 
 
-def _syn_flood(stage: Stage, row: Row) -> Observed:
+def _syn_flood(stage: LabStage) -> Observed:
     """Ask for connections from ever other ports, while the victim asks for one after the other."""
     head = bytes(to_node(stage) / syn(stage))
     # Only the ports change, and with them the checksum: patched, since scapy takes a while.
@@ -104,7 +101,7 @@ def _syn_flood(stage: Stage, row: Row) -> Observed:
     stage.sent += frames[:3]
     before = stage.received()
     begun = time.monotonic()
-    stage.attacker.post("flood", "eth0", frames[:1000], _FLOOD)
+    stage.attacker.post("flood", stage.attacker.interface, frames[:1000], _FLOOD)
     worst, answered = 0.0, 0
     while time.monotonic() - begun < _FLOOD:
         answer, _, taken = stage.honest_get()
@@ -140,12 +137,12 @@ def _with_port(frame: bytes, port: int) -> bytes:
     )
 
 
-def _many(stage: Stage, said: bytes, options: dict[str, object]) -> Observed:
+def _many(stage: LabStage, said: bytes, options: dict[str, object]) -> Observed:
     """Open many connections, say something on each, and see how many are held."""
     names = [f"many{n}" for n in range(_MANY)]
     opened = []
     for name in names:
-        wrong, _ = stage.attacker.call("dial", name, METADATA, HTTP, {"patience": 0.5, **options})
+        wrong, _ = stage.attacker.call("dial", name, stage.md, HTTP, {"patience": 0.5, **options})
         if not wrong:
             opened.append(name)
             stage.attacker.call("say", name, said)
@@ -164,19 +161,19 @@ def _many(stage: Stage, said: bytes, options: dict[str, object]) -> Observed:
     return Observed(LIMITED if held <= _HELD_PER_GUEST and served else ALLOWED, evidence)
 
 
-def _idle(stage: Stage, row: Row) -> Observed:
+def _idle(stage: LabStage) -> Observed:
     return _many(stage, b"GET /", {})
 
 
-def _zero_window(stage: Stage, row: Row) -> Observed:
+def _zero_window(stage: LabStage) -> Observed:
     return _many(stage, KEEP * 400, {"room": 1024})
 
 
-def _hand_over(stage: Stage, row: Row) -> Observed:
+def _hand_over(stage: LabStage) -> Observed:
     """The attacker's address goes to the victim, who goes on with the attacker's connection."""
-    address, victims = stage.i1, stage.i2
+    address = stage.i1
     stage.attacker.call("drop")
-    _, port = stage.attacker.call("dial", "kept", METADATA, HTTP, {})
+    _, port = stage.attacker.call("dial", "kept", stage.md, HTTP, {})
     stage.attacker.call("say", "kept", KEEP)
     stage.attacker.call("hear", "kept", 0.3)
     seq = ack = 0
@@ -186,34 +183,34 @@ def _hand_over(stage: Stage, row: Row) -> Observed:
             length = packet[IP].len - 4 * packet[IP].ihl - 4 * packet[TCP].dataofs
             seq, ack = packet[TCP].seq + length, packet[TCP].ack or ack
     try:
-        stage.attacker.call("run", ["ip", "link", "set", "eth0", "down"], "")
-        probe = Ether(dst="ff:ff:ff:ff:ff:ff", src=stage.m2) / arp(
-            stage, psrc="0.0.0.0", pdst=address, hwsrc=stage.m2
-        ).payload
+        stage.attacker.run("ip", "link", "set", stage.attacker.interface, "down")
+        probe = (
+            Ether(dst="ff:ff:ff:ff:ff:ff", src=stage.m2)
+            / arp(stage, psrc="0.0.0.0", pdst=address, hwsrc=stage.m2).payload
+        )
         timing = Timing().scaled(stage.time_scale)
         for _ in range(3):
-            stage.victim.call("send", "eth0", [bytes(probe)])
+            stage.victim.send([bytes(probe)])
             time.sleep(timing.probe_min)
         stage.victim.call("drop")
         onward = (
             Ether(dst=stage.bridge, src=stage.m2)
-            / IP(src=address, dst=METADATA)
+            / IP(src=address, dst=stage.md)
             / TCP(sport=port, dport=HTTP, flags="PA", seq=seq, ack=ack)
             / KEEP
         )
         stage.sent.append(bytes(onward))
-        stage.victim.call("send", "eth0", [bytes(onward)])
+        stage.victim.send([bytes(onward)])
         time.sleep(0.1)
         _, heard = stage.victim.call("take", b"\0never", 0.05)
         answers = [Ether(frame) for _, outgoing, frame in heard if not outgoing]
         segments = [one[TCP] for one in answers if TCP in one and one[TCP].dport == port]
     finally:
-        stage.attacker.call("run", ["ip", "link", "set", "eth0", "up"], "")
+        stage.attacker.run("ip", "link", "set", stage.attacker.interface, "up")
         stage.attacker.call("hang_up", "kept")
         stage.reboot(stage.two.name)
         stage.await_bound(stage.one.name)
         stage.await_bound(stage.two.name)
-    del victims
     if any(bytes(one.payload) for one in segments):
         return Observed("answered", [f"{stage.two.name} was answered on another's connection"])
     if any(one.flags.R for one in segments):
@@ -228,7 +225,7 @@ ROWS: Final = (
         reference="RFC 5961",
         strict=DROPPED,
         same_node=DROPPED,
-        play=_inject,
+        in_lab=_inject,
     ),
     Row(
         id="41",
@@ -236,7 +233,7 @@ ROWS: Final = (
         reference="RFC 5961",
         strict=DROPPED,
         same_node=DROPPED,
-        play=_cut,
+        in_lab=_cut,
     ),
     Row(
         id="63",
@@ -244,7 +241,7 @@ ROWS: Final = (
         reference="RFC 4987",
         strict=LIMITED,
         same_node=LIMITED,
-        play=_syn_flood,
+        in_lab=_syn_flood,
     ),
     Row(
         id="65",
@@ -252,7 +249,7 @@ ROWS: Final = (
         reference="Firecracker: 30 a guest",
         strict=LIMITED,
         same_node=LIMITED,
-        play=_idle,
+        in_lab=_idle,
     ),
     Row(
         id="66",
@@ -260,7 +257,7 @@ ROWS: Final = (
         reference="RFC 9293 3.8.6.1",
         strict=LIMITED,
         same_node=LIMITED,
-        play=_zero_window,
+        in_lab=_zero_window,
     ),
     Row(
         id="76",
@@ -268,6 +265,6 @@ ROWS: Final = (
         reference="RFC 3927 5",
         strict="RST",
         same_node="RST",
-        play=_hand_over,
+        in_lab=_hand_over,
     ),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from netemu.cli import _VERBS
-from netemu.cli.maintenance import Duration
+from netemu.cli.options import Duration
 
 
 def netemu(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:

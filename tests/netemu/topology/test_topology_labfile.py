@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netemu.errors import BadInput
-from netemu.topology import DEMO, MAX_GUESTS_PER_NODE, Policy, load, parse, schema
+from netemu.topology import DEMO, MAX_GUESTS_PER_NODE, Dialects, Policy, load, parse, schema
 
 TWO_RACKS = """\
 name: two-racks
@@ -165,4 +165,114 @@ def test_the_schema_knows_what_the_reader_knows() -> None:
     text = json.dumps(told)
     for key in ("nodes", "policy", "guests", "fault_domain", "update_domain", "last_address"):
         assert f'"{key}"' in text
+    for key in ("availability_set", "properties", "dialects", "azure-v1", "imdsv1", "hop_limit"):
+        assert f'"{key}"' in text
     assert '"additionalProperties": false' in text
+
+
+WHOLE = """\
+dialects: {gce: false, ec2: {imdsv1: false, hop_limit: 2}, azure: {rate: 50}}
+properties: {region: westeurope, tags.team: web, zone: "1"}
+nodes:
+  node1:
+    availability_set: front
+    guests:
+      - web1
+      - {name: web2, availability_set: back, properties: {vm_id: 007, zone: , tags.off: no}}
+  node2:
+    dialects: {azure-v1: false, gce: true, ec2: {hop_limit: 3}, azure: false}
+    properties: {region: northeurope}
+    update_domain: 4
+    guests: [db1, {name: db2, update_domain: 5, fault_domain: 6}]
+"""
+
+
+def test_properties_are_merged_and_are_texts_as_they_are_written() -> None:
+    web1, web2, db1, _ = parse(WHOLE, source="lab.yaml").guests
+    shared = {"region": "westeurope", "tags.team": "web", "zone": "1"}
+    assert web1.properties == shared
+    assert db1.properties == {**shared, "region": "northeurope"}
+    # An empty one takes back what the lab says.
+    assert web2.properties == {
+        "region": "westeurope",
+        "tags.team": "web",
+        "vm_id": "007",
+        "tags.off": "no",
+    }
+
+
+def test_sets_and_domains_are_the_guests_own_or_the_nodes() -> None:
+    guests = parse(WHOLE, source="lab.yaml").guests
+    assert [guest.availability_set for guest in guests] == ["front", "back", None, None]
+    assert [guest.update_domain for guest in guests] == [0, 1, 4, 5]
+    assert [guest.fault_domain for guest in guests] == [0, 0, 1, 6]
+
+
+def test_a_node_speaks_what_it_says_and_else_what_the_lab_says() -> None:
+    one, two = (node.dialects for node in parse(WHOLE, source="lab.yaml").nodes)
+    assert one.names == ("azure-v1", "azure", "ec2")
+    assert (one.azure_rate, one.ec2_imdsv1, one.ec2_hop_limit) == (50, False, 2)
+    assert two.names == ("ec2", "gce")
+    assert (two.ec2_imdsv1, two.ec2_hop_limit) == (False, 3)
+    (plain,) = parse("nodes: {n: {guests: 1}}", source="lab.yaml").nodes
+    assert plain.dialects == Dialects()
+    assert plain.dialects.names == ("azure-v1", "azure", "ec2", "gce")
+
+
+def test_whoever_calls_says_which_properties_there_are() -> None:
+    def check(key: str, value: str) -> str | None:
+        return None if key == "region" else f"unknown property; did you mean {value!r}?"
+
+    for text, place in (
+        ("properties: {x: y}\nnodes: {n: {guests: 1}}", "line 1: properties.x: "),
+        ("nodes: {n: {guests: 1, properties: {x: y}}}", "nodes.n.properties.x: "),
+        (
+            "nodes:\n  n:\n    guests:\n    - name: a\n      properties: {a.b: y}",
+            "line 5: nodes.n.guests[0].properties.a.b: ",
+        ),
+    ):
+        with pytest.raises(BadInput) as caught:
+            parse(text, source="lab.yaml", check_property=check)
+        assert place + "unknown property; did you mean 'y'?" in str(caught.value)
+    assert parse(
+        "properties: {region: here}\nnodes: {n: {guests: 1}}",
+        source="lab.yaml",
+        check_property=check,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("properties: {a: {b: c}}\nnodes: {n: {guests: 1}}", "properties.a", "one text"),
+        ("properties: [a]\nnodes: {n: {guests: 1}}", "properties", "a mapping"),
+        ("dialects: {ec3: true}\nnodes: {n: {guests: 1}}", "dialects.ec3", "did you mean 'ec2'?"),
+        (
+            "nodes: {n: {guests: 1, dialects: {ec2: {hop_limit: 65}}}}",
+            "nodes.n.dialects.ec2.hop_limit",
+            "<= 64",
+        ),
+        ("dialects: {azure: {rate: -1}}\nnodes: {n: {guests: 1}}", "dialects.azure.rate", ">= 0"),
+        ("dialects: {gce: {}}\nnodes: {n: {guests: 1}}", "dialects.gce", "true or false"),
+        (
+            "nodes: {n: {guests: [{name: a, availability_set: a b}]}}",
+            "nodes.n.guests[0].availability_set",
+            "1 to 63",
+        ),
+        ('nodes: {n: {guests: ["\\ud800"]}}', "nodes.n.guests[0]", "half a character"),
+        ('{"\\ud800": 1}', "line 1", "half a character"),
+        ("?", "line 1", "unknown key"),
+    ],
+)
+def test_what_is_wrong_with_metadata_is_said_with_its_place(
+    text: str, place: str, words: str
+) -> None:
+    said = refused(text)
+    assert place in said
+    assert words in said
+
+
+def test_a_node_may_be_called_properties_or_by_a_number() -> None:
+    lab = parse("nodes: {properties: {guests: 2}, 1: {guests: 1}}", source="lab.yaml")
+    assert [len(node.guests) for node in lab.nodes] == [2, 1]
+    assert lab.nodes[1].name == "1"

@@ -1,0 +1,406 @@
+"""EC2's instance metadata: `/latest` and the dated versions, which are all the same here.
+
+Where no record of the original is at hand, this was chosen:
+
+- A token is signed, not stored: 24 bytes of HMAC-SHA256 over its guest and the end of its life, by
+  a secret of the responder that does not outlive it. So tokens cost no memory, no other guest can
+  use them, and after a restart of the responder they are refused with 401, upon which clients are
+  to ask for a new one. Their life is measured on the metadata plane's clock.
+- A leaf is also given with a trailing slash (botocore asks so), a directory also without one.
+- Preempt is a spot interruption, told from two minutes before, and a rebalance recommendation from
+  its creation; the others are scheduled maintenance from their creation: Freeze system-maintenance,
+  Reboot system-reboot (instance-reboot if its source is User), Redeploy instance-stop, Terminate
+  instance-retirement. Only events of the guest itself are told.
+- NotAfter is the end of the duration; of an unknown one, when the activity would expire.
+- The event's ID is the first 17 digits of its UUID; an expired event has been completed.
+- Credentials of a role and the instance identity are made up; there are no signatures.
+"""
+
+import hmac
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from hashlib import sha256
+from math import floor
+from typing import Final, TypeAlias
+
+from hostagent.dialects.outcomes import Outcome
+from hostagent.http import Request, Response
+from hostagent.model import (
+    FINAL,
+    MAX_ACTIVITY,
+    Event,
+    EventSource,
+    EventStatus,
+    EventType,
+    Guest,
+    View,
+    at,
+    boundary,
+)
+from hostagent.properties import region, under, value, zone
+
+MIN_TTL: Final = 1
+MAX_TTL: Final = 21600
+"""Seconds that a token may live: six hours."""
+
+SPOT_NOTICE: Final = 120.0
+"""Seconds before an interruption from which it is told."""
+
+CREDENTIALS_LIFE: Final = 6 * 3600
+"""Seconds for which a role's credentials are good; there are new ones every hour."""
+
+VERSIONS: Final = (
+    *("1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01"),
+    *("2008-09-01", "2009-04-04", "2011-01-01", "2011-05-01", "2012-01-12", "2014-02-25"),
+    *("2014-11-05", "2015-10-20", "2016-04-19", "2016-06-30", "2016-09-02", "2018-03-28"),
+    *("2018-08-17", "2018-09-24", "2019-10-01", "2020-10-27", "2021-01-03", "2021-03-23"),
+    *("2021-07-15", "2022-09-24", "2024-04-11", "latest"),
+)
+
+Tree: TypeAlias = "dict[str, Tree] | str"
+
+_TOKEN: Final = "x-aws-ec2-metadata-token"
+_TTL: Final = "x-aws-ec2-metadata-token-ttl-seconds"
+_TEXT: Final = "text/plain"
+_JSON: Final = "application/json"
+_ttl = re.compile(r"[0-9]{1,5}")
+
+
+def _page(status: int, title: str) -> bytes:
+    return f"""<?xml version="1.0" encoding="iso-8859-1"?>
+<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN"
+\t"http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
+<html xmlns="http://www.w3.org/1999/xhtml" xml:lang="en" lang="en">
+ <head>
+  <title>{status} - {title}</title>
+ </head>
+ <body>
+  <h1>{status} - {title}</h1>
+ </body>
+</html>
+""".encode()
+
+
+def _error(status: int, title: str, *headers: tuple[str, str]) -> Response:
+    return Response(status, _page(status, title), "text/html", headers, server="EC2ws")
+
+
+_BAD_REQUEST: Final = _error(400, "Bad Request")
+_UNAUTHORIZED: Final = _error(401, "Unauthorized")
+_FORBIDDEN: Final = _error(403, "Forbidden")
+_NOT_FOUND: Final = _error(404, "Not Found")
+_READ_ONLY: Final = _error(405, "Not Allowed", ("Allow", "GET, HEAD"))
+_PUT_ONLY: Final = _error(405, "Not Allowed", ("Allow", "PUT"))
+
+
+class Ec2:
+    """Answers, with the secret that signs tokens."""
+
+    def __init__(self, secret: bytes, *, imdsv1: bool = True, hop_limit: int = 1) -> None:
+        """Without `imdsv1` every request needs a token. `hop_limit`: the IP TTL of tokens."""
+        self._secret = secret
+        self._imdsv1 = imdsv1
+        self._hop_limit = hop_limit
+
+    def answer(self, view: View, request: Request, now: float) -> Outcome | None:
+        """Answer a request to `/` or below a version; None if the path is another."""
+        version, _, path = request.path[1:].partition("/")
+        if version not in VERSIONS and version:
+            return None
+        if not version and path:
+            return None
+        if path == "api/token":
+            return self._token(view.guest, request, version, now)
+        if request.method not in ("GET", "HEAD"):
+            return _READ_ONLY
+        headers: tuple[tuple[str, str], ...] = ()
+        valid_until = boundary(view, now, SPOT_NOTICE)
+        token = request.headers.get(_TOKEN)
+        if token is not None:
+            end = self._end(view.guest, token)
+            if end is None or end <= now:
+                return _UNAUTHORIZED
+            left = end - now
+            headers = (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", str(floor(left))),)
+            valid_until = min(valid_until, now + left % 1)  # until it has another second less
+        elif not self._imdsv1:
+            return _UNAUTHORIZED
+        found = _find(view, version, path, now)
+        if found is None:
+            return _NOT_FOUND
+        body, kind = found
+        valid_until = min(valid_until, (now // 3600 + 1) * 3600)  # new credentials
+        return Response(200, body.encode(), kind, headers, server="EC2ws", valid_until=valid_until)
+
+    def _token(self, guest: Guest, request: Request, version: str, now: float) -> Response:
+        if request.method != "PUT":
+            return _PUT_ONLY
+        if version != "latest" or "x-forwarded-for" in request.headers:
+            return _FORBIDDEN
+        wanted = request.headers.get(_TTL, "")
+        if _ttl.fullmatch(wanted) is None or not MIN_TTL <= int(wanted) <= MAX_TTL:
+            return _BAD_REQUEST
+        # In milliseconds, so that a guest that asks twice in a second gets two tokens.
+        end = round((now + int(wanted)) * 1000).to_bytes(8, "big")
+        return Response(
+            200,
+            urlsafe_b64encode(end + self._sign(guest, end)),
+            _TEXT,
+            (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", wanted),),
+            server="EC2ws",
+            hop_limit=self._hop_limit,
+        )
+
+    def _sign(self, guest: Guest, end: bytes) -> bytes:
+        return hmac.digest(self._secret, guest.name.encode() + b"\0" + end, "sha256")[:24]
+
+    def _end(self, guest: Guest, token: str) -> float | None:
+        """Give the end of the token's life; None if it is none of this guest's."""
+        try:
+            raw = urlsafe_b64decode(token.encode("ascii"))
+        except ValueError:
+            return None
+        if not hmac.compare_digest(raw[8:], self._sign(guest, raw[:8])):
+            return None
+        return int.from_bytes(raw[:8], "big") / 1000
+
+
+def _find(view: View, version: str, path: str, now: float) -> tuple[str, str] | None:
+    """Give the text at the path and its media type."""
+    if not version:
+        return "\n".join(VERSIONS), _TEXT
+    user_data = value(view.guest, "user_data", "ec2")
+    if path in ("", "/"):
+        return "\n".join(["dynamic", "meta-data", *(["user-data"] if user_data else [])]), _TEXT
+    if path.rstrip("/") == "user-data":
+        return (user_data, "application/octet-stream") if user_data else None
+    room, _, rest = path.partition("/")
+    tree: Tree
+    if room == "dynamic":
+        tree = {"instance-identity": {"document": _identity(view.guest)}}
+    elif room == "meta-data":
+        tree = _meta_data(view, now)
+    else:
+        return None
+    for name in rest.removesuffix("/").split("/") if rest else ():
+        if not isinstance(tree, dict):
+            return None
+        child = tree.get(name)
+        if child is None:
+            # A list of items, `0=name`, has them by number.
+            child = next((one for key, one in tree.items() if key.split("=")[0] == name), None)
+        if child is None:
+            return None
+        tree = child
+    if isinstance(tree, dict):
+        return "\n".join(_listed(name, child) for name, child in sorted(tree.items())), _TEXT
+    return tree, _JSON if rest.startswith("spot/instance-action") else _TEXT
+
+
+def _listed(name: str, child: Tree) -> str:
+    return f"{name}/" if isinstance(child, dict) and "=" not in name else name
+
+
+def _meta_data(view: View, now: float) -> dict[str, Tree]:
+    guest = view.guest
+    address = value(guest, "address", "ec2")
+    mac = value(guest, "mac", "ec2")
+    az = zone(guest, "ec2")
+    name = value(guest, "hostname", "ec2")
+    events = [one for known in view.events if guest.name in (one := at(known, now)).guests]
+    tree: dict[str, Tree] = {
+        "ami-id": value(guest, "image.ami"),
+        "ami-launch-index": "0",
+        "ami-manifest-path": "(unknown)",
+        "block-device-mapping": {"ami": "/dev/xvda", "root": "/dev/xvda"},
+        "events": _events(view, events),
+        "hostname": name,
+        "instance-action": "none",
+        "instance-id": value(guest, "instance_id"),
+        "instance-life-cycle": value(guest, "lifecycle", "ec2"),
+        "instance-type": value(guest, "instance_type"),
+        "local-hostname": name,
+        "mac": mac,
+        "metrics": {"vhostmd": '<?xml version="1.0" encoding="UTF-8"?>'},
+        "network": {"interfaces": {"macs": {mac: _interface(guest, mac, address, name)}}},
+        "placement": {
+            "availability-zone": az,
+            "availability-zone-id": f"use1-az{ord(az[-1]) % 32}",
+            "region": region(guest, "ec2"),
+        },
+        "profile": "default-hvm",
+        "reservation-id": value(guest, "reservation_id"),
+        "security-groups": "default",
+        "services": {"domain": "amazonaws.com", "partition": "aws"},
+        "system": "nitro",
+    }
+    if address:
+        tree["local-ipv4"] = address
+    if role := value(guest, "iam_role"):
+        tree["iam"] = _iam(guest, role, now)
+    if key := value(guest, "ssh_public_key", "ec2"):
+        tree["public-keys"] = {"0=default": {"openssh-key": key}}
+    if tags := under(guest, "tags."):
+        tree["tags"] = {"instance": dict(tags)}
+    if spot := _spot(events, now):
+        tree["spot"] = spot
+    return tree
+
+
+def _interface(guest: Guest, mac: str, address: str, name: str) -> Tree:
+    digest = sha256(f"interface:{guest.name}".encode()).hexdigest()
+    block = "169.254.0.0/16"  # RFC 3927 §2.1
+    return {
+        "device-number": "0",
+        "interface-id": f"eni-{digest[:17]}",
+        "local-hostname": name,
+        **({"local-ipv4s": address} if address else {}),
+        "mac": mac,
+        "owner-id": value(guest, "account_id"),
+        "security-group-ids": f"sg-{digest[17:34]}",
+        "security-groups": "default",
+        "subnet-id": f"subnet-{digest[34:51]}",
+        "subnet-ipv4-cidr-block": block,
+        "vpc-id": f"vpc-{digest[40:57]}",
+        "vpc-ipv4-cidr-block": block,
+        "vpc-ipv4-cidr-blocks": block,
+    }
+
+
+def _iam(guest: Guest, role: str, now: float) -> Tree:
+    issued = now // 3600 * 3600
+    secret = sha256(f"credentials:{guest.name}:{issued}".encode()).hexdigest().upper()
+    account = value(guest, "account_id")
+    return {
+        "info": json.dumps(
+            {
+                "Code": "Success",
+                "LastUpdated": _iso(issued),
+                "InstanceProfileArn": f"arn:aws:iam::{account}:instance-profile/{role}",
+                "InstanceProfileId": f"AIPA{secret[:17]}",
+            },
+            indent=2,
+            separators=(",", " : "),
+        ),
+        "security-credentials": {
+            role: json.dumps(
+                {
+                    "Code": "Success",
+                    "LastUpdated": _iso(issued),
+                    "Type": "AWS-HMAC",
+                    "AccessKeyId": f"ASIA{secret[:16]}",
+                    "SecretAccessKey": secret[16:56],
+                    "Token": secret,
+                    "Expiration": _iso(issued + CREDENTIALS_LIFE),
+                },
+                indent=2,
+                separators=(",", " : "),
+            )
+        },
+    }
+
+
+def _identity(guest: Guest) -> str:
+    return json.dumps(
+        {
+            "accountId": value(guest, "account_id"),
+            "architecture": "x86_64",
+            "availabilityZone": zone(guest, "ec2"),
+            "billingProducts": None,
+            "devpayProductCodes": None,
+            "marketplaceProductCodes": None,
+            "imageId": value(guest, "image.ami"),
+            "instanceId": value(guest, "instance_id"),
+            "instanceType": value(guest, "instance_type"),
+            "kernelId": None,
+            "pendingTime": "2024-01-01T00:00:00Z",
+            "privateIp": value(guest, "address", "ec2"),
+            "ramdiskId": None,
+            "region": region(guest, "ec2"),
+            "version": "2017-09-30",
+        },
+        indent=2,
+        separators=(",", " : "),
+    )
+
+
+# Events
+
+_CODES: Final = {
+    EventType.FREEZE: ("system-maintenance", "scheduled maintenance"),
+    EventType.REBOOT: ("system-reboot", "scheduled reboot"),
+    EventType.REDEPLOY: ("instance-stop", "The instance is running on degraded hardware"),
+    EventType.TERMINATE: ("instance-retirement", "The instance is running on degraded hardware"),
+}
+
+
+def _events(view: View, events: list[Event]) -> Tree:
+    mine = [event for event in view.history if view.guest.name in event.guests]
+    tree: dict[str, Tree] = {
+        "maintenance": {
+            "history": _maintenance([*(event for event in events if event.status in FINAL), *mine]),
+            "scheduled": _maintenance([event for event in events if event.status not in FINAL]),
+        }
+    }
+    for event in events:
+        if event.type is EventType.PREEMPT and event.status not in FINAL:
+            notice = f'{{"noticeTime": "{_iso(event.created)}"}}'
+            tree["recommendations"] = {"rebalance": notice}
+            break
+    return tree
+
+
+def _maintenance(events: list[Event]) -> str:
+    told = ", ".join(_scheduled(event) for event in events if event.type in _CODES)
+    return f"[{told}]"
+
+
+def _scheduled(event: Event) -> str:
+    code, words = _CODES[event.type]
+    if event.type is EventType.REBOOT and event.source is EventSource.USER:
+        code = "instance-reboot"
+    state, prefix = {
+        EventStatus.CANCELLED: ("canceled", "[Canceled] "),
+        EventStatus.COMPLETED: ("completed", "[Completed] "),
+        EventStatus.EXPIRED: ("completed", "[Completed] "),
+    }.get(event.status, ("active", ""))
+    length = MAX_ACTIVITY if event.duration is None else event.duration
+    members = {
+        "NotBefore": _date(event.not_before),
+        "Code": code,
+        "Description": prefix + (event.description or words),
+        "EventId": f"instance-event-{event.id.replace('-', '')[:17]}",
+        "NotAfter": _date(event.not_before + length),
+        "State": state,
+    }
+    told = ", ".join(f'"{name}" : {json.dumps(text)}' for name, text in members.items())
+    return f"{{{told}}}"
+
+
+def _spot(events: list[Event], now: float) -> dict[str, Tree]:
+    for event in events:
+        if event.type is not EventType.PREEMPT or event.status in FINAL:
+            continue
+        if event.status is EventStatus.STARTED or now >= event.not_before - SPOT_NOTICE:
+            when = _iso(event.started or event.not_before)
+            return {
+                "instance-action": f'{{"action": "terminate", "time": "{when}"}}',
+                "termination-time": when,
+            }
+    return {}
+
+
+def _iso(epoch: float) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
+
+
+def _date(epoch: float) -> str:
+    """Give `21 Jan 2019 09:00:43 GMT`, in English whatever the locale."""
+    when = datetime.fromtimestamp(min(epoch, 253402300799), UTC)
+    month = _MONTHS[3 * when.month - 3 : 3 * when.month]
+    return f"{when.day:02} {month} {when.year} {when:%H:%M:%S} GMT"

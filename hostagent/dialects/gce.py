@@ -1,0 +1,381 @@
+"""GCE's metadata server: everything below `/computeMetadata`, and `/` for who says the flavor.
+
+Where no record of the original is at hand, this was chosen:
+
+- The ETag counts: it is the number of changes to anything that the guest can see, and of the
+  moments that have passed at which time alone changed what is told. So it never comes back, not
+  even when a value does; it is one for the guest's whole tree, so that a waiting request may be
+  answered with the same text when something else has changed.
+- timeout_sec is measured on the metadata plane's clock, like everything; without it a request waits
+  for as long as the connection lasts.
+- Freeze is MIGRATE_ON_HOST_MAINTENANCE, Reboot, Redeploy and Terminate are
+  TERMINATE_ON_HOST_MAINTENANCE, from 60 s before until the end. Preempt is `preempted` from 30 s
+  before, and no maintenance.
+- Only events of the guest itself are told.
+- There is no service account unless one is named; then its token is made up.
+- User data is the attribute `user-data` unless such an attribute is given; labels are not told.
+- Several slashes are one. Redirects are for directories asked for without the last slash.
+- The pages of errors are shorter than the original's; their first lines and statuses are its own.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from html import escape
+from typing import Final, TypeAlias
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from hostagent.dialects.outcomes import Outcome, Park
+from hostagent.http import Request, Response
+from hostagent.model import FINAL, EventStatus, EventType, Guest, View, at, boundary
+from hostagent.properties import region, under, value, zone
+
+NOTICE: Final = 60.0
+"""Seconds before maintenance from which it is told."""
+
+PREEMPT_NOTICE: Final = 30.0
+"""Seconds before preemption from which it is told."""
+
+MAX_TIMEOUT: Final = 366 * 86400.0
+"""Seconds: what is longer is no timeout."""
+
+_PHASES: Final = 1 << 16
+"""More than the moments that can pass between two changes: three for each event of a node."""
+
+Tree: TypeAlias = "dict[str, Tree] | list[Tree] | tuple[str, ...] | str | int"
+"""Directories, numbered ones, and leaves: several lines, one text, a number."""
+
+_SERVER: Final = "Metadata Server for VM"
+_ALWAYS: Final = (
+    ("Metadata-Flavor", "Google"),
+    ("X-XSS-Protection", "0"),
+    ("X-Frame-Options", "SAMEORIGIN"),
+)
+
+
+def _error(status: int, title: str, text: str, *headers: tuple[str, str]) -> Response:
+    body = f"""<!DOCTYPE html>
+<html lang=en>
+  <meta charset=utf-8>
+  <title>Error {status} ({title})!!1</title>
+  <p><b>{status}.</b> <ins>That's an error.</ins>
+  <p>{text} <ins>That's all we know.</ins>
+"""
+    return Response(
+        status, body.encode(), "text/html; charset=UTF-8", (*_ALWAYS, *headers), server=_SERVER
+    )
+
+
+_NOT_ALLOWED: Final = _error(
+    405, "Method Not Allowed", "The request method is inappropriate.", ("Allow", "GET, HEAD")
+)
+
+
+def _forbidden(path: str, why: str) -> Response:
+    text = "Your client does not have permission to get URL"
+    return _error(403, "Forbidden", f"{text} <code>{escape(path)}</code> from this server. {why}")
+
+
+def _not_found(path: str) -> Response:
+    text = f"The requested URL <code>{escape(path)}</code> was not found on this server."
+    return _error(404, "Not Found", text)
+
+
+def _bad_request(what: str) -> Response:
+    return _error(400, "Bad Request", what)
+
+
+def answer(view: View, request: Request, now: float) -> Outcome | None:
+    """Answer a request; None if the path is none of GCE's."""
+    flavor = request.headers.get("metadata-flavor") == "Google"
+    path = request.path
+    if path == "/":
+        if not flavor:
+            return None
+    elif path.partition("/")[2].partition("/")[0] != "computeMetadata":
+        return None
+    if "x-forwarded-for" in request.headers:
+        return _forbidden(path, "X-Forwarded-For is not allowed.")
+    if not flavor:
+        return _forbidden(path, "Missing Metadata-Flavor:Google header.")
+    if request.method not in ("GET", "HEAD"):
+        return _NOT_ALLOWED
+    query = {
+        unquote_plus(name).lower(): unquote_plus(told)
+        for name, _, told in (part.partition("=") for part in (request.query or "").split("&"))
+    }
+    if query.get("wait_for_change", "").lower() != "true":
+        return _tell(view, request, query, now)
+    timeout = query.get("timeout_sec", "")
+    if timeout and not (timeout.isdecimal() and timeout.isascii() and len(timeout) < 10):
+        return _bad_request("timeout_sec must be a number of seconds.")
+    end = now + (min(float(timeout), MAX_TIMEOUT) if timeout else MAX_TIMEOUT)
+    known = query.get("last_etag") or etag(view, now)
+
+    def resume(view: View, now: float) -> Response | Park:
+        if now >= end or etag(view, now) != known:
+            return _tell(view, request, query, now)
+        return Park(min(end, _boundary(view, now)), known, resume)
+
+    response = _tell(view, request, query, now)
+    # What is not there is not waited for.
+    return resume(view, now) if response.status == 200 else response
+
+
+def etag(view: View, now: float) -> str:
+    """Give 16 hexadecimal digits that grow with every change, whether told or due to time."""
+    phase = 0
+    for known in view.events:
+        event = at(known, now)
+        lead = PREEMPT_NOTICE if event.type is EventType.PREEMPT else NOTICE
+        phase += (
+            (now >= event.not_before - lead or event.status is not EventStatus.SCHEDULED)
+            + (event.status is not EventStatus.SCHEDULED)
+            + (event.status in FINAL)
+        )
+    return f"{view.revision * _PHASES + phase:016x}"
+
+
+def _boundary(view: View, now: float) -> float:
+    return min(boundary(view, now, NOTICE), boundary(view, now, PREEMPT_NOTICE))
+
+
+def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Response:
+    names = [name for name in request.path.split("/") if name]
+    found = _find(view, names, now)
+    if found is None:
+        return _not_found(request.path)
+    recursive = query.get("recursive", "").lower() == "true"
+    form = query.get("alt", "json" if recursive else "text").lower()
+    if form not in ("json", "text"):
+        return _bad_request("alt must be json or text.")
+    branch = isinstance(found, (dict, list))
+    if branch and not request.path.endswith("/"):
+        if not recursive:
+            where = f"/{'/'.join(names)}/" + (f"?{request.query}" if request.query else "")
+            return _moved(request, where)
+    elif not branch and request.path.endswith("/"):
+        return _not_found(request.path)
+    if names[4:] and names[-3] == "service-accounts" and names[-1] == "token":
+        body, kind = str(found).encode(), "application/json"
+    elif form == "json":
+        shown = _camel(found, names) if recursive or not branch else list(_children(found))
+        body, kind = msgspec.json.encode(shown), "application/json"
+    elif not branch:
+        body, kind = _text(found).encode(), "application/text"
+    elif recursive:
+        body, kind = "".join(_lines(found, "")).encode(), "application/text"
+    else:
+        body, kind = "".join(f"{name}\n" for name in _children(found)).encode(), "application/text"
+    return Response(
+        200,
+        body,
+        kind,
+        (*_ALWAYS, ("ETag", etag(view, now))),
+        server=_SERVER,
+        valid_until=min(_boundary(view, now), (now // 60 + 1) * 60),  # a token's life in minutes
+    )
+
+
+def _moved(request: Request, where: str) -> Response:
+    location = f"http://{request.headers.get('host', 'metadata.google.internal')}{where}"
+    return Response(
+        301,
+        f'<a href="{escape(location)}">Moved Permanently</a>.\n\n'.encode(),
+        "text/html; charset=utf-8",
+        (*_ALWAYS, ("Location", location)),
+        server=_SERVER,
+    )
+
+
+def _find(view: View, names: list[str], now: float) -> "Tree | None":
+    """Give what stands at the path, without the rest of the tree where that is cheap."""
+    if names[1:] == ["v1", "instance", "maintenance-event"]:
+        return _maintenance(view, now)
+    if names[1:] == ["v1", "instance", "preempted"]:
+        return _preempted(view, now)
+    tree: Tree | None = {
+        "0.1": {"meta-data": {}},
+        "computeMetadata": {
+            "v1": {
+                "instance": _instance(view, now),
+                "oslogin": {},
+                "project": _project(view.guest),
+                "universe": {"universe-domain": "googleapis.com"},
+            }
+        },
+    }
+    for name in names:
+        if isinstance(tree, dict):
+            tree = tree.get(name)
+        elif isinstance(tree, list) and name.isascii() and name.isdecimal() and len(name) < 4:
+            tree = tree[int(name)] if int(name) < len(tree) else None
+        else:
+            return None
+    return tree
+
+
+def _children(tree: Tree) -> Iterator[str]:
+    for name, child in tree.items() if isinstance(tree, dict) else enumerate(_list(tree)):
+        yield f"{name}/" if isinstance(child, (dict, list)) else str(name)
+
+
+def _list(tree: Tree) -> list[Tree]:
+    assert isinstance(tree, list)
+    return tree
+
+
+def _lines(tree: Tree, path: str) -> Iterator[str]:
+    """Give `path text` for each leaf."""
+    if isinstance(tree, (dict, list)):
+        for name, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            if name == "token" and not path.endswith(
+                "attributes"
+            ):  # as the original, which tells it only to who asks for it
+                continue
+            yield from _lines(child, f"{path}/{name}" if path else str(name))
+    else:
+        yield f"{path} {_text(tree).rstrip()}\n"
+
+
+def _text(leaf: Tree) -> str:
+    return "".join(f"{line}\n" for line in leaf) if isinstance(leaf, tuple) else str(leaf)
+
+
+def _camel(tree: Tree, names: list[str]) -> object:
+    """Give the tree as JSON has it: names in camel case, but for those that the user has chosen."""
+    if isinstance(tree, list):
+        return [_camel(child, [*names, "0"]) for child in tree]
+    if not isinstance(tree, dict):
+        return tree
+    verbatim = names[-1:] in (["attributes"], ["service-accounts"])
+    return {
+        name if verbatim else _camel_name(name): _camel(child, [*names, name])
+        for name, child in tree.items()
+        if name != "token" or verbatim
+    }
+
+
+def _camel_name(name: str) -> str:
+    first, *rest = name.split("-")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+# The instance
+
+
+def _maintenance(view: View, now: float) -> str:
+    for known in view.events:
+        event = at(known, now)
+        if view.guest.name not in event.guests or event.type is EventType.PREEMPT:
+            continue
+        started = event.status is EventStatus.STARTED
+        due = event.status is EventStatus.SCHEDULED and now >= event.not_before - NOTICE
+        if started or due:
+            freeze = event.type is EventType.FREEZE
+            return f"{'MIGRATE' if freeze else 'TERMINATE'}_ON_HOST_MAINTENANCE"
+    return "NONE"
+
+
+def _preempted(view: View, now: float) -> str:
+    for known in view.events:
+        event = at(known, now)
+        if view.guest.name in event.guests and event.type is EventType.PREEMPT:
+            due = event.status is EventStatus.SCHEDULED and now >= event.not_before - PREEMPT_NOTICE
+            if due or event.status is EventStatus.STARTED:
+                return "TRUE"
+    return "FALSE"
+
+
+def _instance(view: View, now: float) -> dict[str, Tree]:
+    guest = view.guest
+    project = value(guest, "project_id")
+    place = f"projects/{value(guest, 'numeric_project_id')}"
+    az = zone(guest, "gce")
+    spot = value(guest, "lifecycle", "gce") == "spot"
+    attributes: dict[str, Tree] = {}
+    if user_data := value(guest, "user_data", "gce"):
+        attributes["user-data"] = user_data
+    if key := value(guest, "ssh_public_key", "gce"):
+        attributes["ssh-keys"] = f"{value(guest, 'admin_username')}:{key}"
+    attributes |= under(guest, "attributes.")
+    return {
+        "attributes": dict(sorted(attributes.items())),
+        "cpu-platform": "Intel Broadwell",
+        "description": "",
+        "disks": [
+            {
+                "device-name": guest.name,
+                "index": 0,
+                "interface": "SCSI",
+                "mode": "READ_WRITE",
+                "type": "PERSISTENT-BALANCED",
+            }
+        ],
+        "hostname": f"{value(guest, 'hostname', 'gce')}.{az}.c.{project}.internal",
+        "id": int(value(guest, "numeric_id")),
+        "image": value(guest, "image.path"),
+        "licenses": [],
+        "machine-type": f"{place}/machineTypes/{value(guest, 'machine_type')}",
+        "maintenance-event": _maintenance(view, now),
+        "name": guest.name,
+        "network-interfaces": [
+            {
+                "access-configs": [],
+                "dns-servers": ("169.254.169.254",),
+                "forwarded-ips": [],
+                "gateway": "",
+                "ip": value(guest, "address", "gce"),
+                "ip-aliases": [],
+                "mac": value(guest, "mac", "gce"),
+                "mtu": 1500,
+                "network": f"{place}/networks/default",
+                "subnetmask": "255.255.0.0",  # RFC 3927 §2.1
+                "target-instance-ips": [],
+            }
+        ],
+        "preempted": _preempted(view, now),
+        "region": f"{place}/regions/{region(guest, 'gce')}",
+        "remaining-cpu-time": -1,
+        "scheduling": {
+            "automatic-restart": "FALSE" if spot else "TRUE",
+            "on-host-maintenance": "TERMINATE" if spot else "MIGRATE",
+            "preemptible": "TRUE" if spot else "FALSE",
+        },
+        "service-accounts": _service_accounts(guest, now),
+        "tags": (),
+        "virtual-clock": {"drift-token": "0"},
+        "zone": f"{place}/zones/{az}",
+    }
+
+
+def _service_accounts(guest: Guest, now: float) -> dict[str, Tree]:
+    email = value(guest, "service_account")
+    if not email:
+        return {}
+    issued = now // 3600 * 3600
+    secret = sha256(f"token:{guest.name}:{issued}".encode()).hexdigest()
+    token = {
+        "access_token": f"ya29.made-up-{secret}",
+        # In minutes, so that what is told is the same for a while.
+        "expires_in": 3600 + 60 * int((issued + 3600 - now) // 60),
+        "token_type": "Bearer",
+    }
+    account: dict[str, Tree] = {
+        "aliases": ("default",),
+        "email": email,
+        "scopes": ("https://www.googleapis.com/auth/cloud-platform",),
+    }
+    return {
+        "default": {**account, "token": msgspec.json.encode(token).decode()},
+        email: {**account, "token": msgspec.json.encode(token).decode()},
+    }
+
+
+def _project(guest: Guest) -> dict[str, Tree]:
+    return {
+        "attributes": dict(under(guest, "project_attributes.")),
+        "numeric-project-id": int(value(guest, "numeric_project_id")),
+        "project-id": value(guest, "project_id"),
+    }

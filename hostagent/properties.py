@@ -1,0 +1,243 @@
+"""What a guest is besides its maintenance: its properties, their defaults, and what they may be.
+
+Properties are a flat map of dotted keys. A key that a guest lacks has the default given here, which
+is derived from the guest's name where guests must differ. A key of `PER_CLOUD` may be given for one
+cloud alone: `azure.region`, `ec2.instance_id`, `gce.zone`. Pure.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from hashlib import sha256
+from typing import Final, Literal, TypeAlias
+from uuid import NAMESPACE_DNS, uuid5
+
+from msgspec import Struct
+
+from hostagent.model import Guest
+
+Cloud: TypeAlias = Literal["azure", "ec2", "gce"]
+CLOUDS: Final[tuple[Cloud, ...]] = ("azure", "ec2", "gce")
+
+MAX_PROPERTIES_BYTES: Final = 256 * 1024
+"""Keys and values of one guest in all: what GCE allows one value. Two such guests fit a frame."""
+
+
+class PropertyError(Exception):
+    """A property is unknown or its value is not possible; says what would be."""
+
+
+class Property(Struct, frozen=True):
+    """One key: what it is for, what it may be, and what it is if nothing is said."""
+
+    about: str
+    pattern: str = r"[^\x00-\x1f\x7f]{0,255}"
+    hint: str = "one line of at most 255 characters"
+    default: str | Callable[[Guest], str] = ""
+
+
+def _digest(guest: Guest, what: str) -> str:
+    return sha256(f"{what}:{guest.name}".encode()).hexdigest()
+
+
+def _digits(guest: Guest, what: str, count: int) -> str:
+    return str(10 ** (count - 1) + int(_digest(guest, what), 16) % (9 * 10 ** (count - 1)))
+
+
+def _mac(guest: Guest) -> str:
+    digest = _digest(guest, "mac")
+    return ":".join(["02", *(digest[i : i + 2] for i in range(0, 10, 2))])  # locally administered
+
+
+_WORD: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_WORD_HINT: Final = "letters, digits, and . _ - within"
+_UUID: Final = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_UUID_HINT: Final = "a UUID in lower case"
+_TEXT: Final = r"[\s\S]{0,131072}"
+_TEXT_HINT: Final = "a text of at most 128 Ki characters"
+
+KNOWN: Final[Mapping[str, Property]] = {
+    # Who it is
+    "hostname": Property("The name by which it calls itself.", _WORD, _WORD_HINT, lambda g: g.name),
+    "vm_id": Property(
+        "Azure's vmId.", _UUID, _UUID_HINT, lambda g: str(uuid5(NAMESPACE_DNS, g.name))
+    ),
+    "instance_id": Property(
+        "EC2's instance ID.",
+        r"i-[0-9a-f]{8,17}",
+        "i- and 8 to 17 hexadecimal digits",
+        lambda g: f"i-{_digest(g, 'instance')[:17]}",
+    ),
+    "numeric_id": Property(
+        "GCE's instance ID.",
+        r"[0-9]{1,19}",
+        "up to 19 digits",
+        lambda g: _digits(g, "instance", 19),
+    ),
+    "mac": Property(
+        "MAC address of its network interface.",
+        r"[0-9a-f]{2}(:[0-9a-f]{2}){5}",
+        "like 02:00:00:00:00:01",
+        _mac,
+    ),
+    "address": Property(
+        "Its IPv4 address.",
+        r"([0-9]{1,3}\.){3}[0-9]{1,3}|",
+        "like 169.254.3.7",
+        lambda g: g.address or "",
+    ),
+    # Where it is
+    "region": Property("Region (Azure: location); each cloud has its own default.", _WORD),
+    "zone": Property(
+        "A letter or digit (`b` is Azure's 2, us-east-1b, us-central1-b) or a whole name.",
+        _WORD,
+        _WORD_HINT,
+        "a",
+    ),
+    # What it is
+    "vm_size": Property("Azure's size.", _WORD, _WORD_HINT, "Standard_D2s_v3"),
+    "instance_type": Property("EC2's type.", _WORD, _WORD_HINT, "t3.medium"),
+    "machine_type": Property("GCE's type.", _WORD, _WORD_HINT, "e2-medium"),
+    "lifecycle": Property(
+        "How it is paid for.", r"on-demand|spot", "on-demand or spot", "on-demand"
+    ),
+    "image.publisher": Property("Of its image, as Azure says it.", default="Debian"),
+    "image.offer": Property("Of its image, as Azure says it.", default="debian-12"),
+    "image.sku": Property("Of its image, as Azure says it.", default="12-gen2"),
+    "image.version": Property("Of its image, as Azure says it.", default="0.20240201.1644"),
+    "image.ami": Property(
+        "Of its image, as EC2 says it.",
+        r"ami-[0-9a-f]{8,17}",
+        "ami- and 8 to 17 hexadecimal digits",
+        "ami-0123456789abcdef0",
+    ),
+    "image.path": Property(
+        "Of its image, as GCE says it.",
+        default="projects/debian-cloud/global/images/debian-12-bookworm-v20240213",
+    ),
+    # Whose it is
+    "subscription_id": Property(
+        "Azure's subscription.", _UUID, _UUID_HINT, "8d10da13-8125-4ba9-a717-bf7490507b3d"
+    ),
+    "resource_group": Property("Azure's resource group.", _WORD, _WORD_HINT, "lab"),
+    "vm_scale_set": Property("Azure's scale set; none by default.", rf"({_WORD})?", _WORD_HINT),
+    "account_id": Property("EC2's account.", r"[0-9]{12}", "12 digits", "123456789012"),
+    "reservation_id": Property(
+        "EC2's reservation.",
+        r"r-[0-9a-f]{8,17}",
+        "r- and 8 to 17 hexadecimal digits",
+        lambda g: f"r-{_digest(g, 'reservation')[:17]}",
+    ),
+    "project_id": Property("GCE's project.", _WORD, _WORD_HINT, "lab-project"),
+    "numeric_project_id": Property(
+        "GCE's project, as a number.", r"[0-9]{1,19}", "up to 19 digits", "739419398126"
+    ),
+    "iam_role": Property(
+        "EC2's role; none by default. With one, made-up credentials are given.",
+        r"[A-Za-z0-9+=,.@_-]{0,64}",
+        "at most 64 of letters, digits and +=,.@_-",
+    ),
+    "service_account": Property(
+        "GCE's service account, an e-mail address; none by default. With one, a made-up token is.",
+        r"([A-Za-z0-9._-]+@[A-Za-z0-9.-]+)?",
+        "an e-mail address",
+    ),
+    # What it was given
+    "user_data": Property("User data, as text.", _TEXT, _TEXT_HINT),
+    "custom_data": Property("Azure's custom data, as text.", _TEXT, _TEXT_HINT),
+    "admin_username": Property(
+        "Azure's administrator.", r"[a-z_][a-z0-9_-]{0,31}", "a user's name", "azureuser"
+    ),
+    "ssh_public_key": Property(
+        "Its user's public key, one line; none by default.",
+        r"[^\x00-\x1f\x7f]{0,8192}",
+        "one line of at most 8192 characters",
+    ),
+}
+
+PREFIXES: Final[Mapping[str, Property]] = {
+    "tags.": Property(
+        "A tag (Azure, EC2).", r"[^\x00-\x1f\x7f]{0,256}", "one line of 256 characters at most"
+    ),
+    "attributes.": Property("A metadata attribute (GCE).", _TEXT, _TEXT_HINT),
+    "project_attributes.": Property("One of its project's (GCE).", _TEXT, _TEXT_HINT),
+}
+_rest = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@-]{0,127}")
+
+PER_CLOUD: Final = frozenset(
+    {"region", "zone", "hostname", "mac", "address", "user_data", "ssh_public_key", "lifecycle"}
+)
+"""Keys that one cloud may have a value of its own for."""
+
+_REGIONS: Final = {"azure": "westeurope", "ec2": "us-east-1", "gce": "us-central1"}
+
+
+def check(properties: Mapping[str, str]) -> None:
+    """Check keys and values; raises PropertyError."""
+    for key, value in properties.items():
+        known = _known(key)
+        if re.fullmatch(known.pattern, value) is None:
+            raise PropertyError(f"property {key}: {value[:40]!r} is not possible; {known.hint} is")
+    size = sum(len(key) + len(value.encode()) for key, value in properties.items())
+    if size > MAX_PROPERTIES_BYTES:
+        raise PropertyError(f"properties of {size} bytes; a guest has {MAX_PROPERTIES_BYTES}")
+
+
+def _known(key: str) -> Property:
+    cloud, _, plain = key.partition(".")
+    if cloud in CLOUDS and plain in PER_CLOUD:
+        return KNOWN[plain]
+    if key in KNOWN:
+        return KNOWN[key]
+    for prefix, known in PREFIXES.items():
+        if key.startswith(prefix):
+            if _rest.fullmatch(key, len(prefix)) is not None:
+                return known
+            raise PropertyError(f"property {key!r}: after {prefix} only letters, digits, _.:+=@-")
+    names = [*KNOWN, *PREFIXES, *(f"{cloud}.{name}" for cloud in CLOUDS for name in PER_CLOUD)]
+    near = get_close_matches(key, names, 3, 0.6)
+    which = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(KNOWN)}, …"
+    raise PropertyError(f"no property is called {key!r}; {which}")
+
+
+def value(guest: Guest, key: str, cloud: Cloud | None = None) -> str:
+    """Give the guest's property: the cloud's own, or the plain one, or its default."""
+    given = guest.properties
+    if cloud is not None and (own := given.get(f"{cloud}.{key}")) is not None:
+        return own
+    plain = given.get(key)
+    if plain is not None:
+        return plain
+    default = KNOWN[key].default
+    return default if isinstance(default, str) else default(guest)
+
+
+def region(guest: Guest, cloud: Cloud) -> str:
+    """Give the region: what is said, or what a whole name of a zone implies, or the default."""
+    told = value(guest, "region", cloud)
+    if told:
+        return told
+    zone = value(guest, "zone", cloud)
+    if cloud != "azure" and len(zone) > 1:
+        return zone.rpartition("-")[0] if cloud == "gce" else zone[:-1]
+    return _REGIONS[cloud]
+
+
+def zone(guest: Guest, cloud: Cloud) -> str:
+    """Give the zone as the cloud names it: `1`, `us-east-1a`, `us-central1-a`."""
+    told = value(guest, "zone", cloud)
+    if len(told) > 1:
+        return told
+    letter = told.lower() if told.isalpha() else chr(ord("a") + (int(told) + 9) % 10)
+    if cloud == "azure":
+        return str(ord(letter) - ord("a") + 1)
+    return f"{region(guest, cloud)}{'-' if cloud == 'gce' else ''}{letter}"
+
+
+def under(guest: Guest, prefix: str) -> dict[str, str]:
+    """Give the properties under a prefix (`tags.`), by the rest of their keys, in order."""
+    return {
+        key[len(prefix) :]: text
+        for key, text in sorted(guest.properties.items())
+        if key.startswith(prefix)
+    }

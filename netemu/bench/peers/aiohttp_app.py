@@ -1,0 +1,26 @@
+"""A constant answer by aiohttp: `python aiohttp_app.py ADDRESS PORT`, with BODY in the environment."""
+
+import os
+import sys
+
+import uvloop
+from aiohttp import web
+
+_BODY = os.environ["BODY"].encode()
+
+
+async def answer(_request: web.Request) -> web.Response:
+    """Give the constant."""
+    return web.Response(body=_BODY, content_type="application/json")
+
+
+def main() -> None:
+    """Serve until ended."""
+    uvloop.install()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    web.run_app(app, host=sys.argv[1], port=int(sys.argv[2]), access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Plots, as SVG. matplotlib is imported when one is drawn, and by nobody else."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netemu.bench.rounds import Sample, Spread
+from netemu.errors import MachineCannot
+
+if TYPE_CHECKING:
+    from netemu.bench.report import Report
+    from netemu.bench.simulation import Simulation
+
+
+def require() -> Any:
+    """Give pyplot, drawing to files; raises MachineCannot, before anything is measured."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise MachineCannot(
+            "plots need matplotlib: run netns-scripts/bench-peers, or pip install 'netemu-imds[bench]'"
+        ) from None
+    matplotlib.use("svg")
+    # Text as text, and the same bytes for the same numbers.
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "netemu", "font.size": 9})
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def bars(report: "Report", file: Path) -> None:
+    """For each metric a panel, with a bar for each contestant, and its least and greatest."""
+    pyplot = require()
+    metrics = list(dict.fromkeys(m for many in report.samples.values() for s in many for m in s))
+    figure, panels = pyplot.subplots(
+        len(metrics), 1, figsize=(8, 0.6 + len(metrics) * (0.5 + 0.22 * len(report.samples))),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for panel, metric in zip(panels[:, 0], metrics, strict=True):
+        names = [n for n, many in report.samples.items() if any(metric in s for s in many)]
+        spreads = [_spread(report.samples[name], metric) for name in names]
+        middles = [one.median for one in spreads]
+        errors = [
+            [one.median - one.min for one in spreads],
+            [one.max - one.median for one in spreads],
+        ]
+        panel.barh(names, middles, xerr=errors, color="#4878a8", ecolor="#222", capsize=2)
+        panel.invert_yaxis()
+        panel.set_title(metric, loc="left")
+        panel.spines[["top", "right"]].set_visible(False)
+    _save(figure, pyplot, file)
+
+
+def lines(
+    series: dict[str, dict[float, list[Sample]]], metrics: list[str], across: str, file: Path
+) -> None:
+    """For each metric a panel, with a line for each series over what was varied, logarithmic."""
+    pyplot = require()
+    figure, panels = pyplot.subplots(
+        len(metrics), 1, figsize=(7, 2.6 * len(metrics)), squeeze=False, layout="constrained"
+    )
+    for panel, metric in zip(panels[:, 0], metrics, strict=True):
+        for name, points in series.items():
+            here = {at: many for at, many in points.items() if any(metric in s for s in many)}
+            spreads = [_spread(many, metric) for many in here.values()]
+            (line,) = panel.plot(list(here), [s.median for s in spreads], marker="o", label=name)
+            panel.fill_between(
+                list(here), [s.min for s in spreads], [s.max for s in spreads],
+                color=line.get_color(), alpha=0.2,
+            )  # fmt: skip
+        panel.set(xscale="log", ylim=(0, None), xlabel=across)
+        panel.set_title(metric, loc="left")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False)
+    _save(figure, pyplot, file)
+
+
+def simulation(found: "Simulation", file: Path) -> None:
+    """When the fleet's hosts were bound, and how many tries newcomers needed."""
+    from netemu.bench import theory
+    from netemu.linklocal.timing import Timing
+
+    pyplot = require()
+    figure, (when, tries) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    times = sorted(found.fleet.claim_times)
+    when.plot(times, [(n + 1) / found.hosts for n in range(len(times))])
+    when.axvspan(4, 7, alpha=0.12, color="gray", label="a claim without conflict")
+    when.set(
+        xlabel="seconds since the link came up", ylabel="share of hosts bound",
+        title=f"{found.hosts:,} hosts at once, loss {found.loss:g}",
+        xscale="linear" if times[-1] < 60 else "log",
+    )  # fmt: skip
+    when.legend(frameon=False)
+    q = theory.occupied(found.hosts)
+    deaf = theory.unheard(found.loss, Timing().probe_num)
+    counts = range(1, len(found.without) + 1)
+    formula = [theory.unclaimed_after(n, q, deaf) for n in counts]
+    tries.plot(counts, formula, color="gray", label="formula")
+    seen = [(n, share) for n, share in zip(counts, found.without, strict=True) if share]
+    tries.plot([n for n, _ in seen], [share for _, share in seen], "o", label="measured")
+    tries.set(
+        yscale="log", xlabel="tries", ylabel="share of newcomers without an address",
+        title="one more host joins",
+    )  # fmt: skip
+    tries.legend(frameon=False)
+    _save(figure, pyplot, file)
+
+
+def _spread(many: list[Sample], metric: str) -> Spread:
+    return Spread.of([sample[metric] for sample in many if metric in sample])
+
+
+def _save(figure: Any, pyplot: Any, file: Path) -> None:
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    pyplot.close(figure)

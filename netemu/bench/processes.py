@@ -1,0 +1,111 @@
+"""What processes have used of the machine, and when the kernel has done with them."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from netemu.lab.client import source_path
+
+_TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
+_PATIENCE: Final = 300.0
+
+
+def descendants(pid: int) -> list[int]:
+    """The process and all that descend from it, as far as they live."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (stat := _stat(int(entry.name))):
+            children.setdefault(int(stat[1]), []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def cpu_of_tree(pid: int) -> float:
+    """CPU seconds of the process, its descendants, and those of them that have been waited for.
+
+    In ticks of the kernel's clock, 10 ms.
+    """
+    stats = [stat for one in descendants(pid) if (stat := _stat(one))]
+    return _TICK * sum(int(field) for stat in stats for field in stat[11:15])
+
+
+def cpu_of(pids: list[int]) -> float:
+    """CPU seconds of these processes, to the nanosecond."""
+    total = 0
+    for pid in pids:
+        for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            total += int(schedstat.read_text().split()[0])
+    return total / 1e9
+
+
+def resident(pids: list[int]) -> int:
+    """Bytes of memory that these processes have for themselves alone (USS)."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith(("Private_Clean:", "Private_Dirty:")):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def available_memory() -> int:
+    """Bytes that the machine could still give, as the kernel estimates it."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("/proc/meminfo has no MemAvailable")
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third (state) on; none if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def await_reclaim() -> None:
+    """Wait until the kernel has taken apart every network namespace that has ended by now.
+
+    It does so one batch after another: a namespace that ends now comes after those before it, and
+    takes its end of a wire with it, whose other end can be watched.
+    """
+    subprocess.run(
+        [sys.executable, "-P", "-m", __name__],
+        check=True,
+        timeout=_PATIENCE,
+        env={**os.environ, "PYTHONPATH": source_path()},
+    )
+
+
+def _sentinel() -> None:
+    import socket
+
+    from netemu.kernel import namespaces as ns
+    from netemu.kernel import netlink
+    from netemu.lab import bottle
+
+    bottle.enter()
+    home = ns.open_own("net")
+    ns.unshare(ns.NEWNET)
+    other = ns.open_own("net")
+    ns.setns(home, ns.NEWNET)
+    with netlink.Netlink() as kernel:
+        kernel.run(
+            (
+                netlink.bridge("br0", 2, "02:00:00:00:00:fe"),
+                netlink.wire("sentinel", 3, 2, other, "02:00:00:00:00:01", "sentinel"),
+            )
+        )
+    os.close(other)
+    while any(name == "sentinel" for _, name in socket.if_nameindex()):
+        time.sleep(0.002)
+
+
+if __name__ == "__main__":
+    _sentinel()

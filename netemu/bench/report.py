@@ -1,0 +1,125 @@
+"""What a bench found: for a terminal, and for programs."""
+
+import operator
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct, field
+from rich.console import Console
+from rich.table import Table
+
+from netemu.bench.rounds import Sample, Spread
+
+_REACHED: Final = {"at most": operator.le, "at least": operator.ge}
+
+
+class Goal(Struct, frozen=True):
+    """A ratio or a value that was to be reached; `bound` is "at most" or "at least" `limit`."""
+
+    what: str
+    value: Spread
+    bound: str
+    limit: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median is within the bound."""
+        return bool(_REACHED[self.bound](self.value.median, self.limit))
+
+
+class Report(Struct):
+    """`samples` by contestant, in the order of the table; `notes` say what numbers cannot.
+
+    Metrics that a contestant does not have are not in its samples.
+    """
+
+    bench: str
+    samples: dict[str, list[Sample]]
+    goals: list[Goal] = field(default_factory=list)
+    not_measured: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def print(self) -> None:
+        """Print tables on standard output."""
+        console = Console(highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+        metrics = list(dict.fromkeys(m for many in self.samples.values() for s in many for m in s))
+        table.add_column(self.bench, no_wrap=True)
+        for metric in metrics:
+            table.add_column(metric, justify="right")
+        for name, many in self.samples.items():
+            table.add_row(name, *(_cell(many, metric) for metric in metrics))
+        console.print(table)
+        if self.goals:
+            goals = Table(box=None, pad_edge=False, header_style="bold")
+            for heading in ("goal", "measured", "wanted", ""):
+                goals.add_column(heading, justify="left" if heading == "goal" else "right")
+            for one in self.goals:
+                verdict = "[green]reached[/]" if one.reached else "[yellow]NOT reached[/]"
+                goals.add_row(one.what, _text(one.value), f"{one.bound} {one.limit:g}", verdict)
+            console.print()
+            console.print(goals)
+        for missing in self.not_measured:
+            console.print(f"not measured: {missing}")
+        for note in self.notes:
+            console.print(note)
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON, with the machine, the date and the command."""
+        told = {
+            "bench": self.bench,
+            "command": shlex.join(["netemu", *sys.argv[1:]]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "results": {
+                name: {
+                    metric: Spread.of([s[metric] for s in many if metric in s])
+                    for metric in dict.fromkeys(m for s in many for m in s)
+                }
+                for name, many in self.samples.items()
+            },
+            "goals": [{**msgspec.structs.asdict(g), "reached": g.reached} for g in self.goals],
+            "not_measured": self.not_measured,
+            "notes": self.notes,
+            "samples": self.samples,
+        }
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(told)) + b"\n")
+
+
+def machine() -> dict[str, str | int]:
+    """What the numbers were measured on."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _cell(many: list[Sample], metric: str) -> str:
+    values = [sample[metric] for sample in many if metric in sample]
+    return _text(Spread.of(values)) if values else "-"
+
+
+def _text(spread: Spread) -> str:
+    if spread.min == spread.max:
+        return _number(spread.median)
+    return f"{_number(spread.median)} ({_number(spread.min)}…{_number(spread.max)})"
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

@@ -1,0 +1,52 @@
+"""Measuring in turn: A B A B …, so that what befalls the machine befalls all alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Final
+
+from msgspec import Struct
+
+ROUNDS: Final = 5
+QUICK_ROUNDS: Final = 2
+
+Sample = Mapping[str, float]
+"""One measurement: values by name; the name ends with the unit."""
+
+
+class Spread(Struct, frozen=True):
+    """A median with the least and the greatest of all rounds."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Give the spread of at least one value."""
+        return cls(median(values), min(values), max(values))
+
+
+def in_turn(
+    contestants: Mapping[str, Callable[[], Sample]],
+    *,
+    rounds: int,
+    warm_up: bool = True,
+    on_turn: Callable[[str], None] = lambda _: None,
+) -> dict[str, list[Sample]]:
+    """Give each contestant's samples; `warm_up` adds a round that does not count.
+
+    `on_turn` is told what begins.
+    """
+    samples: dict[str, list[Sample]] = {name: [] for name in contestants}
+    for number in range(1 - warm_up, rounds + 1):
+        for name, run in contestants.items():
+            on_turn(f"{name}, {f'round {number} of {rounds}' if number else 'warm-up'}")
+            sample = run()
+            if number:
+                samples[name].append(sample)
+    return samples
+
+
+def ratio(over: Sequence[Sample], under: Sequence[Sample], metric: str) -> Spread:
+    """Give the spread of the quotients of each round: what was measured side by side."""
+    return Spread.of([a[metric] / b[metric] for a, b in zip(over, under, strict=True)])

@@ -1,0 +1,189 @@
+"""The servers that are measured: this project's, and what a person would use instead.
+
+Each answers on a node of its own, at the metadata address, behind the same guard. The peers give
+a constant; this project's responder finds out who asks and gives that guest's own document.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+
+import netemu
+from hostagent.controller import AgentUnreachable, SyncController
+from hostagent.model import Guest
+from netemu.bench import stage
+from netemu.kernel.namespaces import inside
+from netemu.lab.client import source_path
+from netemu.lab.wiring import HTTP, METADATA, WiredNode
+
+OURS: Final = "netemu"
+NGINX: Final = "nginx"
+EPOLL: Final = "epoll in C"
+UVICORN: Final = "uvicorn + Starlette"
+AIOHTTP: Final = "aiohttp"
+
+PATH: Final = "/metadata/v1/InstanceInfo"
+BODY: Final = '{"ID":"_n0-1","UD":"0","FD":"0"}'
+"""As long as what this project's responder says of a guest."""
+
+_APPS: Final = Path(__file__).parent / "peers"
+_PEERS: Final = Path(netemu.__file__).resolve().parent.parent / ".peers" / "bin"
+_HOW: Final = "run netns-scripts/bench-peers"
+_PATIENCE: Final = 20.0
+
+# The protocol of sd_listen_fds(3) has the first socket as descriptor 3.
+_HAND_OVER: Final = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+_NGINX: Final = """
+daemon off; user root; worker_processes 1; pid @/nginx.pid; error_log @/error.log;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; default_type application/json; keepalive_requests 1000; tcp_nodelay on;
+    client_body_temp_path @/b; proxy_temp_path @/p; fastcgi_temp_path @/f; uwsgi_temp_path @/u;
+    scgi_temp_path @/s;
+    server {{
+        listen {address}:{port} backlog=2048 deferred;
+        location / {{ return 200 '{body}'; }}
+    }}
+}}
+"""
+
+
+def missing() -> dict[str, str]:
+    """The peers that cannot be measured here, and why."""
+    found = {}
+    if _nginx() is None:
+        found[NGINX] = f"not installed; {_HOW}"
+    if not (_PEERS / "epoll-server").exists():
+        found[EPOLL] = f"not compiled; {_HOW}"
+    for name, module in ((UVICORN, "uvicorn, starlette"), (AIOHTTP, "aiohttp")):
+        python = _PEERS / "python"
+        if not python.exists() or subprocess.run(
+            [python, "-c", f"import {module}"], capture_output=True, check=False
+        ).returncode:
+            found[name] = f"not installed; {_HOW}"
+    return found
+
+
+def _nginx() -> str | None:
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+class Running:
+    """A server that runs on a node; `pids` are the processes that do its work."""
+
+    def __init__(self, *processes: subprocess.Popen[bytes]) -> None:
+        self._processes = processes
+
+    @property
+    def pids(self) -> list[int]:
+        """The serving process and those that it has started."""
+        from netemu.bench.processes import descendants
+
+        return descendants(self._processes[-1].pid)
+
+    def stop(self) -> None:
+        """End it."""
+        for process in reversed(self._processes):
+            process.terminate()
+            process.wait()
+
+
+def start(name: str, node: WiredNode) -> Running:
+    """Start the server of this name on the node; it may take a moment until it answers."""
+    if name == OURS:
+        return _ours(node)
+    assert node.listener is not None
+    node.listener.close()  # its place is the peer's
+    directory = stage.HERE / node.node.name
+    directory.mkdir()
+    where = (METADATA, str(HTTP))
+    extra = {"BODY": BODY}
+    if name == NGINX:
+        text = _NGINX.format(address=METADATA, port=HTTP, body=BODY).replace("@", str(directory))
+        (directory / "nginx.conf").write_text(text)
+        nginx = _nginx()
+        assert nginx is not None
+        command = [nginx, "-p", str(directory), "-c", str(directory / "nginx.conf")]
+        command += ["-e", str(directory / "error.log")]
+    elif name == EPOLL:
+        command = [str(_PEERS / "epoll-server"), *where, str(len(BODY))]
+    elif name == UVICORN:
+        command = [str(_PEERS / "uvicorn"), "--app-dir", str(_APPS), "starlette_app:app"]
+        command += ["--host", where[0], "--port", where[1], "--loop", "uvloop"]
+        command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    else:
+        command = [str(_PEERS / "python"), str(_APPS / "aiohttp_app.py"), *where]
+    return Running(_spawn(command, node.net, extra))
+
+
+def _ours(node: WiredNode) -> Running:
+    """The host agent and the responder, as a lab has them, with all dialects."""
+    directory = stage.HERE / node.node.name
+    directory.mkdir()
+    command, feed = command_socket(node), directory / "feed"
+    python = [sys.executable, "-P", "-m", "hostagent"]
+    agent = _spawn(
+        [*python, "agent", "--node", node.node.name, "--command", str(command)]
+        + ["--feed", str(feed), "--repository", str(directory / "repository.sqlite")],
+        None,
+    )
+    place(node)
+    assert node.listener is not None
+    given = node.listener.fileno()
+    responder = _spawn(
+        [sys.executable, "-c", _HAND_OVER, str(given)]
+        + [*python, "responder", "--agent", str(feed), "--azure-rate", "0"],
+        None,
+        {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
+        (given,),
+    )
+    return Running(agent, responder)
+
+
+def command_socket(node: WiredNode) -> Path:
+    """Where this project's agent on the node takes commands."""
+    return stage.HERE / node.node.name / "command"
+
+
+def place(node: WiredNode) -> None:
+    """Tell the node's agent of its guests, as soon as it can be reached."""
+    guests = [Guest(name=one.guest.name, port=one.guest.mark) for one in node.guests]
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with SyncController(command_socket(node)) as controller:
+                controller.place(guests)
+                return
+        except AgentUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _spawn(
+    command: list[str],
+    net: int | None,
+    extra: Mapping[str, str] = {},  # noqa: B006  never changed
+    descriptors: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": source_path(), **extra}
+    with stage.LOG.open("ab") as log, nullcontext() if net is None else inside(net):
+        return subprocess.Popen(
+            command,
+            env=environment,
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )

@@ -1,0 +1,170 @@
+"""A lab of one's own to measure in: wired and guarded like any, its guests bound by hand.
+
+A measuring process is put into a bottle of its own, where it may set up what it likes; nobody
+claims anything there, and which server answers on a node is up to whoever measures. All of it ends
+with the process.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from netemu.bench.build import lab_of
+from netemu.bench.report import Report
+from netemu.errors import NetemuError, NotSo, of_exit_code
+from netemu.kernel import namespaces as ns
+from netemu.kernel import netlink
+from netemu.kernel.bindings import Binding, Bindings
+from netemu.kernel.factory import Factory
+from netemu.kernel.namespaces import inside
+from netemu.lab import bottle
+from netemu.lab.client import source_path
+from netemu.lab.progress import Progress
+from netemu.lab.wiring import BRIDGE_INDEX, HTTP, METADATA, WiredGuest, WiredNode, wire
+from netemu.linklocal import addresses
+from netemu.linklocal.shell import BROADCAST
+from netemu.topology import Lab
+
+_Job = TypeVar("_Job", bound=msgspec.Struct)
+
+_PATIENCE: Final = 20.0
+"""Seconds for a server to answer its first request."""
+
+HERE: Final = Path("/run/bench")
+"""Where servers keep their files; in the bottle."""
+
+LOG: Final = HERE / "log"
+"""What servers say."""
+
+
+class Outcome(msgspec.Struct):
+    """What a measuring process tells at its end: a report, or an error and its exit code."""
+
+    report: Report | None = None
+    failed: str = ""
+    code: int = 0
+
+
+def measure(module: str, job: msgspec.Struct) -> Report:
+    """Run `module` in a bottle with this job; its progress goes to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module],
+        input=msgspec.json.encode(job),
+        stdout=subprocess.PIPE,
+        check=False,
+        env={**os.environ, "PYTHONPATH": source_path()},
+    )
+    if not done.stdout:
+        raise NotSo(f"the measuring process ended with {done.returncode}")
+    outcome = msgspec.json.decode(done.stdout, type=Outcome)
+    if outcome.report is None:
+        raise of_exit_code(outcome.code, outcome.failed)
+    return outcome.report
+
+
+def main(job_type: type[_Job], run: Any) -> int:
+    """Be a measuring process: enter a bottle, and tell what `run(job)` gives."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=job_type)
+    out = os.dup(1)
+    try:
+        bottle.enter()
+        if (child := os.fork()) != 0:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        _settle()
+        outcome = Outcome(run(job))
+    except NetemuError as error:
+        outcome = Outcome(failed=f"{error}{_last_words()}", code=error.exit_code)
+    with os.fdopen(out, "wb") as pipe:
+        pipe.write(msgspec.json.encode(outcome))
+    return 0
+
+
+def _last_words() -> str:
+    if not LOG.exists():
+        return ""
+    lines = LOG.read_text(errors="replace").splitlines()
+    return "".join(f"\n    {line}" for line in lines[-5:])
+
+
+def _settle() -> None:
+    quiet = ns.MS_NOSUID | ns.MS_NODEV
+    ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
+    ns.mount("proc", "/proc", "proc", quiet | ns.MS_NOEXEC)
+    ns.mount("sysfs", "/sys", "sysfs", quiet | ns.MS_NOEXEC)
+    ns.mount("tmpfs", "/run", "tmpfs", quiet, "mode=755")
+    HERE.mkdir()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def set_up(sizes: dict[str, int]) -> list[WiredNode]:
+    """Build a node for each name, with so many guests, each bound to an address."""
+    largest = max(sizes.values())
+    lab = _cut(lab_of(len(sizes), len(sizes) * largest, "bench"), list(sizes.values()))
+    nodes = asyncio.run(wire(lab, Factory(), time_scale=1.0, progress=_Silent(os.dup(2))))
+    for node in nodes:
+        with inside(node.net):
+            table = Bindings(BRIDGE_INDEX)
+        table.add([Binding(one.guest.port, one.guest.mac, address_of(one)) for one in node.guests])
+        table.close()
+        for one in node.guests:
+            with inside(one.net), netlink.Netlink() as kernel:
+                prefix, index = addresses.PREFIX_LENGTH, netlink.GUEST_INDEX
+                own = netlink.address(index, address_of(one), prefix, BROADCAST)
+                kernel.run((own, netlink.direct_route(index)))
+    return nodes
+
+
+def _cut(lab: Lab, sizes: list[int]) -> Lab:
+    """The lab with no more guests than wanted on each node."""
+    nodes = [
+        msgspec.structs.replace(node, guests=node.guests[:size])
+        for node, size in zip(lab.nodes, sizes, strict=True)
+    ]
+    return msgspec.structs.replace(lab, nodes=type(lab.nodes)(nodes))
+
+
+class _Silent(Progress):
+    def step(self, phase: str, done: int, of: int) -> None:
+        """Nobody waits for it."""
+
+
+def address_of(wired: WiredGuest) -> str:
+    """The address to which a guest is bound."""
+    return addresses.to_text(addresses.FIRST + wired.guest.mark)
+
+
+def await_answer(name: str, net: int, request: bytes) -> bytes:
+    """The first answer of `name` to a guest that is a 200; raises NotSo if none comes in time."""
+    deadline = time.monotonic() + _PATIENCE
+    heard = b""
+    while time.monotonic() < deadline:
+        with inside(net):
+            link = socket.socket()
+        with link:
+            link.settimeout(1.0)
+            try:
+                link.connect((METADATA, HTTP))
+                link.sendall(request)
+                heard = link.recv(65536)
+            except OSError as error:
+                heard = str(error).encode()
+        if heard.startswith(b"HTTP/1.1 200"):
+            return heard
+        time.sleep(0.05)
+    raise NotSo(f"{name} does not answer: {heard[:200].decode(errors='replace')}")
+
+
+def say(what: str) -> None:
+    """What is being measured, to whoever watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{what}")
+        sys.stderr.flush()

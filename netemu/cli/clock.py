@@ -1,0 +1,70 @@
+"""`netemu clock`: the metadata plane's time."""
+
+import json
+import time
+from datetime import UTC, datetime
+
+import click
+
+from netemu.cli.options import Duration, of_lab
+
+# Nodes whose clocks are closer than this tell the same time: they were asked one after the other.
+_SAME = 1.0
+
+
+@click.group()
+def clock() -> None:
+    """Move or show the clock by which maintenance goes.
+
+    Notices begin, events start and end, and tokens expire by it. It can only be moved forward; TCP
+    and address claims take their time as ever.
+    """
+
+
+@clock.command()
+@of_lab
+@click.argument("duration", type=Duration())
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def advance(name: str | None, duration: float, as_json: bool) -> None:
+    """Move the clock of all the lab's nodes forward, as in: clock advance 10m."""
+    from netemu.errors import BadInput
+    from netemu.lab import client
+    from netemu.lab.maintenance import Maintenance
+
+    if not duration:
+        raise BadInput("DURATION: longer than nothing")
+    with Maintenance(client.the_one(name)) as plan:
+        _print({"": plan.advance(duration)}, as_json)
+
+
+@clock.command()
+@of_lab
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def show(name: str | None, as_json: bool) -> None:
+    """Show the time that the lab's metadata plane has."""
+    from netemu.lab import client
+    from netemu.lab.maintenance import Maintenance
+
+    with Maintenance(client.the_one(name)) as plan:
+        times = plan.now()
+    if max(times.values()) - min(times.values()) < _SAME:
+        times = {"": max(times.values())}
+    _print(times, as_json)
+
+
+def _print(times: dict[str, float], as_json: bool) -> None:
+    """The time, or each node's where they differ; `""` stands for all nodes."""
+    if as_json:
+        latest = max(times.values())
+        told = {"now": _iso(latest), "ahead": round(latest - time.time(), 3)}
+        nodes = {node: _iso(now) for node, now in times.items() if node}
+        click.echo(json.dumps({**told, "nodes": nodes} if nodes else told))
+        return
+    for node, now in times.items():
+        ahead = round(now - time.time())
+        whose = f"{node}: " if node else ""
+        click.echo(f"{whose}{_iso(now)}{f', {ahead} s ahead' if ahead else ''}")
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

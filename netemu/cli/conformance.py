@@ -1,0 +1,295 @@
+"""`netemu conformance`."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from netemu.cli.options import lab_name
+
+if TYPE_CHECKING:
+    from netemu.conformance.report import Column
+    from netemu.conformance.row import Result, Row
+    from netemu.topology import Lab
+
+# A lab of the suite's own claims ten times as fast as RFC 3927: bounds scale with it.
+_TIME_SCALE = 0.1
+_POLICIES = ("responder-only", "same-node")
+# The columns of a comparison that are ours.
+_OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
+_WIDTH_OF_ROWS, _WIDTH_OF_COLUMN = 90, 22
+_file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+
+@click.command()
+@lab_name
+@click.option(
+    "--policy", type=click.Choice([*_POLICIES, "both"]), default="responder-only",
+    show_default=True, help="Of a lab of its own; a lab that is named has its own.",
+)  # fmt: skip
+@click.option("--time-scale", type=float, default=_TIME_SCALE, show_default=True, metavar="X",
+              help="Of a lab of its own: multiply RFC 3927's durations by X.")  # fmt: skip
+@click.option("--rows", "wanted", metavar="IDS", help="Only these rows, as in 02,18-23.")
+@click.option("--prove", "proving", is_flag=True,
+              help="Play the rows in labs without protections: each has to fail.")  # fmt: skip
+@click.option("--against", metavar="NAME",
+              help="Put another rule set in the place of ours, or 'all' in turn.")  # fmt: skip
+@click.option("--nodes-from", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Play on bridges and ports of your own, which FILE names.")  # fmt: skip
+@click.option("--list", "listing", is_flag=True, help="Print the catalogue, and play nothing.")
+@click.option("--json", "json_file", type=_file, metavar="FILE", help="Results for programs.")
+@click.option("--junit", type=_file, metavar="FILE", help="Results for continuous integration.")
+@click.option("--html", type=_file, metavar="FILE", help="One page with all there is to say.")
+@click.option("--svg", type=_file, metavar="FILE", help="The matrix as a picture.")
+@click.option("--pcap", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Captures of the rows that fail.")  # fmt: skip
+@click.option("--pcap-all", is_flag=True, help="With --pcap: captures of all rows.")
+def conformance(
+    name: str | None,
+    policy: str,
+    time_scale: float,
+    wanted: str | None,
+    proving: bool,
+    against: str | None,
+    nodes_from: Path | None,
+    listing: bool,
+    json_file: Path | None,
+    junit: Path | None,
+    html: Path | None,
+    svg: Path | None,
+    pcap: Path | None,
+    pcap_all: bool,
+) -> int:
+    """Attack a lab in eighty ways, and say row by row whether its guests are kept apart.
+
+    Plays the isolation catalogue on the lab NAME, or on one of its own that goes down afterwards.
+    Observers in every place decide, and an honest guest asks its responder during and after each
+    attack. Exit code 1 if any verdict is not the policy's.
+    """
+    _require_scapy()
+    from netemu.conformance import report
+    from netemu.errors import BadInput
+
+    rows = _chosen(wanted)
+    if listing:
+        for family, row in rows:
+            click.echo(f"{row.id}  {family:9} {row.title} ({row.reference})")
+        return 0
+    if pcap_all and pcap is None:
+        raise BadInput("--pcap-all: say where, with --pcap DIR")
+    if sum(map(bool, (proving, against, nodes_from, name))) > 1:
+        raise BadInput("--prove, --against, --nodes-from and --name exclude each other")
+    policies = _POLICIES if policy == "both" else (policy,)
+    if proving:
+        columns, good = _prove(rows, policies, time_scale)
+    elif against:
+        rows, columns = _compare(rows, against, time_scale)
+        ours = [column for column in columns if column.name in _OURS.values()]
+        good = all(result.ok for column in ours for result in column.results.values())
+    elif nodes_from is not None:
+        rows, columns = _play_on(rows, nodes_from)
+        good = all(result.ok for column in columns for result in column.results.values())
+    else:
+        columns = _play(rows, policies, time_scale, name)
+        good = all(result.ok for column in columns for result in column.results.values())
+    title = "Isolation conformance"
+    if proving:
+        title += ": what each protection is for"
+    elif against:
+        title += ": ours and others' rules"
+    width = _WIDTH_OF_ROWS + _WIDTH_OF_COLUMN * len(columns)
+    _print(report.table(rows, columns), width, quiet=Path("-") in (json_file, junit, html, svg))
+    if json_file is not None:
+        _write(json_file, report.as_json(columns))
+    if junit is not None:
+        _write(junit, report.as_junit(columns))
+    if html is not None:
+        _write(html, report.as_html(rows, columns, title))
+    if svg is not None:
+        _write(svg, report.as_svg(rows, columns, title))
+    if pcap is not None:
+        number = report.captures(pcap, columns, everything=pcap_all)
+        click.echo(f"{number} captures in {pcap}", err=True)
+    return 0 if good else 1
+
+
+def _require_scapy() -> None:
+    from importlib.util import find_spec
+
+    from netemu.errors import MachineCannot
+
+    if find_spec("scapy") is None:
+        raise MachineCannot(
+            "scapy crafts the frames and is not installed: pip install 'netemu-imds[conformance]'"
+        )
+
+
+def _chosen(wanted: str | None) -> "list[tuple[str, Row]]":
+    from netemu.conformance.rows import CATALOGUE
+    from netemu.errors import BadInput
+
+    if wanted is None:
+        return list(CATALOGUE)
+    ids: set[str] = set()
+    for part in wanted.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise BadInput(f"--rows: {part!r} is no row; write them as 02,18-23")
+        ids |= {f"{number:02}" for number in range(int(first), int(last or first) + 1)}
+    known = {row.id for _, row in CATALOGUE}
+    if unknown := sorted(ids - known):
+        raise BadInput(f"--rows: there is no row {', '.join(unknown)}; they are 01 to 80")
+    return [(family, row) for family, row in CATALOGUE if row.id in ids]
+
+
+def _own_lab(policy: str) -> "Lab":
+    import msgspec
+
+    from netemu.topology import DEMO, Policy, load
+
+    lab = load(DEMO, name=f"conformance-{os.getpid()}")
+    return msgspec.structs.replace(lab, policy=Policy(policy))
+
+
+def _play(
+    rows: "list[tuple[str, Row]]", policies: Sequence[str], time_scale: float, name: str | None
+) -> "list[Column]":
+    from netemu.conformance.labstage import LabStage, running
+    from netemu.conformance.report import Column
+    from netemu.conformance.suite import play
+    from netemu.lab import client
+
+    columns = []
+    if name is not None:
+        with LabStage(client.the_one(name)) as stage, _progress(len(rows)) as step:
+            results = play(stage, rows, lambda result: step(f"{name}: {result.row.title}"))
+        return [Column(str(stage.policy), {one.row.id: one for one in results})]
+    with _progress(len(rows) * len(policies)) as step:
+        for policy in policies:
+            with running(_own_lab(policy), time_scale) as stage:
+                results = play(stage, rows, lambda result: step(result.row.title))
+            columns.append(Column(policy, {one.row.id: one for one in results}))
+    return columns
+
+
+def _prove(
+    rows: "list[tuple[str, Row]]", policies: Sequence[str], time_scale: float
+) -> "tuple[list[Column], bool]":
+    from netemu.conformance.prove import WITHOUT, prove
+    from netemu.conformance.report import Column
+
+    columns = []
+    good = True
+    with _progress(len(rows) * len(policies) * len(WITHOUT)) as step:
+
+        def on_result(lab: str, result: "Result") -> None:
+            step(f"without {lab}: {result.row.title}")
+
+        for policy in policies:
+            proof = prove(_own_lab(policy), rows, time_scale=time_scale, on_result=on_result)
+            prefix = f"{policy}: " if len(policies) > 1 else ""
+            columns += [
+                Column(f"{prefix}no {lab}", results) for lab, results in proof.verdicts.items()
+            ]
+            for row in proof.unproven():
+                good = False
+                click.echo(f"{policy}: row {row.id} was seen to fail nowhere", err=True)
+            for _, row in rows:
+                if row.held_by_kernel and not proof.fails(row):
+                    click.echo(f"{row.id} cannot fail here: {row.held_by_kernel}", err=True)
+    return columns, good
+
+
+def _compare(
+    rows: "list[tuple[str, Row]]", against: str, time_scale: float
+) -> "tuple[list[tuple[str, Row]], list[Column]]":
+    """Play ours, under both policies, and the rivals asked for; the rows that rules decide."""
+    from netemu.conformance.report import Column
+    from netemu.conformance.rivals import RIVALS, compare, decided_by_rules
+    from netemu.errors import BadInput
+
+    names = [rival.name for rival in RIVALS]
+    if against != "all" and against not in names:
+        raise BadInput(f"--against: {against} is none of {', '.join([*names, 'all'])}")
+    chosen = [rival for rival in RIVALS if against in ("all", rival.name)]
+    rows = [(family, row) for family, row in rows if decided_by_rules(family, row)]
+    policies = [one for one in _POLICIES if one in {str(rival.policy) for rival in chosen}]
+    columns = [
+        Column(_OURS[column.name], column.results)
+        for column in _play(rows, policies, time_scale, None)
+    ]
+    with _progress(len(rows) * len(chosen)) as step:
+        for rival in chosen:
+            lab = _own_lab(str(rival.policy))
+
+            def on_result(result: "Result", name: str = rival.name) -> None:
+                step(f"{name}: {result.row.title}")
+
+            results = compare(lab, rival, rows, time_scale=time_scale, on_result=on_result)
+            columns.append(Column(rival.name, results))
+    for rival in chosen:
+        judged = f"judged as {rival.policy}"
+        click.echo(f"{rival.name}: {rival.title}, {judged}; {rival.aim}. From:", err=True)
+        for source in rival.sources:
+            click.echo(f"    {source}", err=True)
+    return rows, columns
+
+
+def _play_on(
+    rows: "list[tuple[str, Row]]", path: Path
+) -> "tuple[list[tuple[str, Row]], list[Column]]":
+    """Play on somebody's own bridges; the rows that make sense there."""
+    from netemu.conformance.ownnodes import playable, stage_of
+    from netemu.conformance.report import Column
+    from netemu.conformance.suite import play
+
+    rows = [(family, row) for family, row in rows if playable(row)]
+    with stage_of(path) as stage, _progress(len(rows)) as step:
+        results = play(stage, rows, lambda result: step(result.row.title))
+    return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar on a terminal's standard error, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description:<50.50}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("building a lab", total=total)
+        yield lambda what: bar.update(task, advance=1, description=what)
+
+
+def _print(table: Any, width: int, *, quiet: bool) -> None:
+    from rich.console import Console
+
+    # A file or a pipe gets each line whole.
+    Console(highlight=False, stderr=quiet, width=None if sys.stdout.isatty() else width).print(
+        table
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    from netemu.errors import BadInput
+
+    if str(path) == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None

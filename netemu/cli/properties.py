@@ -1,0 +1,37 @@
+"""`netemu set`: what a guest is told of itself."""
+
+import json
+
+import click
+
+from netemu.cli.options import of_lab
+
+
+@click.command("set")
+@of_lab
+@click.argument("guest", metavar="GUEST")
+@click.argument("changes", metavar="KEY=VALUE...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_json: bool) -> None:
+    """Change a guest's properties while it runs, as in: set web1 vm_size=Standard_F2 tags.team=a.
+
+    KEY= takes one away: the guest is told the default again. Without changes, shows the properties
+    that the guest has been given by the lab file or in this way.
+    """
+    from netemu.errors import BadInput
+    from netemu.lab import client
+
+    properties: dict[str, str] = {}
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign or not key:
+            raise BadInput(f"{change!r} is no change of a property: write KEY=VALUE, or KEY=")
+        if key in properties:
+            raise BadInput(f"{key}: stands twice")
+        properties[key] = value
+    told = client.set_properties(client.the_one(name), guest, properties)
+    if as_json:
+        click.echo(json.dumps(told))
+        return
+    for key in sorted(told):
+        click.echo(f"{key}={told[key]}")

@@ -1,0 +1,251 @@
+"""A stage on a running lab: its guests can be rebooted, its responder asked, its record read."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, Self
+
+from netemu.conformance.places import Place
+from netemu.conformance.stage import (
+    CONTROL_PATIENCE,
+    HTTP,
+    INSTANCE_INFO,
+    Cast,
+    Guest,
+    Stage,
+    is_answered_as,
+)
+from netemu.errors import BadInput, NotSo
+from netemu.kernel import guard
+from netemu.kernel.protections import Protection, Without
+from netemu.lab import client
+from netemu.topology import Lab, Policy
+
+_BRIDGE, _WIRE = "br0", "eth0"
+_BOUND: Final = ("netdev", "guard", "bound")
+_WITHOUT_GUARD: Final = """add table netdev guard
+delete table netdev guard
+add table inet guard
+delete table inet guard
+"""
+
+
+class Port(NamedTuple):
+    """A guest's wire, as a rule set knows it."""
+
+    name: str
+    mac: str
+    address: str
+
+
+class Access(NamedTuple):
+    """A line of the responder's own record: the mark it knew the caller by, and what it said."""
+
+    caller: str
+    guest: str
+    status: int
+    method: str
+    target: str
+
+
+_ACCESS: Final = re.compile(r"access caller=(\S+) guest=(\S+) status=(\d+) (\S+) (.*)$")
+
+
+@contextmanager
+def running(lab: Lab, time_scale: float, without: Without = ()) -> Iterator["LabStage"]:
+    """A stage on a lab of one's own, which goes down afterwards."""
+    client.bring_up(lab, time_scale=time_scale, access_log=True, without=without)
+    try:
+        with LabStage(lab.name) as stage:
+            yield stage
+    finally:
+        client.take_down(lab.name)
+
+
+class LabStage(Stage):
+    """A running lab with its places manned: the first node that has two guests, and another."""
+
+    def __init__(self, lab: str) -> None:
+        told = client.status(lab)
+        self.lab = lab
+        self.time_scale = float(told["time_scale"])
+        self.without = frozenset(told["without"])
+        self.access_log = bool(told["access_log"])
+        near = next((node for node in told["nodes"] if len(node["guests"]) >= 2), None)
+        if near is None:
+            raise BadInput(f"{lab}: a node with two guests is needed, an attacker and a victim")
+        far = next((node for node in told["nodes"] if node is not near and node["guests"]), None)
+        self._near: list[dict[str, Any]] = near["guests"]
+        if unbound := [one["name"] for one in self._near[:3] if not one["address"]]:
+            raise NotSo(f"{unbound[0]}: holds no address; wait until {lab} is up")
+        # A transaction that replaces what guards the node by itself, bindings and all.
+        self.rules: Callable[[], str] = self._guard
+        self._log = client.log_file(lab).open(encoding="utf-8", errors="replace")
+        # Beside the one that takes part in attacks: it asks while they go on.
+        self.honest = self._man(near["guests"][1]["name"], _WIRE)
+        super().__init__(
+            Cast(
+                policy=Policy(told["policy"]),
+                attacker=self._guest(near["guests"][0]),
+                victim=self._guest(near["guests"][1]),
+                bystander=self._guest(near["guests"][2]) if len(near["guests"]) > 2 else None,
+                node=self._man(near["name"], _BRIDGE),
+                far=self._guest(far["guests"][0]) if far else None,
+                far_node=self._man(far["name"], _BRIDGE) if far else None,
+                others=[self.honest],
+            )
+        )
+
+    def _man(self, target: str, interface: str) -> Place:
+        return Place(target, client.enter(self.lab, target), interface)
+
+    def _guest(self, told: dict[str, Any]) -> Guest:
+        place = self._man(told["name"], _WIRE)
+        return Guest(told["name"], told["mac"], told["address"], f"p{told['port_mark']}", place)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.record()
+        return self
+
+    def close(self) -> None:
+        """End the processes."""
+        super().close()
+        self._log.close()
+
+    # The honest guest, and the responder's record.
+
+    def ask(self, request: bytes = INSTANCE_INFO, place: Place | None = None) -> tuple[bytes, str]:
+        """Send a request as a guest (the attacker if none is named): answer, and how it ended."""
+        answer, end, _ = (place or self.attacker).call(
+            "get", request, self.md, HTTP, CONTROL_PATIENCE
+        )
+        return answer, end
+
+    def honest_get(self) -> tuple[bytes, str, float]:
+        """The victim's honest question: the answer, how it ended, and the seconds it took."""
+        answer, end, taken = self.honest.call("get", INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE)
+        return answer, end, taken
+
+    def begin_control(self) -> None:
+        """The victim asks who it is; `end_control` gives whether it was told."""
+        self.honest.post("get", INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE)
+
+    def end_control(self) -> bool:
+        """Whether the victim was answered, as the one it is."""
+        answer, _, _ = self.honest.result()
+        return is_answered_as(answer, self.two.name)
+
+    def well(self) -> bool:
+        """Whether the attacker holds an address: else everything would be closed to it."""
+        return self.bound(self.one.name) is not None
+
+    def record(self) -> list[Access]:
+        """What the responders have answered since the last look; empty if the lab keeps no log."""
+        found = (_ACCESS.search(line) for line in self._log.readlines())
+        return [
+            Access(match[1], match[2], int(match[3]), match[4], match[5])
+            for match in found
+            if match is not None
+        ]
+
+    def known_by_port(self) -> bool:
+        """Whether the attacker was last answered by its port's mark; so too if no log is kept."""
+        if not self.access_log:
+            return True
+        own = [one.caller for one in self.record() if one.guest == self.one.name]
+        return bool(own) and own[-1] == self.one.port.removeprefix("p")
+
+    # The guard.
+
+    def bound_to(self, port: str) -> list[str]:
+        """The addresses that the guard holds bound to a port; none where there is no such guard."""
+        code, out, _ = self.node.call("run", ["nft", "-j", "list", "set", *_BOUND], "")
+        if code:
+            return []
+        (found,) = (one["set"] for one in json.loads(out)["nftables"] if "set" in one)
+        parts = [one["concat"] for one in found.get("elem", [])]
+        return [address for name, _, address in parts if name == port]
+
+    def ports(self) -> list[Port]:
+        """Every port of the node, and who is behind it now."""
+        told = client.status(self.lab)["nodes"]
+        guests = next(node["guests"] for node in told if node["name"] == self.node.name)
+        return [Port(f"p{one['port_mark']}", one["mac"], one["address"]) for one in guests]
+
+    def _guard(self) -> str:
+        ports = [(f"p{one['port_mark']}", one["port_mark"], one["mac"]) for one in self._near]
+        rendered = guard.render(
+            bridge_mac=self.bridge,
+            ports=ports,
+            same_node=self.policy is Policy.SAME_NODE,
+            time_scale=self.time_scale,
+            without=[Protection(one) for one in self.without],
+        )
+        bound = ", ".join(
+            f'"{port}" . {mac} . {address}'
+            for port, _, mac in ports
+            for address in self.bound_to(port)
+        )
+        elements = f"add element netdev guard bound {{ {bound} }}\n" if bound else ""
+        return _WITHOUT_GUARD + rendered + "\n" + elements
+
+    # Guests.
+
+    def management_sockets(self) -> list[str]:
+        """Every path by which somebody steers this lab or one of its processes."""
+        outside = client.log_file(self.lab).parent
+        found = [str(path) for path in outside.parent.glob("*/*.sock")]
+        inner = [f"/run/hostagent/feed-{number}.sock" for number in range(8)]
+        return [*found, *inner, "/run/hostagent/command.sock", "/run/docker.sock"]
+
+    @contextmanager
+    def process_of_attacker(self) -> Iterator[Place]:
+        """A process of the attacking guest's, like any that runs there."""
+        place = Place(self.one.name, client.enter(self.lab, self.one.name), _WIRE, wire=False)
+        try:
+            place.ready()
+            yield place
+        finally:
+            place.close()
+
+    def reboot(self, guest: str) -> None:
+        """Reboot a guest: it claims its address anew. `await_bound` waits for it."""
+        client.reboot(self.lab, guest)
+
+    def bound(self, guest: str) -> str | None:
+        """The address that a guest holds, its node knowing of it; else None."""
+        for node in client.status(self.lab)["nodes"]:
+            for one in node["guests"]:
+                if one["name"] == guest and one["state"] == "bound":
+                    return str(one["address"])
+        return None
+
+    def await_bound(self, guest: str, patience: float = 0.0) -> bool:
+        """Wait until a guest is bound, for no longer than claims take."""
+        end = time.monotonic() + (patience or 20 * self.time_scale + 1)
+        while time.monotonic() < end:
+            address = self.bound(guest)
+            if address is not None:
+                self._moved(guest, address)
+                return True
+            time.sleep(0.02)
+        return False
+
+    def _moved(self, guest: str, address: str) -> None:
+        for one in self.cast.guests:
+            if one.name == guest:
+                one.address = address
+
+    def heal(self) -> bool:
+        """Put right what an attack has left behind; whether the honest are served again."""
+        if super().heal() and self.well():
+            return True
+        guests = [one for one in self.cast.guests if one is not self.cast.far]
+        for guest in guests:
+            if guest is self.two or self.bound(guest.name) is None:
+                self.reboot(guest.name)
+        bound = [self.await_bound(guest.name) for guest in guests]
+        return all(bound) and self.control()

@@ -1,0 +1,90 @@
+"""Plays rows in labs without protections: a row that cannot be seen to fail proves nothing.
+
+A row fails where its verdict is another than the policy's; that the honest guest suffers as well
+does not count. A lab that an attack has spoilt is built anew, so that no row fails for the sake of
+the one before it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from netemu.conformance.labstage import running
+from netemu.conformance.row import FAILED, Result, Row
+from netemu.conformance.suite import play
+from netemu.kernel.protections import Protection
+from netemu.topology import Lab
+
+_NETWORK: Final = (Protection.INGRESS, Protection.EGRESS, Protection.HOST)
+
+WITHOUT: Final[dict[str, tuple[Protection, ...]]] = {
+    "guard": _NETWORK,
+    "ingress list": (Protection.INGRESS,),
+    "egress list": (Protection.EGRESS,),
+    "marks": (Protection.MARKS,),
+    "guard and marks": (*_NETWORK, Protection.MARKS),
+    "settings": (Protection.SYSCTLS,),
+    "resets": (Protection.RESETS,),
+    "plain bridge": (
+        *_NETWORK,
+        Protection.SYSCTLS,
+        Protection.BRIDGE,
+        Protection.LISTENER,
+        Protection.RESETS,
+    ),
+    "namespaces": (Protection.NAMESPACES,),
+    "responder": (Protection.RESPONDER,),
+}
+"""What each lab of the proof is built without."""
+
+Numbered = Sequence[tuple[str, Row]]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What came of the rows in each lab, by the row's number: its verdict, and if it is wrong."""
+
+    rows: Numbered
+    verdicts: dict[str, dict[str, Result]]
+
+    def fails(self, row: Row) -> list[str]:
+        """The labs in which the row was seen to fail."""
+        return [
+            name
+            for name, results in self.verdicts.items()
+            if row.id in results and wrong(results[row.id])
+        ]
+
+    def unproven(self) -> list[Row]:
+        """Rows that were seen to fail nowhere, and have no reason for it."""
+        return [row for _, row in self.rows if not self.fails(row) and not row.held_by_kernel]
+
+
+def wrong(result: Result) -> bool:
+    """Whether the verdict itself is another than expected; that there is none is not wrong."""
+    return result.observed not in (result.expected, FAILED)
+
+
+def prove(
+    lab: Lab,
+    rows: Numbered,
+    *,
+    time_scale: float,
+    on_result: Callable[[str, Result], None] = lambda _name, _result: None,
+) -> Proof:
+    """Play the rows in a lab for each entry of WITHOUT; `lab` says its shape, name and policy."""
+    verdicts: dict[str, dict[str, Result]] = {}
+    for name, without in WITHOUT.items():
+        told: dict[str, Result] = {}
+
+        def hear(result: Result, name: str = name) -> None:
+            on_result(name, result)
+
+        rest = list(rows)
+        while rest:
+            with running(lab, time_scale, without) as stage:
+                results = play(stage, rest, hear, until_spoiled=True)
+            told.update((result.row.id, result) for result in results)
+            rest = rest[len(results) :]
+        verdicts[name] = told
+    return Proof(rows, verdicts)

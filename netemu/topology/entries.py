@@ -1,0 +1,210 @@
+"""The lab file's own shape, as its author writes it, and words for what does not fit it."""
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from netemu.errors import BadInput
+from netemu.topology.document import Document
+from netemu.topology.lab import MAX_HOP_LIMIT, Policy
+
+# The kernel numbers a bridge's ports in 10 bits and keeps 0 for itself (BR_MAX_PORTS).
+MAX_GUESTS_PER_NODE = 1023
+# Every node has two processes of its own; more than this is a slip of the pen, not a lab.
+MAX_NODES = 256
+# Requests a second of one guest: beyond this it is no limit to anything that runs in a guest.
+MAX_RATE = 1_000_000
+# A namespace is a file name, a host name and a label in a picture: RFC 1123's 63 characters, and
+# dots and underscores because hosts have them.
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+NAME_RULE = "1 to 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends"
+
+Name = Annotated[str, Meta(description=NAME_RULE, pattern=f"^{NAME.pattern}$")]
+Domain = Annotated[int, Meta(ge=0, le=255, description="A small number, as clouds count them.")]
+# Their values are texts, as they are written: `Document` sees to that, `labfile` to the rest.
+Properties = Annotated[
+    dict[str, Any],
+    Meta(
+        description="What the metadata service tells of guests, by dotted key: vm_size, tags.team. "
+        "A guest's go before its node's, a node's before the lab's; an empty one is the default.",
+        extra_json_schema={
+            "additionalProperties": {"type": ["string", "number", "boolean", "null"]}
+        },
+    ),
+]
+
+
+class AzureEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """Options of Azure's service; that any is given switches it on."""
+
+    rate: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_RATE)] | None,
+        Meta(description="Requests a second that one guest may make; 0 is any number."),
+    ] = None
+
+
+class Ec2Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """Options of EC2's service; that any is given switches it on."""
+
+    imdsv1: Annotated[
+        bool | None, Meta(description="Whether requests without a token are answered.")
+    ] = None
+    hop_limit: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_HOP_LIMIT)] | None,
+        Meta(description="The IP TTL with which a token leaves."),
+    ] = None
+
+
+class DialectsEntry(msgspec.Struct, forbid_unknown_fields=True, rename={"azure_v1": "azure-v1"}):
+    """The clouds whose service the responder speaks: all, but for those that are false."""
+
+    azure_v1: Annotated[bool | None, Meta(description="Azure's service of 2015.")] = None
+    azure: Annotated[bool | AzureEntry | None, Meta(description="Azure's IMDS.")] = None
+    ec2: Annotated[bool | Ec2Entry | None, Meta(description="EC2's IMDS.")] = None
+    gce: Annotated[bool | None, Meta(description="GCE's metadata server.")] = None
+
+
+class GuestEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """One guest, where more than its name is to be said."""
+
+    name: Annotated[Name, Meta(description=f"The guest's name: {NAME_RULE}.")]
+    update_domain: Annotated[
+        Domain | None, Meta(description="Default: the node's, else the guest's place in the list.")
+    ] = None
+    fault_domain: Annotated[Domain | None, Meta(description="Default: the node's.")] = None
+    availability_set: Annotated[
+        Name | None, Meta(description="Guests of one set see each other's events.")
+    ] = None
+    last_address: Annotated[
+        str | None,
+        Meta(description="The 169.254/16 address it had before: its first candidate now."),
+    ] = None
+    properties: Properties = {}
+
+
+class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """One node and its guests."""
+
+    guests: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_GUESTS_PER_NODE)] | list[Name | GuestEntry],
+        Meta(description="A list of guests, or how many: they are then called NODE-1, NODE-2, …"),
+    ]
+    fault_domain: Annotated[
+        Domain | None, Meta(description="Default: the node's place in the file.")
+    ] = None
+    update_domain: Annotated[
+        Domain | None, Meta(description="Default: each guest its own, by its place on the node.")
+    ] = None
+    availability_set: Annotated[
+        Name | None, Meta(description="That of the node's guests, but for those with another.")
+    ] = None
+    dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
+    properties: Properties = {}
+
+
+class LabFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A lab for netemu: nodes (emulated hosts) and guests (emulated VMs)."""
+
+    nodes: Annotated[dict[Name, NodeEntry], Meta(min_length=1, max_length=MAX_NODES)]
+    name: Annotated[Name, Meta(description="What the lab is called while it runs.")] = "lab"
+    policy: Annotated[
+        Policy,
+        Meta(description="Whom a guest may reach: its responder only, or its node's guests too."),
+    ] = Policy.RESPONDER_ONLY
+    dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
+    properties: Properties = {}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of the lab file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "netemu lab file",
+        **msgspec.json.schema(LabFile),
+    }
+
+
+def read(document: Document) -> LabFile:
+    """The document as a lab file, or BadInput with the place of what does not fit."""
+    try:
+        return msgspec.convert(document.value, LabFile)
+    except msgspec.ValidationError as error:
+        raise _explained(error, document) from None
+
+
+def _explained(error: msgspec.ValidationError, document: Document) -> BadInput:
+    """msgspec's error, with its path turned into a place in the file and a hint added."""
+    text, _, path = str(error).partition(" - at `")
+    place = path.rstrip("`").removeprefix("$").removeprefix(".")
+    if "[...]" not in place and not place.startswith("key"):
+        return _worded(text, place, document)
+    for name, value in document.value["nodes"].items():  # msgspec does not name the key
+        try:
+            msgspec.convert(name, Name)
+            msgspec.convert(value, NodeEntry)
+        except msgspec.ValidationError as inner:
+            text, _, path = str(inner).partition(" - at `")
+            return _worded(text, f"nodes.{name}" + path.rstrip("`").removeprefix("$"), document)
+    raise AssertionError("msgspec refused a node that it accepts alone")
+
+
+def _worded(text: str, place: str, document: Document) -> BadInput:
+    for pattern, words in _WORDS:
+        if match := re.search(pattern, text):
+            if pattern is _UNKNOWN:
+                place = f"{place}.{match[1]}" if place else match[1]
+            return document.error(place, words(match))
+    return document.error(place, f"{text[0].lower()}{text[1:]}")
+
+
+_UNKNOWN = r"^Object contains unknown field `(.*)`"
+_FIELDS = sorted(
+    {
+        field.encode_name
+        for kind in (LabFile, NodeEntry, GuestEntry, DialectsEntry, AzureEntry, Ec2Entry)
+        for field in msgspec.structs.fields(kind)
+    }
+)
+# What msgspec calls types, and what a YAML file's author calls them.
+_TYPES = {
+    "object": "a mapping (key: value)",
+    "array": "a list",
+    "int": "a whole number",
+    "str": "a text",
+    "bool": "true or false",
+    "float": "a number",
+    "null": "nothing",
+}
+
+
+def _unknown(match: re.Match[str]) -> str:
+    close = difflib.get_close_matches(match[1], _FIELDS, n=1)
+    meant = f"did you mean {close[0]!r}?" if close else f"known ones are {', '.join(_FIELDS)}"
+    return f"unknown key; {meant}"
+
+
+def _wrong_type(match: re.Match[str]) -> str:
+    expected = " or ".join(_TYPES.get(name, name) for name in match[1].split(" | "))
+    return f"{expected} is expected here, this is {_TYPES.get(match[2], 'a ' + match[2])}"
+
+
+_WORDS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
+    (_UNKNOWN, _unknown),
+    (r"^Expected `([^`]*)`, got `([^`]*)`", _wrong_type),
+    (r"matching regex", lambda _: f"this cannot name a namespace: it takes {NAME_RULE}"),
+    (r"^Object missing required field `(.*)`", lambda match: f"{match[1]!r} is missing here"),
+    (
+        r"^Invalid enum value (.*)",
+        lambda match: f"{match[1]} is no policy; it is {' or '.join(Policy)}",
+    ),
+    (
+        rf"<= {MAX_GUESTS_PER_NODE}$",
+        lambda _: f"a bridge takes at most {MAX_GUESTS_PER_NODE} guests",
+    ),
+    (r"of length >= 1", lambda _: "a lab needs at least one node"),
+    (r"of length <= ", lambda _: f"a lab takes at most {MAX_NODES} nodes"),
+]

@@ -1,0 +1,56 @@
+"""A guest that asks the dialects, without a network."""
+
+from datetime import UTC, datetime
+
+from hostagent.dialects import Dialects, Options
+from hostagent.http import Request
+from hostagent.model import Event, EventSource, EventType, Guest, View
+
+ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
+CREATED = datetime(2026, 3, 9, 6, 42, 51, tzinfo=UTC).timestamp()
+NOT_BEFORE = CREATED + 900  # 06:57:51
+WEB1 = Guest(name="web1", address="169.254.3.7", update_domain=3, fault_domain=1)
+
+
+def event(number=6, **fields):
+    values = {
+        "id": f"{number:x}{ID[1:]}",
+        "type": EventType.REBOOT,
+        "source": EventSource.PLATFORM,
+        "description": "a new kernel",
+        "guests": ("web1",),
+        "created": CREATED,
+        "not_before": NOT_BEFORE,
+        "duration": 60.0,
+    }
+    return Event(**(values | fields))
+
+
+class Asker:
+    """Asks as one guest; `view` and `now` may be changed."""
+
+    def __init__(self, options=None, **guest):
+        self.dialects = Dialects(options or Options(azure_rate=0, ec2_secret=b"s"))
+        properties = guest.pop("properties", {})
+        fields = {"name": "web1", "address": "169.254.3.7", "update_domain": 3, "fault_domain": 1}
+        self.view = View(guest=Guest(**(fields | guest), properties=properties), incarnation=1)
+        self.now = CREATED
+
+    def tell(self, *events, incarnation=None, history=()):
+        number = self.view.incarnation + 1 if incarnation is None else incarnation
+        self.view = View(
+            guest=self.view.guest, incarnation=number, events=events, history=tuple(history)
+        )
+
+    def outcome(self, target, method="GET", body=b"", **headers):
+        path, mark, query = target.partition("?")
+        headers = {name.replace("_", "-"): text for name, text in headers.items()}
+        request = Request(
+            method, path, query if mark else None, (1, 1), {"host": "x"} | headers, True, body
+        )
+        return self.dialects.answer(self.view, request, self.now)
+
+    def __call__(self, target, *args, **headers):
+        """Give status and body."""
+        response = self.outcome(target, *args, **headers)
+        return response.status, response.body.decode()

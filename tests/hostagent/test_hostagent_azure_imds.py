@@ -1,0 +1,266 @@
+"""Golden bytes of Azure's Instance Metadata Service and Scheduled Events."""
+
+import json
+from math import inf
+
+import pytest
+
+from hostagent.dialects import Options
+from hostagent.dialects.azure_imds import EVENT_VERSIONS, MAX_APPROVALS, VERSIONS
+from hostagent.dialects.outcomes import Approval
+from hostagent.model import EventSource, EventType, Request, apply
+from tests.hostagent.asking import CREATED, ID, NOT_BEFORE, Asker, event
+
+NO_HEADER = '{ "error": "Bad request: . Required metadata header not specified" }'
+BAD_VERSION = (
+    '{"error":"Bad request. api-version is invalid or was not specified in the request. For more '
+    'information refer to aka.ms/azureimds","newest-versions":["2025-04-07","2024-07-17",'
+    '"2024-03-15"]}'
+)
+EVENTS = "/metadata/scheduledevents?api-version="
+FULL = (
+    '{"DocumentIncarnation":2,"Events":[{"EventId":"6f0a13a3-dc0d-4bbe-ab24-df710a3917e6",'
+    '"EventStatus":"Scheduled","EventType":"Reboot","ResourceType":"VirtualMachine",'
+    '"Resources":["web1"],"NotBefore":"Mon, 09 Mar 2026 06:57:51 GMT",'
+    '"Description":"a new kernel","EventSource":"Platform","DurationInSeconds":60}]}'
+)
+
+
+@pytest.fixture
+def ask():
+    return Asker()
+
+
+def test_nothing_scheduled(ask):
+    response = ask.outcome(EVENTS + "2020-07-01", metadata="true")
+    assert response.body == b'{"DocumentIncarnation":1,"Events":[]}'
+    assert response.content_type == "application/json; charset=utf-8"
+    assert response.valid_until == inf
+
+
+@pytest.mark.parametrize(
+    ("version", "body"),
+    [
+        (
+            "2017-03-01",
+            FULL.replace('["web1"]', '["_web1"]').partition(',"Description"')[0] + "}]}",
+        ),
+        *((v, FULL.partition(',"Description"')[0] + "}]}") for v in EVENT_VERSIONS[1:4]),
+        ("2019-04-01", FULL.partition(',"EventSource"')[0] + "}]}"),
+        ("2019-08-01", FULL.partition(',"DurationInSeconds"')[0] + "}]}"),
+        ("2020-07-01", FULL),
+        ("2021-12-13", FULL),
+    ],
+)
+def test_every_version_of_the_document(ask, version, body):
+    ask.tell(event())
+    assert ask(EVENTS + version, metadata="True") == (200, body)
+
+
+def test_started_and_unknown_duration(ask):
+    ask.tell(apply(event(duration=None, source=EventSource.USER), Request.START, NOT_BEFORE))
+    body = FULL.replace("Scheduled", "Started").replace("Mon, 09 Mar 2026 06:57:51 GMT", "")
+    body = body.replace("Platform", "User").replace(":60", ":-1")
+    assert ask(EVENTS + "2020-07-01", metadata="true") == (200, body)
+
+
+def test_types_appear_with_the_version_that_brought_them(ask):
+    ask.tell(event(1, type=EventType.PREEMPT), event(2, type=EventType.TERMINATE))
+    for version in EVENT_VERSIONS:
+        told = json.loads(ask(EVENTS + version, metadata="true")[1])["Events"]
+        assert len(told) == (version >= "2017-11-01") + (version >= "2019-01-01")
+
+
+def test_headers_versions_and_names(ask):
+    url = EVENTS + "2020-07-01"
+    assert ask(url) == (400, NO_HEADER)
+    assert ask(url, metadata="1") == (400, NO_HEADER)
+    assert ask("/metadata/versions") == (400, NO_HEADER)
+    assert ask(EVENTS + "2017-03-01")[0] == 200  # the preview asked for none
+    assert ask("/metadata/instance?api-version=2017-03-01") == (400, NO_HEADER)
+    for query in ("", "?api-version=", "?api-version=2020-07-02", "?api-version=2020-07-01%20"):
+        for path in ("scheduledevents", "instance", "instance/compute/name"):
+            assert ask(f"/metadata/{path}{query}", metadata="true") == (400, BAD_VERSION)
+    assert ask(url, metadata="true", x_forwarded_for="")[0] == 400
+    for query in ("api-version=2020-07-01&api-version=2020-07-01", "a=1&A=2", "a&a"):
+        assert "Duplicate" in ask(f"/metadata/scheduledevents?{query}", metadata="true")[1]
+    assert ask("/METADATA/ScheduledEvents?API-Version=2020-07-01", metadata="TRUE")[0] == 200
+
+
+def test_versions(ask):
+    status, body = ask("/metadata/versions", metadata="true")
+    assert (status, json.loads(body)) == (200, {"apiVersions": list(VERSIONS)})
+    assert body.startswith('{"apiVersions":["2017-03-01","2017-04-02",')
+
+
+def test_what_is_not_there_and_what_is_not_allowed(ask):
+    for path in ("/metadata", "/metadata/", "/metadata/else", "/metadata/instance/compute/else",
+                 "/metadata/instance/network/interface/1", "/metadata/instance/compute/name/x",
+                 "/metadata/scheduledevents/x"):  # fmt: skip
+        assert ask(path + "?api-version=2021-02-01", metadata="true") == (
+            404,
+            '{ "error": "Not found" }',
+        )
+    for path, allow in (("scheduledevents", "GET, POST"), ("instance", "GET, HEAD"),
+                        ("versions", "GET, HEAD")):  # fmt: skip
+        response = ask.outcome(
+            f"/metadata/{path}?api-version=2020-07-01", "DELETE", metadata="true"
+        )
+        assert (response.status, response.headers) == (405, (("Allow", allow),))
+
+
+INSTANCE = (
+    '{"compute":{"location":"westeurope","name":"web1","offer":"debian-12","osType":"Linux",'
+    '"platformFaultDomain":"1","platformUpdateDomain":"3","publisher":"Debian","sku":"12-gen2",'
+    '"version":"0.20240201.1644","vmId":"7c3c4f8a-63ca-5da2-bb74-dc6f8fc4553a",'
+    '"vmSize":"Standard_D2s_v3"},"network":{"interface":[{"ipv4":{"ipAddress":'
+    '[{"privateIpAddress":"169.254.3.7","publicIpAddress":""}],"subnet":[{"address":'
+    '"169.254.0.0","prefix":"16"}]},"ipv6":{"ipAddress":[]},"macAddress":"024E61957F52"}]}}'
+)
+
+
+def test_the_instance(ask):
+    assert ask("/metadata/instance?api-version=2017-04-02", metadata="true") == (200, INSTANCE)
+
+    def get(path, query="api-version=2021-08-01"):
+        return ask(f"/metadata/instance/{path}?{query}", metadata="true")
+
+    network = json.loads(INSTANCE)["network"]
+    assert get("network")[1] == json.dumps(network, separators=(",", ":"))
+    assert json.loads(get("network/interface/0")[1]) == network["interface"][0]
+    assert json.loads(get("network/interface/0/ipv4/ipaddress")[1])[0]["publicIpAddress"] == ""
+    text = "api-version=2021-08-01&format=text"
+    assert get("compute/name", text) == (200, "web1")
+    assert get("COMPUTE/vmsize", text) == (200, "Standard_D2s_v3")
+    assert get("compute/placementGroupId", text) == (200, "")
+    assert get("network/interface", text) == (200, "0/")
+    assert get("network/interface/0", text) == (200, "ipv4/\nipv6/\nmacAddress")
+    assert get("", text) == (200, "compute/\nnetwork/")
+    assert get("compute/name") == (
+        400,
+        '{ "error": "Bad request: . A value needs format=text" }',
+    )
+    assert get("compute", "api-version=2021-08-01&format=xml")[0] == 400
+
+
+def test_members_by_version():
+    ask = Asker(
+        properties={
+            "tags.a": "1",
+            "tags.b": "2",
+            "user_data": "#!",
+            "vm_scale_set": "front",
+            "lifecycle": "spot",
+            "ssh_public_key": "ssh-ed25519 AAAA x",
+            "zone": "b",
+            "azure.region": "northeurope",
+        }
+    )
+
+    def compute(version, extra=""):
+        url = f"/metadata/instance?api-version={version}{extra}"
+        return json.loads(ask(url, metadata="true")[1])["compute"]
+
+    assert not {"tags", "zone"} & compute("2017-04-02").keys()
+    assert compute("2017-08-01")["tags"] == "a:1;b:2"
+    assert compute("2017-12-01")["zone"] == "2"
+    assert compute("2017-12-01")["vmScaleSetName"] == "front"
+    assert compute("2019-06-04")["tagsList"][1] == {"name": "b", "value": "2"}
+    assert compute("2020-12-01")["priority"] == "Spot"
+    newest = compute(VERSIONS[-1])
+    assert newest["userData"] == "IyE="
+    assert newest["location"] == "northeurope"
+    assert newest["publicKeys"][0]["keyData"] == "ssh-ed25519 AAAA x"
+    assert newest["osProfile"]["computerName"] == "web1"
+    assert list(newest) == sorted(newest, key=str.lower)
+    url = "/metadata/instance?api-version=2021-08-01&extended=true"
+    assert json.loads(ask(url, metadata="true")[1])["extended"]["compute"]["ppsType"] == "None"
+
+
+def approve(ask, body, **headers):
+    headers = {"metadata": "true"} | headers
+    return ask.outcome(EVENTS + "2020-07-01", "POST", body, **headers)
+
+
+def test_approval(ask):
+    started = apply(event(7), Request.START, NOT_BEFORE)
+    ask.tell(event(), started, event(8))
+    outcome = approve(ask, b'{"StartRequests":[{"EventId":"%b"}]}' % ID.encode())
+    assert isinstance(outcome, Approval)
+    assert outcome.event_ids == (ID,)
+    assert (outcome.done.status, outcome.done.body) == (200, b"")
+    assert (outcome.refused.status, outcome.failed.status) == (400, 500)
+    body = {
+        "DocumentIncarnation": 5,
+        "StartRequests": [{"EventId": one.id, "x": 1} for one in (event(8), started, event())],
+    }
+    assert approve(ask, json.dumps(body).encode()).event_ids == (ID, event(8).id)
+    only = {"StartRequests": [{"EventId": started.id}]}
+    assert approve(ask, json.dumps(only).encode()).status == 200  # somebody has approved already
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"StartRequests":[]}',
+        b'{"StartRequests":{}}',
+        b'{"StartRequests":[{}]}',
+        b'{"StartRequests":[{"EventId":1}]}',
+        b'{"StartRequests":[{"EventId":"nothing"}]}',
+        b'{"StartRequests":[{"EventId":"%b"},{"EventId":"x"}]}' % ID.encode(),
+        b"[" * 60000,
+        json.dumps({"StartRequests": [{"EventId": str(i)} for i in range(101)]}).encode(),
+    ],
+)
+def test_what_is_no_approval(ask, body):
+    ask.tell(event())
+    assert approve(ask, body).status == 400
+    assert MAX_APPROVALS == 100
+
+
+def test_an_approval_needs_the_header(ask):
+    ask.tell(event())
+    body = b'{"StartRequests":[{"EventId":"%b"}]}' % ID.encode()
+    assert approve(ask, body, metadata="").status == 400
+    assert approve(ask, body, x_forwarded_for="1.2.3.4").status == 400
+
+
+def test_the_rate():
+    ask = Asker(Options(azure_rate=2))
+    url = "/metadata/versions"
+    assert [ask(url, metadata="true")[0] for _ in range(4)] == [200, 200, 429, 429]
+    response = ask.outcome(url, metadata="true")
+    assert response.body == b'{ "error": "Too many requests" }'
+    assert response.headers == (("Retry-After", "1"),)
+    assert ask.outcome("/metadata/v1/maintenance").status == 200  # another service
+    ask.now += 0.5
+    assert [ask(url, metadata="true")[0] for _ in range(2)] == [200, 429]
+    ask.now += 100
+    assert ask.outcome(url, metadata="true").valid_until < CREATED  # each one is counted
+    assert [ask(url, metadata="true")[0] for _ in range(2)] == [200, 429]
+    ask.view = type(ask.view)(guest=type(ask.view.guest)(name="web2"), incarnation=1)
+    assert ask(url, metadata="true")[0] == 200
+
+
+def test_there_is_no_identity(ask):
+    url = "/metadata/identity/oauth2/token?api-version=2018-02-01"
+    assert ask(url + "&resource=https://x/", metadata="true") == (
+        400,
+        '{"error":"invalid_request","error_description":"Identity not found"}',
+    )
+    assert ask(url) == (400, NO_HEADER)
+    assert "'resource'" in ask(url, metadata="true")[1]
+
+
+def test_while_nothing_is_known(ask):
+    def status(path):
+        from hostagent.http import Request
+
+        return ask.dialects.unavailable(Request("GET", path, None, (1, 1), {}, True)).status
+
+    assert status("/metadata/instance") == 410
+    assert status("/metadata/v1/InstanceInfo") == status("/latest/meta-data/") == 503

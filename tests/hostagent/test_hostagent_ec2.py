@@ -1,0 +1,284 @@
+"""Golden bytes of EC2's instance metadata."""
+
+import json
+
+import pytest
+
+from hostagent.dialects import Options
+from hostagent.model import EventSource, EventType, Request, apply
+from tests.hostagent.asking import CREATED, NOT_BEFORE, Asker, event
+
+TTL = "x_aws_ec2_metadata_token_ttl_seconds"
+META = "/latest/meta-data/"
+PAGE_404 = """<?xml version="1.0" encoding="iso-8859-1"?>
+<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN"
+\t"http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
+<html xmlns="http://www.w3.org/1999/xhtml" xml:lang="en" lang="en">
+ <head>
+  <title>404 - Not Found</title>
+ </head>
+ <body>
+  <h1>404 - Not Found</h1>
+ </body>
+</html>
+"""
+EVENT = (
+    '{"NotBefore" : "09 Mar 2026 06:57:51 GMT", "Code" : "system-reboot", '
+    '"Description" : "a new kernel", "EventId" : "instance-event-6f0a13a3dc0d4bbea", '
+    '"NotAfter" : "09 Mar 2026 06:58:51 GMT", "State" : "active"}'
+)
+
+
+@pytest.fixture
+def ask():
+    return Asker()
+
+
+def token(ask, seconds="60"):
+    response = ask.outcome("/latest/api/token", "PUT", **{TTL: seconds})
+    assert response.status == 200
+    assert response.headers == (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", seconds),)
+    return response.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/latest", "dynamic\nmeta-data"),
+        ("/latest/", "dynamic\nmeta-data"),
+        ("/2021-03-23/meta-data/instance-type", "t3.medium"),
+        (
+            META,
+            "ami-id\nami-launch-index\nami-manifest-path\nblock-device-mapping/\nevents/\nhostname"
+            "\ninstance-action\ninstance-id\ninstance-life-cycle\ninstance-type\nlocal-hostname\n"
+            "local-ipv4\nmac\nmetrics/\nnetwork/\nplacement/\nprofile\nreservation-id\n"
+            "security-groups\nservices/\nsystem",
+        ),
+        ("/latest/meta-data/instance-id", "i-26e8421ba0ee92c45"),
+        ("/latest/meta-data/instance-life-cycle", "on-demand"),
+        ("/latest/meta-data/local-ipv4", "169.254.3.7"),
+        ("/latest/meta-data/mac", "02:4e:61:95:7f:52"),
+        ("/latest/meta-data/hostname", "web1"),
+        ("/latest/meta-data/placement", "availability-zone\navailability-zone-id\nregion"),
+        ("/latest/meta-data/placement/availability-zone/", "us-east-1a"),
+        ("/latest/meta-data/placement/region", "us-east-1"),
+        ("/latest/meta-data/network/interfaces/macs/", "02:4e:61:95:7f:52/"),
+        ("/latest/meta-data/network/interfaces/macs/02:4e:61:95:7f:52/device-number", "0"),
+        ("/latest/meta-data/events/", "maintenance/"),
+        ("/latest/meta-data/events/maintenance/", "history\nscheduled"),
+        ("/latest/meta-data/events/maintenance/scheduled", "[]"),
+        ("/latest/meta-data/events/maintenance/history", "[]"),
+        ("/latest/dynamic", "instance-identity/"),
+    ],
+)
+def test_paths(ask, path, body):
+    response = ask.outcome(path)
+    assert (response.status, response.body.decode()) == (200, body)
+    assert (response.content_type, response.server) == ("text/plain", "EC2ws")
+
+
+def test_the_versions(ask):
+    status, body = ask("/")
+    assert status == 200
+    assert body.startswith("1.0\n2007-01-19\n")
+    assert body.endswith("\n2024-04-11\nlatest")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/latest/user-data",
+        "/latest/else",
+        "/latest/meta-data/else",
+        "/latest/meta-data/instance-id/x",
+        "/latest/meta-data/spot/instance-action",
+        "/latest/meta-data/spot/termination-time",
+        "/latest/meta-data/events/recommendations/rebalance",
+        "/latest/meta-data/iam/security-credentials/",
+        "/latest/meta-data/public-keys/",
+        "/latest/meta-data/tags/instance/",
+        "/latest/meta-data//",
+    ],
+)
+def test_what_is_not_there(ask, path):
+    assert ask(path) == (404, PAGE_404)
+
+
+def test_other_paths(ask):
+    for path in ("/late", "/latest2/meta-data", "/2021-03-24/", "//latest", "/1.0.0/"):
+        assert ask(path) == (404, "Not Found")
+
+
+def test_what_was_given():
+    ask = Asker(
+        properties={
+            "user_data": "#cloud-config\n",
+            "tags.Name": "w",
+            "iam_role": "drain",
+            "ssh_public_key": "ssh-ed25519 AAAA x",
+            "lifecycle": "spot",
+            "zone": "eu-west-1c",
+        }
+    )
+    response = ask.outcome("/latest/user-data")
+    assert (response.body, response.content_type) == (
+        b"#cloud-config\n",
+        "application/octet-stream",
+    )
+    assert ask("/latest/")[1] == "dynamic\nmeta-data\nuser-data"
+    assert ask(META + "tags/instance/")[1] == "Name"
+    assert ask(META + "tags/instance/Name")[1] == "w"
+    assert ask(META + "public-keys/")[1] == "0=default"
+    assert ask(META + "public-keys/0/openssh-key")[1] == "ssh-ed25519 AAAA x"
+    assert ask(META + "instance-life-cycle")[1] == "spot"
+    assert ask(META + "placement/region")[1] == "eu-west-1"
+    assert ask(META + "iam/security-credentials/")[1] == "drain"
+    first = ask(META + "iam/security-credentials/drain")[1]
+    given = json.loads(first)
+    assert (given["Code"], given["Type"]) == ("Success", "AWS-HMAC")
+    assert given["Expiration"] == "2026-03-09T12:00:00Z"
+    ask.now += 3600
+    assert ask(META + "iam/security-credentials/drain")[1] != first
+
+
+def test_the_identity_document(ask):
+    assert (
+        ask("/latest/dynamic/instance-identity/document")[1]
+        == """{
+  "accountId" : "123456789012",
+  "architecture" : "x86_64",
+  "availabilityZone" : "us-east-1a",
+  "billingProducts" : null,
+  "devpayProductCodes" : null,
+  "marketplaceProductCodes" : null,
+  "imageId" : "ami-0123456789abcdef0",
+  "instanceId" : "i-26e8421ba0ee92c45",
+  "instanceType" : "t3.medium",
+  "kernelId" : null,
+  "pendingTime" : "2024-01-01T00:00:00Z",
+  "privateIp" : "169.254.3.7",
+  "ramdiskId" : null,
+  "region" : "us-east-1",
+  "version" : "2017-09-30"
+}"""
+    )
+
+
+# Tokens
+
+
+def test_a_token_and_its_life(ask):
+    mine = token(ask)
+    response = ask.outcome(META + "mac", x_aws_ec2_metadata_token=mine)
+    assert response.status == 200
+    assert response.headers == (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "60"),)
+    ask.now += 59.5
+    response = ask.outcome(META + "mac", x_aws_ec2_metadata_token=mine)
+    assert response.headers == (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "0"),)
+    assert response.valid_until == ask.now + 0.5
+    ask.now += 0.5
+    assert ask(META + "mac", x_aws_ec2_metadata_token=mine)[0] == 401
+
+
+def test_a_token_is_its_guests(ask):
+    mine = token(ask)
+    other = Asker(name="web2")
+    assert other(META + "mac", x_aws_ec2_metadata_token=mine)[0] == 401
+    changed = Asker(Options(ec2_secret=b"another"))
+    assert changed(META + "mac", x_aws_ec2_metadata_token=mine)[0] == 401
+    for wrong in ("", "x", mine[:-4], mine[4:], "\xff", "B" + mine[1:], "=" * 44):
+        assert ask(META + "mac", x_aws_ec2_metadata_token=wrong)[0] == 401
+
+
+def test_without_imdsv1():
+    ask = Asker(Options(ec2_imdsv1=False, ec2_hop_limit=3))
+    for path in ("/", "/latest/", META + "mac", "/latest/else"):
+        status, body = ask(path)
+        assert (status, "401 - Unauthorized" in body) == (401, True)
+    assert ask(META + "mac", x_aws_ec2_metadata_token=token(ask))[0] == 200
+
+
+def test_the_hop_limit():
+    ask = Asker(Options(ec2_hop_limit=3))
+    assert ask.outcome("/latest/api/token", "PUT", **{TTL: "1"}).hop_limit == 3
+    assert ask.outcome("/latest/api/token", "PUT", **{TTL: "0"}).hop_limit is None
+    assert ask.outcome(META + "mac").hop_limit is None
+
+
+@pytest.mark.parametrize("seconds", ["", "0", "21601", "-1", "1.5", "x", "1, 1", "99999999", "²"])
+def test_a_bad_life(ask, seconds):
+    assert ask("/latest/api/token", "PUT", **{TTL: seconds})[0] == 400
+
+
+def test_methods(ask):
+    assert ask("/latest/api/token", "PUT")[0] == 400
+    assert ask("/2021-03-23/api/token", "PUT", **{TTL: "60"})[0] == 403
+    assert ask("/latest/api/token", "PUT", **{TTL: "60", "x_forwarded_for": "1.2.3.4"})[0] == 403
+    assert ask("/latest/api/token", "PUT", **{TTL: "60", "x_forwarded_for": ""})[0] == 403
+    assert ask("/latest/api/token")[0] == 405
+    assert ask(META + "mac", "POST")[0] == 405
+    assert ask(META + "mac", "PUT")[0] == 405
+    assert ask(META + "mac", "HEAD")[0] == 200
+    assert len(token(ask, "21600")) == 44
+
+
+# Events
+
+
+def test_scheduled_maintenance_and_its_history(ask):
+    ask.tell(event())
+    assert ask(META + "events/maintenance/scheduled") == (200, f"[{EVENT}]")
+    cancelled = apply(event(), Request.CANCEL, NOT_BEFORE - 1)
+    done = apply(apply(event(7), Request.START, NOT_BEFORE), Request.COMPLETE, NOT_BEFORE + 1)
+    ask.tell(history=[done, cancelled])
+    assert ask(META + "events/maintenance/scheduled")[1] == "[]"
+    first = EVENT.replace("instance-event-6", "instance-event-7")
+    first = first.replace('"a new', '"[Completed] a new').replace("active", "completed")
+    second = EVENT.replace('"a new', '"[Canceled] a new').replace("active", "canceled")
+    assert ask(META + "events/maintenance/history")[1] == f"[{first}, {second}]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "code", "words"),
+    [
+        (EventType.FREEZE, EventSource.PLATFORM, "system-maintenance", "scheduled maintenance"),
+        (EventType.REBOOT, EventSource.PLATFORM, "system-reboot", "scheduled reboot"),
+        (EventType.REBOOT, EventSource.USER, "instance-reboot", "scheduled reboot"),
+        (EventType.REDEPLOY, EventSource.PLATFORM, "instance-stop", "degraded"),
+        (EventType.TERMINATE, EventSource.PLATFORM, "instance-retirement", "degraded"),
+    ],
+)
+def test_codes(ask, kind, source, code, words):
+    ask.tell(event(type=kind, source=source, description="", duration=None))
+    (told,) = json.loads(ask(META + "events/maintenance/scheduled")[1])
+    assert told["Code"] == code
+    assert words in told["Description"]
+    assert told["NotAfter"] == "10 Mar 2026 06:57:51 GMT"  # when it would expire
+
+
+def test_an_event_of_the_set_is_not_mine(ask):
+    ask.tell(event(guests=("web2",)), event(7, guests=("web2",), type=EventType.PREEMPT))
+    ask.now = NOT_BEFORE
+    assert ask(META + "events/maintenance/scheduled")[1] == "[]"
+    assert ask(META + "spot/instance-action")[0] == 404
+
+
+def test_a_spot_interruption(ask):
+    ask.tell(event(type=EventType.PREEMPT))
+    assert ask(META + "events/maintenance/scheduled")[1] == "[]"
+    assert ask(META + "events/recommendations/rebalance") == (
+        200,
+        '{"noticeTime": "2026-03-09T06:42:51Z"}',
+    )
+    response = ask.outcome(META)
+    assert b"spot" not in response.body
+    assert response.valid_until == NOT_BEFORE - 120
+    ask.now = NOT_BEFORE - 120
+    assert b"spot/" in ask.outcome(META).body
+    response = ask.outcome(META + "spot/instance-action")
+    assert response.body == b'{"action": "terminate", "time": "2026-03-09T06:57:51Z"}'
+    assert ask(META + "spot/termination-time") == (200, "2026-03-09T06:57:51Z")
+    ask.now = NOT_BEFORE + 60  # it is over, though nobody has told
+    assert ask(META + "spot/instance-action")[0] == 404
+    assert ask(META + "events/recommendations/rebalance")[0] == 404
+    assert CREATED < NOT_BEFORE

@@ -1,0 +1,240 @@
+"""Golden bytes of GCE's metadata server."""
+
+import json
+
+import pytest
+
+from hostagent.dialects.outcomes import Park
+from hostagent.model import EventType, Request, apply
+from tests.hostagent.asking import CREATED, NOT_BEFORE, Asker, event
+
+V1 = "/computeMetadata/v1/"
+EVENT = V1 + "instance/maintenance-event"
+WAIT = EVENT + "?wait_for_change=true"
+FLAVOR = {"metadata_flavor": "Google"}
+ALWAYS = (("Metadata-Flavor", "Google"), ("X-XSS-Protection", "0"),
+          ("X-Frame-Options", "SAMEORIGIN"))  # fmt: skip
+
+
+class Gce(Asker):
+    def outcome(self, target, *args, **headers):
+        return super().outcome(target, *args, **(FLAVOR | headers))
+
+
+@pytest.fixture
+def ask():
+    return Gce()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/", "0.1/\ncomputeMetadata/\n"),
+        ("/computeMetadata/", "v1/\n"),
+        (V1, "instance/\noslogin/\nproject/\nuniverse/\n"),
+        (V1 + "instance/name", "web1"),
+        (V1 + "instance/hostname", "web1.us-central1-a.c.lab-project.internal"),
+        (V1 + "instance/zone", "projects/739419398126/zones/us-central1-a"),
+        (V1 + "instance/id", "7492637414333927858"),
+        (V1 + "instance/machine-type", "projects/739419398126/machineTypes/e2-medium"),
+        (V1 + "instance/maintenance-event", "NONE"),
+        (V1 + "instance/preempted", "FALSE"),
+        (V1 + "instance/attributes/", ""),
+        (V1 + "instance/service-accounts/", ""),
+        (V1 + "instance/network-interfaces/", "0/\n"),
+        (V1 + "instance/network-interfaces/0/ip", "169.254.3.7"),
+        (V1 + "instance/network-interfaces/0/dns-servers", "169.254.169.254\n"),
+        (V1 + "instance/scheduling/", "automatic-restart\non-host-maintenance\npreemptible\n"),
+        (V1 + "project/project-id", "lab-project"),
+        (V1 + "project/numeric-project-id", "739419398126"),
+        (V1 + "universe/universe-domain", "googleapis.com"),
+        ("//computeMetadata//v1///instance/name", "web1"),
+    ],
+)
+def test_paths(ask, path, body):
+    if path.startswith("//"):
+        path = path[1:]
+    response = ask.outcome(path)
+    assert (response.status, response.body.decode()) == (200, body)
+    assert response.content_type == "application/text"
+    assert response.server == "Metadata Server for VM"
+    assert response.headers == (*ALWAYS, ("ETag", "0000000000010000"))
+
+
+def test_json(ask):
+    get = ask.outcome(V1 + "instance/scheduling/?recursive=true")
+    assert get.body == (
+        b'{"automaticRestart":"TRUE","onHostMaintenance":"MIGRATE","preemptible":"FALSE"}'
+    )
+    assert get.content_type == "application/json"
+    assert ask(EVENT + "?alt=json")[1] == '"NONE"'
+    assert ask(V1 + "instance/id?alt=json")[1] == "7492637414333927858"
+    assert ask(V1 + "?alt=json")[1] == '["instance/","oslogin/","project/","universe/"]'
+    text = V1 + "instance/scheduling/?recursive=true&alt=text"
+    lines = "automatic-restart TRUE\non-host-maintenance MIGRATE\npreemptible FALSE\n"
+    assert ask(text)[1] == lines
+    assert ask(EVENT + "?alt=xml")[0] == 400
+    whole = json.loads(ask("/computeMetadata/v1//?recursive=True&alt=JSON")[1])
+    assert whole["instance"]["networkInterfaces"][0]["ip"] == "169.254.3.7"
+    assert whole["instance"]["id"] == 7492637414333927858
+    assert whole["instance"]["maintenanceEvent"] == "NONE"
+    assert whole["project"] == {
+        "attributes": {},
+        "numericProjectId": 739419398126,
+        "projectId": "lab-project",
+    }
+
+
+def test_what_was_given():
+    ask = Gce(
+        properties={
+            "attributes.foo-bar": "x y",
+            "project_attributes.p-q": "1",
+            "user_data": "#cloud-config\n",
+            "service_account": "a@b.example",
+            "lifecycle": "spot",
+            "gce.zone": "europe-west1-b",
+        }
+    )
+    assert ask(V1 + "instance/attributes/")[1] == "foo-bar\nuser-data\n"
+    assert ask(V1 + "instance/attributes/foo-bar")[1] == "x y"
+    whole = json.loads(ask(V1 + "?recursive=true")[1])
+    assert whole["instance"]["attributes"] == {"foo-bar": "x y", "user-data": "#cloud-config\n"}
+    assert whole["project"]["attributes"] == {"p-q": "1"}
+    assert whole["instance"]["scheduling"]["preemptible"] == "TRUE"
+    assert whole["instance"]["zone"].endswith("/zones/europe-west1-b")
+    assert whole["instance"]["region"].endswith("/regions/europe-west1")
+    account = V1 + "instance/service-accounts/default/"
+    assert ask(account)[1] == "aliases\nemail\nscopes\ntoken\n"
+    assert json.loads(ask(account + "?recursive=true")[1]) == {
+        "aliases": ["default"],
+        "email": "a@b.example",
+        "scopes": ["https://www.googleapis.com/auth/cloud-platform"],
+    }
+    response = ask.outcome(account + "token")
+    assert response.content_type == "application/json"
+    token = json.loads(response.body)
+    assert token["token_type"] == "Bearer"
+    assert token["expires_in"] > 3600
+    assert ask(V1 + "instance/service-accounts/a@b.example/email")[1] == "a@b.example"
+
+
+def test_the_flavor():
+    ask = Asker()
+    for headers in ({}, {"metadata_flavor": "google"}, FLAVOR | {"x_forwarded_for": ""}):
+        response = ask.outcome(EVENT, **headers)
+        assert (response.status, response.headers) == (403, ALWAYS)
+        assert response.server == "Metadata Server for VM"
+    assert ask(EVENT)[1] == (
+        "<!DOCTYPE html>\n<html lang=en>\n  <meta charset=utf-8>\n"
+        "  <title>Error 403 (Forbidden)!!1</title>\n"
+        "  <p><b>403.</b> <ins>That's an error.</ins>\n"
+        "  <p>Your client does not have permission to get URL "
+        "<code>/computeMetadata/v1/instance/maintenance-event</code> from this server. "
+        "Missing Metadata-Flavor:Google header. <ins>That's all we know.</ins>\n"
+    )
+    assert ask("/")[1].startswith("1.0\n")  # is EC2's
+
+
+def test_not_there_and_not_allowed(ask):
+    for path in ("instance/else", "instance/name/", "instance/name/x", "else/",
+                 "instance/service-accounts/default/", "instance/disks/1/index",
+                 "instance/attributes/x"):  # fmt: skip
+        status, body = ask(V1 + path)
+        assert (status, "was not found on this server" in body) == (404, True)
+    assert "<code>/computeMetadata/&amp;x</code>" in ask("/computeMetadata/&x")[1]
+    response = ask.outcome(EVENT, "POST")
+    assert (response.status, response.headers[-1]) == (405, ("Allow", "GET, HEAD"))
+    assert ask("/computemetadata/v1/")[1] == "Not Found"
+
+
+def test_redirects(ask):
+    response = ask.outcome(V1 + "instance?alt=text", host="metadata")
+    assert response.status == 301
+    location = "http://metadata/computeMetadata/v1/instance/?alt=text"
+    assert response.headers == (*ALWAYS, ("Location", location))
+    assert ask.outcome("/computeMetadata").status == 301
+    assert ask.outcome(V1 + "instance?recursive=true").status == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (EventType.FREEZE, "MIGRATE_ON_HOST_MAINTENANCE"),
+        *(
+            (kind, "TERMINATE_ON_HOST_MAINTENANCE")
+            for kind in (EventType.REBOOT, EventType.REDEPLOY, EventType.TERMINATE)
+        ),
+    ],
+)
+def test_maintenance(ask, kind, told):
+    ask.tell(event(type=kind))
+    seen = []
+    for ask.now in (CREATED, NOT_BEFORE - 60.1, NOT_BEFORE - 60, NOT_BEFORE, NOT_BEFORE + 60):
+        seen.append((ask(EVENT)[1], ask.outcome(EVENT).headers[-1][1][-5:]))
+        assert ask.outcome(EVENT).valid_until > ask.now
+    assert seen == [("NONE", "20000"), ("NONE", "20000"), (told, "20001"), (told, "20002"),
+                    ("NONE", "20003")]  # fmt: skip
+    assert ask(V1 + "instance/preempted")[1] == "FALSE"
+    ask.now = NOT_BEFORE
+    ask.tell(event(type=kind, guests=("web2",)))
+    assert ask(EVENT)[1] == "NONE"
+
+
+def test_preemption(ask):
+    ask.tell(event(type=EventType.PREEMPT))
+    for ask.now, told in ((NOT_BEFORE - 30.1, "FALSE"), (NOT_BEFORE - 30, "TRUE"),
+                          (NOT_BEFORE + 59, "TRUE"), (NOT_BEFORE + 60, "FALSE")):  # fmt: skip
+        assert ask(V1 + "instance/preempted")[1] == told
+        assert ask(EVENT)[1] == "NONE"
+
+
+# Waiting
+
+
+def test_waiting_for_a_change(ask):
+    assert ask(WAIT + "&last_etag=0") == (200, "NONE")
+    assert ask(WAIT + "&last_etag=NONE") == (200, "NONE")
+    for target in (WAIT, WAIT + "&last_etag=0000000000010000"):
+        park = ask.outcome(target)
+        assert isinstance(park, Park)
+        assert isinstance(park.resume(ask.view, CREATED + 1e6), Park)
+        ask.tell(event(), incarnation=2)
+        assert park.resume(ask.view, CREATED).body == b"NONE"
+        assert park.resume(ask.view, CREATED).headers[-1] == ("ETag", "0000000000020000")
+        ask.tell(incarnation=1)
+
+
+def test_waiting_is_ended_by_time_alone(ask):
+    ask.tell(event())
+    park = ask.outcome(WAIT)
+    assert park.until == NOT_BEFORE - 60
+    assert park.resume(ask.view, park.until).body == b"TERMINATE_ON_HOST_MAINTENANCE"
+    park = ask.outcome(WAIT + "&timeout_sec=10")
+    assert park.until == CREATED + 10
+    assert isinstance(park.resume(ask.view, CREATED + 9.9), Park)
+    assert park.resume(ask.view, CREATED + 10).body == b"NONE"
+    assert ask(WAIT + "&timeout_sec=0") == (200, "NONE")
+    for wrong in ("x", "-1", "1.5", "9999999999", "%C2%B2"):
+        assert ask(WAIT + f"&timeout_sec={wrong}")[0] == 400
+
+
+def test_there_and_back_is_a_change(ask):
+    before = ask.outcome(EVENT)
+    ask.tell(event())
+    ask.tell(history=[apply(event(), Request.CANCEL, CREATED)])
+    after = ask.outcome(EVENT)
+    assert after.body == before.body
+    assert after.headers[-1] > before.headers[-1]
+    etag = before.headers[-1][1]
+    assert ask(WAIT + f"&last_etag={etag}") == (200, "NONE")
+
+
+def test_what_is_not_there_is_not_waited_for(ask):
+    assert ask(V1 + "instance/else?wait_for_change=true")[0] == 404
+    assert ask(V1 + "instance?wait_for_change=true")[0] == 301
+    park = ask.outcome(V1 + "?recursive=true&wait_for_change=true")
+    ask.tell(event())
+    assert json.loads(park.resume(ask.view, NOT_BEFORE - 1).body)["instance"][
+        "maintenanceEvent"
+    ] == ("TERMINATE_ON_HOST_MAINTENANCE")

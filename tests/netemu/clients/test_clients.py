@@ -1,0 +1,264 @@
+"""Real clients of the clouds' metadata services, run in guests: each gets what it asks for.
+
+They are fetched by netns-scripts/test-clients, and log nothing from WARNING up.
+"""
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import netemu
+from tests.conftest import TIME_SCALE, Person, RunningLab
+
+CLIENTS = Path(netemu.__file__).resolve().parent.parent / ".clients"
+PYTHON = CLIENTS / "venv/bin/python"
+DEBIAN = CLIENTS / "debian/usr/lib/python3/dist-packages"
+INSIDE = Path(__file__).with_name("inside")
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(
+        not (CLIENTS / "fetched").exists(),
+        reason="no real clients: netns-scripts/test-clients fetches them",
+    ),
+    # They need no privilege, but files that only the owner of the checkout may be able to read.
+    pytest.mark.parametrize("person", ["root" if os.geteuid() == 0 else "user"], indirect=True),
+]
+
+USER_DATA = "#cloud-config\nhostname: mine\n"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ someone@somewhere"
+LAB = f"""
+dialects: {{azure: {{rate: 1000}}}}
+nodes:
+  host:
+    guests:
+    - name: vm
+      update_domain: 2
+      fault_domain: 1
+      properties:
+        vm_id: 13f56399-bd52-4150-9748-7190aae1ff21
+        vm_size: Standard_D4s_v5
+        instance_type: m5.large
+        machine_type: n2-standard-4
+        resource_group: group
+        ssh_public_key: {KEY}
+        user_data: {json.dumps(USER_DATA)}
+        azure.region: northeurope
+        ec2.region: eu-north-1
+        gce.region: europe-north1
+        zone: b
+        iam_role: reader
+        service_account: robot@lab-project.iam.gserviceaccount.com
+        tags.team: web
+        tags.stage: test
+        attributes.user-data: {json.dumps(USER_DATA)}
+        attributes.ssh-keys: "cloudinit:{KEY}"
+    - plain
+"""
+
+# As a guest's DNS would have it.
+NAMES = "127.0.0.1 localhost\n169.254.169.254 metadata.google.internal metadata\n"
+RUN = """
+printf '%s' "$1" >/run/hosts && mount --bind /run/hosts /etc/hosts || exit 3
+shift
+exec "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(person: Person) -> Iterator[RunningLab]:
+    """A lab with a guest that has been given much, and one that has been given nothing."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(LAB)
+        file.flush()
+        person.netemu("up", file.name, "--name", "clients", "--time-scale", str(TIME_SCALE))
+    yield RunningLab(person, "clients")
+    person.netemu("down", "clients")
+
+
+def run(lab: RunningLab, guest: str, script: str, *arguments: str) -> Any:
+    """What a client prints in a guest. It must succeed, and have nothing to warn of."""
+    done = lab.exec(
+        guest,
+        *("unshare", "--mount", "sh", "-c", RUN, "sh", NAMES),
+        *("env", "-u", "HTTP_PROXY", "-u", "http_proxy", f"PYTHONPATH={DEBIAN}"),
+        *(str(PYTHON), "-", *arguments),
+        stdin=(INSIDE / script).read_text(),
+        check=None,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def test_cloud_init_on_azure(cloud: RunningLab) -> None:
+    """A user boots cloud-init on Azure: it finds its name, keys, user data and network."""
+    told = run(cloud, "vm", "cloud_init_azure.py")
+    compute = told["compute"]
+    assert compute["name"] == "vm"
+    assert compute["location"] == "northeurope"
+    assert compute["vmSize"] == "Standard_D4s_v5"
+    assert compute["vmId"] == "13f56399-bd52-4150-9748-7190aae1ff21"
+    assert compute["platformUpdateDomain"] == "2"
+    assert compute["platformFaultDomain"] == "1"
+    assert told["older"]["vmId"] == compute["vmId"]
+    assert told["hostname"] == "vm"
+    assert told["username"]
+    assert told["keys"] == [KEY]
+    assert base64.b64decode(told["userdata"]).decode() == USER_DATA
+    assert told["interfaces"] == 1
+    assert told["network_is_valid"] is True
+    assert told["network"]["ethernets"]["eth0"]["match"] == {"macaddress": cloud.mac("vm")}
+    assert told["network"]["ethernets"]["eth0"]["dhcp4"] is True
+
+
+def test_cloud_init_on_azure_of_a_guest_that_was_given_nothing(cloud: RunningLab) -> None:
+    told = run(cloud, "plain", "cloud_init_azure.py")
+    assert told["compute"]["name"] == "plain"
+    assert told["keys"] == []
+    assert not told["userdata"]
+    assert told["network_is_valid"] is True
+
+
+@pytest.mark.parametrize("platform", ["aws", "unknown"])
+def test_cloud_init_on_ec2(cloud: RunningLab, platform: str) -> None:
+    """A user boots cloud-init on EC2: it crawls all of the tree, with a token or without."""
+    told = run(cloud, "vm", "cloud_init_ec2.py", platform)
+    metadata = told["metadata"]
+    assert metadata["instance-type"] == "m5.large"
+    assert metadata["instance-id"] == told["instance_id"]
+    assert metadata["local-ipv4"] == cloud.address("vm")
+    assert metadata["mac"] == cloud.mac("vm")
+    assert told["zone"] == "eu-north-1b"
+    assert told["region"] == "eu-north-1"
+    assert told["userdata"] == USER_DATA
+    assert told["keys"] == [KEY]
+    assert told["version"] == "2021-03-23"
+    (interface,) = metadata["network"]["interfaces"]["macs"].items()
+    assert interface[0] == cloud.mac("vm")
+    assert interface[1]["device-number"] == "0"
+    if platform == "aws":
+        assert told["identity"]["instanceId"] == told["instance_id"]
+        assert told["identity"]["privateIp"] == cloud.address("vm")
+        assert metadata["tags"]["instance"] == {"team": "web", "stage": "test"}
+    assert told["network"]["ethernets"]["eth0"]["match"] == {"macaddress": cloud.mac("vm")}
+
+
+def test_cloud_init_on_ec2_of_a_guest_that_was_given_nothing(cloud: RunningLab) -> None:
+    told = run(cloud, "plain", "cloud_init_ec2.py", "aws")
+    assert told["userdata"] == ""
+    assert told["keys"] == []
+    assert told["metadata"]["instance-id"] == told["identity"]["instanceId"]
+
+
+def test_cloud_init_on_gce(cloud: RunningLab) -> None:
+    """A user boots cloud-init on GCE: it calls the server by its name, and finds its attributes."""
+    told = run(cloud, "vm", "cloud_init_gce.py")
+    assert told["hostname"] == "vm"
+    assert told["zone"] == "europe-north1-b"
+    assert told["region"] == "europe-north1"
+    assert told["userdata"] == USER_DATA
+    assert told["metadata"]["public-keys-data"] == [f"cloudinit:{KEY}"]
+    assert told["metadata"]["instance-id"].isdigit()
+    plain = run(cloud, "plain", "cloud_init_gce.py")
+    assert plain["userdata"] == ""
+    assert plain["metadata"]["instance-id"] != told["metadata"]["instance-id"]
+
+
+def test_azures_agent(cloud: RunningLab) -> None:
+    """A user runs waagent: it takes IMDS for healthy, and knows its VM."""
+    told = run(cloud, "vm", "waagent.py")
+    assert told["valid"] == [True, ""]
+    compute = told["compute"]
+    assert compute["name"] == "vm"
+    assert compute["location"] == "northeurope"
+    assert compute["resourceGroupName"] == "group"
+    assert compute["vmSize"] == "Standard_D4s_v5"
+    assert compute["platformFaultDomain"] == "1"
+    assert compute["platformUpdateDomain"] == "2"
+    assert compute["osType"] == "Linux"
+    assert sorted(compute["tags"].split(";")) == ["stage:test", "team:web"]
+    assert None not in compute.values()
+    assert told["image_info"].count(":") == 3
+    assert told["image_origin"] in (2, 3)  # from the marketplace
+
+
+def test_botocore(cloud: RunningLab) -> None:
+    """A user runs a program of AWS's: it finds the role's credentials, and its region."""
+    told = run(cloud, "vm", "aws.py")
+    assert told["region"] == "eu-north-1"
+    for credentials in (told["credentials"], told["with_token"]):
+        assert credentials["role_name"] == "reader"
+        assert credentials["access_key"]
+        assert credentials["secret_key"]
+        assert credentials["token"]
+    plain = run(cloud, "plain", "aws.py")
+    assert plain["credentials"] == {}
+    assert plain["region"] == "us-east-1"
+
+
+def test_ec2_metadata(cloud: RunningLab) -> None:
+    """A user asks for everything that the ec2-metadata library has a name for."""
+    told = run(cloud, "vm", "ec2_metadata_all.py")
+    assert told["instance_id"].startswith("i-")
+    assert told["instance_type"] == "m5.large"
+    assert told["availability_zone"] == "eu-north-1b"
+    assert told["region"] == "eu-north-1"
+    assert told["private_ipv4"] == cloud.address("vm")
+    assert told["mac"] == cloud.mac("vm")
+    assert told["instance_life_cycle"] == "on-demand"
+    assert told["instance_profile_name"] == "reader"
+    assert told["iam_security_credentials"]["Type"] == "AWS-HMAC"
+    assert told["instance_identity_document"]["instanceId"] == told["instance_id"]
+    assert told["account_id"] == told["instance_identity_document"]["accountId"]
+    assert told["spot_instance_action"] is None
+    assert told["tags"] == {"team": "web", "stage": "test"}
+    assert told["partition"] == "aws"
+    interface = told["network_interfaces"][cloud.mac("vm")]
+    assert interface["private_ipv4s"] == [cloud.address("vm")]
+    assert interface["device_number"] == 0
+    # Without tags there is no such directory (404), which is an error to this library.
+    plain = run(cloud, "plain", "ec2_metadata_all.py", "tags")
+    assert plain["iam_info"] is None
+    assert plain["user_data"] is None
+
+
+def test_ec2_metadata_sees_a_spot_notice(cloud: RunningLab) -> None:
+    """A user's program watches for the end of a spot instance, and sees when it will be."""
+    event = cloud.maintenance("schedule", "vm", "--type", "preempt", "--in", "90s")
+    told = run(cloud, "vm", "ec2_metadata_all.py")
+    action, when = told["spot_instance_action"]
+    assert action == "terminate"
+    assert when.startswith(event["not_before"][:16])
+    assert run(cloud, "plain", "ec2_metadata_all.py", "tags")["spot_instance_action"] is None
+    cloud.maintenance("cancel", event["id"])
+
+
+def test_google_auth(cloud: RunningLab) -> None:
+    """A user runs a program of Google's: it sees that it is on GCE, and gets a token."""
+    told = run(cloud, "vm", "google_auth_all.py")
+    assert told["ping"] is True
+    assert told["on_gce"] is True
+    assert told["project"]
+    assert told["universe"] == "googleapis.com"
+    assert told["email"] == told["account"]["email"]
+    assert told["email"] == "robot@lab-project.iam.gserviceaccount.com"
+    assert told["token"] is True
+    assert told["expired"] is False
+    assert told["instance"]["name"] == "vm"
+    assert told["instance"]["maintenanceEvent"] == "NONE"
+    assert told["zone"].endswith("/zones/europe-north1-b")
+    assert told["nothing"] is None
+
+
+def test_azure_identity(cloud: RunningLab) -> None:
+    """A user's program asks for a managed identity, and is told at once that there is none."""
+    told = run(cloud, "vm", "azure_managed_identity.py")
+    assert told["said"].startswith("CredentialUnavailableError: ")
+    assert "Identity not found" in told["said"]

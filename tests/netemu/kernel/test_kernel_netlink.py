@@ -1,0 +1,63 @@
+"""Messages that are filled in by hand say what pyroute2, which encoded their templates, reads."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
+from netemu.kernel import netlink
+
+octets = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
+names = st.from_regex(r"[a-z][a-z0-9-]{0,14}", fullmatch=True)
+numbers = st.integers(1, 2**31 - 1)
+
+
+def decoded(kind, message):
+    assert struct.unpack_from("=I", message.data)[0] == len(message.data)
+    read = kind(message.data)
+    read.decode()
+    return read
+
+
+@given(names, numbers, numbers, octets, names)
+def test_a_wire_is_what_was_asked_for(port, index, net, mac, alias):
+    read = decoded(ifinfmsg, netlink.wire(port, index, 2, net, mac, alias))
+    assert read["index"] == index
+    assert read.get_attr("IFLA_IFNAME") == port
+    assert read.get_attr("IFLA_IFALIAS") == alias
+    assert read.get_attr("IFLA_MASTER") == 2
+    info = read.get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_KIND") == "veth"
+    peer = info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
+    assert peer["index"] == netlink.GUEST_INDEX
+    assert peer.get_attr("IFLA_IFNAME") == "eth0"
+    assert peer.get_attr("IFLA_ADDRESS") == mac
+    assert peer.get_attr("IFLA_NET_NS_FD") == net
+
+
+@given(numbers, octets)
+def test_a_station_is_behind_its_port(index, mac):
+    read = decoded(ndmsg, netlink.station("p1", index, mac))
+    assert (read["ifindex"], read.get_attr("NDA_LLADDR")) == (index, mac)
+
+
+@given(numbers)
+def test_links_go_up_and_down_by_their_index(index):
+    for message, flags in ((netlink.up("p1", index), 1), (netlink.down("p1", index), 0)):
+        read = decoded(ifinfmsg, message)
+        assert (read["index"], read["flags"], read["change"]) == (index, flags, 1)
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_port_is_isolated_or_not(isolated):
+    read = decoded(ifinfmsg, netlink.port_options("p1", 101, isolated=isolated))
+    options = read.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
+    assert read["index"] == 101
+    assert options.get_attr("IFLA_BRPORT_ISOLATED") == isolated
+    assert options.get_attr("IFLA_BRPORT_LEARNING") == 0
+    assert options.get_attr("IFLA_BRPORT_UNICAST_FLOOD") == 0
+    assert options.get_attr("IFLA_BRPORT_MCAST_FLOOD") == (not isolated)
+    assert options.get_attr("IFLA_BRPORT_BCAST_FLOOD") == 1
