@@ -4,6 +4,8 @@
                               │ repository
 
 - `model`: guests, events and the table of an event's life. Pure.
+- `properties`: what a guest is besides its maintenance: keys, defaults, what is possible. Pure.
+- `rates`: how often somebody may do something. Pure.
 - `repository`: the durable store of what controllers have commanded.
 - `commands`: what each command does to the repository.
 - `channel`: msgpack frames with a typed, validated message set.

@@ -56,6 +56,13 @@ def _connected(ctx: click.Context) -> "SyncController":
 @click.option("--update-domain", type=int, default=0, show_default=True)
 @click.option("--fault-domain", type=int, default=0, show_default=True)
 @click.option("--availability-set", help="Guests of one set see each other's events.")
+@click.option(
+    "--property",
+    "properties",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What the guest is besides; repeatable. `controller properties` lists the keys.",
+)
 @click.pass_context
 def place(
     ctx: click.Context,
@@ -65,10 +72,14 @@ def place(
     update_domain: int,
     fault_domain: int,
     availability_set: str | None,
+    properties: tuple[str, ...],
 ) -> None:
-    """Put the guest NAME on this node, or change it if it is there."""
+    """Put the guest NAME on this node; one that is there becomes what is said here."""
     from hostagent.model import Guest
 
+    for text in properties:
+        if "=" not in text:
+            raise click.UsageError(f"--property {text!r}: it would look like vm_size=Standard_B1s")
     _connected(ctx).place(
         [
             Guest(
@@ -78,8 +89,26 @@ def place(
                 update_domain=update_domain,
                 fault_domain=fault_domain,
                 availability_set=availability_set,
+                properties=dict(text.split("=", 1) for text in properties),
             )
         ]
+    )
+
+
+@controller.command()
+def properties() -> None:
+    """List the properties that guests may have, with their defaults."""
+    from hostagent.model import Guest
+    from hostagent.properties import KNOWN, PER_CLOUD, PREFIXES, value
+
+    example = Guest(name="web1", address="169.254.3.7")
+    _print_table(
+        ["KEY", "DEFAULT, FOR WEB1", "PER CLOUD", "WHAT IT IS"],
+        [
+            [key, value(example, key), "yes" if key in PER_CLOUD else "", known.about]
+            for key, known in KNOWN.items()
+        ]
+        + [[f"{prefix}KEY", "", "", known.about] for prefix, known in PREFIXES.items()],
     )
 
 

@@ -13,7 +13,6 @@ from hostagent.channel.messages import (
     Complete,
     ListEvents,
     ListGuests,
-    Place,
     Placed,
     Query,
     Start,
@@ -34,6 +33,7 @@ from hostagent.controller.conversation import (
     events_of,
     guests_of,
     new_id,
+    placements,
     schedule,
 )
 from hostagent.model import Event, EventSource, EventType, Guest
@@ -81,8 +81,12 @@ class Controller:
         await self.close()
 
     async def place(self, guests: Iterable[Guest], command_id: str | None = None) -> None:
-        """Put guests on the node, or change those already there."""
-        await self._ask(Place(command_id=new_id(command_id), guests=tuple(guests)))
+        """Put guests on the node, or change those already there.
+
+        One command, unless the guests' properties are too much for one frame: then several.
+        """
+        for command in placements(guests, command_id):
+            await self._ask(command)
 
     async def withdraw(self, names: Iterable[str], command_id: str | None = None) -> None:
         """Take guests off the node."""

@@ -1,6 +1,6 @@
 """What both controllers share: their errors, and a conversation with the agent without I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -15,13 +15,15 @@ from hostagent.channel.messages import (
     Guests,
     Hello,
     MessageError,
+    Place,
     Placed,
     Schedule,
     Welcome,
     decode,
     encode,
+    parts,
 )
-from hostagent.model import Event, EventSource, EventType
+from hostagent.model import Event, EventSource, EventType, Guest
 
 TIMEOUT: Final = 10.0
 """Seconds for one call. A commit takes milliseconds; an agent that restarts, a second or two."""
@@ -109,6 +111,17 @@ def guests_of(answers: list[Answer | Welcome]) -> tuple[Placed, ...]:
 
 def new_id(given: str | None) -> str:
     return str(uuid4()) if given is None else given
+
+
+def placements(guests: Iterable[Guest], command_id: str | None) -> Iterator[Place]:
+    """Give the commands that place the guests: one, or as many as their properties need frames.
+
+    Each is all or nothing; those of several have ids derived from the given one.
+    """
+    name = new_id(command_id)
+    for number, part in enumerate(parts(guests)):
+        if part or number == 0:
+            yield Place(command_id=f"{name}.{number}" if number else name, guests=part)
 
 
 def schedule(

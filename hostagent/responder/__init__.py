@@ -4,6 +4,7 @@
 - `feed`: keeps the knowledge fed, over whatever happens to the agent.
 - `approvals`: what guests approve of, on its way to the agent.
 - `connection`: one guest's connection while it is held.
+- `waiting`: requests that are answered later.
 - `server`: accepts, asks who it is, answers.
 
 It knows its caller by the mark of the accepted socket, and by nothing that the caller says. It

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, cast
 from hostagent.http import CONTINUE, BadRequest, RequestReader
 
 if TYPE_CHECKING:
-    from hostagent.responder.server import Caller, Pending, Reply, Responder
+    from hostagent.responder.server import Responder
+    from hostagent.responder.waiting import Caller, Pending, Reply
 
 READ_BYTES: Final = 16384
 """Bytes read at a time: a whole head and much of a body, and no flood."""
@@ -170,11 +171,10 @@ class Connection(asyncio.BufferedProtocol):
         if not self._waiting and self._reader.idle:
             self._waiting = True
             self._transport.resume_reading()
-        self._responder.wait(self, pending)
+        self._responder.waiting.enter(self, pending)
 
     def deliver(self, reply: "Reply") -> None:
         """Send the answer to the request that was pending, and go on."""
-        self.pending = None
         if self._transport is None or self._transport.is_closing():
             return
         self._write(reply)

@@ -12,16 +12,14 @@ import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from email.utils import formatdate
-from heapq import heapify, heappop, heappush
-from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
 from hostagent.dialects import Dialects, Options
-from hostagent.dialects.outcomes import Approval, Outcome, Park
+from hostagent.dialects.outcomes import Outcome
 from hostagent.http import (
     BadRequest,
     Request,
@@ -34,6 +32,7 @@ from hostagent.model import View
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.connection import Connection
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.waiting import Caller, Pending, Reply, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +51,6 @@ ACCEPT_PAUSE: Final = 0.1
 FIRST_WORD: Final = 1.0
 """Seconds for which a new responder leaves connections to wait for the agent's first word, rather
 than answer 503 because it was the quicker of the two to start."""
-
-LONGEST_TIMER: Final = 60.0
-"""Seconds until a timer looks again: this machine's clock may be set."""
 
 SWEEP_INTERVAL: Final = 0.5
 """Seconds between looks at who has held a connection for too long; no timer for each."""
@@ -78,9 +74,6 @@ forgotten when there would be more."""
 NO_ROOM: Final = Response(
     503, b"too many requests of this guest wait", headers=(("Retry-After", "5"),)
 )
-
-Caller: TypeAlias = int | str
-"""Who asks: the mark of the connection, or in plain mode its source address."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -108,23 +101,6 @@ class Access(NamedTuple):
     status: int
     method: str
     target: str
-
-
-class Reply(NamedTuple):
-    """An answer's bytes, whether the connection stays, and the IP TTL to send it with, if any."""
-
-    frame: bytes
-    keep: bool
-    hop_limit: int | None = None
-
-
-class Pending(Struct):
-    """A request that waits for something, and whether its connection stays afterwards."""
-
-    guest: str
-    request: Request
-    keep: bool
-    outcome: Park | Approval
 
 
 class _Made(NamedTuple):
@@ -187,14 +163,10 @@ class Responder:
         self._wall = wall
         self._held: set[Connection] = set()
         self._held_by: Counter[Caller] = Counter()
-        self._dialects = dialects or Dialects(Options())
-        self._approvals = approvals
+        self.dialects = dialects or Dialects(Options())
         self._made: dict[tuple[int, int, bool], _Made] = {}
-        self._parked: dict[str, set[Connection]] = {}  # by the guest's name
-        self._alarms: list[tuple[float, int, Connection, Pending]] = []  # a heap, by `until`
-        self._alarm_number = 0
-        self._timer: asyncio.TimerHandle | None = None
-        knowledge.watch = self._changed
+        self.waiting = Waiting(self, approvals)
+        knowledge.watch = self.waiting.changed
         self._second = -1
         self._date = b""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -235,40 +207,46 @@ class Responder:
             for listener in listeners:
                 loop.remove_reader(listener)
                 listener.close()
-            if self._timer is not None:
-                self._timer.cancel()
+            self.waiting.close()
             for connection in list(self._held):
                 connection.abort()
             await asyncio.sleep(0)
 
     # Answers
 
+    def now(self) -> float:
+        """Give the metadata plane's time, epoch seconds."""
+        return self._wall() + self.knowledge.clock_offset
+
+    def look_up(self, caller: Caller) -> View | None:
+        """Give what may be told to the caller; None if it is no guest of this node."""
+        return self._look_up(self.knowledge, caller)
+
     def reply(self, caller: Caller, request: Request, *, last: bool = False) -> Reply | Pending:
         """Give the answer, or what it waits for; `last`: the connection must not stay."""
-        wall = self._wall()
-        now = wall + self.knowledge.clock_offset
+        now = self.now()
         keep = request.keep_alive and not last
-        view = self._look_up(self.knowledge, caller)
+        view = self.look_up(caller)
         if not self.knowledge.fresh(time.monotonic()):
-            return self._rendered(caller, view, request, self._dialects.unavailable(request), keep)
+            return self.rendered(caller, view, request, self.dialects.unavailable(request), keep)
         made = self._made.get((id(view), id(request), keep))
         if made is not None and made.since <= now < made.until:
-            if self._record is not None:
-                self._note(caller, view, request, made.status)
-            return Reply(made.before + self._http_date(wall) + made.after, keep)
+            self.note(caller, view, request, made.status)
+            return Reply(made.before + self._http_date(self._wall()) + made.after, keep)
         outcome = self._ask(view, request, now)
         if isinstance(outcome, Response):
-            if outcome.valid_until > now and len(outcome.body) <= REMEMBERED_BYTES and view:
+            lasting = outcome.valid_until > now and len(outcome.body) <= REMEMBERED_BYTES
+            if lasting and view is not None and not request.body:
                 self._remember(view, request, keep, outcome, now)
-            return self._rendered(caller, view, request, outcome, keep)
+            return self.rendered(caller, view, request, outcome, keep)
         assert view is not None
         return Pending(view.guest.name, request, keep, outcome)
 
-    def _rendered(
+    def rendered(
         self, caller: Caller, view: View | None, request: Request, response: Response, keep: bool
     ) -> Reply:
-        if self._record is not None:
-            self._note(caller, view, request, response.status)
+        """Give the response as it is sent, and note it."""
+        self.note(caller, view, request, response.status)
         frame = render(
             response,
             date=self._http_date(self._wall()),
@@ -297,8 +275,10 @@ class Responder:
             view, request, now, response.valid_until, before, after, response.status
         )
 
-    def _note(self, caller: Caller, view: View | None, request: Request, status: int) -> None:
-        assert self._record is not None
+    def note(self, caller: Caller, view: View | None, request: Request, status: int) -> None:
+        """Tell whoever keeps a record."""
+        if self._record is None:
+            return
         target = request.path if request.query is None else f"{request.path}?{request.query}"
         guest = None if view is None else view.guest.name
         self._record(Access(caller, guest, status, request.method, target))
@@ -306,7 +286,7 @@ class Responder:
     def refusal(self, caller: Caller, error: BadRequest) -> bytes:
         """Give the answer to what is no request; the connection must be closed after it."""
         if self._record is not None:
-            view = self._look_up(self.knowledge, caller)
+            view = self.look_up(caller)
             guest = None if view is None else view.guest.name
             self._record(Access(caller, guest, error.status, "-", "-"))
         response = Response(error.status, error.reason.encode())
@@ -320,7 +300,7 @@ class Responder:
             # RFC 9110 §15.5.20. A page in a guest's browser whose own name has been pointed here
             # (DNS rebinding) says that name.
             return Response(421, b"this server does not answer for that Host")
-        return self._dialects.answer(view, request, now)
+        return self.dialects.answer(view, request, now)
 
     def _http_date(self, wall: float) -> bytes:
         second = int(wall)
@@ -329,120 +309,12 @@ class Responder:
             self._date = formatdate(second, usegmt=True).encode()
         return self._date
 
-    # Requests that wait
-
-    def wait(self, connection: Connection, pending: Pending) -> None:
-        """Answer the request on this connection once what it waits for is so."""
-        if isinstance(pending.outcome, Park):
-            self._parked.setdefault(pending.guest, set()).add(connection)
-            self._set_alarm(connection, pending, pending.outcome.until)
-        elif self._approvals is None:
-            self._deliver(connection, pending, pending.outcome.failed)
-        else:
-            approval = pending.outcome
-            responses = {
-                "done": approval.done,
-                "refused": approval.refused,
-                "failed": approval.failed,
-            }
-            self._approvals.submit(
-                pending.guest,
-                approval.event_ids,
-                lambda result: self._deliver(connection, pending, responses[result]),
-            )
-
-    def _deliver(self, connection: Connection, pending: Pending, response: Response) -> None:
-        if connection.pending is pending:  # or the guest has gone
-            view = self._look_up(self.knowledge, connection.caller)
-            connection.deliver(
-                self._rendered(connection.caller, view, pending.request, response, pending.keep)
-            )
-
-    def _set_alarm(self, connection: Connection, pending: Pending, until: float) -> None:
-        if until == inf:
-            return
-        if len(self._alarms) > 2 * len(self._held) + 64:  # most are of requests long answered
-            self._alarms = [one for one in self._alarms if one[2].pending is one[3]]
-            heapify(self._alarms)
-        self._alarm_number += 1
-        heappush(self._alarms, (until, self._alarm_number, connection, pending))
-        if self._alarms[0][2] is connection:
-            self._arm()
-
-    def _arm(self) -> None:
-        """Set the one timer for the earliest alarm."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._alarms:
-            delay = self._alarms[0][0] - self._wall() - self.knowledge.clock_offset
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(min(max(delay, 0.001), LONGEST_TIMER), self._ring)
-
-    def _ring(self) -> None:
-        """Look at the requests whose time has come."""
-        now = self._wall() + self.knowledge.clock_offset
-        while self._alarms and self._alarms[0][0] <= now:
-            _, _, connection, pending = heappop(self._alarms)
-            if connection.pending is pending:
-                self._resume(connection, pending, now, {})
-        self._arm()
-
-    def _changed(self, names: Collection[str] | None) -> None:
-        """What is known of these guests has changed; None: of all, or the clock has moved."""
-        now = self._wall() + self.knowledge.clock_offset
-        for name in list(self._parked) if names is None else names:
-            made: dict[tuple[int, str, bool], Reply] = {}
-            for connection in list(self._parked.get(name, ())):
-                assert connection.pending is not None
-                if names is None:
-                    made = {}  # some may be answered for their time, others not
-                self._resume(connection, connection.pending, now, made)
-        if names is None and self._alarms:
-            self._arm()
-
-    def _resume(
-        self,
-        connection: Connection,
-        pending: Pending,
-        now: float,
-        made: dict[tuple[int, str, bool], Reply],
-    ) -> None:
-        """Answer a parked request if it can be now; `made` are answers to requests like it."""
-        park = pending.outcome
-        assert isinstance(park, Park)
-        view = self._look_up(self.knowledge, connection.caller)
-        if view is None or view.guest.name != pending.guest:
-            connection.abort()  # it is not this guest's any more
-            return
-        key = (id(pending.request), park.key, pending.keep)
-        reply = made.get(key)
-        if reply is None:
-            response: Response | Park
-            if self.knowledge.fresh(time.monotonic()):
-                response = park.resume(view, now)
-            else:
-                response = self._dialects.unavailable(pending.request)
-            if isinstance(response, Park):
-                pending.outcome = response
-                if response.until > park.until or park.until <= now:
-                    self._set_alarm(connection, pending, response.until)
-                return
-            reply = self._rendered(connection.caller, view, pending.request, response, pending.keep)
-            made[key] = reply
-        elif self._record is not None:
-            self._note(connection.caller, view, pending.request, 200)
-        self._unpark(connection)
-        connection.deliver(reply)
-
-    def _unpark(self, connection: Connection) -> None:
-        pending = connection.pending
-        if pending is not None and (group := self._parked.get(pending.guest)) is not None:
-            group.discard(connection)
-            if not group:
-                del self._parked[pending.guest]
-
     # Connections
+
+    @property
+    def held(self) -> int:
+        """How many connections are held."""
+        return len(self._held)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPT_BATCH):
@@ -495,8 +367,8 @@ class Responder:
             if room:
                 self._hold(sock, caller, reader, pending=reply, served=1)
                 return
-            view = self._look_up(self.knowledge, caller)
-            reply = self._rendered(caller, view, request, NO_ROOM, False)
+            view = self.look_up(caller)
+            reply = self.rendered(caller, view, request, NO_ROOM, False)
         frame, keep, hop_limit = reply
         if hop_limit is not None and sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
@@ -568,8 +440,7 @@ class Responder:
 
     def release(self, connection: Connection) -> None:
         """The connection is gone."""
-        self._unpark(connection)
-        connection.pending = None
+        self.waiting.leave(connection)
         if connection in self._held:
             self._held.discard(connection)
             self._held_by[connection.caller] -= 1

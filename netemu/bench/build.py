@@ -193,4 +193,3 @@ def grow(
         "the kernel alone": {size: samples[f"the kernel alone, {size:,}"] for size in sizes},
     }
     return report, series
-

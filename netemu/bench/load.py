@@ -1,4 +1,4 @@
-"""Load on a node's server, made in guests' namespaces: by wrk, at a given rate, or by all at once."""
+"""Load on a node's server, from guests' namespaces: by wrk, at a given rate, or by all at once."""
 
 import re
 import selectors

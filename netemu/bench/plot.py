@@ -1,5 +1,6 @@
 """Plots, as SVG. matplotlib is imported when one is drawn, and by nobody else."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ def require() -> Any:
         import matplotlib
     except ImportError:
         raise MachineCannot(
-            "plots need matplotlib: run netns-scripts/bench-peers, or pip install 'netemu-imds[bench]'"
+            "plots need matplotlib: run netns-scripts/bench-peers, or pip install matplotlib"
         ) from None
     matplotlib.use("svg")
     # Text as text, and the same bytes for the same numbers.
@@ -51,7 +52,7 @@ def bars(report: "Report", file: Path) -> None:
 
 
 def lines(
-    series: dict[str, dict[float, list[Sample]]], metrics: list[str], across: str, file: Path
+    series: Mapping[str, dict[float, list[Sample]]], metrics: list[str], across: str, file: Path
 ) -> None:
     """For each metric a panel, with a line for each series over what was varied, logarithmic."""
     pyplot = require()

@@ -16,6 +16,9 @@ from rich.table import Table
 
 from netemu.bench.rounds import Sample, Spread
 
+_WIDE: Final = 200
+"""Columns where there is no terminal that has some."""
+
 _REACHED: Final = {"at most": operator.le, "at least": operator.ge}
 
 
@@ -47,7 +50,7 @@ class Report(Struct):
 
     def print(self) -> None:
         """Print tables on standard output."""
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
         table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
         metrics = list(dict.fromkeys(m for many in self.samples.values() for s in many for m in s))
         table.add_column(self.bench, no_wrap=True)

@@ -18,6 +18,7 @@ import netemu
 from hostagent.controller import AgentUnreachable, SyncController
 from hostagent.model import Guest
 from netemu.bench import stage
+from netemu.bench.processes import descendants
 from netemu.kernel.namespaces import inside
 from netemu.lab.client import source_path
 from netemu.lab.wiring import HTTP, METADATA, WiredNode
@@ -68,9 +69,12 @@ def missing() -> dict[str, str]:
         found[EPOLL] = f"not compiled; {_HOW}"
     for name, module in ((UVICORN, "uvicorn, starlette"), (AIOHTTP, "aiohttp")):
         python = _PEERS / "python"
-        if not python.exists() or subprocess.run(
-            [python, "-c", f"import {module}"], capture_output=True, check=False
-        ).returncode:
+        if (
+            not python.exists()
+            or subprocess.run(
+                [python, "-c", f"import {module}"], capture_output=True, check=False
+            ).returncode
+        ):
             found[name] = f"not installed; {_HOW}"
     return found
 
@@ -80,35 +84,63 @@ def _nginx() -> str | None:
 
 
 class Running:
-    """A server that runs on a node; `pids` are the processes that do its work."""
+    """A server that runs on a node."""
 
-    def __init__(self, *processes: subprocess.Popen[bytes]) -> None:
-        self._processes = processes
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
 
     @property
     def pids(self) -> list[int]:
         """The serving process and those that it has started."""
-        from netemu.bench.processes import descendants
+        return descendants(self.process.pid)
 
-        return descendants(self._processes[-1].pid)
 
-    def stop(self) -> None:
-        """End it."""
-        for process in reversed(self._processes):
-            process.terminate()
-            process.wait()
+class Ours(Running):
+    """This project's responder, and the agent that feeds it."""
+
+    def __init__(self, node: WiredNode, store: Path) -> None:
+        self._node = node
+        self._directory = stage.HERE / node.node.name
+        self._store = store
+        self._agent = self._start_agent()
+        place(node)
+        assert node.listener is not None
+        given = node.listener.fileno()
+        options = ["--agent", str(self._directory / "feed"), "--azure-rate", "0"]
+        super().__init__(
+            _spawn(
+                [sys.executable, "-c", _HAND_OVER, str(given), *_python("responder"), *options],
+                extra={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
+                descriptors=(given,),
+            )
+        )
+
+    def kill_agent(self) -> None:
+        """Kill the agent as a crash would, and start another on what it has stored."""
+        self._agent.kill()
+        self._agent.wait()
+        self._agent = self._start_agent()
+
+    def _start_agent(self) -> subprocess.Popen[bytes]:
+        sockets = ["--command", str(command_socket(self._node))]
+        sockets += ["--feed", str(self._directory / "feed")]
+        repository = ["--repository", str(self._store / "repository.sqlite")]
+        return _spawn([*_python("agent"), "--node", self._node.node.name, *sockets, *repository])
+
+
+def _python(daemon: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "hostagent", daemon]
 
 
 def start(name: str, node: WiredNode) -> Running:
     """Start the server of this name on the node; it may take a moment until it answers."""
-    if name == OURS:
-        return _ours(node)
-    assert node.listener is not None
-    node.listener.close()  # its place is the peer's
     directory = stage.HERE / node.node.name
     directory.mkdir()
+    if name == OURS:
+        return Ours(node, directory)
+    assert node.listener is not None
+    node.listener.close()  # its place is the peer's
     where = (METADATA, str(HTTP))
-    extra = {"BODY": BODY}
     if name == NGINX:
         text = _NGINX.format(address=METADATA, port=HTTP, body=BODY).replace("@", str(directory))
         (directory / "nginx.conf").write_text(text)
@@ -124,31 +156,7 @@ def start(name: str, node: WiredNode) -> Running:
         command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
     else:
         command = [str(_PEERS / "python"), str(_APPS / "aiohttp_app.py"), *where]
-    return Running(_spawn(command, node.net, extra))
-
-
-def _ours(node: WiredNode) -> Running:
-    """The host agent and the responder, as a lab has them, with all dialects."""
-    directory = stage.HERE / node.node.name
-    directory.mkdir()
-    command, feed = command_socket(node), directory / "feed"
-    python = [sys.executable, "-P", "-m", "hostagent"]
-    agent = _spawn(
-        [*python, "agent", "--node", node.node.name, "--command", str(command)]
-        + ["--feed", str(feed), "--repository", str(directory / "repository.sqlite")],
-        None,
-    )
-    place(node)
-    assert node.listener is not None
-    given = node.listener.fileno()
-    responder = _spawn(
-        [sys.executable, "-c", _HAND_OVER, str(given)]
-        + [*python, "responder", "--agent", str(feed), "--azure-rate", "0"],
-        None,
-        {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
-        (given,),
-    )
-    return Running(agent, responder)
+    return Running(_spawn(command, net=node.net, extra={"BODY": BODY}))
 
 
 def command_socket(node: WiredNode) -> Path:
@@ -173,8 +181,9 @@ def place(node: WiredNode) -> None:
 
 def _spawn(
     command: list[str],
-    net: int | None,
-    extra: Mapping[str, str] = {},  # noqa: B006  never changed
+    *,
+    net: int | None = None,
+    extra: Mapping[str, str] = {},
     descriptors: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": source_path(), **extra}

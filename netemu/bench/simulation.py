@@ -67,7 +67,6 @@ class Fleet(Struct, frozen=True):
     held_twice: int
 
 
-
 class Simulation(Struct, frozen=True):
     """All that `simulate` found."""
 
@@ -96,7 +95,9 @@ def simulate(
 ) -> Simulation:
     """Run the three experiments; `hosts` at most MOST_HOSTS, `loss` at least 0 and below 1."""
     if not 1 <= hosts <= MOST_HOSTS:
-        raise ValueError(f"{hosts} hosts: 1 to {MOST_HOSTS:,} can share the range's 65,024 addresses")
+        raise ValueError(
+            f"{hosts} hosts: 1 to {MOST_HOSTS:,} can share the range's 65,024 addresses"
+        )
     if not 0 <= loss < 1:
         raise ValueError(f"a loss of {loss}: 0 (none) or more, and below 1 (everything)")
     chance = Random(seed)
@@ -118,7 +119,9 @@ def simulate(
         for tries in range(1, MOST_TRIES + 1)
     ]
     comparisons = [
-        Comparison(what, 1 - without[tries - 1], 1 - theory.unclaimed_after(tries, q, deaf), newcomers)
+        Comparison(
+            what, 1 - without[tries - 1], 1 - theory.unclaimed_after(tries, q, deaf), newcomers
+        )
         for what, tries in (("an address at the first try", 1), ("an address within two tries", 2))
     ]
     comparisons += [

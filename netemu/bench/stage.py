@@ -109,7 +109,7 @@ def set_up(sizes: dict[str, int]) -> list[WiredNode]:
     """Build a node for each name, with so many guests, each bound to an address."""
     largest = max(sizes.values())
     lab = _cut(lab_of(len(sizes), len(sizes) * largest, "bench"), list(sizes.values()))
-    nodes = asyncio.run(wire(lab, Factory(), time_scale=1.0, progress=_Silent(os.dup(2))))
+    nodes = asyncio.run(wire(lab, Factory(), time_scale=1.0, progress=Silent(os.dup(2))))
     for node in nodes:
         with inside(node.net):
             table = Bindings(BRIDGE_INDEX)
@@ -132,9 +132,11 @@ def _cut(lab: Lab, sizes: list[int]) -> Lab:
     return msgspec.structs.replace(lab, nodes=type(lab.nodes)(nodes))
 
 
-class _Silent(Progress):
+class Silent(Progress):
+    """Progress that nobody waits for."""
+
     def step(self, phase: str, done: int, of: int) -> None:
-        """Nobody waits for it."""
+        """So much is done; nobody is told."""
 
 
 def address_of(wired: WiredGuest) -> str:

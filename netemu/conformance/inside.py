@@ -28,6 +28,8 @@ _ETH_P_ALL: Final = 0x0003
 _SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS = 263, 1, 1
 _OUTGOING: Final = 4
 _SO_RCVBUFFORCE: Final = 33
+_SO_TIMESTAMPNS: Final = 64  # SO_TIMESTAMPNS_NEW: 64 bits on every machine
+_QDISC_BYPASS: Final = 20
 # A tap has to hold what one batch of frames makes of itself at every port.
 _TAP_BYTES: Final = 8 << 20
 _PR_SET_PDEATHSIG: Final = 1
@@ -44,9 +46,11 @@ class Inside:
         self._taps: dict[str, socket.socket] = {}
         self._links: dict[str, socket.socket] = {}
         self._kept: list[socket.socket] = []
+        self._ports: dict[str, socket.socket] = {}
+        self._program: subprocess.Popen[bytes] | None = None
 
-    def listen(self, interface: str, protocol: int) -> str:
-        """Open a promiscuous tap on an interface; its MAC.
+    def listen(self, interface: str, protocol: int, promiscuous: bool) -> str:
+        """Open a tap on an interface; its MAC.
 
         Of protocol 3, all, it hears what the wire brings, before any guard; of another, what the
         interface itself hands to the stack, behind guard and bridge.
@@ -57,9 +61,10 @@ class Inside:
         except PermissionError:  # as an ordinary user: what the machine lets a socket have
             tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAP_BYTES)
         tap.bind((interface, protocol))
-        index = socket.if_nametoindex(interface)
-        member = struct.pack("IHH8s", index, _PROMISCUOUS, 0, b"")
-        tap.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, member)
+        if promiscuous:
+            index = socket.if_nametoindex(interface)
+            member = struct.pack("IHH8s", index, _PROMISCUOUS, 0, b"")
+            tap.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, member)
         tap.setblocking(False)
         name = interface if protocol == _ETH_P_ALL else f"{interface}/{protocol:04x}"
         self._taps[name] = tap
@@ -132,6 +137,64 @@ class Inside:
         for interface in self._taps:
             self._drain(interface, b"", heard)
         return heard
+
+    def watch_port(self, interface: str) -> None:
+        """Hear what a port's wire brings, each frame with its time; and be able to inject."""
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        # What is sent by it meets no queue and no egress rules: it plays another host.
+        tap.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
+        tap.bind((interface, _ETH_P_ALL))
+        tap.setblocking(False)
+        self._ports[interface] = tap
+
+    def at_port(self, interface: str) -> list[Any]:
+        """What came by the port's wire since the last call: (seconds since the epoch, frame)."""
+        heard = []
+        while True:
+            try:
+                frame, ancillary, _, sender = self._ports[interface].recvmsg(2048, 64)
+            except (BlockingIOError, OSError):
+                return heard
+            if sender[2] != _OUTGOING:
+                seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
+                heard.append((seconds + nanoseconds / 1e9, frame))
+
+    def inject(self, interface: str, frames: list[bytes]) -> None:
+        """Put frames on the port's wire, towards the guest."""
+        for frame in frames:
+            self._ports[interface].send(frame)
+
+    def start(self, command: list[str], files: dict[str, str]) -> str:
+        """Write these files and start a program; what went wrong, or ""."""
+        try:
+            for path, text in files.items():
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).write_text(text)
+                Path(path).chmod(0o755)
+            self._program = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def stop(self) -> str:
+        """End the program that was started, in order if it lets itself."""
+        if self._program is None:
+            return "not started"
+        self._program.terminate()
+        try:
+            self._program.wait(3)
+        except subprocess.TimeoutExpired:
+            self._program.kill()
+            self._program.wait()
+        self._program = None
+        return ""
 
     def drop(self) -> None:
         """Forget what the taps have heard so far."""

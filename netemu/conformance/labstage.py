@@ -84,6 +84,7 @@ class LabStage(Stage):
         self.rules: Callable[[], str] = self._guard
         self._log = client.log_file(lab).open(encoding="utf-8", errors="replace")
         # Beside the one that takes part in attacks: it asks while they go on.
+        self._answered: bool | None = True
         self.honest = self._man(near["guests"][1]["name"], _WIRE)
         super().__init__(
             Cast(
@@ -132,11 +133,18 @@ class LabStage(Stage):
     def begin_control(self) -> None:
         """The victim asks who it is; `end_control` gives whether it was told."""
         self.honest.post("get", INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE)
+        self._answered = None
+
+    def hear_control(self) -> None:
+        """Wait for the answer, before something is done to the victim that is no attack."""
+        if self._answered is None:
+            answer, _, _ = self.honest.result()
+            self._answered = is_answered_as(answer, self.two.name)
 
     def end_control(self) -> bool:
         """Whether the victim was answered, as the one it is."""
-        answer, _, _ = self.honest.result()
-        return is_answered_as(answer, self.two.name)
+        self.hear_control()
+        return bool(self._answered)
 
     def well(self) -> bool:
         """Whether the attacker holds an address: else everything would be closed to it."""
@@ -213,6 +221,7 @@ class LabStage(Stage):
 
     def reboot(self, guest: str) -> None:
         """Reboot a guest: it claims its address anew. `await_bound` waits for it."""
+        self.hear_control()
         client.reboot(self.lab, guest)
 
     def bound(self, guest: str) -> str | None:

@@ -33,6 +33,7 @@ class Spot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     interface: str
     netns: str = ""
+    port: str = ""  # of a guest: the node's end of its wire, found out if it is a veth
 
 
 class Nodes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,8 +60,16 @@ def stage_of(path: Path) -> Stage:
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
     node = _place("node", nodes.node)
-    bystander = _guest("bystander", nodes.bystander) if nodes.bystander else None
-    attacker, victim = _guest("attacker", nodes.attacker), _guest("victim", nodes.victim)
+    attacker, victim, bystander = (
+        _guest(role, spot, node) if spot else None
+        for role, spot in (
+            ("attacker", nodes.attacker),
+            ("victim", nodes.victim),
+            ("bystander", nodes.bystander),
+        )
+    )
+    assert attacker is not None
+    assert victim is not None
     return Stage(
         Cast(
             policy=nodes.policy,
@@ -68,15 +77,23 @@ def stage_of(path: Path) -> Stage:
             victim=victim,
             node=node,
             bystander=bystander,
-            metadata=_addressed(node)[1],
+            metadata=_address(_link(node)),
         )
     )
 
 
-def _guest(role: str, spot: Spot) -> Guest:
+def _guest(role: str, spot: Spot, node: Place) -> Guest:
     place = _place(role, spot)
-    mac, address = _addressed(place)
-    return Guest(place.name, mac, address, "", place)
+    link = _link(place)
+    port = spot.port or _peer(link, node)
+    return Guest(place.name, link["address"], _address(link), port, place)
+
+
+def _peer(link: dict[str, Any], node: Place) -> str:
+    """The other end of a veth, if it is on the node; else ""."""
+    _, out, _ = node.run("ip", "-j", "link", "show", "master", node.interface)
+    ports = {one["ifindex"]: one["ifname"] for one in json.loads(out or "[]")}
+    return str(ports.get(link.get("link_index"), ""))
 
 
 def _place(role: str, spot: Spot) -> Place:
@@ -99,13 +116,16 @@ def _path(netns: str) -> str:
     return f"/proc/{netns}/ns/net" if netns.isdecimal() else f"/run/netns/{netns}"
 
 
-def _addressed(place: Place) -> tuple[str, str]:
-    """The MAC and the IPv4 address of the place's interface."""
+def _link(place: Place) -> dict[str, Any]:
+    """What ip tells of the place's interface."""
     code, out, err = place.run("ip", "-j", "address", "show", "dev", place.interface)
     if code:
         raise BadInput(f"{place.name}: {err.strip()}")
     link: dict[str, Any] = json.loads(out)[0]
-    addresses = [one["local"] for one in link["addr_info"] if one["family"] == "inet"]
-    if not addresses:
+    if not any(one["family"] == "inet" for one in link["addr_info"]):
         raise NotSo(f"{place.name}: {place.interface} has no IPv4 address")
-    return link["address"], addresses[0]
+    return link
+
+
+def _address(link: dict[str, Any]) -> str:
+    return str(next(one["local"] for one in link["addr_info"] if one["family"] == "inet"))

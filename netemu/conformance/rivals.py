@@ -15,6 +15,7 @@ from typing import Final
 
 from netemu.conformance.labstage import LabStage, Port, running
 from netemu.conformance.row import Result, Row
+from netemu.conformance.rows.ipv6 import link_local
 from netemu.conformance.suite import Rows, play
 from netemu.kernel.protections import Protection
 from netemu.topology import Lab, Policy
@@ -149,7 +150,7 @@ def _port_security(_bridge_mac: str, ports: list[Port]) -> str:
     }}
     chain ip6_{port.name} {{
         ip6 saddr :: ip6 daddr ff02::/16 icmpv6 type {{ 130, 131, 132, 135, 143 }} return
-        ip6 saddr != {_link_local(port.mac)} drop
+        ip6 saddr != {link_local(port.mac)} drop
         icmpv6 type nd-router-advert drop
     }}"""
         for port in ports
@@ -177,13 +178,6 @@ def _port_security(_bridge_mac: str, ports: list[Port]) -> str:
         type filter hook input priority filter; policy accept;{layer3}
     }}""",
     )
-
-
-def _link_local(mac: str) -> str:
-    octets = bytearray.fromhex(mac.replace(":", ""))
-    octets[0] ^= 2
-    whole = bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])
-    return "fe80::" + ":".join(f"{whole[at]:02x}{whole[at + 1]:02x}" for at in range(0, 8, 2))
 
 
 def _bridge_allow_list(bridge_mac: str, ports: list[Port]) -> str:

@@ -131,7 +131,9 @@ class Stage:
             for place in (*self._places, *self.cast.others):
                 place.ready()
             for place in self._places:
-                place.post("listen", place.interface, _ALL)
+                # A guest hears all that its wire brings. A bridge set to hear all would take up
+                # what is meant for others, too, which it does not without us.
+                place.post("listen", place.interface, _ALL, place not in self.cast.nodes)
             self._macs = {place: place.result() for place in self._places}
             self.bridge = self._macs[self.node]
             self._prepare_node()
@@ -156,7 +158,7 @@ class Stage:
         # What a bridge keeps to itself (LLDP's group address) comes up at the port, not at it.
         if self.one.port:
             for protocol in _BEHIND_THE_BRIDGE:
-                self.node.call("listen", self.one.port, protocol)
+                self.node.call("listen", self.one.port, protocol, False)
         links = json.loads(
             self.on_node("ip", "-j", "link", "show", "master", self.node.interface) or "[]"
         )

@@ -58,8 +58,8 @@ NODE_BRIDGE = (
     ("bridge/bridge-nf-call-arptables", "0"),
 )
 
-# A guest's, when its eth0 is there. Its root may change them: it is master of its own stack. Those of
-# its ARP are set by netlink: see `netlink.silent_arp` and `netlink.broadcast_arp`.
+# A guest's, when its eth0 is there. Its root may change them: it is master of its own stack. What
+# its ARP is to do is set by netlink: `netlink.silent_arp` and `netlink.broadcast_arp`.
 GUEST = (
     # The link has IPv4 only; without this the kernel chatters in IPv6 at each activation.
     ("ipv6/conf/eth0/disable_ipv6", "1"),

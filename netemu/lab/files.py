@@ -1,10 +1,15 @@
 """Lab files, read with what the host agent knows of the properties that guests can have."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from hostagent import properties
+from hostagent.model import Properties
 from netemu import topology
+from netemu.errors import BadInput
 from netemu.topology import Lab
 
 # What the lab finds out itself, and nobody else says.
@@ -13,15 +18,29 @@ OWN: Final = ("mac", "address")
 
 def load(path: Path, *, name: str | None = None) -> Lab:
     """Read the lab file at `path`; `name` overrides the lab's. Raises BadInput."""
-    return topology.load(path, name=name, check_property=wrong_property)
+    lab = topology.load(path, name=name, check_property=wrong_property)
+    for guest in lab.guests:
+        if wrong := wrong_together(guest.properties):
+            raise BadInput(f"{path}: guest {guest.name}: {wrong}")
+    return lab
 
 
 def wrong_property(key: str, value: str) -> str | None:
     """Say what is wrong with giving a guest this property, if anything."""
     if key in OWN:
         return "the lab says this itself, by what the guest has"
+    return wrong_together({key: value})
+
+
+def wrong_together(given: Mapping[str, str]) -> str | None:
+    """Say why no guest can have all of these properties, if it is so."""
     try:
-        properties.check({key: value})
+        properties.check(given)
+        msgspec.convert(dict(given), Properties)
     except properties.PropertyError as error:
         return str(error)
+    except msgspec.ValidationError as error:
+        return f"properties: {error}"
+    except UnicodeEncodeError:
+        return "not UTF-8 text"
     return None

@@ -9,6 +9,7 @@ from hostagent.controller import AgentUnreachable, CommandRefused, Controller
 from hostagent.model import Guest as PlacedGuest
 from netemu.errors import BadInput, NotSo
 from netemu.lab.claims import Claims
+from netemu.lab.files import wrong_together
 from netemu.topology import Guest, Node
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class Placement:
         node = self._node_of[guest]
         before = self._properties[guest]
         after = {key: value for key, value in {**before, **changes}.items() if value}
+        if wrong := wrong_together(after):
+            raise BadInput(f"{guest}: {wrong}")
         self._properties[guest] = after
         try:
             await self._tell(node)

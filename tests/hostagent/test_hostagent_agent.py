@@ -352,3 +352,39 @@ def test_events_of_a_list_are_typed(peer):
     controller = peer()
     controller.send(ListEvents(history=True))
     assert controller.next() == Events(events=())
+
+
+def test_a_responder_may_pass_on_approvals_and_no_more(node):
+    node.start_agent()
+    with node.controller() as controller:
+        controller.place([Guest(name="web1"), Guest(name="web2")])
+        controller.schedule(["web1"], EventType.REBOOT, event_id=ID)
+    responder = Peer(node, "feed", "responder")
+    while (part := responder.next_but_heartbeats()).more:
+        assert isinstance(part, Snapshot)
+    responder.send(Approve(command_id="1", event_id=ID, guest="web2"))
+    refused = responder.next_but_heartbeats()
+    assert (refused.code, refused.command_id) == ("unknown-event", "1")
+    approve = Approve(command_id="2", event_id=ID, guest="web1")
+    responder.send(approve)
+    delta, done = responder.next_but_heartbeats(), responder.next_but_heartbeats()
+    assert isinstance(delta, Delta)  # first the news, then the answer
+    assert delta.events[0].status == "Started"
+    assert isinstance(done, Done)
+    assert done.command_id == "2"
+    responder.send(approve)  # the answer was lost: the same again, and nothing is done
+    assert responder.next_but_heartbeats() == done
+    # at a bounded rate, each guest for itself
+    many = [Approve(command_id=f"m{i}", event_id=ID, guest="web1") for i in range(300)]
+    responder.send(*many)
+    answers = [responder.next_but_heartbeats() for _ in many]
+    busy = [one for one in answers if isinstance(one, Failed)]
+    assert {one.code for one in busy} == {"busy"}
+    assert 100 < len(busy) < 200
+    responder.send(Approve(command_id="other", event_id=ID, guest="web2"))
+    assert responder.next_but_heartbeats().code == "unknown-event"
+    responder.send(Approve(command_id="3", event_id=ID))  # in nobody's name
+    refused = responder.next_but_heartbeats()
+    assert (refused.code, refused.command_id) == ("bad-message", None)
+    assert responder.next_but_heartbeats() is None
+    responder.close()

@@ -184,3 +184,22 @@ def test_a_query_is_ignored():
 def test_what_a_proxy_forwards_is_refused():
     assert ask("/metadata/v1/InstanceInfo", x_forwarded_for="10.0.0.1").status == 400
     assert ask("/metadata/v1/InstanceInfo", x_forwarded_for="").status == 400
+
+
+def test_an_event_of_the_set_is_not_mine():
+    other = event(guests=("web2",), availability_sets=("s",))
+    assert ask("/metadata/v1/InstanceInfo", other, now=NOT_BEFORE).body == PLAIN
+    assert ask("/metadata/v1/maintenance", other, now=NOT_BEFORE).body == b"{}"
+    mine = event(id=ID.replace("6", "7"), not_before=NOT_BEFORE + 10)
+    body = ask("/metadata/v1/maintenance", other, mine, now=NOT_BEFORE).body
+    assert mine.id.encode() in body
+
+
+def test_how_long_an_answer_holds():
+    def until(now, *events):
+        return ask("/metadata/v1/InstanceInfo", *events, now=now).valid_until
+
+    assert until(CREATED) == float("inf")
+    assert until(CREATED, event()) == NOT_BEFORE - NOTICE
+    assert until(NOT_BEFORE - NOTICE, event()) == NOT_BEFORE
+    assert until(NOT_BEFORE, event()) == NOT_BEFORE + 60

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import hostagent
 from hostagent.cli import cli
 from hostagent.cli.options import seconds
+from hostagent.model import Guest
 from tests.hostagent.daemons import wait_for
 
 SOURCE = Path(hostagent.__file__).parent
@@ -179,3 +180,52 @@ def test_what_runs_on_a_real_node_does_not_know_of_the_lab(path):
         for name in names:
             top = name.split(".")[0]
             assert top in allowed or top in sys.stdlib_module_names, name
+
+
+def test_properties(node):
+    node.start_agent()
+
+    def place(*texts, code=0):
+        args = [arg for text in texts for arg in ("--property", text)]
+        command = ("controller", "--agent", node.directory / "command", "place", "web1", *args)
+        done = run(*command)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    place("tags.Name=a=b", "vm_size=Standard_B1s")
+    with node.controller() as controller:
+        (one,) = controller.guests()
+        assert one.guest.properties == {"tags.Name": "a=b", "vm_size": "Standard_B1s"}
+        assert (one.incarnation, one.edits) == (1, 0)
+        place("vm_size=Standard_B2s")
+        (one,) = controller.guests()
+        assert (one.incarnation, one.edits) == (1, 1)
+        assert "did you mean vm_size" in place("vm_sise=x", code=1)
+        assert "vm_size=Standard_B1s" in place("vm_size", code=2)
+        assert controller.guests() == (one,)
+    assert "instance_id" in run("controller", "properties").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dialects", "azure,ec3"], "no dialect is called ec3"),
+        (["--ec2-hop-limit", "65"], "1<=x<=64"),
+        (["--azure-rate", "-1"], "0<=x"),
+    ],
+)
+def test_bad_dialects(options, said):
+    done = run("responder", "--agent", "x", "--listen", "127.0.0.1:0", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_dialects_can_be_switched_off(node):
+    node.start_agent()
+    node.start_responder("--dialects", "azure-v1, ec2", "--no-ec2-imdsv1", "--stale-after", "50s")
+    with node.controller() as controller:
+        controller.place([Guest(name="web1", address="127.0.0.1")])
+    wait_for(lambda: node.get()[0] == 200)
+    assert node.get("/metadata/versions", "127.0.0.1", "Metadata: true")[0] == 404
+    assert node.get("/computeMetadata/v1/", "127.0.0.1", "Metadata-Flavor: Google")[0] == 404
+    assert node.get("/latest/meta-data/")[0] == 401

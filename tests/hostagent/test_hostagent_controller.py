@@ -217,3 +217,14 @@ def test_a_command_repeated_by_its_id(running):
         with pytest.raises(CommandRefused) as caught:
             controller.advance(200, command_id="a")
         assert caught.value.code == "command-id-reused"
+
+
+def test_many_guests_with_much_to_say_go_in_several_commands(node):
+    node.start_agent()
+    text = "x" * 100_000
+    guests = [Guest(name=f"g{i}", properties={"user_data": text}) for i in range(15)]
+    with node.controller() as controller:
+        controller.place(guests, command_id="many")
+        assert [one.guest for one in controller.guests()] == sorted(guests, key=lambda g: g.name)
+        controller.place(guests, command_id="many")  # again: done once
+        assert {one.edits for one in controller.guests()} == {0}

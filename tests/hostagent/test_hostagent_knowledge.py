@@ -225,3 +225,24 @@ def test_deltas_lead_where_a_snapshot_would(steps):
             assert not any(e.status in FINAL for e in view.events)
         assert follower.clock_offset == fresh.clock_offset == store.clock_offset
     store.close()
+
+
+def test_who_watches_is_told_whose_view_has_changed(knowledge):
+    told = []
+    knowledge.watch = lambda names: told.append(names and sorted(names))
+    knowledge.apply(Delta(sequence=6, events=(event(),), incarnations={"web1": 2}), 101.0)
+    knowledge.apply(Heartbeat(sequence=6), 101.0)
+    knowledge.apply(Delta(sequence=7, clock_offset=5.0), 101.0)
+    again = Placed(guest=Guest(name="web2", port=2), incarnation=8, edits=3)
+    knowledge.apply(Delta(sequence=8, placed=(again,), withdrawn=("web3",)), 101.0)
+    knowledge.apply(snap(9, more=True), 101.0)
+    knowledge.apply(snap(9), 101.0)
+    assert told == [["web1"], None, ["web2", "web3"], None]
+
+
+def test_a_revision_counts_both_kinds_of_changes(knowledge):
+    again = Placed(guest=Guest(name="web2", port=2), incarnation=8, edits=3)
+    knowledge.apply(Delta(sequence=6, placed=(again,)), 101.0)
+    assert (knowledge.by_port(2).incarnation, knowledge.by_port(2).revision) == (8, 11)
+    knowledge.apply(Delta(sequence=7, incarnations={"web2": 9}), 101.0)
+    assert (knowledge.by_port(2).incarnation, knowledge.by_port(2).revision) == (9, 12)

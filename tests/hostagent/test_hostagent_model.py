@@ -1,3 +1,5 @@
+from math import inf
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,10 @@ from hostagent.model import (
     Guest,
     IllegalTransition,
     Request,
+    View,
     apply,
+    at,
+    boundary,
     due,
     next_change,
     sees,
@@ -142,3 +147,26 @@ def test_any_sequence_of_requests_keeps_the_invariants(requests, duration):
         )
         if before.status in FINAL:
             assert current is before
+
+
+def test_when_time_alone_changes_what_is_told():
+    mine = Event(
+        id="6f0a13a3-dc0d-4bbe-ab24-df710a3917e6",
+        type=EventType.REBOOT,
+        source=EventSource.PLATFORM,
+        description="",
+        guests=("web1",),
+        created=0.0,
+        not_before=900.0,
+        duration=60.0,
+    )
+    view = View(guest=Guest(name="web1"), incarnation=1, events=(mine,))
+    moments, now = [], 0.0
+    while (now := boundary(view, now, 300.0)) != inf:
+        moments.append(now)
+    assert moments == [600.0, 900.0, 960.0]
+    assert boundary(view, 599.9, 300.0) == 600.0
+    assert boundary(View(guest=view.guest, incarnation=1), 0.0, 300.0) == inf
+    assert [at(mine, t).status for t in (899.9, 900.0, 960.0)] == [
+        "Scheduled", "Started", "Completed",
+    ]  # fmt: skip

@@ -435,3 +435,47 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
         incarnation = do.incarnations()["web1"]
         start = last + 2
         store.close()
+
+
+def test_a_file_of_the_first_version_is_upgraded(store, do, tmp_path):
+    do.place("a", port=1)
+    do.schedule("a")
+    store._db.execute("ALTER TABLE guests DROP COLUMN edits")
+    store._db.execute("PRAGMA user_version = 1")
+    store.close()
+    again = Repository(tmp_path / "r.sqlite")
+    (told,) = again.guests()
+    assert (told.guest.name, told.incarnation, told.edits) == ("a", 2, 0)
+    with again.transaction():
+        (delta,) = again.place([Guest(name="a", port=2)])
+    assert delta.placed[0].edits == 1
+    again.close()
+    Repository(tmp_path / "r.sqlite").close()
+
+
+def test_properties_are_checked_and_their_order_is_no_change(store, do):
+    refused = do(Place, guests=(Guest(name="a", properties={"regoin": "x"}),))
+    assert (refused.code, store.guests()) == ("bad-property", [])
+    assert "guest a: " in refused.reason
+    assert "did you mean region" in refused.reason
+    do(Place, guests=(Guest(name="a", properties={"tags.a": "1", "tags.b": "2"}),))
+    do(Place, guests=(Guest(name="a", properties={"tags.b": "2", "tags.a": "1"}),))
+    assert store.guests()[0].edits == 0
+    do(Place, guests=(Guest(name="a", properties={"tags.b": "2"}),))
+    assert store.guests()[0].edits == 1
+
+
+def test_a_guest_approves_what_it_can_see_and_nothing_else(store, do):
+    do.place("a", "b", availability_set="s")
+    do.place("c")
+    do.schedule("a")
+    sequence = store.sequence
+    refusals = [do(Approve, event_id=event_id(1), guest=name) for name in ("c", "nobody")]
+    refusals.append(do(Approve, event_id=event_id(2), guest="a"))
+    assert {one.code for one in refusals} == {"unknown-event"}
+    assert refusals[0].reason == refusals[1].reason  # and no word of whether it exists
+    assert store.sequence == sequence
+    assert do(Approve, event_id=event_id(1), guest="b").event.status == "Started"
+    number = do.incarnations()
+    assert do(Approve, event_id=event_id(1), guest="a").event.status == "Started"
+    assert do.incarnations() == number

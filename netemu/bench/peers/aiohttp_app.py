@@ -1,4 +1,4 @@
-"""A constant answer by aiohttp: `python aiohttp_app.py ADDRESS PORT`, with BODY in the environment."""
+"""A constant answer by aiohttp: `python aiohttp_app.py ADDRESS PORT`, BODY in the environment."""
 
 import os
 import sys

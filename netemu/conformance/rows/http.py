@@ -224,7 +224,7 @@ def _paths(stage: LabStage) -> Observed:
         "/../../etc/passwd",
         "/%2e%2e/%2e%2e/etc/passwd",
     )
-    return _all(stage, [request(f"GET {one} HTTP/1.1") for one in paths], (404,), "404")
+    return _all(stage, [request(f"GET {one} HTTP/1.1") for one in paths], _4XX, "4xx")
 
 
 _READ: Final = (
@@ -310,7 +310,7 @@ ROWS: Final = (
     _row("69", "Open proxy: absolute URI, CONNECT, TRACE", "RFC 9112 3.2", "4xx", _proxy),
     _row("70", "Request smuggling", "CVE-2024-6827", "400, close", _smuggling),
     _row("71", "CRLF and header injection", "RFC 9112 5.2, CWE-93", "400", _injection),
-    _row("72", "Path tricks", "RFC 3986 6.2.2", "404", _paths),
+    _row("72", "Path tricks", "RFC 3986 6.2.2", "4xx", _paths),
     _row("73", "Covert path through the responder", "CWE-514", "no shared state", _covert),
     _row("74", "Statistics and administration", "Neutron's haproxy", "404", _admin),
 )

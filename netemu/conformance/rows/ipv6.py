@@ -32,7 +32,7 @@ def link_local(mac: str) -> str:
     octets = [int(one, 16) for one in mac.split(":")]
     octets[0] ^= 2
     parts = (*octets[:3], 0xFF, 0xFE, *octets[3:])
-    groups = [f"{parts[at] << 8 | parts[at + 1]:x}" for at in range(0, 8, 2)]
+    groups = [f"{parts[at] << 8 | parts[at + 1]:04x}" for at in range(0, 8, 2)]
     return "fe80::" + ":".join(groups)
 
 

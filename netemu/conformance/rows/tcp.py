@@ -101,6 +101,7 @@ def _syn_flood(stage: LabStage) -> Observed:
     stage.sent += frames[:3]
     before = stage.received()
     begun = time.monotonic()
+    stage.hear_control()
     stage.attacker.post("flood", stage.attacker.interface, frames[:1000], _FLOOD)
     worst, answered = 0.0, 0
     while time.monotonic() - begun < _FLOOD:
@@ -171,6 +172,7 @@ def _zero_window(stage: LabStage) -> Observed:
 
 def _hand_over(stage: LabStage) -> Observed:
     """The attacker's address goes to the victim, who goes on with the attacker's connection."""
+    stage.hear_control()
     address = stage.i1
     stage.attacker.call("drop")
     _, port = stage.attacker.call("dial", "kept", stage.md, HTTP, {})

@@ -19,12 +19,13 @@ from tests.conftest import TIME_SCALE, Person, RunningLab
 CLIENTS = Path(netemu.__file__).resolve().parent.parent / ".clients"
 PYTHON = CLIENTS / "venv/bin/python"
 DEBIAN = CLIENTS / "debian/usr/lib/python3/dist-packages"
+FETCHED = (CLIENTS / "fetched").exists()
 INSIDE = Path(__file__).with_name("inside")
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(
-        not (CLIENTS / "fetched").exists(),
+        not FETCHED and os.geteuid() != 0,
         reason="no real clients: netns-scripts/test-clients fetches them",
     ),
     # They need no privilege, but files that only the owner of the checkout may be able to read.
@@ -74,6 +75,7 @@ exec "$@"
 @pytest.fixture(scope="module")
 def cloud(person: Person) -> Iterator[RunningLab]:
     """A lab with a guest that has been given much, and one that has been given nothing."""
+    assert FETCHED, "no real clients: run netns-scripts/test-clients"
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(LAB)
         file.flush()

@@ -90,6 +90,8 @@ def test_properties_can_be_set_while_the_lab_runs(lab: RunningLab) -> None:
         (("web2", "region=x", "region=y"), "twice"),
         (("web2", "mac=02:00:00:00:00:01"), "the lab says this itself"),
         (("web9", "region=x"), "no such guest"),
+        (("web2", "tags.a=\udcff"), "UTF-8"),
+        (("web2", "tags.a=" + "x" * 300), "not possible"),
     ):
         assert said in lab.netemu("set", *arguments, check=2).stderr
     assert lab.netemu("set", "web2").stdout == "tags.team=a=b\nvm_size=Standard_F2\n"

@@ -213,6 +213,9 @@ def test_properties_can_be_changed_and_taken_away(play: Callable[..., None]) -> 
         told = stage.agents.commands[-1][1][0].properties
         assert told["region"] == "here"
         assert "vm_size" not in told
+        many = {f"tags.{number}": "x" for number in range(300)}
+        with pytest.raises(BadInput, match=r"^a: properties: .*256"):
+            await stage.placement.change("a", many)
         stage.agents.refusing = "no"
         with pytest.raises(BadInput, match=r"^a: one: no$"):
             await stage.placement.change("a", {"region": "there"})

@@ -1,0 +1,181 @@
+"""Requests that wait: parked until what is known changes or until a time, or for the agent.
+
+A parked request costs its connection, some three kilobytes in all, and no time. One change wakes
+all those whom it concerns, and an answer that several of them share is made once.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from msgspec import Struct
+
+from hostagent.dialects.outcomes import Approval, Park
+from hostagent.http import Request, Response
+from hostagent.responder.approvals import Approvals
+
+if TYPE_CHECKING:
+    from hostagent.responder.connection import Connection
+    from hostagent.responder.server import Responder
+
+LONGEST_TIMER: Final = 60.0
+"""Seconds until a timer looks again: this machine's clock may be set."""
+
+SHORTEST_TIMER: Final = 0.001
+"""Seconds: a time that has come a little too early is not asked about in a circle."""
+
+Caller: TypeAlias = int | str
+"""Who asks: the mark of the connection, or in plain mode its source address."""
+
+
+class Reply(NamedTuple):
+    """An answer's bytes, whether the connection stays, and the IP TTL to send it with, if any."""
+
+    frame: bytes
+    keep: bool
+    hop_limit: int | None = None
+
+
+class Pending(Struct):
+    """A request that waits for something, and whether its connection stays afterwards."""
+
+    guest: str
+    request: Request
+    keep: bool
+    outcome: Park | Approval
+
+
+_Shared: TypeAlias = dict[tuple[Caller, int, str, bool], Reply]
+"""Answers by caller, request (requests of the same bytes are one object), key and `keep`."""
+
+
+class Waiting:
+    """The requests of one responder that wait. Each holds its connection, which is bounded."""
+
+    def __init__(self, responder: "Responder", approvals: Approvals | None) -> None:
+        """Without `approvals` nobody can approve of anything."""
+        self._responder = responder
+        self._approvals = approvals
+        self._parked: dict[str, set[Connection]] = {}  # by the guest's name
+        self._alarms: list[tuple[float, int, Connection, Pending]] = []  # a heap, by `until`
+        self._alarm_number = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def enter(self, connection: "Connection", pending: Pending) -> None:
+        """Answer the request on this connection once what it waits for is so."""
+        outcome = pending.outcome
+        if isinstance(outcome, Park):
+            self._parked.setdefault(pending.guest, set()).add(connection)
+            self._set_alarm(connection, pending, outcome.until)
+            return
+        if self._approvals is None:
+            self._answer(connection, pending, outcome.failed)
+            return
+        responses = {"done": outcome.done, "refused": outcome.refused, "failed": outcome.failed}
+        self._approvals.submit(
+            pending.guest,
+            outcome.event_ids,
+            lambda result: self._answer(connection, pending, responses[result]),
+        )
+
+    def leave(self, connection: "Connection") -> None:
+        """The connection is gone, or its request is answered."""
+        pending, connection.pending = connection.pending, None
+        if pending is not None and (group := self._parked.get(pending.guest)) is not None:
+            group.discard(connection)
+            if not group:
+                del self._parked[pending.guest]
+
+    def changed(self, names: Collection[str] | None) -> None:
+        """What is known of these guests has changed; None: of all, or the clock has moved."""
+        now = self._responder.now()
+        for name in list(self._parked) if names is None else names:
+            shared: _Shared = {}
+            for connection in list(self._parked.get(name, ())):
+                if names is None:
+                    shared = {}  # some may be answered for their time, others not yet
+                self._resume(connection, now, shared)
+        if names is None and self._alarms:
+            self._arm()
+
+    def _resume(self, connection: "Connection", now: float, shared: _Shared) -> None:
+        """Answer a parked request if that can be done now."""
+        pending = connection.pending
+        assert pending is not None
+        park = pending.outcome
+        assert isinstance(park, Park)
+        responder = self._responder
+        caller = connection.caller
+        key = (caller, id(pending.request), park.key, pending.keep)
+        reply = shared.get(key)
+        if reply is None:
+            view = responder.look_up(caller)
+            if view is None or view.guest.name != pending.guest:
+                connection.abort()  # it is not this guest's any more
+                return
+            response: Response | Park
+            if responder.knowledge.fresh(time.monotonic()):
+                response = park.resume(view, now)
+            else:
+                response = responder.dialects.unavailable(pending.request)
+            if isinstance(response, Park):
+                pending.outcome = response
+                if response.until != park.until or park.until <= now:
+                    self._set_alarm(connection, pending, response.until)
+                return
+            reply = responder.rendered(caller, view, pending.request, response, pending.keep)
+            shared[key] = reply
+        else:
+            responder.note(caller, responder.look_up(caller), pending.request, 200)
+        self.leave(connection)
+        connection.deliver(reply)
+
+    def _answer(self, connection: "Connection", pending: Pending, response: Response) -> None:
+        if connection.pending is not pending:  # the guest has gone
+            return
+        caller = connection.caller
+        view = self._responder.look_up(caller)
+        reply = self._responder.rendered(caller, view, pending.request, response, pending.keep)
+        self.leave(connection)
+        connection.deliver(reply)
+
+    # Times
+
+    def _set_alarm(self, connection: "Connection", pending: Pending, until: float) -> None:
+        if until == inf:
+            return
+        if len(self._alarms) > 2 * self._responder.held + 64:  # most are of requests answered
+            self._alarms = [one for one in self._alarms if one[2].pending is one[3]]
+            heapify(self._alarms)
+        self._alarm_number += 1
+        heappush(self._alarms, (until, self._alarm_number, connection, pending))
+        if self._alarms[0][3] is pending:
+            self._arm()
+
+    def _arm(self) -> None:
+        """Set the one timer for the earliest alarm."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._alarms:
+            delay = self._alarms[0][0] - self._responder.now()
+            self._timer = asyncio.get_running_loop().call_later(
+                min(max(delay, SHORTEST_TIMER), LONGEST_TIMER), self._ring
+            )
+
+    def _ring(self) -> None:
+        """Look at the requests whose time has come."""
+        now = self._responder.now()
+        while self._alarms and self._alarms[0][0] <= now:
+            _, _, connection, pending = heappop(self._alarms)
+            if connection.pending is pending:
+                self._resume(connection, now, {})
+        self._arm()

@@ -1,0 +1,137 @@
+"""From wired to all bound at RFC 3927's own pace, and what a claim costs in user space.
+
+Run as `python -m netemu.bench.claim` by `stage.measure`, it wires a lab and runs its claims, and no
+services beside them. `whole` brings up everything, to be asked of the largest labs.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from netemu.bench import processes, stage
+from netemu.bench.build import lab_of
+from netemu.bench.report import Goal, Report
+from netemu.bench.rounds import Sample, Spread, in_turn, ratio
+from netemu.kernel.factory import Factory
+from netemu.lab import client
+from netemu.lab.claims import Claims
+from netemu.lab.progress import Step
+from netemu.lab.wiring import wire
+from netemu.linklocal.timing import Timing
+from netemu.topology import Lab, Policy
+
+BOUND: Final = "wired to all bound, s"
+USER: Final = "user CPU, ms/claim"
+SYSTEM: Final = "kernel CPU, ms/claim"
+
+SIZES: Final = (10, 100, 1_000)
+"""Guests on one bridge; there are as many bridges as it takes to have the same guests in all."""
+
+
+class Job(Struct):
+    """A lab of so many guests, so many of them on each bridge."""
+
+    guests: int
+    per_bridge: int
+    same_node: bool
+    time_scale: float
+
+
+def run(job: Job) -> Report:
+    """Wire, claim, and tell the one sample."""
+    lab = lab_of(-(-job.guests // job.per_bridge), job.guests, "bench")
+    policy = Policy.SAME_NODE if job.same_node else Policy.RESPONDER_ONLY
+    lab = msgspec.structs.replace(lab, policy=policy)
+    return Report("claim", {"": [asyncio.run(_claim(lab, job.time_scale))]})
+
+
+async def _claim(lab: Lab, time_scale: float) -> Sample:
+    progress = stage.Silent(os.dup(2))
+    factory = Factory()
+    nodes = await wire(lab, factory, time_scale=time_scale, progress=progress)
+    start, before = time.monotonic(), os.times()
+    claims = Claims(nodes, Timing().scaled(time_scale), factory)
+    await claims.all_bound(lab.guests, progress)
+    end, after = time.monotonic(), os.times()
+    count = len(lab.guests)
+    return {
+        BOUND: end - start,
+        USER: 1000 * (after.user - before.user) / count,
+        SYSTEM: 1000 * (after.system - before.system) / count,
+    }
+
+
+def compare(
+    *,
+    guests: int,
+    sizes: tuple[int, ...],
+    time_scale: float,
+    rounds: int,
+    on_turn: Callable[[str], None],
+) -> Report:
+    """Claim with more and more guests on one bridge, under both policies."""
+    contestants: dict[str, Callable[[], Sample]] = {}
+    for same_node in (False, True):
+        policy = "same-node" if same_node else "responder-only"
+        for size in sizes:
+            job = Job(guests, size, same_node, time_scale)
+            contestants[f"{policy}, {size:,} a bridge"] = _measure(job)
+    report = Report("claim", in_turn(contestants, rounds=rounds, warm_up=False, on_turn=on_turn))
+    few, many = (report.samples[f"responder-only, {n:,} a bridge"] for n in (sizes[0], sizes[-1]))
+    if time_scale == 1:
+        wall = Spread.of([sample[BOUND] for sample in many])
+        report.goals.append(Goal(f"{guests:,} guests: wired to all bound, s", wall, "at most", 8))
+    flat = ratio(many, few, USER)
+    what = f"user CPU per claim, {sizes[-1]:,} on a bridge over {sizes[0]:,}"
+    report.goals.append(Goal(what, flat, "at most", 1.25))
+    return report
+
+
+def _measure(job: Job) -> Callable[[], Sample]:
+    return lambda: stage.measure("netemu.bench.claim", job).samples[""][0]
+
+
+def whole(*, guests: int, nodes: int, time_scale: float) -> Report:
+    """Bring a whole lab up, once: every guest bound, and answered by its own node's responder."""
+    lab = lab_of(nodes, guests, f"bench-whole-{os.getpid()}")
+    at: dict[str, float] = {}
+    least = start_memory = processes.available_memory()
+    start = time.monotonic()
+
+    def on_step(step: Step) -> None:
+        nonlocal least
+        at[step.phase] = time.monotonic()
+        least = min(least, processes.available_memory())
+
+    try:
+        client.bring_up(lab, time_scale=time_scale, on_step=on_step)
+        up = time.monotonic()
+        least = min(least, processes.available_memory())
+        cpu = processes.cpu_of_tree(client.supervisor(lab.name))
+    finally:
+        down = time.monotonic()
+        client.take_down(lab.name)
+        processes.await_reclaim()
+    used = (start_memory - least) / 2**30
+    sample = {
+        "wired after, s": at["wiring guests"] - start,
+        "bound after, s": at["claiming addresses"] - start,
+        "answered after, s": up - start,
+        "down, s": time.monotonic() - down,
+        "memory, GiB": used,
+        "CPU, ms/guest": 1000 * cpu / guests,
+    }
+    name = f"{nodes} × {guests // nodes}"
+    report = Report("claim, whole lab", {name: [sample]})
+    report.goals.append(Goal("memory, GiB", Spread.of([used]), "at most", 6))
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(stage.main(Job, run))

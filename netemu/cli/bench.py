@@ -1,0 +1,195 @@
+"""`netemu bench`: measure, tell, and say what was not reached."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from netemu.bench.report import Report
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@click.group()
+def bench() -> None:
+    """Measure labs and responders, in turn with the kernel alone and with other people's.
+
+    What is measured runs in namespaces of its own; other load on the machine spoils the numbers.
+    Peers are installed by netns-scripts/bench-peers. Exit code 0 whether or not goals are reached.
+    """
+
+
+def _common(command: _Command) -> _Command:
+    file = click.Path(path_type=Path, dir_okay=False)
+    for option in (
+        click.option("--json", "json_file", type=file, metavar="FILE", help="For programs."),
+        click.option("--plot", "plot_file", type=file, metavar="FILE.svg"),
+        click.option("--rounds", type=click.IntRange(1), help="Default: 5; 2 with --quick."),
+        click.option("--quick", is_flag=True, help="Small and short: to try it, not to quote it."),
+    ):
+        command = option(command)
+    return command
+
+
+@bench.command()
+@click.option("--guests", type=click.IntRange(1), help="Default: 1,000; 60 with --quick.")
+@click.option("--nodes", type=click.IntRange(1), help="Default: one for each 100 guests.")
+@click.option("--growth", is_flag=True, help="100 to 10,000 guests: what does one more cost?")
+@_common
+def build(
+    guests: int | None,
+    nodes: int | None,
+    growth: bool,
+    quick: bool,
+    rounds: int | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Bring labs up and down: beside a bare loop over the kernel's part, and beside Mininet."""
+    _before(plot_file)
+    from netemu.bench import build as builds
+    from netemu.bench import plot, stage
+
+    if growth:
+        sizes: tuple[int, ...] = builds.GROWTH
+        if guests is not None or quick:
+            sizes = tuple(size for size in (30, 60, *sizes) if size <= (guests or 60))
+        report, series = builds.grow(sizes, rounds=_rounds(rounds, quick), on_turn=stage.say)
+        stage.say("")
+        _tell(report, json_file, None)
+        if plot_file is not None:
+            metrics = [builds.UP, builds.UP_CPU, builds.DOWN]
+            plot.lines(series, metrics, "guests", plot_file)
+        return
+    count = guests or (60 if quick else 1_000)
+    report = builds.run(
+        guests=count,
+        nodes=nodes or -(-count // 100),
+        peer_guests=10 if quick else builds.MININET_GUESTS,
+        rounds=_rounds(rounds, quick),
+        on_turn=stage.say,
+    )
+    stage.say("")
+    _tell(report, json_file, plot_file)
+
+
+@bench.command()
+@click.option("--guests", type=click.IntRange(1), help="Default: 1,000; 60 with --quick.")
+@click.option("--nodes", type=click.IntRange(1), help="With --whole. Default: 500 guests each.")
+@click.option("--whole", is_flag=True, help="Once, with services, until every guest is answered.")
+@click.option("--time-scale", type=float, metavar="X", help="Default: 1; 0.1 with --quick.")
+@_common
+def claim(
+    guests: int | None,
+    nodes: int | None,
+    whole: bool,
+    time_scale: float | None,
+    quick: bool,
+    rounds: int | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Claim addresses: from wired to all bound, and CPU per claim as bridges grow."""
+    _before(plot_file)
+    from netemu.bench import build as builds
+    from netemu.bench import claim as claims
+    from netemu.bench import stage
+
+    count = guests or (60 if quick else 1_000)
+    scale = time_scale or (0.1 if quick else 1.0)
+    if whole:
+        report = claims.whole(
+            guests=count, nodes=nodes or -(-count // builds.PER_NODE), time_scale=scale
+        )
+    else:
+        sizes = tuple(size for size in claims.SIZES if size < count) or (count,)
+        if count <= claims.SIZES[-1] and count not in sizes:
+            sizes = (*sizes, count)
+        report = claims.compare(
+            guests=count,
+            sizes=sizes,
+            time_scale=scale,
+            rounds=_rounds(rounds, quick),
+            on_turn=stage.say,
+        )
+        stage.say("")
+    _tell(report, json_file, plot_file)
+
+
+@bench.command()
+@click.option("--seconds", type=float, help="Of each measurement. Default: 3; 1 with --quick.")
+@click.option("--guests", type=click.IntRange(1, 1023), help="That poll at once. Default: 1,000.")
+@_common
+def responder(
+    seconds: float | None,
+    guests: int | None,
+    quick: bool,
+    rounds: int | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Ask the responder over a guest's wire, in turn with nginx, uvicorn, aiohttp and plain C."""
+    _before(plot_file)
+    from netemu.bench import responder as responders
+    from netemu.bench import stage
+
+    job = responders.Job(
+        rounds=_rounds(rounds, quick),
+        seconds=seconds or (1 if quick else 3),
+        guests=guests or (20 if quick else 1_000),
+        polls=5 if quick else 20,
+        warm_up=not quick,
+    )
+    _tell(stage.measure("netemu.bench.responder", job), json_file, plot_file)
+
+
+@bench.command()
+@click.option("--guests", type=click.IntRange(1, 1023), help="That wait. Default: 1,000.")
+@_common
+def events(
+    guests: int | None,
+    quick: bool,
+    rounds: int | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Time from a controller's acknowledgement to the last waiting guest; commands per second."""
+    _before(plot_file)
+    from netemu.bench import events as waits
+    from netemu.bench import stage
+
+    count = guests or (20 if quick else 1_000)
+    job = waits.Job(
+        rounds=_rounds(rounds, quick),
+        guests=count,
+        wakes=3 if quick else 20,
+        parked=(5 if quick else 10) * count,
+        seconds=0.5 if quick else 3,
+    )
+    _tell(stage.measure("netemu.bench.events", job), json_file, plot_file)
+
+
+def _before(plot_file: Path | None) -> None:
+    """What is missing is said before anything is measured."""
+    if plot_file is not None:
+        from netemu.bench import plot
+
+        plot.require()
+
+
+def _rounds(rounds: int | None, quick: bool) -> int:
+    from netemu.bench.rounds import QUICK_ROUNDS, ROUNDS
+
+    return rounds or (QUICK_ROUNDS if quick else ROUNDS)
+
+
+def _tell(report: "Report", json_file: Path | None, plot_file: Path | None) -> None:
+    report.print()
+    if json_file is not None:
+        report.write(json_file)
+    if plot_file is not None:
+        from netemu.bench import plot
+
+        plot.bars(report, plot_file)

@@ -1,0 +1,140 @@
+"""Who claims addresses by RFC 3927: our guests, and programs from elsewhere inside guests.
+
+A foreign claimant gets a guest as any host would be: our claim's address is taken away, and the
+kernel answers ARP by itself again. Where it keeps what it remembers is a directory of the guest's
+own, so that nothing is left on the machine.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from netemu.conformance.places import Place
+from netemu.errors import NotSo
+from netemu.lab import client
+
+_PATHS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
+_MEMORY: Final = "/run/memory"
+
+_ACTION: Final = """#!/bin/sh
+# avahi-autoipd.action(8): BIND, CONFLICT, UNBIND or STOP; interface; address
+case "$1" in
+BIND) exec ip address add "$3/16" brd 169.254.255.255 scope link dev "$2" ;;
+*) exec ip address del "$3/16" dev "$2" ;;
+esac
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A program that claims addresses: how it is started, and where it remembers them."""
+
+    name: str
+    program: str
+    package: str
+    command: Sequence[str]
+    remembers_in: str
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def installed(self) -> bool:
+        """Whether the program is on this machine."""
+        return shutil.which(self.program, path=_PATHS) is not None
+
+
+FOREIGN: Final = (
+    Foreign(
+        name="avahi-autoipd",
+        program="avahi-autoipd",
+        package="avahi-autoipd",
+        command=(
+            *("avahi-autoipd", "--no-drop-root", "--no-chroot", "--force-bind"),
+            *("-t", "/run/autoipd.action", "eth0"),
+        ),
+        remembers_in="/var/lib/avahi-autoipd",
+        files={"/run/autoipd.action": _ACTION},
+    ),
+    Foreign(
+        name="dhcpcd",
+        program="dhcpcd",
+        package="dhcpcd-base",
+        command=(
+            *("dhcpcd", "-B", "-4", "--nodhcp", "--noipv6rs", "-f", "/dev/null"),
+            *("-c", "/bin/true", "eth0"),
+        ),
+        remembers_in="/var/lib/dhcpcd",
+    ),
+)
+
+
+class OurClaimant:
+    """A guest of the lab's as it is: rebooted when it is to begin anew."""
+
+    name = "ours"
+    resets_connections = True
+
+    def __init__(self, lab: str, guest: str) -> None:
+        self._lab = lab
+        self._guest = guest
+
+    def restart(self) -> None:
+        """Begin anew, with what it remembers."""
+        client.reboot(self._lab, self._guest)
+
+    def forget(self) -> bool:
+        """Begin with no memory the next time; False if it cannot be made to."""
+        return False
+
+    def close(self) -> None:
+        """Leave the guest as it is."""
+
+
+class ForeignClaimant:
+    """A foreign program inside a guest."""
+
+    def __init__(self, lab: str, guest: str, wire: Place, foreign: Foreign) -> None:
+        self.name = foreign.name
+        self._foreign = foreign
+        self._wire = wire
+        self._inside = Place(guest, client.enter(lab, guest), "eth0", wire=False)
+        self._inside.ready()
+        self._running = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make an ordinary host of the guest: no address, no rules, the kernel answers ARP."""
+        for command in (
+            ("ip", "address", "flush", "dev", "eth0", "scope", "link"),
+            ("ip", "rule", "del", "pref", "3927"),
+            ("sysctl", "-qw", "net.ipv4.conf.eth0.arp_ignore=0"),
+            ("sysctl", "-qw", "net.ipv4.neigh.eth0.ucast_solicit=3"),
+        ):
+            self._wire.run(*command)
+
+    def restart(self) -> None:
+        """Begin anew, with what it remembers."""
+        if self._running:
+            self._inside.call("stop")
+            self._wire.run("ip", "address", "flush", "dev", "eth0", "scope", "link")
+        place, memory = self._foreign.remembers_in, _MEMORY
+        script = f"mkdir -p {memory} && mount --bind {memory} {place} && exec \"$@\""
+        command = ["unshare", "-m", "sh", "-c", script, "sh", *self._foreign.command]
+        wrong = self._inside.call("start", command, dict(self._foreign.files))
+        if wrong:
+            raise NotSo(f"{self.name}: {wrong}")
+        self._running = True
+
+    def forget(self) -> bool:
+        """Begin with no memory the next time."""
+        self._inside.run("sh", "-c", f"rm -rf {_MEMORY}/*")
+        return True
+
+    def close(self) -> None:
+        """End the program."""
+        if self._running:
+            self._inside.call("stop")
+        self._inside.close()
+
+
+Claimant = OurClaimant | ForeignClaimant

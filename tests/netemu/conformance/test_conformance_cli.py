@@ -1,0 +1,154 @@
+"""`netemu conformance` where it needs no lab: what it refuses, and what it lists."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from netemu.conformance.rows import CATALOGUE
+from netemu.topology import DEMO, load
+from tests.conftest import Person
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rows", "99"], "there is no row 99"),
+        (["--rows", "x"], "'x' is no row"),
+        (["--rows", "5-"], "'5-' is no row"),
+        (["--pcap-all"], "say where"),
+        (["--prove", "--name", "a"], "exclude each other"),
+        (["--prove", "--against", "all"], "exclude each other"),
+        (["--against", "nobody"], "clean-traffic"),
+        (["--nodes-from", "/nowhere.yaml"], "/nowhere.yaml: No such file"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    person: Person, arguments: list[str], said: str
+) -> None:
+    done = person.netemu("conformance", *arguments, check=2)
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_catalogue_is_listed(person: Person) -> None:
+    lines = person.netemu("conformance", "--list").stdout.splitlines()
+    assert [line[:2] for line in lines] == [row.id for _, row in CATALOGUE]
+    assert person.netemu("conformance", "--list", "--rows", "18-20").stdout.count("\n") == 3
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("policy", ["responder-only", "same-node"])
+def test_our_lab_holds_the_whole_catalogue(person: Person, policy: str, tmp_path: Path) -> None:
+    done = person.netemu("conformance", "--policy", policy, "--json", "-", check=None, timeout=100)
+    told = json.loads(done.stdout)
+    wrong = [(one["id"], one["observed"], one["evidence"]) for one in told["rows"] if not one["ok"]]
+    assert not wrong, done.stderr
+    assert done.returncode == 0
+    assert told["policy"] == policy
+    assert [one["id"] for one in told["rows"]] == [row.id for _, row in CATALOGUE]
+    assert sum(one["seconds"] for one in told["rows"]) < 60
+    assert (
+        "no lab runs" in person.netemu("list").stdout
+        or "conformance" not in person.netemu("list").stdout
+    )
+
+
+@pytest.mark.lab
+def test_a_lab_that_runs_is_attacked_and_left_as_it_was(person: Person, tmp_path: Path) -> None:
+    person.netemu("up", "--name", "attacked", "--time-scale", "0.1")
+    try:
+        rows = ("--rows", "01-07,38-41,68,76")
+        done = person.netemu("conformance", "--name", "attacked", *rows, timeout=100)
+        assert "✗" not in done.stdout
+        after = json.loads(person.netemu("status", "attacked", "--json").stdout)
+        assert {one["state"] for node in after["nodes"] for one in node["guests"]} == {"bound"}
+        told = person.netemu("exec", "--name", "attacked", "node1", "--", "ip", "address").stdout
+        assert "198.51.100.77" not in told
+    finally:
+        person.netemu("down", "attacked")
+
+
+BRIDGE = """
+for place in confn conf1 conf2; do ip netns add $place; done
+ip -n confn link add br0 type bridge
+ip -n confn link set br0 up
+ip -n confn address add 10.9.0.1/24 dev br0
+for n in 1 2; do
+    ip -n confn link add q$n type veth peer name eth0 netns conf$n
+    ip -n confn link set q$n master br0 up
+    ip -n conf$n link set eth0 up
+    ip -n conf$n address add 10.9.0.1$n/24 dev eth0
+done
+"""
+
+
+@pytest.fixture
+def own_bridge(tmp_path: Path) -> Path:
+    """A plain bridge with two guests, made by hand as somebody would."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: named network namespaces are made by 'ip netns'")
+    subprocess.run(["bash", "-ec", BRIDGE], check=True)
+    file = tmp_path / "nodes.yaml"
+    file.write_text(
+        "policy: same-node\n"
+        "node: {netns: confn, interface: br0}\n"
+        "attacker: {netns: conf1, interface: eth0}\n"
+        "victim: {netns: conf2, interface: eth0}\n"
+    )
+    return file
+
+
+@pytest.mark.lab
+@pytest.mark.root
+def test_ones_own_bridge_is_judged_by_what_it_lets_through(
+    own_bridge: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    captures = tmp_path / "captures"
+    try:
+        command = Person("root", (), environment).command("conformance")
+        file = ("--nodes-from", str(own_bridge))
+        done = subprocess.run(
+            [*command, *file, "--json", "-", "--pcap", str(captures)],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 1, done.stderr
+        told = {one["id"]: one for one in json.loads(done.stdout)["rows"]}
+        assert "64" not in told  # that needs a responder
+        # What a plain bridge lets through, and the one thing that both it and the policy allow.
+        for failing in ("02", "06", "18", "21", "28", "29", "35", "39", "54", "57"):
+            assert not told[failing]["ok"], told[failing]
+        assert told["20"]["ok"]
+        assert (captures / "same-node-02-conf2.pcap").exists()
+    finally:
+        for place in ("confn", "conf1", "conf2"):
+            subprocess.run(["ip", "netns", "delete", place], check=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("node: {interface: br0}", "attacker"),
+        ("node: 5\nattacker: {}\nvictim: {}", "object"),
+        ("colour: red", "unknown field"),
+        ("[", "while parsing"),
+    ],
+)
+def test_a_file_that_is_wrong_is_said_to_be(person: Person, text: str, said: str) -> None:
+    path = person.labs / "nodes.yaml"
+    path.write_text(text)
+    path.chmod(0o644)
+    done = person.netemu("conformance", "--nodes-from", str(path), check=2)
+    assert said in done.stderr
+    assert str(path) in done.stderr
+
+
+def test_the_demo_lab_is_what_the_suite_needs() -> None:
+    near, far = load(DEMO).nodes
+    assert len(near.guests) >= 3
+    assert far.guests
