@@ -60,6 +60,10 @@ class Link:
         """How many hosts use this address."""
         return len(self._holders.get(address, ()))
 
+    def listeners(self, address: int) -> int:
+        """How many hosts a frame about this address would concern."""
+        return len(self._listeners.get(address, ()))
+
     def held_twice(self) -> int:
         """How many addresses more than one host uses."""
         return sum(len(hosts) > 1 for hosts in self._holders.values())

@@ -118,7 +118,7 @@ class ForeignClaimant:
             self._inside.call("stop")
             self._wire.run("ip", "address", "flush", "dev", "eth0", "scope", "link")
         place, memory = self._foreign.remembers_in, _MEMORY
-        script = f"mkdir -p {memory} && mount --bind {memory} {place} && exec \"$@\""
+        script = f'mkdir -p {memory} && mount --bind {memory} {place} && exec "$@"'
         command = ["unshare", "-m", "sh", "-c", script, "sh", *self._foreign.command]
         wrong = self._inside.call("start", command, dict(self._foreign.files))
         if wrong:

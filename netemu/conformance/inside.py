@@ -288,6 +288,17 @@ class Inside:
                 pass
         return count
 
+    def datagram(self, source: str, to: str) -> str:
+        """Send a UDP datagram, from `source` if one is given; what went wrong, or ""."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+            try:
+                if source:
+                    link.bind((source, 0))
+                link.sendto(b"x", (to, 9))
+            except OSError as error:
+                return str(error)
+        return ""
+
     def serve(self, family: int, port: int) -> str:
         """Listen for TCP and UDP on every address of the place; what went wrong, or ""."""
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import partial
 
 from netemu.kernel.factory import BATCH, Factory
 from netemu.kernel.protections import Protection, Without
@@ -26,6 +27,7 @@ class Claims:
         jitter = random.Random()
         self._guests: dict[int, GuestShell] = {}
         self._oracles: dict[int, Oracle] = {}
+        self._nodes: dict[int, NodeShell] = {}
         sockets: list[int] = []
         for node in nodes:
             oracle = Oracle(own=addresses.METADATA, own_mac=_octets(node.node.mac), timing=timing)
@@ -39,7 +41,11 @@ class Claims:
                     remembered=None if last is None else addresses.from_text(last),
                 )
                 self._guests[guest.mark] = GuestShell(
-                    wired.net, claimant, guest.name, self._note_change
+                    wired.net,
+                    claimant,
+                    guest.name,
+                    changed=self._note_change,
+                    lost=partial(self._lost, guest.mark),
                 )
                 self._oracles[guest.mark] = oracle
             shell = NodeShell(
@@ -54,11 +60,15 @@ class Claims:
                 changed=self._note_change,
                 resets=Protection.RESETS not in without,
             )
+            self._nodes |= {wired.guest.mark: shell for wired in node.guests}
             sockets += shell.packet_sockets
         _hold(factory, [*sockets, *(guest.packet_socket for guest in self._guests.values())])
 
     def _carrier(self, mark: int, up: bool) -> None:
         self._guests[mark].link(up=up)
+
+    def _lost(self, mark: int) -> None:
+        self._nodes[mark].lost(mark)
 
     @property
     def change(self) -> asyncio.Event:

@@ -281,7 +281,7 @@ class Supervisor:
         self._halt(guest)
         with inside(wired.net), netlink.Netlink() as kernel:
             kernel.run((netlink.down("eth0", netlink.GUEST_INDEX),))
-        await asyncio.sleep(0.05 * self._order.time_scale)  # a link that blinks is seen to
+        await asyncio.sleep(0)  # the claimant is told, and has ceased to use its address
         with inside(wired.net), netlink.Netlink() as kernel:
             kernel.run((netlink.up("eth0", netlink.GUEST_INDEX),))
         return [{}], []

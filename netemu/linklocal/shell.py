@@ -6,6 +6,7 @@ pass, with the mark of the port. No socket is read by a thread of its own, nothi
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -30,16 +31,26 @@ _AT_A_TIME: Final = 32
 class GuestShell:
     """Carries out what a guest's claimant decides, in the guest's network namespace `net`.
 
-    `changed` is called whenever the claimant's state or address may have changed.
+    `changed` is called whenever the claimant's state or address may have changed, `lost` as soon
+    as the interface is set down: of one that is soon up again the node's end of the wire may never
+    tell (the kernel speaks of carriers once a second), and yet the link was activated anew
+    (RFC 3927 section 2.2).
     """
 
     def __init__(
-        self, net: int, claimant: Claimant, name: str, changed: Callable[[], None]
+        self,
+        net: int,
+        claimant: Claimant,
+        name: str,
+        *,
+        changed: Callable[[], None],
+        lost: Callable[[], None],
     ) -> None:
         self.claimant = claimant
         self._net = net
         self._name = name
         self._changed = changed
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         with inside(net):
@@ -69,7 +80,9 @@ class GuestShell:
                 frame = self._socket.recv(2048)
             except BlockingIOError:
                 return
-            except OSError:  # the link is down or gone; the node's monitor says which
+            except OSError as error:
+                if error.errno == errno.ENETDOWN:
+                    self._lost()
                 return
             heard = arp.parse(frame)
             if heard is not None:
@@ -248,15 +261,24 @@ class NodeShell:
             pass
         self._loop.add_reader(self._rivals, self._contested)
 
+    def lost(self, mark: int) -> None:
+        """The guest's end of this port's wire was set down; whether it is up again is asked for."""
+        self._note(mark, up=False)
+        self._monitor.ask()
+
     def _links_changed(self) -> None:
         for index, up in self._monitor.changes():
             mark = self._links.get(index)
-            if mark is None or self._has_carrier.get(mark, False) is up:
-                continue
-            self._has_carrier[mark] = up
-            if not up:
-                self._carry_out(self.oracle.port_down(mark, self._loop.time()))
-            self._carrier(mark, up)
+            if mark is not None:
+                self._note(mark, up=up)
+
+    def _note(self, mark: int, *, up: bool) -> None:
+        if self._has_carrier.get(mark, False) is up:
+            return
+        self._has_carrier[mark] = up
+        if not up:
+            self._carry_out(self.oracle.port_down(mark, self._loop.time()))
+        self._carrier(mark, up)
 
     def _expired(self) -> None:
         self._timer = None

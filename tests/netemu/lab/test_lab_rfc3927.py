@@ -104,6 +104,18 @@ def test_a_link_that_comes_up_again_is_probed_on(two: RunningLab) -> None:
     assert '"_a"' in two.get("a")
 
 
+def test_a_link_that_blinks_is_probed_on(two: RunningLab) -> None:
+    """Section 2.2: also a link that is down for a moment only, as in one command, is probed on."""
+    before = two.guests()["a"]
+    blink = "ip link set eth0 down && ip link set eth0 up"
+    with listening(two, "n", "p1") as heard:
+        two.exec("a", "sh", "-c", blink)
+        wait_until(lambda: two.guests()["a"]["state"] == "bound")
+    assert heard.count(f"in {arp(before['mac'], target_ip=before['address'])}") == 3
+    assert two.guests()["a"] == before
+    assert '"_a"' in two.get("a")
+
+
 def test_nothing_periodic_is_sent(two: RunningLab) -> None:
     """Sections 2.2 and 4: a guest that holds its address is silent (50 scaled seconds here)."""
     time.sleep(0.2)  # its last announcement
