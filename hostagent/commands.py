@@ -193,18 +193,22 @@ def _planned(repository: Repository, command: Schedule, now: float) -> Event:
     unknown = [name for name in command.guests if name not in placed]
     if unknown:
         raise Refused("unknown-guest", f"not on this node: {', '.join(unknown)}")
+    names = tuple(dict.fromkeys((*command.guests, *command.elsewhere)))
+    if not 1 <= len(names) <= MAX_GUESTS:
+        raise Refused("guests", f"an event concerns 1 to {MAX_GUESTS} guests, not {len(names)}")
     if repository.event(command.event_id) is not None:
         raise Refused("conflict", f"event {command.event_id} exists already")
     if repository.active_count() >= MAX_ACTIVE_EVENTS:
         raise Refused("too-many", f"a node holds {MAX_ACTIVE_EVENTS} active events")
     sets = {placed[name].availability_set for name in command.guests}
+    sets.update(command.sets_elsewhere)
     notice = LEAST_NOTICE[command.type] if command.notice is None else command.notice
     return Event(
         id=command.event_id,
         type=command.type,
         source=command.source,
         description=command.description,
-        guests=tuple(dict.fromkeys(command.guests)),
+        guests=names,
         availability_sets=tuple(sorted(name for name in sets if name is not None)),
         created=now,
         not_before=now + notice,

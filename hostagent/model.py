@@ -136,8 +136,9 @@ class IllegalTransition(Exception):
 class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One maintenance activity.
 
-    `availability_sets` are the sets of its guests at the time it was scheduled: their members see
-    it too. `duration` None is unknown. `started` and `ended` stay None until they have happened.
+    `guests` may be on other nodes, too. `availability_sets` are the sets of its guests at the time
+    it was scheduled: their members see it too. `duration` None is unknown. `started` and `ended`
+    stay None until they have happened.
     """
 
     id: EventId

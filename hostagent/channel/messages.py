@@ -28,6 +28,7 @@ from hostagent.model import (
     Guest,
     GuestName,
     Seconds,
+    SetName,
 )
 
 VERSION: Final = 2
@@ -94,12 +95,17 @@ class Schedule(_Base, frozen=True):
 
     `notice` is the seconds until `not_before`, or None for the type's least notice; 0 starts the
     event at once. The answer holds the event.
+
+    An event may also concern guests of other nodes: `elsewhere` names them, and `sets_elsewhere`
+    their availability sets, whose members here see the event. `guests` may then be none.
     """
 
     command_id: CommandId
     event_id: EventId
     type: EventType
-    guests: Names
+    guests: Annotated[tuple[GuestName, ...], Meta(max_length=MAX_GUESTS)]
+    elsewhere: Annotated[tuple[GuestName, ...], Meta(max_length=MAX_GUESTS)] = ()
+    sets_elsewhere: Annotated[tuple[SetName, ...], Meta(max_length=MAX_GUESTS)] = ()
     source: EventSource = EventSource.PLATFORM
     description: Description = ""
     notice: Annotated[float, Meta(ge=0, le=LONGEST)] | None = None

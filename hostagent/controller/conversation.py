@@ -133,12 +133,16 @@ def schedule(
     description: str,
     event_id: str | None,
     command_id: str | None,
+    elsewhere: Iterable[str],
+    sets_elsewhere: Iterable[str],
 ) -> Schedule:
     return Schedule(
         command_id=new_id(command_id),
         event_id=new_id(event_id),
         type=event_type,
         guests=tuple(guests),
+        elsewhere=tuple(elsewhere),
+        sets_elsewhere=tuple(sets_elsewhere),
         source=source,
         description=description,
         notice=notice,

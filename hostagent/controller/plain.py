@@ -96,12 +96,27 @@ class SyncController:
         description: str = "",
         event_id: str | None = None,
         command_id: str | None = None,
+        elsewhere: Iterable[str] = (),
+        sets_elsewhere: Iterable[str] = (),
     ) -> Event:
-        """Plan an event in `notice` seconds (None: the type's least notice; 0: start it now)."""
+        """Plan an event in `notice` seconds (None: the type's least notice; 0: start it now).
+
+        `elsewhere` are guests of other nodes that it concerns, `sets_elsewhere` their availability
+        sets, whose members on this node see it.
+        """
         return event_of(
             self._ask(
                 schedule(
-                    guests, event_type, notice, duration, source, description, event_id, command_id
+                    guests,
+                    event_type,
+                    notice,
+                    duration,
+                    source,
+                    description,
+                    event_id,
+                    command_id,
+                    elsewhere,
+                    sets_elsewhere,
                 )
             )
         )

@@ -29,7 +29,6 @@ _SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS = 263, 1, 1
 _OUTGOING: Final = 4
 _SO_RCVBUFFORCE: Final = 33
 _SO_TIMESTAMPNS: Final = 64  # SO_TIMESTAMPNS_NEW: 64 bits on every machine
-_QDISC_BYPASS: Final = 20
 # A tap has to hold what one batch of frames makes of itself at every port.
 _TAP_BYTES: Final = 8 << 20
 _PR_SET_PDEATHSIG: Final = 1
@@ -142,15 +141,13 @@ class Inside:
         """Hear what a port's wire brings, each frame with its time; and be able to inject."""
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        # What is sent by it meets no queue and no egress rules: it plays another host.
-        tap.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
         tap.bind((interface, _ETH_P_ALL))
         tap.setblocking(False)
         self._ports[interface] = tap
 
     def at_port(self, interface: str) -> list[Any]:
         """What came by the port's wire since the last call: (seconds since the epoch, frame)."""
-        heard = []
+        heard: list[Any] = []
         while True:
             try:
                 frame, ancillary, _, sender = self._ports[interface].recvmsg(2048, 64)
@@ -161,7 +158,7 @@ class Inside:
                 heard.append((seconds + nanoseconds / 1e9, frame))
 
     def inject(self, interface: str, frames: list[bytes]) -> None:
-        """Put frames on the port's wire, towards the guest."""
+        """Put frames on the port's wire, towards the guest; the port's egress rules hold."""
         for frame in frames:
             self._ports[interface].send(frame)
 

@@ -61,6 +61,8 @@ class Maintenance:
             by_node.setdefault(self._node_of[guest], []).append(guest)
         if not by_node:
             raise BadInput("an event concerns at least one guest")
+        concerned = [guest for names in by_node.values() for guest in names]
+        sets = self._spread(by_node)
         event_id = str(uuid4())
         planned: list[Event] = []
         try:
@@ -74,6 +76,8 @@ class Maintenance:
                         source=source,
                         description=description,
                         event_id=event_id,
+                        elsewhere=[one for one in concerned if one not in names] if sets else (),
+                        sets_elsewhere=sets,
                     )
                 planned.append(event)
         except NotSo:
@@ -83,6 +87,23 @@ class Maintenance:
                 end(self._agent(node), event_id)
             raise
         return _merged(planned)
+
+    def _spread(self, by_node: dict[str, list[str]]) -> list[str]:
+        """Add the nodes whose guests see the event for it concerns one of their availability set's.
+
+        Gives the sets.
+        """
+        with _in_our_words():
+            placed = {
+                node: {one.guest.name: one.guest.availability_set for one in agent.guests()}
+                for node, agent in ((node, self._agent(node)) for node in self._sockets)
+            }
+        own = {placed[node].get(guest) for node, guests in by_node.items() for guest in guests}
+        sets = sorted(one for one in own if one is not None)
+        for node, members in placed.items():
+            if not set(sets).isdisjoint(filter(None, members.values())):
+                by_node.setdefault(node, [])
+        return sets
 
     def events(self, *, history: bool = False) -> list[Event]:
         """Give the events that have not ended, with `history` also others; earliest first."""
@@ -172,5 +193,5 @@ def _in_our_words() -> Iterator[None]:
 def _merged(same: list[Event]) -> Event:
     """One event out of what each node's agent says of it: it lasts as long as it does anywhere."""
     lasting = [event for event in same if event.status not in FINAL] or same
-    guests = tuple(guest for event in same for guest in event.guests)
+    guests = tuple(dict.fromkeys(guest for event in same for guest in event.guests))
     return replace(lasting[0], guests=guests)

@@ -193,6 +193,26 @@ def test_a_command_is_applied_once(store, do):
     assert len(store.events()) == 1
 
 
+def test_an_event_elsewhere_is_seen_by_the_members_of_its_sets(store, do):
+    do(
+        Place,
+        guests=(Guest(name="a", availability_set="s"), Guest(name="b"), Guest(name="c")),
+    )
+    before = {one.guest.name: one.incarnation for one in store.guests()}
+    done = do(
+        Schedule,
+        event_id=event_id(1),
+        type=EventType.REBOOT,
+        guests=("b",),
+        elsewhere=("far", "b"),
+        sets_elsewhere=("s",),
+    )
+    assert done.event.guests == ("b", "far")
+    assert done.event.availability_sets == ("s",)
+    after = {one.guest.name: one.incarnation for one in store.guests()}
+    assert {name for name in after if after[name] > before[name]} == {"a", "b"}
+
+
 def test_a_refusal_changes_nothing_and_is_not_remembered(store, do):
     before = store.sequence
     refused = do.schedule("a", command_id="x")
@@ -219,6 +239,7 @@ def test_a_refusal_changes_nothing_and_is_not_remembered(store, do):
             (Schedule, {"event_id": event_id(1), "guests": ("a",), "type": EventType.FREEZE}),
             "conflict",
         ),
+        ((Schedule, {"event_id": event_id(9), "guests": (), "type": EventType.FREEZE}), "guests"),
         (
             (Schedule, {"event_id": event_id(2), "guests": ("a", "x"), "type": EventType.FREEZE}),
             "unknown-guest",
