@@ -1,8 +1,9 @@
 """RFC 3927 as frames on the wire: each requirement against whoever claims in a guest.
 
-A trial plays one host's part of the link: it hears the port of the guest before any guard, and
-puts frames on its wire past all rules. It judges by what the guest sends and when; nothing is
-asked of the claimant but to begin anew.
+A trial plays another host of the link: it hears the port of the guest before the guard does, and
+puts frames on its wire, as another guest of the node under same-node, else as the node itself, as
+the guard lets it. It judges by what the guest sends and when; nothing is asked of the claimant but
+to begin anew.
 """
 
 import json
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from netemu.conformance.claimants import Claimant, Foreign, ForeignClaimant, OurClaimant
@@ -30,10 +32,9 @@ PASS, FAIL, UNTRIED = "pass", "fail", "not tried"
 _START: Final = 2.0
 _LATE: Final = 0.3
 _EARLY: Final = 0.01
-_OTHER_HOST: Final = bytes.fromhex("025e10000001")
 _ROUTER, _ROUTABLE, _FAR_AWAY = "198.51.100.1", "198.51.100.7", "203.0.113.9"
 _ROUTER_MAC: Final = "02:5e:10:00:00:99"
-_NEIGHBOUR: Final = "169.254.88.88"
+_NEIGHBOURS: Final = ("169.254.88.88", "169.254.88.89")
 
 
 def _row(row_id: str, section: str, title: str) -> Row:
@@ -85,7 +86,14 @@ class Trial:
     """One claimant in one guest; `told` has what came of each row so far."""
 
     def __init__(
-        self, node: Place, wire: Place, guest: dict[str, Any], claimant: Claimant, timing: Timing
+        self,
+        node: Place,
+        wire: Place,
+        guest: dict[str, Any],
+        claimant: Claimant,
+        timing: Timing,
+        other: str,
+        heard_by_peers: bool,
     ) -> None:
         self.told: dict[str, Observed] = {}
         self._node = node
@@ -93,6 +101,8 @@ class Trial:
         self._name = guest["name"]
         self._mac = bytes.fromhex(guest["mac"].replace(":", ""))
         self._port = f"p{guest['port_mark']}"
+        self._other = bytes.fromhex(other.replace(":", ""))
+        self._heard_by_peers = heard_by_peers
         self._claimant = claimant
         self._timing = timing
         self._log: list[Heard] = []
@@ -129,7 +139,14 @@ class Trial:
 
     def _claims(self, address: int) -> bytes:
         """Another host's announcement of the address."""
-        return arp.announcement(_OTHER_HOST, address)
+        return arp.announcement(self._other, address)
+
+    def _asking(self, address: int) -> bytes:
+        """An ordinary question for the address, by a host that has another."""
+        asker = addresses.METADATA
+        return _frame_of(
+            Arp(arp.REQUEST, self._other, asker, bytes(6), address, self._other, arp.BROADCAST)
+        )
 
     def _settle(self, row: str, good: bool, *evidence: str) -> None:
         self.told[row] = Observed(PASS if good else FAIL, list(evidence))
@@ -181,6 +198,7 @@ class Trial:
             self._conflicts_when_bound,
             self._late_conflict,
             self._routes,
+            self._the_node,
             self._many_conflicts,
         ):
             try:
@@ -208,7 +226,7 @@ class Trial:
         self._settle("R02", addresses.claimable(address), text)
         early = [one for one in log if one.at < announced[0].at and _speaks_from(one, address)]
         self._settle("R05", not early, f"{len(early)} frames before the announcement")
-        gaps = [after.at - one.at for one, after in zip(probes, probes[1:], strict=False)]
+        gaps = [after.at - one.at for one, after in pairwise(probes)]
         wait = announced[0].at - probes[-1].at
         well_timed = (
             len(probes) == timing.probe_num
@@ -217,7 +235,7 @@ class Trial:
         )
         spaced = ", ".join(f"{gap:.2f}" for gap in [*gaps, wait])
         self._settle("R06", well_timed, f"{len(probes)} probes; {spaced} s")
-        between = [after.at - one.at for one, after in zip(announced, announced[1:], strict=False)]
+        between = [after.at - one.at for one, after in pairwise(announced)]
         interval = timing.announce_interval
         right = len(announced) == timing.announce_num and all(
             _within(gap, interval, interval) for gap in between
@@ -240,11 +258,7 @@ class Trial:
         """Have the guest answer ARP; whether by broadcast is judged in the end, over all."""
         address = self._bound()
         self._fresh()
-        mac = bytes.fromhex(self._wire_bridge_mac().replace(":", ""))
-        asking = arp.Arp(
-            arp.REQUEST, mac, addresses.METADATA, bytes(6), address, mac, arp.BROADCAST
-        )
-        self._say(_frame_of(asking))
+        self._say(self._asking(address))
         if self._until(1.0, lambda one: one.arp is not None and one.arp.operation == arp.REPLY):
             return
         raise NotSo("it does not answer ARP for its address")
@@ -275,19 +289,20 @@ class Trial:
 
     def _conflicts_while_probing(self) -> None:
         def reply(address: int) -> bytes:
-            return arp.reply(_OTHER_HOST, address, self._mac, 0, self._mac)
+            return arp.reply(self._other, address, self._mac, 0, self._mac)
 
         def request(address: int) -> bytes:
-            asking = arp.Arp(
-                arp.REQUEST, _OTHER_HOST, address, bytes(6), addresses.METADATA, _OTHER_HOST,
-                arp.BROADCAST,
-            )  # fmt: skip
-            return _frame_of(asking)
+            asked = addresses.METADATA
+            return _frame_of(
+                Arp(arp.REQUEST, self._other, address, bytes(6), asked, self._other, arp.BROADCAST)
+            )
 
         def probe(address: int) -> bytes:
-            return arp.probe(_OTHER_HOST, address)
+            return arp.probe(self._other, address)
 
         for row, conflict in (("R07", reply), ("R08", request), ("R09", probe)):
+            if row == "R09" and not self._heard_by_peers:
+                continue  # nobody hears another's probe here; the node answers in its stead
             self._restart()
             candidate = self._first_probe().target_ip
             self._fresh()
@@ -302,11 +317,7 @@ class Trial:
     def _no_conflict(self) -> None:
         self._restart()
         candidate = self._first_probe().target_ip
-        asking = arp.Arp(
-            arp.REQUEST, _OTHER_HOST, addresses.METADATA, bytes(6), candidate, _OTHER_HOST,
-            arp.BROADCAST,
-        )  # fmt: skip
-        self._say(_frame_of(asking))
+        self._say(self._asking(candidate))
         claimed = self._await_claim()
         shown = f"{addresses.to_text(candidate)}, {addresses.to_text(claimed)}"
         self._settle("R10", claimed == candidate, shown)
@@ -373,10 +384,11 @@ class Trial:
         time.sleep(0.2)  # for whoever follows the routes
         try:
             router = bytes.fromhex(_ROUTER_MAC.replace(":", ""))
-            asked, through = self._send_from(address, _NEIGHBOUR, router)
-            asked_too, through_too = self._send_from(_ROUTABLE, _NEIGHBOUR, router)
-            good = asked and asked_too and not through and not through_too
-            self._settle("R18", good, f"asked for: {asked}; through the router: {through}")
+            asked, through = self._send_from(address, _NEIGHBOURS[0], router)
+            asked_too, through_too = self._send_from(_ROUTABLE, _NEIGHBOURS[1], router)
+            asked, through = asked and asked_too, through or through_too
+            said = f"asked for: {asked}; through the router: {through}"
+            self._settle("R18", asked and not through, said)
             asked, through = self._send_from(address, _FAR_AWAY, router)
             self._settle(
                 "R19", asked and not through, f"asked for: {asked}; through the router: {through}"
@@ -411,7 +423,7 @@ class Trial:
         # A conflict takes a host PROBE_WAIT at most to its next probe.
         end = time.monotonic() + _START + (timing.max_conflicts + 3) * (timing.probe_wait + 0.2)
         while time.monotonic() < end and len(tried) <= timing.max_conflicts + 2:
-            heard = self._until(0.02, lambda one: _is_probe(one) and one.at > last)
+            heard = self._until(0.02, _probe_after(last))
             if heard is None or heard.arp is None:
                 continue
             last = heard.at
@@ -423,7 +435,7 @@ class Trial:
         end = time.monotonic() + window
         new: set[int] = set()
         while time.monotonic() < end:
-            heard = self._until(0.05, lambda one: _is_probe(one) and one.at > last)
+            heard = self._until(0.05, _probe_after(last))
             if heard is not None and heard.arp is not None:
                 last = heard.at
                 new.add(heard.arp.target_ip)
@@ -432,6 +444,38 @@ class Trial:
             "R11", len(new - set(tried)) <= 1,
             f"{len(tried)} tried at first, {len(new - set(tried))} more within {window:.1f} s",
         )  # fmt: skip
+
+    def _the_node(self) -> None:
+        """The node's own part: silent for what nobody has, stubborn for what it has itself."""
+        if not isinstance(self._claimant, OurClaimant):
+            return
+        own = self._bound()
+        self._wire.call("listen", "eth0", 3, True)
+        free = [addresses.FIRST + 977 * number for number in range(1, 51)]
+        self._wire.send(
+            [
+                _frame_of(Arp(arp.REQUEST, self._mac, own, bytes(6), one, self._mac, arp.BROADCAST))
+                for one in free
+            ]
+        )
+        answers = [one for one in self._said_to_guest() if one.sender_ip in free]
+        said = f"{len(answers)} of {len(free)} free addresses answered for"
+        self._settle("R24", not answers, said)
+        claim = arp.announcement(self._mac, addresses.METADATA)
+        self._wire.send([claim])
+        defended = [one for one in self._said_to_guest() if one.sender_ip == addresses.METADATA]
+        self._wire.send([claim])
+        self._said_to_guest()
+        _, out, _ = self._node.run("ip", "-4", "address", "show", "dev", "br0")
+        keeps = METADATA in out
+        said = f"{len(defended)} defences; it keeps the address: {keeps}"
+        self._settle("R25", bool(defended) and keeps, said)
+
+    def _said_to_guest(self) -> list[Arp]:
+        """ARP that the guest hears within a moment."""
+        time.sleep(_LATE)
+        heard = [arp.parse(frame) for _, out, frame in self._wire.call("heard") if not out]
+        return [one for one in heard if one is not None]
 
     def _by_broadcast(self) -> None:
         """Over everything that was heard: no ARP with a link-local sender went to one host only."""
@@ -457,10 +501,6 @@ class Trial:
         _, out, _ = self._wire.run("ip", "-j", "-4", "address", "show", "dev", "eth0")
         return [one for link in json.loads(out or "[]") for one in link.get("addr_info", [])]
 
-    def _wire_bridge_mac(self) -> str:
-        _, out, _ = self._node.run("ip", "-j", "link", "show", "dev", "br0")
-        return str(json.loads(out)[0]["address"])
-
 
 _ROWS_OF: Final = {
     "_a_clean_claim": ("R01", "R02", "R05", "R06", "R12", "R21", "R22", "R23"),
@@ -472,12 +512,17 @@ _ROWS_OF: Final = {
     "_conflicts_when_bound": ("R13", "R14", "R16"),
     "_late_conflict": ("R15",),
     "_routes": ("R18", "R19", "R20"),
+    "_the_node": ("R24", "R25"),
     "_many_conflicts": ("R11",),
 }
 
 
 def _is_probe(heard: Heard) -> bool:
     return heard.arp is not None and heard.arp.is_probe
+
+
+def _probe_after(moment: float) -> Callable[[Heard], bool]:
+    return lambda heard: heard.at > moment and _is_probe(heard)
 
 
 def _is_announcement(heard: Heard) -> bool:
@@ -538,7 +583,7 @@ def _frame_of(packet: Arp) -> bytes:
 
 
 def judge(
-    lab: str, foreign: Sequence[Foreign], on_row: Callable[[str], None] = lambda _: None
+    lab: str, foreign: Sequence[Foreign], on_done: Callable[[str], None] = lambda _: None
 ) -> dict[str, dict[str, Result]]:
     """Try our claimant and the foreign ones on a running lab, side by side on one bridge.
 
@@ -555,15 +600,15 @@ def judge(
         guest = near["guests"][number]
         chosen = None if number == 0 else foreign[number - 1]
         begun = time.monotonic()
-        with _trial(lab, near["name"], guest, chosen, timing) as (trial, name, node, wire):
+        peers = policy is Policy.SAME_NODE
+        with _manned(lab, near["name"], guest, chosen) as (node, wire, claimant):
+            other = near["guests"][number - 1]["mac"] if peers else _mac_of_bridge(node)
+            trial = Trial(node, wire, guest, claimant, timing, other, peers)
             trial.run()
-            if chosen is None:
-                _try_node(trial, node, wire, guest)
-            on_row(name)
+        on_done(claimant.name)
         taken = time.monotonic() - begun
-        return name, {
-            row.id: _result(row, trial.told.get(row.id), policy, taken) for _, row in ROWS
-        }
+        results = (_result(row, trial.told.get(row.id), policy, taken) for _, row in ROWS)
+        return claimant.name, {result.row.id: result for result in results}
 
     with ThreadPoolExecutor(max_workers=1 + len(foreign)) as pool:
         return dict(pool.map(attempt, range(1 + len(foreign))))
@@ -589,9 +634,9 @@ def _result(row: Row, seen: Observed | None, policy: Policy, taken: float) -> Re
 
 
 @contextmanager
-def _trial(
-    lab: str, node_name: str, guest: dict[str, Any], foreign: Foreign | None, timing: Timing
-) -> Iterator[tuple[Trial, str, Place, Place]]:
+def _manned(
+    lab: str, node_name: str, guest: dict[str, Any], foreign: Foreign | None
+) -> Iterator[tuple[Place, Place, Claimant]]:
     node = Place(node_name, client.enter(lab, node_name), "br0")
     wire = Place(guest["name"], client.enter(lab, guest["name"]), "eth0")
     claimant: Claimant | None = None
@@ -602,7 +647,7 @@ def _trial(
             claimant = OurClaimant(lab, guest["name"])
         else:
             claimant = ForeignClaimant(lab, guest["name"], wire, foreign)
-        yield Trial(node, wire, guest, claimant, timing), claimant.name, node, wire
+        yield node, wire, claimant
     finally:
         if claimant is not None:
             claimant.close()
@@ -610,31 +655,6 @@ def _trial(
         wire.close()
 
 
-def _try_node(trial: Trial, node: Place, wire: Place, guest: dict[str, Any]) -> None:
-    """The node's own part: silent for what nobody has, and stubborn for what it has itself."""
-    mac = bytes.fromhex(guest["mac"].replace(":", ""))
-    own = trial._bound()
-    wire.call("listen", "eth0", 3, True)
-    free = [addresses.FIRST + 977 * number for number in range(1, 51)]
-    wire.send(
-        [
-            _frame_of(arp.Arp(arp.REQUEST, mac, own, bytes(6), one, mac, arp.BROADCAST))
-            for one in free
-        ]
-    )
-    time.sleep(0.3)
-    heard = [arp.parse(frame) for _, outgoing, frame in wire.call("heard") if not outgoing]
-    answers = [one for one in heard if one and one.sender_ip in free]
-    trial._settle("R24", not answers, f"{len(answers)} of {len(free)} free addresses answered for")
-    claim = arp.announcement(mac, addresses.METADATA)
-    wire.send([claim])
-    time.sleep(0.3)
-    heard = [arp.parse(frame) for _, outgoing, frame in wire.call("heard") if not outgoing]
-    defended = [one for one in heard if one and one.sender_ip == addresses.METADATA]
-    wire.send([claim])
-    time.sleep(0.1)
-    _, out, _ = node.run("ip", "-4", "address", "show", "dev", "br0")
-    keeps = METADATA in out
-    trial._settle(
-        "R25", bool(defended) and keeps, f"{len(defended)} defences; it keeps it: {keeps}"
-    )
+def _mac_of_bridge(node: Place) -> str:
+    _, out, _ = node.run("ip", "-j", "link", "show", "dev", node.interface)
+    return str(json.loads(out)[0]["address"])
