@@ -31,8 +31,12 @@ _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
     "--policy", type=click.Choice([*_POLICIES, "both"]), default="responder-only",
     show_default=True, help="Of a lab of its own; a lab that is named has its own.",
 )  # fmt: skip
-@click.option("--time-scale", type=float, default=_TIME_SCALE, show_default=True, metavar="X",
-              help="Of a lab of its own: multiply RFC 3927's durations by X.")  # fmt: skip
+@click.option("--time-scale", type=float, metavar="X",
+              help="Of a lab of its own: multiply RFC 3927's durations by X.  "
+              f"[default: {_TIME_SCALE}; 1 for rfc3927, at which alone others are tried]")  # fmt: skip
+@click.option("--suite", type=click.Choice(["isolation", "rfc3927"]), default="isolation",
+              show_default=True, help="What is tried: whether guests are kept apart, or how "
+              "they claim addresses; ours, avahi-autoipd and dhcpcd where installed.")  # fmt: skip
 @click.option("--rows", "wanted", metavar="IDS", help="Only these rows, as in 02,18-23.")
 @click.option("--prove", "proving", is_flag=True,
               help="Play the rows in labs without protections: each has to fail.")  # fmt: skip
@@ -51,7 +55,8 @@ _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 def conformance(
     name: str | None,
     policy: str,
-    time_scale: float,
+    time_scale: float | None,
+    suite: str,
     wanted: str | None,
     proving: bool,
     against: str | None,
@@ -74,7 +79,7 @@ def conformance(
     from netemu.conformance import report
     from netemu.errors import BadInput
 
-    rows = _chosen(wanted)
+    rows = _chosen(suite, wanted)
     if listing:
         for family, row in rows:
             click.echo(f"{row.id}  {family:9} {row.title} ({row.reference})")
@@ -83,24 +88,29 @@ def conformance(
         raise BadInput("--pcap-all: say where, with --pcap DIR")
     if sum(map(bool, (proving, against, nodes_from, name))) > 1:
         raise BadInput("--prove, --against, --nodes-from and --name exclude each other")
+    if suite == "rfc3927" and (proving or against or nodes_from):
+        raise BadInput("--suite rfc3927 goes with --name alone")
+    scale = time_scale or (1.0 if suite == "rfc3927" else _TIME_SCALE)
     policies = _POLICIES if policy == "both" else (policy,)
-    if proving:
-        columns, good = _prove(rows, policies, time_scale)
+    title = "Isolation conformance"
+    if suite == "rfc3927":
+        title = "RFC 3927 on the wire"
+        columns = _judge(scale, name)
+        good = all(result.ok for result in columns[0].results.values())
+    elif proving:
+        title += ": what each protection is for"
+        columns, good = _prove(rows, policies, scale)
     elif against:
-        rows, columns = _compare(rows, against, time_scale)
+        title += ": ours and others' rules"
+        rows, columns = _compare(rows, against, scale)
         ours = [column for column in columns if column.name in _OURS.values()]
         good = all(result.ok for column in ours for result in column.results.values())
     elif nodes_from is not None:
         rows, columns = _play_on(rows, nodes_from)
         good = all(result.ok for column in columns for result in column.results.values())
     else:
-        columns = _play(rows, policies, time_scale, name)
+        columns = _play(rows, policies, scale, name)
         good = all(result.ok for column in columns for result in column.results.values())
-    title = "Isolation conformance"
-    if proving:
-        title += ": what each protection is for"
-    elif against:
-        title += ": ours and others' rules"
     width = _WIDTH_OF_ROWS + _WIDTH_OF_COLUMN * len(columns)
     _print(report.table(rows, columns), width, quiet=Path("-") in (json_file, junit, html, svg))
     if json_file is not None:
@@ -128,10 +138,15 @@ def _require_scapy() -> None:
         )
 
 
-def _chosen(wanted: str | None) -> "list[tuple[str, Row]]":
+def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":
+    from netemu.conformance import rfc3927
     from netemu.conformance.rows import CATALOGUE
     from netemu.errors import BadInput
 
+    if suite == "rfc3927":
+        if wanted is not None:
+            raise BadInput("--rows: the rows of rfc3927 follow from each other; leave it out")
+        return list(rfc3927.ROWS)
     if wanted is None:
         return list(CATALOGUE)
     ids: set[str] = set()
@@ -237,6 +252,35 @@ def _compare(
         for source in rival.sources:
             click.echo(f"    {source}", err=True)
     return rows, columns
+
+
+def _judge(scale: float, name: str | None) -> "list[Column]":
+    """Try the claimants: ours, and at RFC 3927's own pace the foreign ones that are installed."""
+    from netemu.conformance.claimants import FOREIGN
+    from netemu.conformance.report import Column
+    from netemu.conformance.rfc3927 import judge
+    from netemu.kernel.protections import Protection
+    from netemu.lab import client
+
+    foreign = [one for one in FOREIGN if one.installed]
+    for one in FOREIGN:
+        if one not in foreign:
+            click.echo(f"{one.name} is not installed: apt-get install {one.package}", err=True)
+    own = name is None
+    if name is None:
+        lab = _own_lab("same-node")
+        name = lab.name
+        # The guard would keep from a guest some of what other hosts have to say to it here.
+        client.bring_up(lab, time_scale=scale, access_log=True, without=[Protection.EGRESS])
+    try:
+        if client.status(name)["time_scale"] != 1:
+            foreign = []
+        with _progress(1 + len(foreign)) as step:
+            told = judge(name, foreign, step)
+    finally:
+        if own:
+            client.take_down(name)
+    return [Column(claimant, results) for claimant, results in told.items()]
 
 
 def _play_on(

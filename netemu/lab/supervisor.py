@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from netemu.kernel.protections import Protection
 from netemu.lab import answers, places
 from netemu.lab.claims import Claims
 from netemu.lab.control import Answer, ControlServer, Handler
+from netemu.lab.inits import Inits
 from netemu.lab.placement import Placement
 from netemu.lab.progress import Progress
 from netemu.lab.services import GRACE, Reaper, Service
@@ -74,7 +74,7 @@ class Supervisor:
         self._factory = Factory()
         self._nodes: list[WiredNode] = []
         self._guests: dict[str, WiredGuest] = {}
-        self._booted: dict[str, tuple[int, dict[str, int]]] = {}
+        self._inits = Inits(self._factory)
         self._claims: Claims | None = None
         self._placement: Placement | None = None
         self._services: list[Service] = []
@@ -257,7 +257,7 @@ class Supervisor:
         user, mnt, pid, net = (self._bottle[kind] for kind in ("user", "mnt", "pid", "net"))
         bottle = {"user": user, "mnt": mnt, "pid": pid, "net": net}
         if target in self._guests:
-            inner = self._boot(target)
+            inner = self._inits.namespaces(target, self._guests[target].net)
             # The bottle's user namespace first: from there the guest's others can be entered.
             found = {"bottle": user, **inner}
             if Protection.NAMESPACES in self._order.without:
@@ -278,7 +278,7 @@ class Supervisor:
         if guest not in self._guests:
             raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
         wired = self._guests[guest]
-        self._halt(guest)
+        self._inits.end(guest)
         with inside(wired.net), netlink.Netlink() as kernel:
             kernel.run((netlink.down("eth0", netlink.GUEST_INDEX),))
         await asyncio.sleep(0)  # the claimant is told, and has ceased to use its address
@@ -300,27 +300,6 @@ class Supervisor:
         self._down.set()
         return [{}], []
 
-    # A guest's first process.
-
-    def _boot(self, guest: str) -> dict[str, int]:
-        """The namespaces of a guest whose first process runs; it is started if need be."""
-        if guest in self._booted:
-            pidfd, inner = self._booted[guest]
-            if _alive(pidfd):
-                return inner
-            self._halt(guest)
-        self._booted[guest] = self._factory.boot(self._guests[guest].net, guest)
-        return self._booted[guest][1]
-
-    def _halt(self, guest: str) -> None:
-        """End a guest's processes: with the first one the kernel ends all."""
-        if guest in self._booted:
-            pidfd, inner = self._booted.pop(guest)
-            if _alive(pidfd):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            for descriptor in (pidfd, *inner.values()):
-                os.close(descriptor)
-
 
 def _dialect_options(dialects: Dialects) -> list[str]:
     """What the responder is told to speak, and how; what the lab does not say is its default."""
@@ -334,12 +313,6 @@ def _dialect_options(dialects: Dialects) -> list[str]:
     if dialects.ec2_hop_limit is not None:
         options += ["--ec2-hop-limit", str(dialects.ec2_hop_limit)]
     return options
-
-
-def _alive(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return not poll.poll(0)
 
 
 def _is_root() -> bool:
