@@ -149,9 +149,14 @@ class RequestReader:
         """Give the next request, or None until more is fed; raises BadRequest."""
         if self._request is None:
             buffer = self._buffer
-            if len(buffer) <= _MEMO_HEAD and (known := _memo.get(buffer)) is not None:
-                self._consume(len(buffer))
-                return known
+            # A head ends with its first empty line, so what follows it (the next request of a
+            # pipeline) has no part in what it means.
+            end = buffer.find(b"\r\n\r\n", 0, _MEMO_HEAD) + 4
+            if end > 3:
+                head = buffer if end == len(buffer) else buffer[:end]
+                if (known := _memo.get(head)) is not None:
+                    self._consume(end)
+                    return known
             request = self._read_head() if buffer else None
             if request is None or self._wanted == 0:
                 return request
@@ -207,10 +212,10 @@ class RequestReader:
             self.continue_wanted = (
                 "expect" in headers and version == (1, 1) and len(self._body) < self._wanted
             )
-        elif end == len(buffer) <= _MEMO_HEAD:
+        elif end <= _MEMO_HEAD:
             if len(_memo) >= _MEMO_COUNT:
                 _memo.clear()
-            _memo[buffer] = request
+            _memo[buffer[:end]] = request
         return request
 
     def _finish_body(self) -> Request | None:

@@ -65,6 +65,15 @@ def limits() -> Iterator[Finding]:
         f"{hard}, enough for {max(room, 0)} guests",
         "raise the hard limit in /etc/security/limits.conf (nofile)",
     )
+    thresh = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
+    if thresh.exists():  # the kernel shows it in the machine's own namespace only
+        entries = int(thresh.read_text())
+        yield Finding(
+            "neighbour table",
+            entries >= 10,
+            f"{entries} entries for all namespaces: so many guests can ask at one time",
+            "sysctl -w net.ipv4.neigh.default.gc_thresh3=65536",
+        )
     for kind, remedy in (("user", "user.max_user_namespaces"), ("net", "user.max_net_namespaces")):
         path = Path(f"/proc/sys/user/max_{kind}_namespaces")
         count = int(path.read_text()) if path.exists() else 0
