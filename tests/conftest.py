@@ -162,13 +162,21 @@ def person(request: pytest.FixtureRequest) -> Iterator[Person]:
     }
     prefix: tuple[str, ...] = ()
     if request.param == "user" and os.geteuid() == 0:
-        environment |= {"PYTHONPATH": request.getfixturevalue("readable_source"), "HOME": "/tmp"}
+        home = tempfile.mkdtemp(prefix="nt-home-")
+        environment |= {
+            "PYTHONPATH": request.getfixturevalue("readable_source"),
+            "HOME": home,
+            "XDG_CACHE_HOME": home,
+        }
         prefix = _as_nobody()
-        os.chown(labs, NOBODY, NOBODY)
+        for directory in (labs, home):
+            os.chown(directory, NOBODY, NOBODY)
     somebody = Person(request.param, prefix, environment)
     yield somebody
     somebody.netemu("down", "--all", check=None)
     shutil.rmtree(labs, ignore_errors=True)
+    if prefix:
+        shutil.rmtree(environment["HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

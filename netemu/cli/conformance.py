@@ -33,7 +33,7 @@ _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 )  # fmt: skip
 @click.option("--time-scale", type=float, metavar="X",
               help="Of a lab of its own: multiply RFC 3927's durations by X.  "
-              f"[default: {_TIME_SCALE}; 1 for rfc3927, at which alone others are tried]")  # fmt: skip
+              f"[default: {_TIME_SCALE}; 1 for rfc3927, the pace of others]")  # fmt: skip
 @click.option("--suite", type=click.Choice(["isolation", "rfc3927"]), default="isolation",
               show_default=True, help="What is tried: whether guests are kept apart, or how "
               "they claim addresses; ours, avahi-autoipd and dhcpcd where installed.")  # fmt: skip
@@ -136,6 +136,10 @@ def _require_scapy() -> None:
         raise MachineCannot(
             "scapy crafts the frames and is not installed: pip install 'netemu-imds[conformance]'"
         )
+    # It keeps a cache, and falls over one that is there and somebody else's.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    if os.path.lexists(cache) and not os.access(cache, os.R_OK | os.W_OK | os.X_OK):
+        os.environ["XDG_CACHE_HOME"] = "/nonexistent/cache"
 
 
 def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":

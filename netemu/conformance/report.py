@@ -54,7 +54,7 @@ def table(rows: Rows, columns: Sequence[Column]) -> Table:
     """The matrix for a terminal; what was expected stands beside it if that is the same for all."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("ROW")
-    made.add_column("ATTACK", overflow="fold")
+    made.add_column("WHAT IS TRIED", overflow="fold")
     made.add_column("EXPECTED")
     for column in columns:
         made.add_column(column.name.upper())
@@ -206,7 +206,7 @@ def as_html(rows: Rows, columns: Sequence[Column], title: str) -> str:
     ]
     headings = "".join(f"<th>{escape(column.name)}</th>" for column in columns)
     for family in _families(rows):
-        parts.append(f"<h2>{escape(family)}</h2><table><tr><th></th><th>attack</th>")
+        parts.append(f"<h2>{escape(family)}</h2><table><tr><th></th><th>what is tried</th>")
         parts.append(f"<th>reference</th><th>expected</th>{headings}</tr>")
         for of_family, row in rows:
             if of_family == family:

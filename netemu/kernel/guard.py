@@ -89,7 +89,8 @@ _SAME_NODE_ARP_OUT = f"""ether saddr @stations arp saddr ip != 0.0.0.0 accept
         ether saddr @stations update @overheard {{{{ oifname limit rate {{}}/minute burst {OVERHEARD_BURST} packets }}}} accept"""  # noqa: E501
 
 _SAME_NODE_IP_OUT = """ether saddr @stations oifname . ether daddr . ip daddr @bound accept
-        ether saddr @stations ip daddr { 169.254.255.255, 255.255.255.255, 224.0.0.0/4 } accept"""
+        ether saddr @stations ether daddr ff:ff:ff:ff:ff:ff ip daddr { 169.254.255.255, 255.255.255.255 } accept
+        ether saddr @stations ether daddr & ff:ff:ff:80:00:00 == 01:00:5e:00:00:00 ip daddr 224.0.0.0/4 accept"""  # noqa: E501
 
 
 def _scaled(rate: int, time_scale: float) -> int:

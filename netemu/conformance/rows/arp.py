@@ -173,7 +173,7 @@ def _until_heard(stage: LabStage, frames: list[Packet]) -> list[Frame]:
 
 def _hoard(stage: LabStage) -> Observed:
     """Announce addresses that it did not claim; then claim several, as fast as the rules let it."""
-    wanted = [f"169.254.{200 + n}.7" for n in range(20)]
+    wanted = [one for n in range(20) if (one := f"169.254.{200 + n}.7") != stage.i1]
     seen = stage.attack(arp(stage, psrc=one, pdst=one) for one in wanted)
     timing = Timing().scaled(stage.time_scale)
     for one in wanted[:5]:
@@ -240,6 +240,8 @@ UNBOUND: Final = ("169.254.123.45", "10.1.2.3", "192.0.2.1", "8.8.8.8")
 
 def _unbound(s: Stage) -> Iterator[Packet]:
     for address in UNBOUND:
+        if address == s.i1:
+            continue
         yield arp(s, psrc=address)
         yield arp(s, psrc=address, dst=s.bridge)
         yield (
@@ -288,7 +290,8 @@ def _malformed(s: Stage) -> Iterator[Packet | bytes]:
 def _fill_the_neighbour_table(stage: Stage) -> Observed:
     before = len(stage.neighbours())
     choose = random.Random(16)
-    senders = [f"169.254.{choose.randrange(1, 255)}.{choose.randrange(256)}" for _ in range(5000)]
+    drawn = (f"169.254.{choose.randrange(1, 255)}.{choose.randrange(256)}" for _ in range(5000))
+    senders = [one for one in drawn if one != stage.i1]
     evidence: list[str] = []
     # In batches: a table that grows is the machine's, and is not to be filled to prove a point.
     for start in range(0, len(senders), 100):
