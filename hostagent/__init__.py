@@ -11,8 +11,10 @@
 - `channel`: msgpack frames with a typed, validated message set.
 - `agent`: takes commands, stores them, publishes them, lets them run out.
 - `controller`: the client side, for a program (async and plain) or a command line.
+- `subscription`: keeps up with an agent's feed.
 - `http`, `dialects`: a strict request reader; one pure module for each cloud's API.
 - `responder`: answers each guest with what concerns that guest.
+- `workers`: several processes that serve as one.
 
 This package does not know whether it is emulated: it imports neither `netemu` nor anything that
 speaks to the network's configuration, and it never needs root. Importing it costs nothing; import

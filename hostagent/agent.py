@@ -1,9 +1,9 @@
 """The host agent: takes commands, stores them, publishes them, and lets them run out.
 
-Two listening sockets: `command` for controllers, and `feed` for responders, who may subscribe, pass
-on that a guest approves of an event which it can see, and command nothing else. What to do is
-decided elsewhere (`commands`, `model`); here are the sockets, the timers, and the order: stored,
-then published, then acknowledged.
+Two listening sockets: `command` for controllers, and `feed` for responders and watchers, who may
+subscribe. A responder may also pass on that a guest approves of an event which it can see; nothing
+else is commanded there. What to do is decided elsewhere (`commands`, `model`); here are the
+sockets, the timers, and the order: stored, then published, then acknowledged.
 
 Commands that arrive in one pass of the loop, on whatever connections, share one commit.
 """
@@ -13,12 +13,13 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, cast
+from typing import Final, Literal, TypeAlias, cast
 
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     HEARTBEAT_INTERVAL,
     VERSION,
+    Adopt,
     Advance,
     Answer,
     Approve,
@@ -33,6 +34,7 @@ from hostagent.channel.messages import (
     ListGuests,
     Message,
     MessageError,
+    Now,
     Place,
     Query,
     Role,
@@ -54,8 +56,17 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT: Final = 5.0
 """Seconds for a new connection to say who it is."""
 
-MAX_CONNECTIONS: Final = {"controller": 64, "responder": 16}
-"""Each holds a descriptor and buffers. A node has one responder and a few controllers."""
+Door: TypeAlias = Literal["command", "feed"]
+
+ROLES: Final[dict[Door, tuple[Role, ...]]] = {
+    "command": ("controller",),
+    "feed": ("responder", "watcher"),
+}
+"""Who may come in by which socket."""
+
+MAX_CONNECTIONS: Final[dict[Door, int]] = {"command": 64, "feed": 96}
+"""Each holds a descriptor and buffers. A node has a few controllers and watchers, and up to 64
+processes of a responder."""
 
 MAX_BUFFERED: Final = 4 << 20
 """Bytes that wait for a peer that does not read, beyond one snapshot or list, however large: some
@@ -70,12 +81,14 @@ guest sees few events, and one POST may approve as many as MAX_APPROVALS of the 
 _REQUESTS: Final = (
     Place,
     Withdraw,
+    Adopt,
     Schedule,
     Start,
     Complete,
     Cancel,
     Approve,
     Advance,
+    Now,
     ListEvents,
     ListGuests,
 )
@@ -91,7 +104,7 @@ class Agent:
         self.node = node
         self._repository = repository
         self._wall = wall
-        self._connections: dict[Role, set[_Connection]] = {"controller": set(), "responder": set()}
+        self._connections: dict[Door, set[_Connection]] = {"command": set(), "feed": set()}
         self._batch: list[tuple[_Connection, Command | Query | Failed]] = []
         self._next_change: asyncio.TimerHandle | None = None
         self._approvals = Rate(APPROVALS, APPROVALS_AT_ONCE, MAX_GUESTS)
@@ -110,8 +123,8 @@ class Agent:
         loop = asyncio.get_running_loop()
         self._run([])  # what fell due while no agent ran
         servers = [
-            await loop.create_unix_server(lambda: _Connection(self, "controller"), sock=command),
-            await loop.create_unix_server(lambda: _Connection(self, "responder"), sock=feed),
+            await loop.create_unix_server(lambda: _Connection(self, "command"), sock=command),
+            await loop.create_unix_server(lambda: _Connection(self, "feed"), sock=feed),
         ]
         ready()
         try:
@@ -134,15 +147,15 @@ class Agent:
 
     def admit(self, connection: "_Connection") -> bool:
         """Take a connection in, if there is room for it."""
-        group = self._connections[connection.role]
-        if len(group) >= MAX_CONNECTIONS[connection.role]:
+        group = self._connections[connection.door]
+        if len(group) >= MAX_CONNECTIONS[connection.door]:
             return False
         group.add(connection)
         return True
 
     def forget(self, connection: "_Connection") -> None:
         """The connection is gone."""
-        self._connections[connection.role].discard(connection)
+        self._connections[connection.door].discard(connection)
 
     def subscribe(self, connection: "_Connection") -> None:
         """Send a new subscriber all that is known. Deltas follow on from it: one thread, no gap."""
@@ -155,7 +168,7 @@ class Agent:
             events=repository.events(),
         )
         size = connection.send_all(parts)
-        log.info("feed: a responder has subscribed, snapshot of %d bytes", size)
+        log.info("feed: a %s has subscribed, snapshot of %d bytes", connection.role, size)
 
     def may_approve(self, guest: str) -> bool:
         """Whether the guest has not approved too often of late."""
@@ -183,8 +196,8 @@ class Agent:
             with repository.transaction():
                 deltas += repository.settle(wall + repository.clock_offset)
                 for connection, request in batch:
-                    if isinstance(request, (ListEvents, ListGuests)):
-                        answers.append((connection, look_up(repository, request)))
+                    if isinstance(request, (Now, ListEvents, ListGuests)):
+                        answers.append((connection, look_up(repository, request, wall)))
                     elif isinstance(request, Failed):
                         answers.append((connection, [request]))
                     else:
@@ -215,7 +228,7 @@ class Agent:
             frame = encode(delta)
             for event in delta.events:
                 log.info("event %s %s: %s", event.id, event.type, event.status)
-            for connection in list(self._connections["responder"]):
+            for connection in list(self._connections["feed"]):
                 if connection.welcomed:
                     connection.write([frame])
 
@@ -228,10 +241,10 @@ class Agent:
             self._next_change = loop.call_later(max(delay, 0.0), self._run, [])
 
     def _beat(self) -> None:
-        """Every HEARTBEAT_INTERVAL: tell the responders that we live, and look after the rest."""
+        """Every HEARTBEAT_INTERVAL: tell the subscribers that we live, and look after the rest."""
         self._run([])
         frame = encode(Heartbeat(sequence=self._repository.sequence))
-        for connection in list(self._connections["responder"]):
+        for connection in list(self._connections["feed"]):
             if connection.welcomed:
                 connection.write([frame])
         now = asyncio.get_running_loop().time()
@@ -248,11 +261,12 @@ class Agent:
 
 
 class _Connection(asyncio.Protocol):
-    """A peer: a controller or a responder, according to the socket that it came in by."""
+    """A peer, who may be whom the socket is for that it came in by."""
 
-    def __init__(self, agent: Agent, role: Role) -> None:
+    def __init__(self, agent: Agent, door: Door) -> None:
         self._agent = agent
-        self.role = role
+        self.door = door
+        self.role: Role = ROLES[door][0]  # until it says which
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
         self._refused = False
@@ -263,8 +277,8 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if not self._agent.admit(self):
-            log.warning("%s: too many connections", self.role)
-            self.send(Failed(code="busy", reason=f"too many {self.role} connections"))
+            log.warning("%s: too many connections", self.door)
+            self.send(Failed(code="busy", reason=f"too many {self.door} connections"))
             self.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -290,11 +304,12 @@ class _Connection(asyncio.Protocol):
                 self._refuse("bad-message", "the first message must be hello")
             elif message.version != VERSION:
                 self._refuse("version", f"version {message.version}; this agent speaks {VERSION}")
-            elif message.role != self.role:
-                self._refuse("role", f"this socket is for a {self.role}")
+            elif message.role not in ROLES[self.door]:
+                self._refuse("role", f"this socket is for a {' or a '.join(ROLES[self.door])}")
             else:
+                self.role = message.role
                 self.send(Welcome(version=VERSION, node=self._agent.node))
-                if self.role == "responder":
+                if self.door == "feed":
                     self._agent.subscribe(self)
                 self.welcomed = True
         elif self.role == "controller" and isinstance(message, _REQUESTS):

@@ -12,10 +12,12 @@ from typing import Final, assert_never
 import msgspec
 
 from hostagent.channel.messages import (
+    Adopt,
     Advance,
     Answer,
     Approve,
     Cancel,
+    Clock,
     Command,
     Complete,
     Delta,
@@ -25,6 +27,7 @@ from hostagent.channel.messages import (
     Guests,
     ListEvents,
     ListGuests,
+    Now,
     Place,
     Query,
     Schedule,
@@ -35,12 +38,15 @@ from hostagent.channel.messages import (
     parts,
 )
 from hostagent.model import (
+    FINAL,
     LEAST_NOTICE,
     MAX_GUESTS,
     Event,
+    EventStatus,
     Guest,
     IllegalTransition,
     Request,
+    consistent,
     sees,
 )
 from hostagent.properties import PropertyError, check
@@ -48,6 +54,10 @@ from hostagent.repository import Repository
 
 MAX_ACTIVE_EVENTS: Final = 4096
 """Events not ended, on one node: four for each guest of a full one."""
+
+MAX_COUNT: Final = 1 << 40
+"""An incarnation that a guest may bring along: no node has counted so far, and from there on there
+is room for ever."""
 
 MAX_CLOCK_OFFSET: Final = 10 * 366 * 24 * 3600.0
 """The clock can be moved ten years ahead in all: dates must stay dates."""
@@ -90,13 +100,12 @@ def execute(
         with repository.transaction():
             # First the past: what fell due before this command came is not the command's to undo.
             deltas = repository.settle(wall + repository.clock_offset)
-            event, changes = _apply(repository, command, wall + repository.clock_offset)
+            done, changes = _apply(repository, command, wall + repository.clock_offset)
             deltas += changes
             now = wall + repository.clock_offset
-            if isinstance(command, (Schedule, Advance)):  # a notice of 0; a clock moved past things
+            if isinstance(command, (Advance, Adopt)):  # now is later; what came is from earlier
                 deltas += repository.settle(now)
-                event = event and repository.event(event.id)
-            answer = Done(command_id=command.command_id, now=now, event=event)
+            answer = msgspec.structs.replace(done, now=now)
             repository.remember(
                 command.command_id, fingerprint, msgspec.msgpack.encode(answer), wall
             )
@@ -109,9 +118,12 @@ def execute(
     return answer, deltas
 
 
-def look_up(repository: Repository, query: Query) -> list[Answer]:
-    """Answer a query, in as many parts as it takes."""
+def look_up(repository: Repository, query: Query, wall: float) -> list[Answer]:
+    """Answer a query, in as many parts as it takes; `wall` is real time, epoch seconds."""
     answers: list[Answer]
+    if isinstance(query, Now):
+        offset = repository.clock_offset
+        return [Clock(now=wall + offset, clock_offset=offset)]
     if isinstance(query, ListGuests):
         answers = [Guests(guests=part, more=True) for part in parts(repository.guests())]
     else:
@@ -122,38 +134,71 @@ def look_up(repository: Repository, query: Query) -> list[Answer]:
     return answers
 
 
-def _apply(
-    repository: Repository, command: Command, now: float
-) -> tuple[Event | None, list[Delta]]:
+def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, list[Delta]]:
+    done = Done(command_id=command.command_id, now=now)
     match command:
         case Place():
             _check_placement(repository, command.guests)
-            return None, repository.place(command.guests)
+            return done, repository.place(command.guests)
         case Withdraw():
-            return None, repository.withdraw(command.names)
+            left, deltas = repository.withdraw(command.names)
+            return msgspec.structs.replace(done, left=left), deltas
+        case Adopt():
+            return done, _adopt(repository, command)
         case Schedule():
             event = _planned(repository, command, now)
-            return event, repository.add(event)
+            return msgspec.structs.replace(done, event=event), repository.add(event)
         case Start() | Complete() | Cancel() | Approve():
             found = repository.event(command.event_id)
             if found is None or not _may(repository, command, found):
                 # The same words for both: what a guest cannot see does not exist for it.
                 raise Refused("unknown-event", f"no event {command.event_id} on this node")
-            return repository.change(found, _REQUESTS[type(command)], now)
+            after, deltas = repository.change(found, _REQUESTS[type(command)], now)
+            return msgspec.structs.replace(done, event=after), deltas
         case Advance():
-            if repository.clock_offset + command.seconds > MAX_CLOCK_OFFSET:
-                raise Refused("clock", f"the clock can be moved {MAX_CLOCK_OFFSET:.0f} s in all")
-            return None, repository.advance(command.seconds)
+            _check_clock(repository.clock_offset + command.seconds)
+            return done, repository.advance(command.seconds)
         case _:
             assert_never(command)
+
+
+def _adopt(repository: Repository, command: Adopt) -> list[Delta]:
+    """The events first: who comes with them never sees itself without."""
+    _check_placement(repository, [one.guest for one in command.guests])
+    _check_clock(command.clock_offset)
+    for one in command.guests:
+        if max(one.incarnation, one.edits) > MAX_COUNT:
+            raise Refused("count", f"guest {one.guest.name}: more than {MAX_COUNT} changes")
+    here = {one.guest.name for one in (*repository.guests(), *command.guests)}
+    deltas: list[Delta] = []
+    for event in command.events:
+        if not consistent(event):
+            reason = f"event {event.id} is {event.status}, and its times say otherwise"
+            raise Refused("bad-event", reason)
+        if event.status not in FINAL and repository.event(event.id) is None:
+            _check_room(repository)
+        deltas += repository.join(event, here)
+    deltas += repository.adopt(command.guests)
+    behind = command.clock_offset - repository.clock_offset
+    return deltas + (repository.advance(behind) if behind > 0 else [])
+
+
+def _check_clock(offset: float) -> None:
+    if offset > MAX_CLOCK_OFFSET:
+        raise Refused("clock", f"the clock can be moved {MAX_CLOCK_OFFSET:.0f} s in all")
+
+
+def _check_room(repository: Repository) -> None:
+    if repository.active_count() >= MAX_ACTIVE_EVENTS:
+        raise Refused("too-many", f"a node holds {MAX_ACTIVE_EVENTS} active events")
 
 
 def _may(repository: Repository, command: Transition, event: Event) -> bool:
     """Whether the command may touch the event: a guest may approve only what it can see."""
     if not isinstance(command, Approve) or command.guest is None:
         return True
-    guest = repository.guest(command.guest)
-    return guest is not None and sees(guest, event)
+    placed = repository.placed(command.guest)
+    return placed is not None and sees(placed.guest, event)
 
 
 def _check_placement(repository: Repository, guests: Iterable[Guest]) -> None:
@@ -189,8 +234,8 @@ def _check_same(name: str, other: str, what: str) -> None:
 
 
 def _planned(repository: Repository, command: Schedule, now: float) -> Event:
-    placed = {item.guest.name: item.guest for item in repository.guests()}
-    unknown = [name for name in command.guests if name not in placed]
+    placed = {name: repository.placed(name) for name in command.guests}
+    unknown = [name for name, known in placed.items() if known is None]
     if unknown:
         raise Refused("unknown-guest", f"not on this node: {', '.join(unknown)}")
     names = tuple(dict.fromkeys((*command.guests, *command.elsewhere)))
@@ -198,11 +243,11 @@ def _planned(repository: Repository, command: Schedule, now: float) -> Event:
         raise Refused("guests", f"an event concerns 1 to {MAX_GUESTS} guests, not {len(names)}")
     if repository.event(command.event_id) is not None:
         raise Refused("conflict", f"event {command.event_id} exists already")
-    if repository.active_count() >= MAX_ACTIVE_EVENTS:
-        raise Refused("too-many", f"a node holds {MAX_ACTIVE_EVENTS} active events")
-    sets = {placed[name].availability_set for name in command.guests}
+    _check_room(repository)
+    sets = {known.guest.availability_set for known in placed.values() if known is not None}
     sets.update(command.sets_elsewhere)
     notice = LEAST_NOTICE[command.type] if command.notice is None else command.notice
+    at_once = notice == 0  # as when hardware fails: it was never scheduled
     return Event(
         id=command.event_id,
         type=command.type,
@@ -213,4 +258,7 @@ def _planned(repository: Repository, command: Schedule, now: float) -> Event:
         created=now,
         not_before=now + notice,
         duration=command.duration,
+        status=EventStatus.STARTED if at_once else EventStatus.SCHEDULED,
+        started=now if at_once else None,
+        notice_only=command.notice_only,
     )

@@ -138,6 +138,11 @@ class RequestReader:
         """Whether no part of a further request has been received."""
         return not self._buffer and self._request is None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it is as if nothing had been fed: what comes means what it means to any other."""
+        return not self._buffer and self._request is None and not self._skipped_empty_line
+
     def feed(self, data: bytes) -> None:
         """Take in what was received. It may be any amount: bounding it is the caller's task."""
         if self._request is not None:

@@ -4,7 +4,7 @@ All times are seconds since the epoch, UTC, on the metadata plane's clock (see `
 all lengths of time are seconds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from enum import StrEnum
 from math import inf
 from typing import Annotated, Final
@@ -138,7 +138,8 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `guests` may be on other nodes, too. `availability_sets` are the sets of its guests at the time
     it was scheduled: their members see it too. `duration` None is unknown. `started` and `ended`
-    stay None until they have happened.
+    stay None until they have happened. `notice_only`: its notice is all that there is to it; what
+    would carry out an event on the guest leaves it alone.
     """
 
     id: EventId
@@ -153,6 +154,7 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: EventStatus = EventStatus.SCHEDULED
     started: Epoch | None = None
     ended: Epoch | None = None
+    notice_only: bool = False
 
 
 class View(Struct, frozen=True):
@@ -175,9 +177,28 @@ class View(Struct, frozen=True):
         return self.incarnation + self.edits
 
 
+_FEW: Final = 8
+_named: dict[int, tuple[tuple[str, ...], frozenset[str]]] = {}  # by identity of the tuple
+
+
+def concerns(event: Event, name: str) -> bool:
+    """Whether the event is the named guest's own. Quick also for an event of a thousand guests,
+    each of which will ask.
+    """
+    guests = event.guests
+    if len(guests) <= _FEW:
+        return name in guests
+    known = _named.get(id(guests))
+    if known is None or known[0] is not guests:
+        if len(_named) >= MAX_GUESTS:
+            _named.clear()
+        known = _named[id(guests)] = (guests, frozenset(guests))
+    return name in known[1]
+
+
 def sees(guest: Guest, event: Event) -> bool:
     """Whether the event is this guest's business: its own, or one of its availability set's."""
-    return guest.name in event.guests or (
+    return concerns(event, guest.name) or (
         guest.availability_set is not None and guest.availability_set in event.availability_sets
     )
 
@@ -192,6 +213,33 @@ def apply(event: Event, request: Request, now: float) -> Event:
     if status is EventStatus.STARTED:
         return replace(event, status=status, started=now)
     return replace(event, status=status, ended=now)
+
+
+def consistent(event: Event) -> bool:
+    """Whether the times of what has happened are there, and no others."""
+    return (event.ended is not None) == (event.status in FINAL) and (
+        event.started is not None or event.status is not EventStatus.STARTED
+    )
+
+
+_PROGRESS: Final = {EventStatus.SCHEDULED: 0, EventStatus.STARTED: 1}
+
+
+def joined(known: Event, carried: Event, here: Container[str]) -> Event:
+    """Give one event out of two nodes' knowledge of it: the further of the two, equal ones as
+    known, with the guests and sets of both. Where that would be too many, guests that are not
+    `here` are left out.
+    """
+    last = len(EventStatus)
+    ahead = _PROGRESS.get(carried.status, last) > _PROGRESS.get(known.status, last)
+    guests = tuple(dict.fromkeys((*known.guests, *carried.guests)))
+    if len(guests) > MAX_GUESTS:
+        guests = tuple(sorted(guests, key=lambda name: name not in here))[:MAX_GUESTS]
+    return replace(
+        carried if ahead else known,
+        guests=guests,
+        availability_sets=tuple(sorted({*known.availability_sets, *carried.availability_sets})),
+    )
 
 
 def next_change(event: Event) -> float | None:
@@ -215,6 +263,9 @@ def due(event: Event, now: float) -> Request | None:
 
 def at(event: Event, now: float) -> Event:
     """Give the event as it is at `now`, whether or not anybody has told of it yet."""
+    when = next_change(event)
+    if when is None or when > now:  # as most are, and every guest's answer asks
+        return event
     for event in unfold(event, now):  # noqa: B007, B020
         pass
     return event

@@ -137,6 +137,15 @@ KNOWN: Final[Mapping[str, Property]] = {
         r"[A-Za-z0-9+=,.@_-]{0,64}",
         "at most 64 of letters, digits and +=,.@_-",
     ),
+    "managed_identity": Property(
+        "The client ID of Azure's managed identity; none by default. With one, a made-up token"
+        " is given.",
+        rf"({_UUID})?",
+        _UUID_HINT,
+    ),
+    "tenant_id": Property(
+        "Azure's tenant.", _UUID, _UUID_HINT, "72f988bf-86f1-41af-91ab-2d7cd011db47"
+    ),
     "service_account": Property(
         "GCE's service account, an e-mail address; none by default. With one, a made-up token is.",
         r"([A-Za-z0-9._-]+@[A-Za-z0-9.-]+)?",

@@ -10,7 +10,7 @@ for `remember`, which must not forget commands because a lab has moved its clock
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,9 +18,9 @@ from typing import Final
 import msgspec
 
 from hostagent.channel.messages import Delta, Placed, parts
-from hostagent.model import Event, Guest, Request, apply, next_change, unfold
+from hostagent.model import Event, Guest, Request, apply, joined, next_change, unfold
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 HISTORY_AGE: Final = 7 * 24 * 3600.0
 """Seconds for which an ended event is kept: nobody looks back further than a week."""
@@ -28,8 +28,14 @@ HISTORY_AGE: Final = 7 * 24 * 3600.0
 HISTORY_COUNT: Final = 256
 """Ended events kept at most: each guest that sees one carries it in its view."""
 
+FLOORS: Final = 4096
+"""Guests withdrawn whose numbers are remembered one by one: four for each of a full node. What is
+older counts for all that come."""
+
 COMMAND_AGE: Final = 3600.0
 """Seconds for which a command's id is remembered. A controller gives up retrying within seconds."""
+
+_FLOORS: Final = "CREATE TABLE floors (name TEXT PRIMARY KEY, floor INTEGER NOT NULL)"
 
 _SCHEMA: Final = f"""
 CREATE TABLE state (clock_offset REAL NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL);
@@ -39,6 +45,7 @@ CREATE TABLE guests (
     edits INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX guests_by_set ON guests (availability_set) WHERE availability_set IS NOT NULL;
+{_FLOORS};
 CREATE TABLE events (id TEXT PRIMARY KEY, next_change REAL, ended REAL, body BLOB NOT NULL);
 CREATE INDEX events_by_change ON events (next_change) WHERE next_change IS NOT NULL;
 CREATE INDEX events_by_end ON events (ended) WHERE ended IS NOT NULL;
@@ -51,6 +58,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 _UPGRADES: Final = {
     1: "ALTER TABLE guests ADD COLUMN edits INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2",
+    2: f"{_FLOORS}; PRAGMA user_version = 3",
 }
 """By the version found: what makes the next of it."""
 
@@ -162,10 +170,16 @@ class Repository:
             for body, number, edits in rows
         ]
 
-    def guest(self, name: str) -> Guest | None:
-        """Give one guest."""
-        row = self._db.execute("SELECT body FROM guests WHERE name = ?", (name,)).fetchone()
-        return _guest.decode(row[0]) if row else None
+    def placed(self, name: str) -> Placed | None:
+        """Give one guest, if it is here."""
+        row = self._db.execute(
+            "SELECT body, incarnation, edits FROM guests WHERE name = ?", (name,)
+        ).fetchone()
+        return (
+            None
+            if row is None
+            else Placed(guest=_guest.decode(row[0]), incarnation=row[1], edits=row[2])
+        )
 
     def events(self, *, history: bool = True) -> list[Event]:
         """Give the events not ended, oldest first, and after them, if wanted, the ended ones."""
@@ -195,38 +209,90 @@ class Repository:
     def place(self, guests: Iterable[Guest]) -> list[Delta]:
         """Put guests on this node, or change those already here.
 
-        A guest that is new here starts above every incarnation that was ever withdrawn, so that
-        one that comes back never sees its number go back. A change of the guest itself counts in
-        its `edits`; one of its availability set, and so of what it can see, also in its
-        incarnation.
+        A guest that comes back starts above what it was when it left, so that it never sees its
+        number go back. A change of the guest itself counts in its `edits`; one of its availability
+        set, and so of what it can see, also in its incarnation.
         """
         changed: list[Placed] = []
         for guest in guests:
             body = msgspec.json.encode(guest, order="deterministic")
             row = self._db.execute(
-                "INSERT INTO guests SELECT ?, ?, floor + 1, ?, 0 FROM state WHERE true"
+                "INSERT INTO guests VALUES (?, ?, ?, ?, 0)"
                 " ON CONFLICT (name) DO UPDATE SET availability_set = excluded.availability_set,"
                 " body = excluded.body, edits = edits + 1,"
                 " incarnation = incarnation + (availability_set IS NOT excluded.availability_set)"
                 " WHERE body <> excluded.body RETURNING incarnation, edits",
-                (guest.name, guest.availability_set, body),
+                (guest.name, guest.availability_set, self._floor(guest.name) + 1, body),
             ).fetchone()
             if row is not None:
                 changed.append(Placed(guest=guest, incarnation=row[0], edits=row[1]))
-        # Many guests placed at once are told in several deltas, each far below a frame's bound.
-        return [Delta(sequence=self._number(), placed=part) for part in parts(changed) if part]
+        return self._tell_placed(changed)
 
-    def withdraw(self, names: Iterable[str]) -> list[Delta]:
-        """Take guests off this node; names that are not here are passed over."""
-        gone: list[str] = []
+    def adopt(self, moved: Iterable[Placed]) -> list[Delta]:
+        """Put guests on this node that come from another, each with a number above what it was
+        there and above what it was here, if ever it was.
+        """
+        changed: list[Placed] = []
+        for one in moved:
+            known = self.placed(one.guest.name)
+            incarnation = max(one.incarnation, self._floor(one.guest.name)) + 1
+            edits = one.edits + 1
+            if known is not None:
+                other = known.guest != one.guest
+                incarnation = max(incarnation, known.incarnation + other)
+                edits = max(edits, known.edits + other)
+            changed.append(Placed(guest=one.guest, incarnation=incarnation, edits=edits))
+            self._db.execute(
+                "INSERT OR REPLACE INTO guests VALUES (?, ?, ?, ?, ?)",
+                (
+                    one.guest.name,
+                    one.guest.availability_set,
+                    incarnation,
+                    msgspec.json.encode(one.guest, order="deterministic"),
+                    edits,
+                ),
+            )
+        return self._tell_placed(changed)
+
+    def withdraw(self, names: Iterable[str]) -> tuple[dict[str, tuple[int, int]], list[Delta]]:
+        """Take guests off this node; names that are not here are passed over.
+
+        Gives also the incarnation and the edits of each that was. Their events stay.
+        """
+        gone: dict[str, tuple[int, int]] = {}
         for name in names:
             row = self._db.execute(
-                "DELETE FROM guests WHERE name = ? RETURNING incarnation + edits", (name,)
+                "DELETE FROM guests WHERE name = ? RETURNING incarnation, edits", (name,)
             ).fetchone()
             if row is not None:
-                self._db.execute("UPDATE state SET floor = max(floor, ?)", row)
-                gone.append(name)
-        return [Delta(sequence=self._number(), withdrawn=tuple(gone))] if gone else []
+                gone[name] = row
+        # The latest at the end, where rowids are highest.
+        self._db.executemany(
+            "INSERT OR REPLACE INTO floors VALUES (?, ?)",
+            [(name, sum(numbers)) for name, numbers in gone.items()],
+        )
+        old = self._db.execute(
+            "DELETE FROM floors WHERE rowid IN"
+            " (SELECT rowid FROM floors ORDER BY rowid DESC LIMIT -1 OFFSET ?) RETURNING floor",
+            (FLOORS,),
+        ).fetchall()
+        if old:
+            self._db.execute("UPDATE state SET floor = max(floor, ?)", max(old))
+        withdrawn = tuple(gone)
+        return gone, [Delta(sequence=self._number(), withdrawn=withdrawn)] if gone else []
+
+    def _floor(self, name: str) -> int:
+        """Above which a guest that is new here starts."""
+        row = self._db.execute(
+            "SELECT max(floor) FROM (SELECT floor FROM state"
+            " UNION ALL SELECT floor FROM floors WHERE name = ?)",
+            (name,),
+        ).fetchone()
+        return int(row[0])
+
+    def _tell_placed(self, changed: Iterable[Placed]) -> list[Delta]:
+        # Many guests placed at once are told in several deltas, each far below a frame's bound.
+        return [Delta(sequence=self._number(), placed=part) for part in parts(changed) if part]
 
     def add(self, event: Event) -> list[Delta]:
         """Store a new event."""
@@ -235,6 +301,17 @@ class Repository:
             (event.id, next_change(event), event.ended, msgspec.json.encode(event)),
         )
         return [self._tell(event)]
+
+    def join(self, carried: Event, here: Container[str]) -> list[Delta]:
+        """Store an event that another node knew, or make one that is known the further of the two.
+
+        `here` are the guests that are on this node, or about to be; see `model.joined`.
+        """
+        known = self.event(carried.id)
+        if known is None:
+            return self.add(carried)
+        after = joined(known, carried, here)
+        return [] if after == known else [self._update(after)]
 
     def change(self, event: Event, request: Request, now: float) -> tuple[Event, list[Delta]]:
         """Move an event on; raises IllegalTransition, and then nothing has changed."""

@@ -5,10 +5,12 @@ named by LISTEN_FDNAMES. A socket belongs to the network namespace in which it w
 responder that is handed one serves a namespace that it cannot enter.
 """
 
+import ctypes
 import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Final
@@ -54,20 +56,81 @@ def handed_over(environ: MutableMapping[str, str]) -> dict[str, list[socket.sock
     return taken
 
 
-def listen_tcp(text: str) -> socket.socket:
-    """Listen on `ADDRESS:PORT` (IPv4); raises SocketError."""
+def listen_tcp(text: str, *, shared: bool = False) -> socket.socket:
+    """Listen on `ADDRESS:PORT` (IPv4), `shared` with more sockets of ours; raises SocketError."""
     address, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise SocketError(f"{text!r} is no listening address; it would look like 127.0.0.1:8080")
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((address, int(port)))
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise SocketError(f"cannot listen on {text}: {error.strerror or error}") from error
     return sock
+
+
+def listen_many(text: str, count: int) -> list[socket.socket]:
+    """Listen on `ADDRESS:PORT` with so many sockets, one for each process; raises SocketError."""
+    if count == 1:
+        return [listen_tcp(text)]
+    first = listen_tcp(text, shared=True)
+    where = "{}:{}".format(*first.getsockname())  # port 0 has become another
+    return [first, *(listen_tcp(where, shared=True) for _ in range(1, count))]
+
+
+def divide(
+    listeners: list[socket.socket], count: int, *, by_mark: bool
+) -> list[list[socket.socket]]:
+    """Give each of `count` processes its listening sockets. Raises SocketError.
+
+    Where there are `count` sockets at one address (SO_REUSEPORT), each process has its own, and a
+    guest is always served by the same one: the kernel is told to choose by the mark of the guest's
+    port, or by the guest's address. Where there is one, they share it, and whoever is quickest
+    serves.
+    """
+    at: dict[str, list[socket.socket]] = {}
+    for one in listeners:
+        at.setdefault(str(one.getsockname()), []).append(one)
+    shares: list[list[socket.socket]] = [[] for _ in range(count)]
+    for address, group in at.items():
+        if len(group) not in (1, count):
+            raise SocketError(
+                f"{len(group)} sockets at {address}: for {count} processes it takes {count}, or 1"
+            )
+        if len(group) > 1:
+            _choose_by(_MARK if by_mark else _SOURCE, group)
+        for number, share in enumerate(shares):
+            share.append(group[number % len(group)])
+    return shares
+
+
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_MARK: Final = 0xFFFFF000 + 20  # SKF_AD_OFF + SKF_AD_MARK
+_SOURCE: Final = 0xFFF00000 + 12  # SKF_NET_OFF + the source in an IPv4 header
+
+
+def _choose_by(word: int, group: list[socket.socket]) -> None:
+    """Have the kernel choose among the sockets by this word of a connection's first packet."""
+    program = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (0x20, 0, 0, word),  # ld [word]
+            (0x94, 0, 0, len(group)),  # mod #len
+            (0x16, 0, 0, 0),  # ret a
+        )
+    )
+    code = ctypes.create_string_buffer(program)
+    filter_ = struct.pack("HP", len(program) // 8, ctypes.addressof(code))  # struct sock_fprog
+    try:
+        group[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, filter_)
+    except OSError as error:
+        address = group[0].getsockname()
+        raise SocketError(f"the sockets at {address} cannot share it: {error.strerror}") from error
 
 
 def listen_unix(path: Path) -> socket.socket:

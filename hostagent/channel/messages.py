@@ -1,13 +1,14 @@
 """The message set, typed. VERSION changes whenever a peer of the other version would misread.
 
-Command connections: Hello → Welcome; then each request gets, in order, Done or Failed, or for the
-lists as many Events or Guests as it takes (`more` says whether another part follows).
+Command connections: Hello → Welcome; then each request gets, in order, Done or Failed, or for a
+query Clock, or as many Events or Guests as it takes (`more` says whether another part follows).
 
 Feed connections: Hello → Welcome, then a snapshot (in parts, `more`), then deltas whose sequence
 numbers follow on from the snapshot's without a gap, and heartbeats that carry the latest number. A
-subscriber that finds a gap connects anew. It may send one thing, Approve in the name of a guest, at
-a bounded rate; Done or Failed answers it, after the delta that tells of what it did. Sent again
-with the same command_id, on whatever connection, it is done once.
+subscriber that finds a gap connects anew. A watcher may send nothing. A responder may send one
+thing, Approve in the name of a guest, at a bounded rate; Done or Failed answers it, after the delta
+that tells of what it did. Sent again with the same command_id, on whatever connection, it is done
+once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ from hostagent.model import (
     SetName,
 )
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 PART_BYTES: Final = 256 * 1024
 """Lists and snapshots are cut into parts of about this size: far from MAX_FRAME even when the item
@@ -42,8 +43,10 @@ HEARTBEAT_INTERVAL: Final = 2.0
 
 CommandId = Annotated[str, Meta(min_length=1, max_length=64)]
 Names = Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 62)]  # SQLite's integers have 64 bits
 Sequence = Annotated[int, Meta(ge=0)]
-Role = Literal["controller", "responder"]
+Role = Literal["controller", "responder", "watcher"]
+"""The latter two are for the feed: a watcher reads it, and has no say at all."""
 
 
 class MessageError(Exception):
@@ -93,8 +96,8 @@ class Withdraw(_Base, frozen=True):
 class Schedule(_Base, frozen=True):
     """Plan an event. The agent stamps it with its own clock, which may have been advanced.
 
-    `notice` is the seconds until `not_before`, or None for the type's least notice; 0 starts the
-    event at once. The answer holds the event.
+    `notice` is the seconds until `not_before`, or None for the type's least notice; with 0 the
+    event has started. The answer holds the event.
 
     An event may also concern guests of other nodes: `elsewhere` names them, and `sets_elsewhere`
     their availability sets, whose members here see the event. `guests` may then be none.
@@ -110,6 +113,7 @@ class Schedule(_Base, frozen=True):
     description: Description = ""
     notice: Annotated[float, Meta(ge=0, le=LONGEST)] | None = None
     duration: Seconds | None = None
+    notice_only: bool = False
 
 
 class Start(_Base, frozen=True):
@@ -152,6 +156,35 @@ class Advance(_Base, frozen=True):
     seconds: Seconds
 
 
+class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A guest, the incarnation of what it can see, and the number of its own changes.
+
+    Part of messages, no message itself.
+    """
+
+    guest: Guest
+    incarnation: Count
+    edits: Count = 0
+
+
+class Adopt(_Base, frozen=True):
+    """These guests have moved here from another node, with what that node knew.
+
+    The guests' incarnations go on above what they were there and whatever they were here before;
+    the events come along, active and ended ones, and one that is known here is the further of the
+    two afterwards; the clock is moved forward to `clock_offset` if it is behind.
+    """
+
+    command_id: CommandId
+    clock_offset: Annotated[float, Meta(ge=0)]
+    guests: Annotated[tuple[Placed, ...], Meta(max_length=MAX_GUESTS)] = ()
+    events: tuple[Event, ...] = ()
+
+
+class Now(_Base, frozen=True):
+    """Ask for the metadata plane's time."""
+
+
 class ListEvents(_Base, frozen=True):
     """Ask for the active events, with `history` also for those that have ended."""
 
@@ -162,23 +195,16 @@ class ListGuests(_Base, frozen=True):
     """Ask for the guests placed on this node."""
 
 
-class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A guest, the incarnation of what it can see, and the number of its own changes.
-
-    Part of messages, no message itself.
-    """
-
-    guest: Guest
-    incarnation: int
-    edits: int = 0
-
-
 class Done(_Base, frozen=True):
-    """The command is stored. `now` is the metadata plane's time at which it was applied."""
+    """The command is stored. `now` is the metadata plane's time at which it was applied.
+
+    `left`: the incarnation and the edits that each guest withdrawn had at last.
+    """
 
     command_id: CommandId
     now: float
     event: Event | None = None
+    left: dict[GuestName, tuple[Count, Count]] = {}
 
 
 class Failed(_Base, frozen=True):
@@ -187,6 +213,13 @@ class Failed(_Base, frozen=True):
     code: str
     reason: str
     command_id: CommandId | None = None
+
+
+class Clock(_Base, frozen=True):
+    """The metadata plane's time, and how far it is ahead of the machine's; in seconds."""
+
+    now: float
+    clock_offset: float
 
 
 class Events(_Base, frozen=True):
@@ -239,9 +272,9 @@ class Heartbeat(_Base, frozen=True):
 
 
 Transition: TypeAlias = Start | Complete | Cancel | Approve
-Command: TypeAlias = Place | Withdraw | Schedule | Transition | Advance
-Query: TypeAlias = ListEvents | ListGuests
-Answer: TypeAlias = Done | Failed | Events | Guests
+Command: TypeAlias = Place | Withdraw | Adopt | Schedule | Transition | Advance
+Query: TypeAlias = Now | ListEvents | ListGuests
+Answer: TypeAlias = Done | Failed | Clock | Events | Guests
 Feed: TypeAlias = Snapshot | Delta | Heartbeat
 """What a feed tells of the node. Its other messages concern the connection or an approval."""
 Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Feed
@@ -261,7 +294,7 @@ def decode(obj: dict[str, Any]) -> Message:
     return message
 
 
-_Item = TypeVar("_Item", Placed, Event, Guest)
+_Item = TypeVar("_Item", bound=Struct)
 
 
 def parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:

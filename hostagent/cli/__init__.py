@@ -16,7 +16,7 @@ from hostagent.cli.options import BAD_INPUT, REFUSED, UNABLE
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
-    r"""A node's host agent, its metadata responder, and the controller that commands the agent.
+    """A node's host agent, its metadata responder, and the controller that commands the agent.
 
     \b
     A plain machine, guests known by their source address (as good as what keeps them from lying):
@@ -25,7 +25,7 @@ def cli() -> None:
       hostagent controller --agent cmd.sock place web1 --address 127.0.0.1
       hostagent controller --agent cmd.sock schedule web1 --type reboot --in 5m
       curl http://127.0.0.1:8080/metadata/v1/InstanceInfo
-    """
+    """  # noqa: D301
 
 
 def main() -> None:

@@ -35,6 +35,8 @@ _event_id = click.argument("event_id", metavar="EVENT_ID")
 def controller(ctx: click.Context, agent_path: Path | None, timeout: float) -> None:
     """Command a node's agent: place guests, and schedule what happens to them.
 
+    A DURATION is like 90s, 5m or 1h30m.
+
     Exit codes: 0 done; 1 refused, and nothing has changed; 2 bad input; 3 no answer.
     """
     ctx.obj = agent_path, timeout
@@ -133,7 +135,8 @@ def withdraw(ctx: click.Context, names: tuple[str, ...]) -> None:
     "notice",
     type=seconds,
     metavar="DURATION",
-    help="Time until it may start. Default: the type's least notice.",
+    help="Time until it may start. Default: the type's least notice (Freeze and Reboot 15m, "
+    "Redeploy 10m, Terminate 5m, Preempt 30s).",
 )
 @click.option("--now", is_flag=True, help="Start it at once, as a hardware failure would.")
 @click.option(
@@ -146,6 +149,9 @@ def withdraw(ctx: click.Context, names: tuple[str, ...]) -> None:
     show_default=True,
 )
 @click.option("--description", default="", help="A line for people.")
+@click.option(
+    "--notice-only", is_flag=True, help="Nothing is to be done to the guests: they are told of it."
+)
 @_json
 @click.pass_context
 def schedule(
@@ -157,6 +163,7 @@ def schedule(
     duration: float | None,
     source: str,
     description: str,
+    notice_only: bool,
     as_json: bool,
 ) -> None:
     """Schedule an event for GUESTS of this node, and print it."""
@@ -171,6 +178,7 @@ def schedule(
         duration=duration,
         source=EventSource(source),
         description=description,
+        notice_only=notice_only,
     )
     _print_event(event, as_json)
 
@@ -217,6 +225,18 @@ def cancel(ctx: click.Context, event_id: str, as_json: bool) -> None:
 def advance(ctx: click.Context, duration: float) -> None:
     """Move the metadata plane's clock forward by DURATION. It cannot be moved back."""
     click.echo(_utc(_connected(ctx).advance(duration)))
+
+
+@controller.command()
+@_json
+@click.pass_context
+def clock(ctx: click.Context, as_json: bool) -> None:
+    """Show the metadata plane's time, and how far it is ahead of the machine's."""
+    told = _connected(ctx).now()
+    if as_json:
+        _print_json({"now": told.now, "clock_offset": told.clock_offset})
+    else:
+        click.echo(f"{_utc(told.now)}, {told.clock_offset:g} s ahead")
 
 
 @controller.command(name="list")

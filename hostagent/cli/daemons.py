@@ -1,5 +1,6 @@
 """`hostagent agent` and `hostagent responder`: the processes of a node."""
 
+import gc
 import logging
 import os
 import resource
@@ -43,7 +44,11 @@ _user = click.option(
 @click.option(
     "--command", type=click.Path(path_type=Path), help="Unix socket to make for controllers."
 )
-@click.option("--feed", type=click.Path(path_type=Path), help="Unix socket to make for responders.")
+@click.option(
+    "--feed",
+    type=click.Path(path_type=Path),
+    help="Unix socket to make for responders and watchers.",
+)
 @_user
 def agent(
     node: str, repository: Path, command: Path | None, feed: Path | None, user: int | None
@@ -150,6 +155,13 @@ def agent(
     help="The IP TTL with which EC2's tokens leave.",
 )
 @click.option("--access-log", is_flag=True, help="One line on stderr for each request answered.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that share the guests, for a node that has the cores.",
+)
 def responder(
     agent_path: Path,
     listen: tuple[str, ...],
@@ -162,29 +174,35 @@ def responder(
     ec2_imdsv1: bool,
     ec2_hop_limit: int,
     access_log: bool,
+    processes: int,
 ) -> None:
     """Run a node's metadata responder in the foreground, until SIGTERM.
 
     It listens at --listen, or on sockets handed over by systemd's protocol under the name `http`:
     LISTEN_FDS=1, LISTEN_FDNAMES=http. NOTIFY_SOCKET is told READY. It goes on answering from what
-    it knows while the agent is away.
+    it knows while the agent is away. Several --processes take that many sockets at one address
+    (SO_REUSEPORT), or share one; if one of them ends, all do.
     """
     import asyncio
 
     from hostagent.daemon import run
     from hostagent.dialects import Dialects, Options
     from hostagent.notify import Notifier
+    from hostagent.responder.answers import BY_ADDRESS, BY_MARK, Access, host_headers
     from hostagent.responder.approvals import Approvals
     from hostagent.responder.feed import follow
     from hostagent.responder.knowledge import Knowledge
-    from hostagent.responder.server import BY_ADDRESS, BY_MARK, Access, Responder, host_headers
-    from hostagent.sockets import SocketError, handed_over, listen_tcp
+    from hostagent.responder.server import Responder
+    from hostagent.sockets import SocketError, divide, handed_over, listen_many
+    from hostagent.workers import Workers
 
     _log_to_stderr("responder")
     notifier = Notifier(os.environ)
     try:
         listeners = handed_over(os.environ).pop("http", [])
-        listeners += [listen_tcp(text) for text in listen]
+        for text in listen:
+            listeners += listen_many(text, processes)
+        shares = divide(listeners, processes, by_mark=identity == "mark")
     except SocketError as error:
         raise Unable(str(error)) from error
     try:
@@ -216,27 +234,45 @@ def responder(
             one.target,
         )
 
+    where = ", ".join(sorted({"{}:{}".format(*sock.getsockname()) for sock in listeners}))
+    # From here on there are several of us: what they share is made, the secret of tokens with it.
+    gc.freeze()
+    workers = Workers(processes)
+    share = shares[workers.number]
+    for listener in set(listeners) - set(share):
+        listener.close()
+    if workers.number:
+        notifier = Notifier({})
+    lost = False
     knowledge = Knowledge(stale_after)
     approvals = Approvals()
     server = Responder(
         knowledge,
         identity=BY_MARK if identity == "mark" else BY_ADDRESS,
-        allowed_hosts=host_headers(list(allow_host), listeners),
+        allowed_hosts=host_headers(list(allow_host), share),
         record=record if access_log else None,
         dialects=served,
         approvals=approvals,
     )
 
     async def serve(stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        def gone() -> None:
+            nonlocal lost
+            lost = not stop.is_set()
+            stop.set()
+
+        workers.watch(gone)
         heard = asyncio.Event()
         following = asyncio.create_task(follow(agent_path, knowledge, heard, approvals))
         try:
-            await server.serve(listeners, stop, heard, ready)
+            await server.serve(share, stop, heard, ready)
         finally:
             following.cancel()
 
-    where = ", ".join("{}:{}".format(*sock.getsockname()) for sock in listeners)
     _run_daemon(lambda: run(serve, what=f"responder on {where}", user=user, notifier=notifier))
+    workers.close()
+    if lost and not workers.number:
+        raise Unable("a process of the responder has ended, and so all of them")
 
 
 def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":

@@ -8,10 +8,21 @@ applies it once.
 Errors: CommandRefused when the agent says no (nothing has changed then), AgentUnreachable when no
 answer came in time (the command may or may not have been applied; ask again with the same
 `command_id` to find out).
+
+`Watch` follows a node over its agent's feed socket: who only wants to know need not ask, and can
+command nothing.
 """
 
 from hostagent.controller.asynchronous import Controller
 from hostagent.controller.conversation import AgentUnreachable, CommandRefused, ControllerError
 from hostagent.controller.plain import SyncController
+from hostagent.controller.watch import Watch
 
-__all__ = ["AgentUnreachable", "CommandRefused", "Controller", "ControllerError", "SyncController"]
+__all__ = [
+    "AgentUnreachable",
+    "CommandRefused",
+    "Controller",
+    "ControllerError",
+    "SyncController",
+    "Watch",
+]

@@ -9,10 +9,12 @@ from hostagent.channel.messages import (
     Answer,
     Approve,
     Cancel,
+    Clock,
     Command,
     Complete,
     ListEvents,
     ListGuests,
+    Now,
     Placed,
     Query,
     Start,
@@ -27,7 +29,9 @@ from hostagent.controller.conversation import (
     AgentUnreachable,
     CommandRefused,
     Conversation,
+    adoptions,
     check,
+    clock_of,
     done,
     event_of,
     events_of,
@@ -88,9 +92,31 @@ class Controller:
         for command in placements(guests, command_id):
             await self._ask(command)
 
-    async def withdraw(self, names: Iterable[str], command_id: str | None = None) -> None:
-        """Take guests off the node."""
-        await self._ask(Withdraw(command_id=new_id(command_id), names=tuple(names)))
+    async def withdraw(
+        self, names: Iterable[str], command_id: str | None = None
+    ) -> dict[str, tuple[int, int]]:
+        """Take guests off the node; those that are not there are passed over.
+
+        Gives the incarnation and the edits that each had at last, for the node that adopts it.
+        """
+        command = Withdraw(command_id=new_id(command_id), names=tuple(names))
+        return done(await self._ask(command)).left
+
+    async def adopt(
+        self,
+        guests: Iterable[Placed],
+        events: Iterable[Event],
+        clock_offset: float,
+        command_id: str | None = None,
+    ) -> None:
+        """Put guests on the node that come from another, with what that node knew.
+
+        Their incarnations go on above what they were. Events that are known here already become the
+        further of the two; the clock is moved forward to `clock_offset` seconds ahead, if it is
+        behind. One command, unless that is too much for one frame: then several.
+        """
+        for command in adoptions(guests, events, clock_offset, command_id):
+            await self._ask(command)
 
     async def schedule(
         self,
@@ -105,11 +131,13 @@ class Controller:
         command_id: str | None = None,
         elsewhere: Iterable[str] = (),
         sets_elsewhere: Iterable[str] = (),
+        notice_only: bool = False,
     ) -> Event:
         """Plan an event in `notice` seconds (None: the type's least notice; 0: start it now).
 
         `elsewhere` are guests of other nodes that it concerns, `sets_elsewhere` their availability
-        sets, whose members on this node see it.
+        sets, whose members on this node see it. `notice_only`: it is told, and nothing is to be
+        done to the guests.
         """
         return event_of(
             await self._ask(
@@ -124,6 +152,7 @@ class Controller:
                     command_id,
                     elsewhere,
                     sets_elsewhere,
+                    notice_only,
                 )
             )
         )
@@ -148,6 +177,10 @@ class Controller:
         """Move the metadata plane's clock forward; gives its time now, epoch seconds."""
         command = Advance(command_id=new_id(command_id), seconds=seconds)
         return done(await self._ask(command)).now
+
+    async def now(self) -> Clock:
+        """Give the metadata plane's time, and how far it is ahead of the machine's."""
+        return clock_of(await self._ask(Now()))
 
     async def events(self, *, history: bool = False) -> tuple[Event, ...]:
         """Give the events not ended, with `history` also those that have."""

@@ -8,7 +8,9 @@ from uuid import uuid4
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     VERSION,
+    Adopt,
     Answer,
+    Clock,
     Done,
     Events,
     Failed,
@@ -70,7 +72,7 @@ class Conversation:
         try:
             for obj in self._decoder.feed(data):
                 message = decode(obj)
-                if not isinstance(message, (Welcome, Done, Failed, Events, Guests)):
+                if not isinstance(message, (Welcome, Done, Failed, Clock, Events, Guests)):
                     raise MessageError(f"{type(message).__name__.lower()} is no answer")
                 self._answers.append(message)
         except (FrameError, MessageError) as error:
@@ -101,6 +103,12 @@ def event_of(answers: list[Answer | Welcome]) -> Event:
     return event
 
 
+def clock_of(answers: list[Answer | Welcome]) -> Clock:
+    (answer,) = answers
+    assert isinstance(answer, Clock)
+    return answer
+
+
 def events_of(answers: list[Answer | Welcome]) -> tuple[Event, ...]:
     return tuple(event for part in answers if isinstance(part, Events) for event in part.events)
 
@@ -124,6 +132,24 @@ def placements(guests: Iterable[Guest], command_id: str | None) -> Iterator[Plac
             yield Place(command_id=f"{name}.{number}" if number else name, guests=part)
 
 
+def adoptions(
+    guests: Iterable[Placed], events: Iterable[Event], clock_offset: float, command_id: str | None
+) -> Iterator[Adopt]:
+    """Give the commands that move guests here: one, or as many as they and their events need.
+
+    As for `placements`. The events come first: no guest is here without what it has seen.
+    """
+    name = new_id(command_id)
+    for number, part in enumerate(parts([*events, *guests])):
+        if part or number == 0:
+            yield Adopt(
+                command_id=f"{name}.{number}" if number else name,
+                clock_offset=clock_offset,
+                guests=tuple(one for one in part if isinstance(one, Placed)),
+                events=tuple(one for one in part if isinstance(one, Event)),
+            )
+
+
 def schedule(
     guests: Iterable[str],
     event_type: EventType,
@@ -135,6 +161,7 @@ def schedule(
     command_id: str | None,
     elsewhere: Iterable[str],
     sets_elsewhere: Iterable[str],
+    notice_only: bool,
 ) -> Schedule:
     return Schedule(
         command_id=new_id(command_id),
@@ -147,4 +174,5 @@ def schedule(
         description=description,
         notice=notice,
         duration=duration,
+        notice_only=notice_only,
     )

@@ -10,10 +10,12 @@ from hostagent.channel.messages import (
     Answer,
     Approve,
     Cancel,
+    Clock,
     Command,
     Complete,
     ListEvents,
     ListGuests,
+    Now,
     Placed,
     Query,
     Start,
@@ -28,7 +30,9 @@ from hostagent.controller.conversation import (
     AgentUnreachable,
     CommandRefused,
     Conversation,
+    adoptions,
     check,
+    clock_of,
     done,
     event_of,
     events_of,
@@ -81,9 +85,31 @@ class SyncController:
         for command in placements(guests, command_id):
             self._ask(command)
 
-    def withdraw(self, names: Iterable[str], command_id: str | None = None) -> None:
-        """Take guests off the node."""
-        self._ask(Withdraw(command_id=new_id(command_id), names=tuple(names)))
+    def withdraw(
+        self, names: Iterable[str], command_id: str | None = None
+    ) -> dict[str, tuple[int, int]]:
+        """Take guests off the node; those that are not there are passed over.
+
+        Gives the incarnation and the edits that each had at last, for the node that adopts it.
+        """
+        command = Withdraw(command_id=new_id(command_id), names=tuple(names))
+        return done(self._ask(command)).left
+
+    def adopt(
+        self,
+        guests: Iterable[Placed],
+        events: Iterable[Event],
+        clock_offset: float,
+        command_id: str | None = None,
+    ) -> None:
+        """Put guests on the node that come from another, with what that node knew.
+
+        Their incarnations go on above what they were. Events that are known here already become the
+        further of the two; the clock is moved forward to `clock_offset` seconds ahead, if it is
+        behind. One command, unless that is too much for one frame: then several.
+        """
+        for command in adoptions(guests, events, clock_offset, command_id):
+            self._ask(command)
 
     def schedule(
         self,
@@ -98,11 +124,13 @@ class SyncController:
         command_id: str | None = None,
         elsewhere: Iterable[str] = (),
         sets_elsewhere: Iterable[str] = (),
+        notice_only: bool = False,
     ) -> Event:
         """Plan an event in `notice` seconds (None: the type's least notice; 0: start it now).
 
         `elsewhere` are guests of other nodes that it concerns, `sets_elsewhere` their availability
-        sets, whose members on this node see it.
+        sets, whose members on this node see it. `notice_only`: it is told, and nothing is to be
+        done to the guests.
         """
         return event_of(
             self._ask(
@@ -117,6 +145,7 @@ class SyncController:
                     command_id,
                     elsewhere,
                     sets_elsewhere,
+                    notice_only,
                 )
             )
         )
@@ -140,6 +169,10 @@ class SyncController:
     def advance(self, seconds: float, command_id: str | None = None) -> float:
         """Move the metadata plane's clock forward; gives its time now, epoch seconds."""
         return done(self._ask(Advance(command_id=new_id(command_id), seconds=seconds))).now
+
+    def now(self) -> Clock:
+        """Give the metadata plane's time, and how far it is ahead of the machine's."""
+        return clock_of(self._ask(Now()))
 
     def events(self, *, history: bool = False) -> tuple[Event, ...]:
         """Give the events not ended, with `history` also those that have."""

@@ -1,4 +1,4 @@
-"""The dialects: each cloud's metadata API, one module a cloud.
+"""The dialects: each cloud's metadata API, one module a cloud; what it tells may stand beside it.
 
 A dialect has one function,
 
@@ -25,8 +25,8 @@ from hostagent.http import Request, Response
 from hostagent.model import View
 
 NAMES: Final = ("azure-v1", "azure", "ec2", "gce")
-"""In this order they are asked. Azure's v1 has exact paths below /metadata, IMDS all others; GCE
-has `/` for those who say Metadata-Flavor, EC2 for all others."""
+"""In this order they are asked. Azure's v1 has exact paths below /metadata, IMDS all others; EC2
+and GCE share `/`: see `Dialects`."""
 
 NOT_FOUND: Final = Response(404, b"Not Found")
 UNAVAILABLE: Final = Response(
@@ -48,7 +48,12 @@ class Options(Struct, frozen=True, kw_only=True):
 
 
 class Dialects:
-    """The dialects that are served."""
+    """The dialects that are served.
+
+    Where both EC2 and GCE are, `/` is GCE's for who says its flavor or calls it by its name, and
+    EC2's for everybody else; but all are told the flavor, as by that, and without saying it
+    themselves, Google's clients find out where they are.
+    """
 
     def __init__(self, options: Options) -> None:
         """Serve what the options say; raises ValueError for a name that no dialect has."""
@@ -63,17 +68,19 @@ class Dialects:
             ).answer,
             "gce": gce.answer,
         }
-        # GCE before EC2: see NAMES.
-        self._served = [
-            every[name] for name in ("azure-v1", "azure", "gce", "ec2") if name in options.enabled
-        ]
+        self._served = [every[name] for name in NAMES if name in options.enabled]
         self._azure = "azure" in options.enabled
+        self._gce = "gce" in options.enabled
 
     def answer(self, view: View, request: Request, now: float) -> Outcome:
         """Give the answer of the dialect to which the path belongs, or 404."""
+        if request.path == "/" and self._gce and gce.wanted(request):
+            return gce.answer(view, request, now) or NOT_FOUND
         for dialect in self._served:
             outcome = dialect(view, request, now)
             if outcome is not None:
+                if request.path == "/" and self._gce and isinstance(outcome, Response):
+                    return gce.flavored(outcome)
                 return outcome
         return NOT_FOUND
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hostagent.http import Request, Response
-from hostagent.model import FINAL, Event, EventStatus, View, at, boundary
+from hostagent.model import FINAL, Event, EventStatus, View, at, boundary, concerns
 
 NOTICE: Final = 300.0
 """Seconds before `not_before` from which an event is told."""
@@ -96,7 +96,7 @@ def _at_hand(view: View, now: float) -> Event | None:
     for known in view.events:
         # What falls due between two messages of the agent happens on time nevertheless.
         event = at(known, now)
-        if view.guest.name not in event.guests:
+        if not concerns(event, view.guest.name):
             continue
         if event.status is EventStatus.STARTED:
             return event

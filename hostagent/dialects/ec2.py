@@ -20,33 +20,19 @@ import hmac
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime
 from hashlib import sha256
 from math import floor
-from typing import Final, TypeAlias
+from typing import Final
 
+from hostagent.dialects.ec2_events import SPOT_NOTICE, Tree, events_tree, iso, spot_tree
 from hostagent.dialects.outcomes import Outcome
 from hostagent.http import Request, Response
-from hostagent.model import (
-    FINAL,
-    MAX_ACTIVITY,
-    Event,
-    EventSource,
-    EventStatus,
-    EventType,
-    Guest,
-    View,
-    at,
-    boundary,
-)
+from hostagent.model import Guest, View, at, boundary
 from hostagent.properties import region, under, value, zone
 
 MIN_TTL: Final = 1
 MAX_TTL: Final = 21600
 """Seconds that a token may live: six hours."""
-
-SPOT_NOTICE: Final = 120.0
-"""Seconds before an interruption from which it is told."""
 
 CREDENTIALS_LIFE: Final = 6 * 3600
 """Seconds for which a role's credentials are good; there are new ones every hour."""
@@ -58,8 +44,6 @@ VERSIONS: Final = (
     *("2018-08-17", "2018-09-24", "2019-10-01", "2020-10-27", "2021-01-03", "2021-03-23"),
     *("2021-07-15", "2022-09-24", "2024-04-11", "latest"),
 )
-
-Tree: TypeAlias = "dict[str, Tree] | str"
 
 _TOKEN: Final = "x-aws-ec2-metadata-token"
 _TTL: Final = "x-aws-ec2-metadata-token-ttl-seconds"
@@ -215,7 +199,7 @@ def _meta_data(view: View, now: float) -> dict[str, Tree]:
         "ami-launch-index": "0",
         "ami-manifest-path": "(unknown)",
         "block-device-mapping": {"ami": "/dev/xvda", "root": "/dev/xvda"},
-        "events": _events(view, events),
+        "events": events_tree(view, events),
         "hostname": name,
         "instance-action": "none",
         "instance-id": value(guest, "instance_id"),
@@ -244,7 +228,7 @@ def _meta_data(view: View, now: float) -> dict[str, Tree]:
         tree["public-keys"] = {"0=default": {"openssh-key": key}}
     if tags := under(guest, "tags."):
         tree["tags"] = {"instance": dict(tags)}
-    if spot := _spot(events, now):
+    if spot := spot_tree(events, now):
         tree["spot"] = spot
     return tree
 
@@ -277,7 +261,7 @@ def _iam(guest: Guest, role: str, now: float) -> Tree:
         "info": json.dumps(
             {
                 "Code": "Success",
-                "LastUpdated": _iso(issued),
+                "LastUpdated": iso(issued),
                 "InstanceProfileArn": f"arn:aws:iam::{account}:instance-profile/{role}",
                 "InstanceProfileId": f"AIPA{secret[:17]}",
             },
@@ -288,12 +272,12 @@ def _iam(guest: Guest, role: str, now: float) -> Tree:
             role: json.dumps(
                 {
                     "Code": "Success",
-                    "LastUpdated": _iso(issued),
+                    "LastUpdated": iso(issued),
                     "Type": "AWS-HMAC",
                     "AccessKeyId": f"ASIA{secret[:16]}",
                     "SecretAccessKey": secret[16:56],
                     "Token": secret,
-                    "Expiration": _iso(issued + CREDENTIALS_LIFE),
+                    "Expiration": iso(issued + CREDENTIALS_LIFE),
                 },
                 indent=2,
                 separators=(",", " : "),
@@ -324,83 +308,3 @@ def _identity(guest: Guest) -> str:
         indent=2,
         separators=(",", " : "),
     )
-
-
-# Events
-
-_CODES: Final = {
-    EventType.FREEZE: ("system-maintenance", "scheduled maintenance"),
-    EventType.REBOOT: ("system-reboot", "scheduled reboot"),
-    EventType.REDEPLOY: ("instance-stop", "The instance is running on degraded hardware"),
-    EventType.TERMINATE: ("instance-retirement", "The instance is running on degraded hardware"),
-}
-
-
-def _events(view: View, events: list[Event]) -> Tree:
-    mine = [event for event in view.history if view.guest.name in event.guests]
-    tree: dict[str, Tree] = {
-        "maintenance": {
-            "history": _maintenance([*(event for event in events if event.status in FINAL), *mine]),
-            "scheduled": _maintenance([event for event in events if event.status not in FINAL]),
-        }
-    }
-    for event in events:
-        if event.type is EventType.PREEMPT and event.status not in FINAL:
-            notice = f'{{"noticeTime": "{_iso(event.created)}"}}'
-            tree["recommendations"] = {"rebalance": notice}
-            break
-    return tree
-
-
-def _maintenance(events: list[Event]) -> str:
-    told = ", ".join(_scheduled(event) for event in events if event.type in _CODES)
-    return f"[{told}]"
-
-
-def _scheduled(event: Event) -> str:
-    code, words = _CODES[event.type]
-    if event.type is EventType.REBOOT and event.source is EventSource.USER:
-        code = "instance-reboot"
-    state, prefix = {
-        EventStatus.CANCELLED: ("canceled", "[Canceled] "),
-        EventStatus.COMPLETED: ("completed", "[Completed] "),
-        EventStatus.EXPIRED: ("completed", "[Completed] "),
-    }.get(event.status, ("active", ""))
-    length = MAX_ACTIVITY if event.duration is None else event.duration
-    members = {
-        "NotBefore": _date(event.not_before),
-        "Code": code,
-        "Description": prefix + (event.description or words),
-        "EventId": f"instance-event-{event.id.replace('-', '')[:17]}",
-        "NotAfter": _date(event.not_before + length),
-        "State": state,
-    }
-    told = ", ".join(f'"{name}" : {json.dumps(text)}' for name, text in members.items())
-    return f"{{{told}}}"
-
-
-def _spot(events: list[Event], now: float) -> dict[str, Tree]:
-    for event in events:
-        if event.type is not EventType.PREEMPT or event.status in FINAL:
-            continue
-        if event.status is EventStatus.STARTED or now >= event.not_before - SPOT_NOTICE:
-            when = _iso(event.started or event.not_before)
-            return {
-                "instance-action": f'{{"action": "terminate", "time": "{when}"}}',
-                "termination-time": when,
-            }
-    return {}
-
-
-def _iso(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
-
-
-def _date(epoch: float) -> str:
-    """Give `21 Jan 2019 09:00:43 GMT`, in English whatever the locale."""
-    when = datetime.fromtimestamp(min(epoch, 253402300799), UTC)
-    month = _MONTHS[3 * when.month - 3 : 3 * when.month]
-    return f"{when.day:02} {month} {when.year} {when:%H:%M:%S} GMT"

@@ -1,4 +1,4 @@
-"""GCE's metadata server: everything below `/computeMetadata`, and `/` for who says the flavor.
+"""GCE's metadata server: everything below `/computeMetadata`, and `/`, which needs no flavor.
 
 Where no record of the original is at hand, this was chosen:
 
@@ -12,30 +12,33 @@ Where no record of the original is at hand, this was chosen:
   TERMINATE_ON_HOST_MAINTENANCE, from 60 s before until the end. Preempt is `preempted` from 30 s
   before, and no maintenance.
 - Only events of the guest itself are told.
-- There is no service account unless one is named; then its token is made up.
+- There is no service account unless one is named; then its tokens are made up.
+- Guest attributes are disabled: 403 for every method.
 - User data is the attribute `user-data` unless such an attribute is given; labels are not told.
 - Several slashes are one. Redirects are for directories asked for without the last slash.
 - The pages of errors are shorter than the original's; their first lines and statuses are its own.
 """
 
 from collections.abc import Iterator
-from hashlib import sha256
 from html import escape
-from typing import Final, TypeAlias
+from typing import Final
 from urllib.parse import unquote_plus
 
 import msgspec
 
+from hostagent.dialects.gce_tree import (
+    NOTICE,
+    PREEMPT_NOTICE,
+    SECRET,
+    Tree,
+    identity,
+    maintenance,
+    preempted,
+    whole,
+)
 from hostagent.dialects.outcomes import Outcome, Park
 from hostagent.http import Request, Response
-from hostagent.model import FINAL, EventStatus, EventType, Guest, View, at, boundary
-from hostagent.properties import region, under, value, zone
-
-NOTICE: Final = 60.0
-"""Seconds before maintenance from which it is told."""
-
-PREEMPT_NOTICE: Final = 30.0
-"""Seconds before preemption from which it is told."""
+from hostagent.model import FINAL, EventStatus, EventType, View, at, boundary
 
 MAX_TIMEOUT: Final = 366 * 86400.0
 """Seconds: what is longer is no timeout."""
@@ -43,8 +46,8 @@ MAX_TIMEOUT: Final = 366 * 86400.0
 _PHASES: Final = 1 << 16
 """More than the moments that can pass between two changes: three for each event of a node."""
 
-Tree: TypeAlias = "dict[str, Tree] | list[Tree] | tuple[str, ...] | str | int"
-"""Directories, numbered ones, and leaves: several lines, one text, a number."""
+HOSTS: Final = frozenset({"metadata.google.internal", "metadata"})
+"""The server's names."""
 
 _SERVER: Final = "Metadata Server for VM"
 _ALWAYS: Final = (
@@ -72,6 +75,13 @@ _NOT_ALLOWED: Final = _error(
 )
 
 
+def _plain_error(status: int, text: str) -> Response:
+    return Response(status, f"{text}\n".encode(), "text/html", _ALWAYS, server=_SERVER)
+
+
+_DISABLED: Final = _plain_error(403, "Guest attributes endpoint access is disabled.")
+
+
 def _forbidden(path: str, why: str) -> Response:
     text = "Your client does not have permission to get URL"
     return _error(403, "Forbidden", f"{text} <code>{escape(path)}</code> from this server. {why}")
@@ -88,17 +98,15 @@ def _bad_request(what: str) -> Response:
 
 def answer(view: View, request: Request, now: float) -> Outcome | None:
     """Answer a request; None if the path is none of GCE's."""
-    flavor = request.headers.get("metadata-flavor") == "Google"
     path = request.path
-    if path == "/":
-        if not flavor:
-            return None
-    elif path.partition("/")[2].partition("/")[0] != "computeMetadata":
+    if path != "/" and path.partition("/")[2].partition("/")[0] != "computeMetadata":
         return None
     if "x-forwarded-for" in request.headers:
         return _forbidden(path, "X-Forwarded-For is not allowed.")
-    if not flavor:
+    if path != "/" and not _says_flavor(request):
         return _forbidden(path, "Missing Metadata-Flavor:Google header.")
+    if _names(path)[1:4] == ["v1", "instance", "guest-attributes"]:
+        return _DISABLED
     if request.method not in ("GET", "HEAD"):
         return _NOT_ALLOWED
     query = {
@@ -123,6 +131,28 @@ def answer(view: View, request: Request, now: float) -> Outcome | None:
     return resume(view, now) if response.status == 200 else response
 
 
+def wanted(request: Request) -> bool:
+    """Whether a request for `/` is meant for GCE: it says the flavor, or calls the server by name.
+
+    All others are whoever's; see `flavored`.
+    """
+    name = request.headers.get("host", "").partition(":")[0].lower().removesuffix(".")
+    return _says_flavor(request) or name in HOSTS
+
+
+def flavored(response: Response) -> Response:
+    """Give another cloud's answer to `/` with the header by which Google's clients know GCE."""
+    return msgspec.structs.replace(response, headers=(*response.headers, _ALWAYS[0]))
+
+
+def _says_flavor(request: Request) -> bool:
+    return request.headers.get("metadata-flavor") == "Google"
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name]
+
+
 def etag(view: View, now: float) -> str:
     """Give 16 hexadecimal digits that grow with every change, whether told or due to time."""
     phase = 0
@@ -142,7 +172,7 @@ def _boundary(view: View, now: float) -> float:
 
 
 def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Response:
-    names = [name for name in request.path.split("/") if name]
+    names = _names(request.path)
     found = _find(view, names, now)
     if found is None:
         return _not_found(request.path)
@@ -159,6 +189,10 @@ def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Re
         return _not_found(request.path)
     if names[4:] and names[-3] == "service-accounts" and names[-1] == "token":
         body, kind = str(found).encode(), "application/json"
+    elif names[4:] and names[-3] == "service-accounts" and names[-1] == "identity":
+        if not query.get("audience"):
+            return _plain_error(400, "non-empty audience parameter required")
+        body, kind = identity(view.guest, query["audience"], now).encode(), "text/html"
     elif form == "json":
         shown = _camel(found, names) if recursive or not branch else list(_children(found))
         body, kind = msgspec.json.encode(shown), "application/json"
@@ -192,20 +226,10 @@ def _moved(request: Request, where: str) -> Response:
 def _find(view: View, names: list[str], now: float) -> "Tree | None":
     """Give what stands at the path, without the rest of the tree where that is cheap."""
     if names[1:] == ["v1", "instance", "maintenance-event"]:
-        return _maintenance(view, now)
+        return maintenance(view, now)
     if names[1:] == ["v1", "instance", "preempted"]:
-        return _preempted(view, now)
-    tree: Tree | None = {
-        "0.1": {"meta-data": {}},
-        "computeMetadata": {
-            "v1": {
-                "instance": _instance(view, now),
-                "oslogin": {},
-                "project": _project(view.guest),
-                "universe": {"universe-domain": "googleapis.com"},
-            }
-        },
-    }
+        return preempted(view, now)
+    tree: Tree | None = whole(view, now)
     for name in names:
         if isinstance(tree, dict):
             tree = tree.get(name)
@@ -230,9 +254,8 @@ def _lines(tree: Tree, path: str) -> Iterator[str]:
     """Give `path text` for each leaf."""
     if isinstance(tree, (dict, list)):
         for name, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            if name == "token" and not path.endswith(
-                "attributes"
-            ):  # as the original, which tells it only to who asks for it
+            # As the original, which tells these only to who asks for them.
+            if name in SECRET and not path.endswith("attributes"):
                 continue
             yield from _lines(child, f"{path}/{name}" if path else str(name))
     else:
@@ -253,129 +276,10 @@ def _camel(tree: Tree, names: list[str]) -> object:
     return {
         name if verbatim else _camel_name(name): _camel(child, [*names, name])
         for name, child in tree.items()
-        if name != "token" or verbatim
+        if name not in SECRET or verbatim
     }
 
 
 def _camel_name(name: str) -> str:
     first, *rest = name.split("-")
     return first + "".join(word.capitalize() for word in rest)
-
-
-# The instance
-
-
-def _maintenance(view: View, now: float) -> str:
-    for known in view.events:
-        event = at(known, now)
-        if view.guest.name not in event.guests or event.type is EventType.PREEMPT:
-            continue
-        started = event.status is EventStatus.STARTED
-        due = event.status is EventStatus.SCHEDULED and now >= event.not_before - NOTICE
-        if started or due:
-            freeze = event.type is EventType.FREEZE
-            return f"{'MIGRATE' if freeze else 'TERMINATE'}_ON_HOST_MAINTENANCE"
-    return "NONE"
-
-
-def _preempted(view: View, now: float) -> str:
-    for known in view.events:
-        event = at(known, now)
-        if view.guest.name in event.guests and event.type is EventType.PREEMPT:
-            due = event.status is EventStatus.SCHEDULED and now >= event.not_before - PREEMPT_NOTICE
-            if due or event.status is EventStatus.STARTED:
-                return "TRUE"
-    return "FALSE"
-
-
-def _instance(view: View, now: float) -> dict[str, Tree]:
-    guest = view.guest
-    project = value(guest, "project_id")
-    place = f"projects/{value(guest, 'numeric_project_id')}"
-    az = zone(guest, "gce")
-    spot = value(guest, "lifecycle", "gce") == "spot"
-    attributes: dict[str, Tree] = {}
-    if user_data := value(guest, "user_data", "gce"):
-        attributes["user-data"] = user_data
-    if key := value(guest, "ssh_public_key", "gce"):
-        attributes["ssh-keys"] = f"{value(guest, 'admin_username')}:{key}"
-    attributes |= under(guest, "attributes.")
-    return {
-        "attributes": dict(sorted(attributes.items())),
-        "cpu-platform": "Intel Broadwell",
-        "description": "",
-        "disks": [
-            {
-                "device-name": guest.name,
-                "index": 0,
-                "interface": "SCSI",
-                "mode": "READ_WRITE",
-                "type": "PERSISTENT-BALANCED",
-            }
-        ],
-        "hostname": f"{value(guest, 'hostname', 'gce')}.{az}.c.{project}.internal",
-        "id": int(value(guest, "numeric_id")),
-        "image": value(guest, "image.path"),
-        "licenses": [],
-        "machine-type": f"{place}/machineTypes/{value(guest, 'machine_type')}",
-        "maintenance-event": _maintenance(view, now),
-        "name": guest.name,
-        "network-interfaces": [
-            {
-                "access-configs": [],
-                "dns-servers": ("169.254.169.254",),
-                "forwarded-ips": [],
-                "gateway": "",
-                "ip": value(guest, "address", "gce"),
-                "ip-aliases": [],
-                "mac": value(guest, "mac", "gce"),
-                "mtu": 1500,
-                "network": f"{place}/networks/default",
-                "subnetmask": "255.255.0.0",  # RFC 3927 §2.1
-                "target-instance-ips": [],
-            }
-        ],
-        "preempted": _preempted(view, now),
-        "region": f"{place}/regions/{region(guest, 'gce')}",
-        "remaining-cpu-time": -1,
-        "scheduling": {
-            "automatic-restart": "FALSE" if spot else "TRUE",
-            "on-host-maintenance": "TERMINATE" if spot else "MIGRATE",
-            "preemptible": "TRUE" if spot else "FALSE",
-        },
-        "service-accounts": _service_accounts(guest, now),
-        "tags": (),
-        "virtual-clock": {"drift-token": "0"},
-        "zone": f"{place}/zones/{az}",
-    }
-
-
-def _service_accounts(guest: Guest, now: float) -> dict[str, Tree]:
-    email = value(guest, "service_account")
-    if not email:
-        return {}
-    issued = now // 3600 * 3600
-    secret = sha256(f"token:{guest.name}:{issued}".encode()).hexdigest()
-    token = {
-        "access_token": f"ya29.made-up-{secret}",
-        # In minutes, so that what is told is the same for a while.
-        "expires_in": 3600 + 60 * int((issued + 3600 - now) // 60),
-        "token_type": "Bearer",
-    }
-    account: dict[str, Tree] = {
-        "aliases": ("default",),
-        "email": email,
-        "scopes": ("https://www.googleapis.com/auth/cloud-platform",),
-    }
-    return {
-        "default": {**account, "token": msgspec.json.encode(token).decode()},
-        email: {**account, "token": msgspec.json.encode(token).decode()},
-    }
-
-
-def _project(guest: Guest) -> dict[str, Tree]:
-    return {
-        "attributes": dict(under(guest, "project_attributes.")),
-        "numeric-project-id": int(value(guest, "numeric_project_id")),
-        "project-id": value(guest, "project_id"),
-    }

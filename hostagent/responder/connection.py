@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Final, cast
 from hostagent.http import CONTINUE, BadRequest, RequestReader
 
 if TYPE_CHECKING:
+    from hostagent.responder.answers import Caller, Pending, Reply
     from hostagent.responder.server import Responder
-    from hostagent.responder.waiting import Caller, Pending, Reply
-
-READ_BYTES: Final = 16384
-"""Bytes read at a time: a whole head and much of a body, and no flood."""
 
 PIPELINE_BATCH: Final = 16
 """Requests of one connection that are answered before others get their turn."""
@@ -24,12 +21,19 @@ LINGER: Final = 2.0
 """Seconds for which a guest's further bytes are thrown away after the last answer, so that the
 kernel's RST does not overtake it (RFC 9112 §9.6)."""
 
-# What arrives is copied out before the call returns, so all connections share one buffer.
-_buffer = memoryview(bytearray(READ_BYTES))
+_LATELY: Final = -1.0
+"""The deadline of a connection that has been answered since the responder looked: it is as long
+ago as that, and the clock need not be asked for every answer."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """Reads requests, writes answers, and knows until when it may take to do so (`deadline`)."""
+
+    __slots__ = (
+        *("caller", "deadline", "pending"),
+        *("_answers", "_blocked", "_eof", "_hop_limit", "_limits", "_lingering", "_loop"),
+        *("_reader", "_responder", "_resting", "_served", "_transport", "_unsent", "_waiting"),
+    )
 
     def __init__(
         self,
@@ -48,6 +52,8 @@ class Connection(asyncio.BufferedProtocol):
         """
         self.caller = caller
         self._responder = responder
+        self._answers = responder.answers
+        self._limits = responder.limits
         self._reader = reader
         self._unsent = unsent
         self._lingering = last
@@ -57,6 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._waiting = True  # for more bytes, and not for the loop or for the guest to read
         self._blocked = False
+        self._resting = False  # nothing is under way: what comes means what it means to any other
         self._eof = False
         self._loop = asyncio.get_running_loop()
         timeout = responder.limits.request_timeout
@@ -82,21 +89,29 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         self._responder.release(self)
 
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        """Give the shared buffer."""
-        return _buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what has arrived."""
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived, which the socket's buffer bounds."""
+        if self._resting:
+            # A tenth of the whole request's time is spent here, the rest is the kernel's.
+            known = self._answers.again(self.caller, data)
+            if known is not None:
+                frame, count, keep = known
+                if keep and self._served + count < self._limits.requests:
+                    self._served += count
+                    self.deadline = _LATELY
+                    self._transport.write(frame)  # type: ignore[union-attr]
+                    return
         if self._lingering:
             return
-        if self._reader.idle and self.pending is None:
-            self.deadline = self._loop.time() + self._responder.limits.request_timeout
-        self._reader.feed(bytes(_buffer[:nbytes]))
         if self.pending is not None:
+            self._reader.feed(data)
             self._pause()  # the next request has time until this one is answered
-        else:
-            self._proceed()
+            return
+        begins, self._resting = self._resting, False
+        if self._reader.idle:
+            self.deadline = self._loop.time() + self._limits.request_timeout
+        self._reader.feed(data)
+        self._proceed(data if begins else b"")
 
     def eof_received(self) -> bool:
         """Close once everything that has arrived is answered."""
@@ -109,17 +124,21 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The guest does not read: answer nothing more until it does."""
         self._blocked = True
+        self._resting = False
 
     def resume_writing(self) -> None:
         """The guest reads again."""
         self._blocked = False
         if not self._waiting and not self._lingering:
-            self.deadline = self._loop.time() + self._responder.limits.request_timeout
+            self.deadline = self._loop.time() + self._limits.request_timeout
             self._proceed()
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """The deadline has passed, or is still to be told."""
         if self._transport is None:
+            return
+        if self.deadline == _LATELY:
+            self.deadline = self._loop.time() + self._limits.idle_timeout
             return
         if self._lingering or self._blocked:
             self._transport.abort()
@@ -133,11 +152,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _proceed(self) -> None:
-        """Answer what is complete."""
+    def _proceed(self, asked: bytes = b"") -> None:
+        """Answer what is complete; `asked` is all of it, or b"" if that is not known."""
         transport = self._transport
         if transport is None or self._lingering or self.pending is not None:
             return
+        replies: list[Reply] = []
         for _ in range(PIPELINE_BATCH):
             if self._blocked:
                 self._pause()
@@ -148,11 +168,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._refuse(error)
                 return
             if request is None:
-                self._wait()
-                return
+                break
             self._served += 1
-            last = self._served >= self._responder.limits.requests
-            reply = self._responder.reply(self.caller, request, last=last)
+            last = self._served >= self._limits.requests
+            reply = self._answers.reply(self.caller, request, last=last)
             if not isinstance(reply, tuple):
                 self.pending = reply
                 self._await(reply)
@@ -161,8 +180,16 @@ class Connection(asyncio.BufferedProtocol):
             if not reply.keep:
                 self._finish()
                 return
-        self._pause()
-        self._loop.call_soon(self._proceed)
+            replies.append(reply)
+        if not self._reader.idle and request is not None:
+            self._pause()
+            self._loop.call_soon(self._proceed)
+            return
+        if self._reader.fresh and not self._hop_limit and not self._blocked:
+            self._resting = True
+            if asked:
+                self._answers.remember(self.caller, asked, replies)
+        self._wait()
 
     def _await(self, pending: "Pending") -> None:
         """Have the responder answer when it can; read on, to see if the guest hangs up."""
@@ -178,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._write(reply)
-        self.deadline = self._loop.time() + self._responder.limits.idle_timeout
+        self.deadline = self._loop.time() + self._limits.idle_timeout
         if not reply.keep:
             self._finish()
         elif self._eof or not self._waiting or not self._reader.idle:
@@ -203,7 +230,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
             if self.pending is not None:
                 return
-            self.deadline = self._loop.time() + self._responder.limits.request_timeout
+            self.deadline = self._loop.time() + self._limits.request_timeout
 
     def _wait(self) -> None:
         """Nothing is left to answer; wait for more."""
@@ -215,20 +242,21 @@ class Connection(asyncio.BufferedProtocol):
             self._reader.continue_wanted = False
             self._transport.write(CONTINUE)
         if self._reader.idle and self._served:
-            self.deadline = self._loop.time() + self._responder.limits.idle_timeout
+            self.deadline = self._loop.time() + self._limits.idle_timeout
         if not self._waiting:
             self._waiting = True
             self._transport.resume_reading()
 
     def _refuse(self, error: BadRequest) -> None:
         assert self._transport is not None
-        self._transport.write(self._responder.refusal(self.caller, error))
+        self._transport.write(self._answers.refusal(self.caller, error))
         self._finish()
 
     def _finish(self) -> None:
         """The last answer is written: let the guest read it, whatever it still sends."""
         assert self._transport is not None
         self._lingering = True
+        self._resting = False
         self.deadline = self._loop.time() + LINGER
         if not self._waiting:
             self._waiting = True

@@ -9,12 +9,11 @@ import time
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from msgspec import Struct
-
-from hostagent.dialects.outcomes import Approval, Park
-from hostagent.http import Request, Response
+from hostagent.dialects.outcomes import Park
+from hostagent.http import Response
+from hostagent.responder.answers import Caller, Pending, Reply
 from hostagent.responder.approvals import Approvals
 
 if TYPE_CHECKING:
@@ -27,27 +26,6 @@ LONGEST_TIMER: Final = 60.0
 SHORTEST_TIMER: Final = 0.001
 """Seconds: a time that has come a little too early is not asked about in a circle."""
 
-Caller: TypeAlias = int | str
-"""Who asks: the mark of the connection, or in plain mode its source address."""
-
-
-class Reply(NamedTuple):
-    """An answer's bytes, whether the connection stays, and the IP TTL to send it with, if any."""
-
-    frame: bytes
-    keep: bool
-    hop_limit: int | None = None
-
-
-class Pending(Struct):
-    """A request that waits for something, and whether its connection stays afterwards."""
-
-    guest: str
-    request: Request
-    keep: bool
-    outcome: Park | Approval
-
-
 _Shared: TypeAlias = dict[tuple[Caller, int, str, bool], Reply]
 """Answers by caller, request (requests of the same bytes are one object), key and `keep`."""
 
@@ -58,6 +36,7 @@ class Waiting:
     def __init__(self, responder: "Responder", approvals: Approvals | None) -> None:
         """Without `approvals` nobody can approve of anything."""
         self._responder = responder
+        self._answers = responder.answers
         self._approvals = approvals
         self._parked: dict[str, set[Connection]] = {}  # by the guest's name
         self._alarms: list[tuple[float, int, Connection, Pending]] = []  # a heap, by `until`
@@ -96,7 +75,7 @@ class Waiting:
 
     def changed(self, names: Collection[str] | None) -> None:
         """What is known of these guests has changed; None: of all, or the clock has moved."""
-        now = self._responder.now()
+        now = self._answers.now()
         for name in list(self._parked) if names is None else names:
             shared: _Shared = {}
             for connection in list(self._parked.get(name, ())):
@@ -112,29 +91,29 @@ class Waiting:
         assert pending is not None
         park = pending.outcome
         assert isinstance(park, Park)
-        responder = self._responder
+        answers = self._answers
         caller = connection.caller
         key = (caller, id(pending.request), park.key, pending.keep)
         reply = shared.get(key)
         if reply is None:
-            view = responder.look_up(caller)
+            view = answers.look_up(caller)
             if view is None or view.guest.name != pending.guest:
                 connection.abort()  # it is not this guest's any more
                 return
             response: Response | Park
-            if responder.knowledge.fresh(time.monotonic()):
+            if answers.knowledge.fresh(time.monotonic()):
                 response = park.resume(view, now)
             else:
-                response = responder.dialects.unavailable(pending.request)
+                response = answers.dialects.unavailable(pending.request)
             if isinstance(response, Park):
                 pending.outcome = response
                 if response.until != park.until or park.until <= now:
                     self._set_alarm(connection, pending, response.until)
                 return
-            reply = responder.rendered(caller, view, pending.request, response, pending.keep)
+            reply = answers.rendered(caller, view, pending.request, response, pending.keep)
             shared[key] = reply
         else:
-            responder.note(caller, responder.look_up(caller), pending.request, 200)
+            answers.note(caller, answers.look_up(caller), pending.request, 200)
         self.leave(connection)
         connection.deliver(reply)
 
@@ -142,8 +121,8 @@ class Waiting:
         if connection.pending is not pending:  # the guest has gone
             return
         caller = connection.caller
-        view = self._responder.look_up(caller)
-        reply = self._responder.rendered(caller, view, pending.request, response, pending.keep)
+        view = self._answers.look_up(caller)
+        reply = self._answers.rendered(caller, view, pending.request, response, pending.keep)
         self.leave(connection)
         connection.deliver(reply)
 
@@ -166,14 +145,14 @@ class Waiting:
             self._timer.cancel()
             self._timer = None
         if self._alarms:
-            delay = self._alarms[0][0] - self._responder.now()
+            delay = self._alarms[0][0] - self._answers.now()
             self._timer = asyncio.get_running_loop().call_later(
                 min(max(delay, SHORTEST_TIMER), LONGEST_TIMER), self._ring
             )
 
     def _ring(self) -> None:
         """Look at the requests whose time has come."""
-        now = self._responder.now()
+        now = self._answers.now()
         while self._alarms and self._alarms[0][0] <= now:
             _, _, connection, pending = heappop(self._alarms)
             if connection.pending is pending:

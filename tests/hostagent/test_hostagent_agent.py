@@ -244,7 +244,7 @@ def test_heartbeats(peer):
 
 
 def test_connections_are_bounded(running, peer):
-    bound = agent_module.MAX_CONNECTIONS["responder"]
+    bound = agent_module.MAX_CONNECTIONS["feed"]
     peers = [peer("feed", "responder") for _ in range(bound)]
     late = peer("feed", None)
     assert late.next().code == "busy"

@@ -1,12 +1,14 @@
 """Golden bytes of Azure's Instance Metadata Service and Scheduled Events."""
 
 import json
+from base64 import urlsafe_b64decode
 from math import inf
 
 import pytest
 
 from hostagent.dialects import Options
-from hostagent.dialects.azure_imds import EVENT_VERSIONS, MAX_APPROVALS, VERSIONS
+from hostagent.dialects.azure_events import EVENT_VERSIONS, MAX_APPROVALS
+from hostagent.dialects.azure_imds import VERSIONS
 from hostagent.dialects.outcomes import Approval
 from hostagent.model import EventSource, EventType, Request, apply
 from tests.hostagent.asking import CREATED, ID, NOT_BEFORE, Asker, event
@@ -254,6 +256,50 @@ def test_there_is_no_identity(ask):
     )
     assert ask(url) == (400, NO_HEADER)
     assert "'resource'" in ask(url, metadata="true")[1]
+
+
+def test_a_managed_identity():
+    client = "1d9e4a0b-6f5c-4d2e-9a7b-3c8f0e1d2b4a"
+    ask = Asker(properties={"managed_identity": client, "tenant_id": ID})
+    url = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x/"
+    told = json.loads(ask(url, metadata="true")[1])
+    assert told | {"access_token": ""} == {
+        "access_token": "",
+        "client_id": client,
+        "expires_in": str(86400 - 42 * 60),
+        "expires_on": str(int(CREATED) - 42 * 60 - 51 + 86400),
+        "ext_expires_in": "86400",
+        "not_before": str(int(CREATED) - 42 * 60 - 51),
+        "resource": "https://x/",
+        "token_type": "Bearer",
+    }
+    part = told["access_token"].split(".")[1]
+    claims = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    assert (claims["aud"], claims["appid"], claims["tid"]) == ("https://x/", client, ID)
+    assert ask(f"{url}&client_id={client.upper()}", metadata="true")[0] == 200
+    assert ask(f"{url}&msi_res_id=/subscriptions/x", metadata="true")[0] == 200
+    assert ask(f"{url}&client_id={ID}", metadata="true") == (
+        400,
+        '{"error":"invalid_request","error_description":"Identity not found"}',
+    )
+    info = "/metadata/identity/info?api-version=2018-02-01"
+    assert ask(info, metadata="true") == (200, f'{{"tenantId":"{ID}"}}')
+    assert ask("/metadata/identity/info", metadata="true")[0] == 400
+    # Its life is told in minutes, and told anew as they pass.
+    response = ask.outcome(url, metadata="true")
+    assert ask.now < response.valid_until <= ask.now + 60
+    ask.now = response.valid_until
+    assert int(json.loads(ask(url, metadata="true")[1])["expires_in"]) == 86400 - 43 * 60
+
+
+def test_there_is_no_load_balancer(ask):
+    url = "/metadata/loadbalancer"
+    assert ask(url + "?api-version=2020-10-01", metadata="true") == (
+        404,
+        '{ "error": "No load balancer metadata is found. Please check if your VM is using any '
+        'non-basic SKU load balancer and retry later." }',
+    )
+    assert ask(url, metadata="true")[0] == 400
 
 
 def test_while_nothing_is_known(ask):

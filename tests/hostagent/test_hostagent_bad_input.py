@@ -15,9 +15,10 @@ from hostagent.dialects import NAMES, Dialects, Options
 from hostagent.dialects.outcomes import Approval, Park
 from hostagent.http import REASONS, BadRequest, Request, RequestReader, Response
 from hostagent.model import Event, EventSource, EventType, Guest, View
+from hostagent.responder.answers import BY_ADDRESS, host_headers
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.server import BY_ADDRESS, Limits, Responder, host_headers
+from hostagent.responder.server import Limits, Responder
 from tests.hostagent.asking import CREATED, ID, event
 
 PIECES = st.sampled_from(

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from hostagent.channel.frames import MAX_DEPTH, MAX_FRAME, Decoder, FrameError, pack
 from hostagent.channel.messages import (
     VERSION,
+    Adopt,
     Advance,
     Approve,
     Cancel,
+    Clock,
     Complete,
     Delta,
     Done,
@@ -20,6 +22,7 @@ from hostagent.channel.messages import (
     ListEvents,
     ListGuests,
     MessageError,
+    Now,
     Place,
     Placed,
     Schedule,
@@ -58,15 +61,24 @@ EVERY_MESSAGE = [
     Cancel(command_id="c", event_id=ID),
     Approve(command_id="c", event_id=ID),
     Advance(command_id="c", seconds=600.0),
+    Adopt(
+        command_id="c",
+        clock_offset=5.0,
+        guests=(Placed(guest=GUEST, incarnation=3, edits=1),),
+        events=(EVENT,),
+    ),
+    Now(),
     ListEvents(history=True),
     ListGuests(),
-    Done(command_id="c", now=3.0, event=EVENT),
+    Done(command_id="c", now=3.0, event=EVENT, left={"web1": (7, 2)}),
+    Clock(now=4.5, clock_offset=1.5),
     Failed(code="conflict", reason="no"),
     Events(events=(EVENT,), more=True),
     Guests(guests=(Placed(guest=GUEST, incarnation=3),)),
     Snapshot(sequence=4, node="node1", clock_offset=0.5, events=(EVENT,)),
     Delta(sequence=5, withdrawn=("web1",), incarnations={"web2": 9}, forgotten=(ID,)),
     Heartbeat(sequence=5),
+    Hello(version=VERSION, role="watcher"),
 ]
 
 

@@ -3,6 +3,9 @@
 import ast
 import json
 import os
+import shlex
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +102,12 @@ def test_the_controllers_command_line(node):
     now = json.loads(control("schedule", "web2", "--type", "FREEZE", "--now", "--json"))
     assert now["status"] == "Started"
     assert control("advance", "10m").endswith("Z\n")
+    assert control("clock").endswith("Z, 600 s ahead\n")
+    clock = json.loads(control("clock", "--json"))
+    assert clock["clock_offset"] == 600
+    told = json.loads(control("schedule", "web2", "--type", "freeze", "--notice-only", "--json"))
+    assert told["notice_only"]
+    assert not now["notice_only"]
     control("withdraw", "web2")
     assert "not on this node" in control("schedule", "web2", "--type", "reboot", code=1)
     assert "guests[0].name" in control("place", "no/name", code=2)
@@ -137,6 +146,46 @@ def test_two_agents_cannot_share_a_repository(node):
     )  # fmt: skip
     assert done.returncode == 3
     assert "another process holds this repository" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_a_plain_machine_as_the_help_says(short_path):
+    """The commands of the first help page, as they stand there, in an empty directory."""
+    lines = [line.strip() for line in run("--help").stdout.splitlines()]
+    agent, responder, *others, curl = (
+        line for line in lines if line.startswith(("hostagent ", "curl "))
+    )
+    assert len(others) == 2
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+
+    def words(line):
+        return [
+            *(sys.executable, "-m", "hostagent"),
+            *shlex.split(line.replace("8080", port))[1:],
+        ]
+
+    with (short_path / "log").open("w") as log:
+        daemons = [
+            subprocess.Popen(words(line), stderr=log, cwd=short_path) for line in (agent, responder)
+        ]
+    try:
+        wait_for(lambda: (short_path / "log").read_text().count("READY") == 2)
+        for line in others:
+            done = subprocess.run(words(line), capture_output=True, text=True, cwd=short_path)
+            assert (done.returncode, done.stderr) == (0, "")
+
+        def ask():
+            command = shlex.split(curl.replace("8080", port))
+            return subprocess.run(command, capture_output=True, text=True).stdout
+
+        told = wait_for(lambda: "MaintenanceEvent" in (answer := ask()) and answer)
+        assert told.startswith('{"ID":"_web1",')
+        assert '"EventType":"Reboot"' in told
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+        assert [daemon.wait(10) for daemon in daemons] == [0, 0]
 
 
 def test_daemons_that_make_their_own_sockets(short_path):

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from hostagent.channel.messages import VERSION, Welcome, encode
+from hostagent.channel.messages import VERSION, Placed, Welcome, encode
 from hostagent.controller import AgentUnreachable, CommandRefused, Controller, SyncController
-from hostagent.model import EventSource, EventStatus, EventType, Guest
+from hostagent.model import Event, EventSource, EventStatus, EventType, Guest
 
 
 @pytest.fixture
@@ -54,7 +54,10 @@ def test_the_walk(running):
         assert controller.cancel(other.id).status is EventStatus.CANCELLED
         before = time.time()
         assert controller.advance(600) == pytest.approx(before + 600, abs=5)
-        controller.withdraw(["web2"])
+        clock = controller.now()
+        assert clock.clock_offset == 600
+        assert clock.now == pytest.approx(before + 600, abs=5)
+        assert controller.withdraw(["web2"]) == {"web2": (3, 0)}
         assert [one.guest for one in controller.guests()] == [Guest(name="web1", port=3)]
 
 
@@ -74,8 +77,36 @@ def test_the_walk_on_asyncios_own_loop(running):
             assert (await controller.cancel(made[0].id)).status is EventStatus.CANCELLED
             assert len(await controller.events()) == 2
             assert len(await controller.guests()) == 3
+            assert (await controller.now()).clock_offset == 0
+            assert await controller.withdraw(["web0", "web9"]) == {"web0": (3, 0)}
 
     asyncio.run(walk())
+
+
+def test_a_guest_that_moves_here_comes_whole(running):
+    theirs = Event(
+        id="6f0a13a3-dc0d-4bbe-ab24-df710a3917e6",
+        type=EventType.REDEPLOY,
+        source=EventSource.PLATFORM,
+        description="",
+        guests=("web1",),
+        created=time.time(),
+        not_before=time.time() + 600,
+    )
+    here = Placed(guest=Guest(name="web1"), incarnation=8, edits=1)
+    moved = Placed(guest=Guest(name="web1"), incarnation=7)
+    with running.controller() as controller:
+        controller.adopt([moved], [theirs], 0.0, "m")
+        controller.adopt([moved], [theirs], 0.0, "m")
+        assert controller.guests() == (here,)
+        assert controller.events() == (theirs,)
+
+    async def again():
+        async with await Controller.connect(running.directory / "command") as controller:
+            await controller.adopt([moved], [theirs], 0.0, "m")
+            assert await controller.guests() == (here,)
+
+    asyncio.run(again())
 
 
 def test_refusals_are_typed_and_the_connection_goes_on(running):

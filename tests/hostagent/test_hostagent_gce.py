@@ -1,9 +1,11 @@
 """Golden bytes of GCE's metadata server."""
 
 import json
+from base64 import urlsafe_b64decode
 
 import pytest
 
+from hostagent.dialects import Options
 from hostagent.dialects.outcomes import Park
 from hostagent.model import EventType, Request, apply
 from tests.hostagent.asking import CREATED, NOT_BEFORE, Asker, event
@@ -105,7 +107,7 @@ def test_what_was_given():
     assert whole["instance"]["zone"].endswith("/zones/europe-west1-b")
     assert whole["instance"]["region"].endswith("/regions/europe-west1")
     account = V1 + "instance/service-accounts/default/"
-    assert ask(account)[1] == "aliases\nemail\nscopes\ntoken\n"
+    assert ask(account)[1] == "aliases\nemail\nidentity\nscopes\ntoken\n"
     assert json.loads(ask(account + "?recursive=true")[1]) == {
         "aliases": ["default"],
         "email": "a@b.example",
@@ -133,7 +135,58 @@ def test_the_flavor():
         "<code>/computeMetadata/v1/instance/maintenance-event</code> from this server. "
         "Missing Metadata-Flavor:Google header. <ins>That's all we know.</ins>\n"
     )
-    assert ask("/")[1].startswith("1.0\n")  # is EC2's
+
+
+def test_who_asks_for_the_root():
+    """Google's clients look there for where they are, and do not say their flavor yet."""
+    root = "0.1/\ncomputeMetadata/\n"
+    both = Asker()
+    for headers in ({"host": "metadata.google.internal"}, {"host": "Metadata:80"}, FLAVOR):
+        assert both("/", **headers) == (200, root)
+    ec2 = both.outcome("/", host="169.254.169.254")
+    assert ec2.body.startswith(b"1.0\n")
+    assert ec2.headers == (("Metadata-Flavor", "Google"),)
+    assert both.outcome("/latest/", host="169.254.169.254").headers == ()
+    assert both.outcome("/", "POST").status == 405
+    alone = Asker(Options(enabled=("gce",)))
+    assert alone("/") == (200, root)
+    assert alone.outcome("/").headers[0] == ("Metadata-Flavor", "Google")
+    assert alone.outcome("/", x_forwarded_for="1.2.3.4").status == 403
+    without = Asker(Options(enabled=("ec2",)))
+    assert without.outcome("/", **FLAVOR).headers == ()
+    nobody = Asker(Options(enabled=("azure",)))
+    assert nobody.outcome("/", **FLAVOR).status == 404
+
+
+def test_who_a_service_account_is():
+    ask = Gce(properties={"service_account": "a@b.example"})
+    url = V1 + "instance/service-accounts/default/identity"
+    assert ask(url) == (400, "non-empty audience parameter required\n")
+    status, token = ask(url + "?audience=https://me&format=full")
+    part = token.split(".")[1]
+    claims = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    assert (status, claims["aud"], claims["email"]) == (200, "https://me", "a@b.example")
+    assert claims["iat"] <= ask.now < claims["exp"]
+    assert Gce()(url + "?audience=x")[0] == 404
+
+
+def test_guest_attributes_are_disabled(ask):
+    for method in ("GET", "PUT", "DELETE"):
+        answer = ask(V1 + "instance/guest-attributes/a/b", method)
+        assert answer == (403, "Guest attributes endpoint access is disabled.\n")
+
+
+def test_what_googles_guest_agent_asks(ask):
+    url = V1 + "?alt=json&last_etag=NONE&recursive=true&timeout_sec=60&wait_for_change=true"
+    response = ask.outcome(url)
+    told = json.loads(response.body)
+    assert isinstance(told["instance"]["id"], int)
+    (interface,) = told["instance"]["networkInterfaces"]
+    assert interface["forwardedIps"] == interface["targetInstanceIps"] == []
+    assert told["project"]["attributes"] == {}
+    parked = ask.outcome(url.replace("NONE", dict(response.headers)["ETag"]))
+    assert isinstance(parked, Park)
+    assert parked.until == ask.now + 60
 
 
 def test_not_there_and_not_allowed(ask):

@@ -21,10 +21,11 @@ from hostagent.controller import CommandRefused, SyncController
 from hostagent.dialects import Dialects, Options
 from hostagent.model import EventType, Guest
 from hostagent.repository import Repository, RepositoryInUse
+from hostagent.responder.answers import BY_ADDRESS, host_headers
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.feed import follow
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.server import BY_ADDRESS, Responder, host_headers
+from hostagent.responder.server import Responder
 from tests.hostagent.daemons import answer_of, read_all
 
 KILLS = 300

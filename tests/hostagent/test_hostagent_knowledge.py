@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostagent.channel.messages import Delta, Heartbeat, Placed, Snapshot, snapshot
+from hostagent.channel.replica import Gap
 from hostagent.commands import execute
 from hostagent.model import (
     FINAL,
@@ -15,7 +16,7 @@ from hostagent.model import (
     sees,
 )
 from hostagent.repository import Repository
-from hostagent.responder.knowledge import Gap, Knowledge
+from hostagent.responder.knowledge import Knowledge
 
 ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
 

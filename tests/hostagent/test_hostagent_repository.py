@@ -14,10 +14,12 @@ from hostagent.channel.messages import (
     Advance,
     Approve,
     Cancel,
+    Clock,
     Complete,
     Done,
     ListEvents,
     ListGuests,
+    Now,
     Place,
     Schedule,
     Start,
@@ -158,7 +160,7 @@ def test_incarnations_never_go_back_when_a_guest_returns(store, do):
     assert do.incarnations()["a"] == 6
     do(Withdraw, names=("a",))
     do.place("a", "new")
-    assert do.incarnations() == {"a": 7, "b": 1, "new": 7}
+    assert do.incarnations() == {"a": 7, "b": 1, "new": 1}
 
 
 def test_placing_again_changes_only_what_is_different(store, do):
@@ -281,8 +283,10 @@ def test_notice(store, do):
         )
     event = do.schedule("a", number=10, notice=42.0).event
     assert (event.created, event.not_before, event.status) == (NOW, NOW + 42, "Scheduled")
+    told = len(do.deltas)
     event = do.schedule("a", number=11, notice=0.0).event
     assert (event.status, event.started) == ("Started", NOW)
+    assert [delta.events for delta in do.deltas[told:]] == [(event,)]  # it never was scheduled
 
 
 def test_what_fell_due_before_a_command_is_not_the_commands_to_undo(store, do):
@@ -350,12 +354,19 @@ def test_lists(store, do):
     do.schedule("a")
     do.schedule("b", number=2)
     do(Cancel, event_id=event_id(1))
-    (active,) = look_up(store, ListEvents())
+    (active,) = look_up(store, ListEvents(), NOW)
     assert ([event.id for event in active.events], active.more) == ([event_id(2)], False)
-    (everything,) = look_up(store, ListEvents(history=True))
+    (everything,) = look_up(store, ListEvents(history=True), NOW)
     assert [event.id for event in everything.events] == [event_id(2), event_id(1)]
-    (placed,) = look_up(store, ListGuests())
+    (placed,) = look_up(store, ListGuests(), NOW)
     assert [one.guest.name for one in placed.guests] == ["a", "b"]
+
+
+def test_the_time_is_told_and_not_moved(store, do):
+    do(Advance, seconds=600.0)
+    sequence = store.sequence
+    assert look_up(store, Now(), NOW + 1) == [Clock(now=NOW + 601, clock_offset=600.0)]
+    assert store.sequence == sequence
 
 
 def test_the_number_of_active_events_is_bounded(store, do, monkeypatch):
@@ -462,11 +473,15 @@ def test_a_file_of_the_first_version_is_upgraded(store, do, tmp_path):
     do.place("a", port=1)
     do.schedule("a")
     store._db.execute("ALTER TABLE guests DROP COLUMN edits")
+    store._db.execute("DROP TABLE floors")
+    store._db.execute("UPDATE events SET body = json_remove(body, '$.notice_only')")
     store._db.execute("PRAGMA user_version = 1")
     store.close()
     again = Repository(tmp_path / "r.sqlite")
     (told,) = again.guests()
     assert (told.guest.name, told.incarnation, told.edits) == ("a", 2, 0)
+    (event,) = again.events()
+    assert not event.notice_only
     with again.transaction():
         (delta,) = again.place([Guest(name="a", port=2)])
     assert delta.placed[0].edits == 1

@@ -9,13 +9,14 @@ import time
 import pytest
 import uvloop
 
-from hostagent.channel.messages import Placed, Snapshot
+from hostagent.channel.messages import Delta, Placed, Snapshot
 from hostagent.http import MAX_HEAD
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.responder import connection as connection_module
+from hostagent.responder.answers import BY_ADDRESS, METADATA_NAMES, host_headers
 from hostagent.responder.connection import PIPELINE_BATCH
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.server import BY_ADDRESS, METADATA_NAMES, Limits, Responder, host_headers
+from hostagent.responder.server import Limits, Responder
 from hostagent.sockets import listen_tcp
 from tests.hostagent.daemons import answer_of
 
@@ -424,7 +425,8 @@ def test_the_metadata_planes_clock_is_used(run):
             not_before=time.time() + 900,
             duration=60.0,
         )
-        world.knowledge._events[event.id] = event
+        told = Delta(sequence=world.knowledge.sequence + 1, events=(event,))
+        world.knowledge.apply(told, time.monotonic())
         for offset, hit in ((0.0, False), (601.0, True), (901.0, True), (961.0, False)):
             world.knowledge.clock_offset = offset
             data = await world.send(INFO + b"Connection: close\r\n\r\n")

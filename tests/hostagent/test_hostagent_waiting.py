@@ -16,9 +16,10 @@ from hostagent.channel.messages import Approve, Delta, Done, Failed, Placed, Sna
 from hostagent.dialects import Dialects, Options
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.responder import approvals as approvals_module
+from hostagent.responder.answers import BY_ADDRESS, host_headers
 from hostagent.responder.approvals import MAX_WAITING_PER_GUEST, Approvals
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.server import BY_ADDRESS, Limits, Responder, host_headers
+from hostagent.responder.server import Limits, Responder
 from tests.hostagent.daemons import answer_of, wait_for
 
 ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"

@@ -1,0 +1,306 @@
+"""What is answered to whom.
+
+Guests ask the same thing again and again, to the byte. What one of them was answered is kept with
+the bytes that it sent, for as long as it holds: until time alone would change it, or anything that
+is known changes. Then nothing has to be read or made again, only dated.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from itertools import pairwise
+from typing import Final, NamedTuple, TypeAlias
+
+from msgspec import Struct
+
+from hostagent.dialects import Dialects
+from hostagent.dialects.outcomes import Approval, Outcome, Park
+from hostagent.http import BadRequest, Request, Response, render, render_around_date
+from hostagent.model import View
+from hostagent.responder.knowledge import Knowledge
+
+METADATA_ADDRESS: Final = "169.254.169.254"
+
+METADATA_NAMES: Final = (
+    *("metadata.google.internal", "metadata.google.internal.", "metadata"),
+    *("instance-data", "instance-data.ec2.internal"),
+)
+"""Names by which clients know that address. None of them can be bought."""
+
+REMEMBERED: Final = 2048
+REMEMBERED_ASKED: Final = 2048
+REMEMBERED_BYTES: Final = 8192
+"""Answers that are kept, and the most bytes of question and answer: two for each guest of a node,
+or a pipeline of sixteen; 20 MB at worst. They are all forgotten when there would be more."""
+
+NO_ROOM: Final = Response(
+    503, b"too many requests of this guest wait", headers=(("Retry-After", "5"),)
+)
+
+
+Caller: TypeAlias = int | str
+"""Who asks: the mark of the connection, or in plain mode its source address."""
+
+
+class Access(NamedTuple):
+    """One request answered, for whoever keeps a record. `guest` is None for a caller unknown."""
+
+    caller: Caller
+    guest: str | None
+    status: int
+    method: str
+    target: str
+
+
+class Made(NamedTuple):
+    """An answer that holds for a while: what stands around its date, for when, and what is noted
+    whenever it is given.
+    """
+
+    before: bytes
+    after: bytes
+    since: float
+    until: float
+    access: Access
+
+
+class Reply(NamedTuple):
+    """An answer's bytes, whether the connection stays, and the IP TTL to send it with, if any."""
+
+    frame: bytes
+    keep: bool
+    hop_limit: int | None = None
+    made: Made | None = None
+
+
+class Pending(Struct):
+    """A request that waits for something, and whether its connection stays afterwards."""
+
+    guest: str
+    request: Request
+    keep: bool
+    outcome: Park | Approval
+
+
+Again: TypeAlias = tuple[bytes, int, bool]
+"""Answers as they are sent, how many they are, and whether the connection stays."""
+
+
+class _Kept(NamedTuple):
+    """Answers to what was asked before: what stands around their dates, and for when they hold."""
+
+    around: tuple[bytes, ...]
+    accesses: tuple[Access, ...]
+    keep: bool
+    since: float
+    until: float
+
+
+Identity: TypeAlias = tuple[
+    Callable[[socket.SocketType, tuple[str, int]], Caller],
+    Callable[[Knowledge, Caller], View | None],
+]
+
+
+def _mark(sock: socket.SocketType, _peer: tuple[str, int]) -> Caller:
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) & 0xFFFFFFFF  # given as signed
+
+
+def _address(_sock: socket.SocketType, peer: tuple[str, int]) -> Caller:
+    return peer[0]
+
+
+BY_MARK: Final[Identity] = (_mark, lambda knowledge, mark: knowledge.by_port(int(mark)))
+"""By the port that the connection's first packet came in by: no guest can choose it."""
+
+BY_ADDRESS: Final[Identity] = (_address, lambda knowledge, text: knowledge.by_address(str(text)))
+"""By source address, for plain machines: only as good as whatever keeps guests from lying."""
+
+
+class Answers:
+    """Answers requests from what is known. Opens nothing and sends nothing."""
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        dialects: Dialects,
+        *,
+        look_up: Callable[[Knowledge, Caller], View | None],
+        allowed_hosts: frozenset[str],
+        record: Callable[[Access], None] | None,
+        wall: Callable[[], float],
+    ) -> None:
+        """See `Responder`; `look_up` is an identity's second half."""
+        self.knowledge = knowledge
+        self.dialects = dialects
+        self._look_up = look_up
+        self._hosts = allowed_hosts
+        self._record = record
+        self._wall = wall
+        self._kept: dict[tuple[Caller, bytes], _Kept] = {}
+        self._dated: dict[tuple[Caller, bytes], Again] = {}  # of these, with this second's date
+        self._dated_since = self._dated_until = 0.0  # on the wall's clock
+        self._second = -1
+        self._date = b""
+
+    def now(self) -> float:
+        """Give the metadata plane's time, epoch seconds."""
+        return self._wall() + self.knowledge.clock_offset
+
+    def look_up(self, caller: Caller) -> View | None:
+        """Give what may be told to the caller; None if it is no guest of this node."""
+        return self._look_up(self.knowledge, caller)
+
+    # What was asked before
+
+    def again(self, caller: Caller, asked: bytes) -> Again | None:
+        """Give the answers to exactly these bytes; None if they must be made.
+
+        They hold only where no part of another request has been received before.
+        """
+        key = caller, asked
+        wall = self._wall()
+        if self._dated_since <= wall < self._dated_until:
+            known = self._dated.get(key)
+            if known is not None:
+                return known
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        since, until = kept.since, kept.until
+        if not since <= wall + self.knowledge.clock_offset < until:
+            return None
+        if not self.knowledge.fresh(time.monotonic()):
+            return None
+        if self._record is not None:
+            for access in kept.accesses:
+                self._record(access)
+        again = self._http_date(wall).join(kept.around), len(kept.accesses), kept.keep
+        if self._record is None:
+            self._date_now(key, again, wall, until - self.knowledge.clock_offset)
+        return again
+
+    def _date_now(self, key: tuple[Caller, bytes], again: Again, wall: float, until: float) -> None:
+        """Keep the answers as they are now until the second ends, or one of them."""
+        if not self._dated_since <= wall < self._dated_until:
+            self._dated.clear()
+            self._dated_since, self._dated_until = wall, self._second + 1.0
+        if until < self._dated_until:
+            self._dated_until = until
+        if self.knowledge.fresh(time.monotonic() + 1.0):  # and so it is when the second ends
+            self._dated[key] = again
+
+    def remember(self, caller: Caller, asked: bytes, replies: Sequence[Reply]) -> None:
+        """Keep the replies that were given to these bytes, as long as each of them holds."""
+        made = [reply.made for reply in replies if reply.made is not None]
+        if not made or len(made) < len(replies) or len(asked) > REMEMBERED_ASKED:
+            return
+        if sum(len(reply.frame) for reply in replies) > REMEMBERED_BYTES:
+            return
+        between = (one.after + other.before for one, other in pairwise(made))
+        if len(self._kept) >= REMEMBERED:
+            self.forget()
+        self._kept[caller, asked] = _Kept(
+            around=(made[0].before, *between, made[-1].after),
+            accesses=tuple(one.access for one in made),
+            keep=replies[-1].keep,
+            since=max(one.since for one in made),
+            until=min(one.until for one in made),
+        )
+
+    def forget(self) -> None:
+        """Something that is known has changed."""
+        self._kept.clear()
+        self._dated.clear()
+
+    # What is made
+
+    def reply(self, caller: Caller, request: Request, *, last: bool = False) -> Reply | Pending:
+        """Give the answer, or what it waits for; `last`: the connection must not stay."""
+        now = self.now()
+        keep = request.keep_alive and not last
+        view = self.look_up(caller)
+        if not self.knowledge.fresh(time.monotonic()):
+            return self.rendered(caller, view, request, self.dialects.unavailable(request), keep)
+        outcome = self._ask(view, request, now)
+        if not isinstance(outcome, Response):
+            assert view is not None
+            return Pending(view.guest.name, request, keep, outcome)
+        if view is None or outcome.valid_until <= now or outcome.hop_limit is not None:
+            return self.rendered(caller, view, request, outcome, keep)
+        before, after = render_around_date(
+            outcome,
+            keep_alive=keep,
+            version=request.version,
+            head_only=request.method == "HEAD",
+        )
+        access = self._access(caller, view, request, outcome.status)
+        if self._record is not None:
+            self._record(access)
+        made = Made(before, after, now, outcome.valid_until, access)
+        return Reply(before + self._http_date(self._wall()) + after, keep, made=made)
+
+    def rendered(
+        self, caller: Caller, view: View | None, request: Request, response: Response, keep: bool
+    ) -> Reply:
+        """Give the response as it is sent, and note it."""
+        self.note(caller, view, request, response.status)
+        frame = render(
+            response,
+            date=self._http_date(self._wall()),
+            keep_alive=keep,
+            version=request.version,
+            head_only=request.method == "HEAD",
+        )
+        return Reply(frame, keep, response.hop_limit)
+
+    def refusal(self, caller: Caller, error: BadRequest) -> bytes:
+        """Give the answer to what is no request; the connection must be closed after it."""
+        if self._record is not None:
+            view = self.look_up(caller)
+            guest = None if view is None else view.guest.name
+            self._record(Access(caller, guest, error.status, "-", "-"))
+        response = Response(error.status, error.reason.encode())
+        return render(response, date=self._http_date(self._wall()), keep_alive=False)
+
+    def note(self, caller: Caller, view: View | None, request: Request, status: int) -> None:
+        """Tell whoever keeps a record."""
+        if self._record is not None:
+            self._record(self._access(caller, view, request, status))
+
+    def _access(self, caller: Caller, view: View | None, request: Request, status: int) -> Access:
+        target = request.path if request.query is None else f"{request.path}?{request.query}"
+        guest = None if view is None else view.guest.name
+        return Access(caller, guest, status, request.method, target)
+
+    def _ask(self, view: View | None, request: Request, now: float) -> Outcome:
+        if view is None:
+            return Response(403, b"no guest of this node asks by this way")
+        host = request.headers.get("host")
+        if host is not None and host.lower() not in self._hosts:
+            # RFC 9110 §15.5.20. A page in a guest's browser whose own name has been pointed here
+            # (DNS rebinding) says that name.
+            return Response(421, b"this server does not answer for that Host")
+        return self.dialects.answer(view, request, now)
+
+    def _http_date(self, wall: float) -> bytes:
+        second = int(wall)
+        if second != self._second:
+            self._second = second
+            self._date = formatdate(second, usegmt=True).encode()
+        return self._date
+
+
+def host_headers(names: list[str], listeners: list[socket.socket]) -> frozenset[str]:
+    """Give the Host headers to answer: the names, with and without a port, and where we listen."""
+    hosts = [METADATA_ADDRESS, *METADATA_NAMES, *names]
+    ports = {80}
+    for listener in listeners:
+        address = listener.getsockname()
+        if isinstance(address, tuple):
+            hosts.append(address[0])
+            ports.add(address[1])
+    return frozenset(
+        form.lower() for host in hosts for form in (host, *(f"{host}:{port}" for port in ports))
+    )

@@ -1,0 +1,94 @@
+"""Following an agent's feed over whatever happens to the agent: for responders and watchers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+from hostagent.channel.frames import Decoder, FrameError
+from hostagent.channel.messages import (
+    HEARTBEAT_INTERVAL,
+    VERSION,
+    Failed,
+    Hello,
+    Message,
+    MessageError,
+    Role,
+    Welcome,
+    decode,
+    encode,
+)
+from hostagent.channel.replica import Gap
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY: Final = 0.05
+LAST_DELAY: Final = 2.0
+"""Seconds between attempts to subscribe: soon at first, as a restarted agent is back in a moment,
+then twice as long each time, but no longer than the second, so that it is heard when it returns."""
+
+SILENCE: Final = 4 * HEARTBEAT_INTERVAL
+"""Seconds without a message after which the connection is taken for dead."""
+
+_CHUNK: Final = 65536
+
+
+class Subscriber(Protocol):
+    """Who is told what the agent says."""
+
+    def welcomed(self, send: Callable[[bytes], None]) -> None:
+        """The agent has welcomed us; frames can be sent to it."""
+
+    def received(self, message: Message) -> None:
+        """The agent has said this; raises Gap or MessageError to be told everything anew."""
+
+    def lost(self) -> None:
+        """The connection is gone, or could not be made; there will be another attempt."""
+
+
+async def follow(path: Path, role: Role, subscriber: Subscriber) -> None:
+    """Subscribe at the agent's feed socket at `path`, and again whenever that ends.
+
+    Runs until cancelled, on whatever loop.
+    """
+    delay = FIRST_DELAY
+    told = ""
+    while True:
+        began = time.monotonic()
+        try:
+            await _subscribe(path, role, subscriber)
+        except (OSError, Gap, FrameError, MessageError) as error:
+            reason = str(error) or "the agent is silent"
+        subscriber.lost()
+        if time.monotonic() - began > LAST_DELAY:  # it had been well until now
+            delay, told = FIRST_DELAY, ""
+        if reason != told:  # once, not at every attempt
+            log.warning("feed: %s; asking again", reason)
+            told = reason
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LAST_DELAY)
+
+
+async def _subscribe(path: Path, role: Role, subscriber: Subscriber) -> None:
+    """Follow one connection until it ends, which it does with an exception."""
+    decoder = Decoder()
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(encode(Hello(version=VERSION, role=role)))
+        while True:
+            async with asyncio.timeout(SILENCE):
+                data = await reader.read(_CHUNK)
+            if not data:
+                raise ConnectionResetError("the agent closed the connection")
+            for obj in decoder.feed(data):
+                match decode(obj):
+                    case Welcome():
+                        subscriber.welcomed(writer.write)
+                    case Failed(command_id=None) as refusal:
+                        raise ConnectionAbortedError(f"the agent refuses: {refusal.reason}")
+                    case message:
+                        subscriber.received(message)
+    finally:
+        writer.close()

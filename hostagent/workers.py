@@ -1,0 +1,47 @@
+"""Several processes that serve as one: each begins as the others do, and all end together."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+
+class Workers:
+    """This process and those that it shares the work with; `number` is its own, from 0."""
+
+    def __init__(self, count: int) -> None:
+        """Become `count` processes. Whatever they are to share must be open and known already,
+        and no loop or thread running.
+        """
+        self.number = 0
+        self._links: list[socket.socket] = []  # the first process has one to each other
+        for number in range(1, count):
+            ours, theirs = socket.socketpair()
+            if os.fork() == 0:
+                for link in (*self._links, ours):
+                    link.close()
+                self.number, self._links = number, [theirs]
+                return
+            theirs.close()
+            self._links.append(ours)
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Have `gone` called, on the running loop, when the first process or, in it, any other
+        has ended: however it did, its end of the link is closed then.
+        """
+        loop = asyncio.get_running_loop()
+
+        def ended(link: socket.socket) -> None:
+            loop.remove_reader(link)
+            gone()
+
+        for link in self._links:
+            loop.add_reader(link, ended, link)
+
+    def close(self) -> None:
+        """Have the others end, if this is the first process, and wait until they have."""
+        for link in self._links:
+            link.close()
+        if self.number == 0:
+            for _ in self._links:
+                os.wait()

@@ -1,0 +1,220 @@
+"""Every route of every dialect, to the byte: what a guest is answered stands in `golden.http`.
+
+After a change that is meant, `WRITE_GOLDEN=1 pytest tests/hostagent/test_hostagent_golden.py`
+writes it anew: read the difference.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from hostagent.dialects import Dialects, Options
+from hostagent.dialects.azure_events import EVENT_VERSIONS
+from hostagent.dialects.gce import etag
+from hostagent.dialects.outcomes import Approval, Park
+from hostagent.http import Request, render
+from hostagent.model import EventSource, EventStatus, EventType, Guest, View
+from tests.hostagent.asking import CREATED, NOT_BEFORE, event
+
+GOLDEN = Path(__file__).with_name("golden.http")
+DATE = b"Mon, 09 Mar 2026 06:57:06 GMT"
+NOW = NOT_BEFORE - 45  # all notices have begun, but that of a preemption for GCE
+
+GUEST = Guest(
+    name="web1",
+    address="169.254.3.7",
+    update_domain=3,
+    fault_domain=1,
+    availability_set="front",
+    properties={
+        "tags.team": "web",
+        "tags.stage": "test",
+        "attributes.startup-script": "#!/bin/sh\nexit 0\n",
+        "project_attributes.enable-oslogin": "FALSE",
+        "user_data": "#cloud-config\n",
+        "custom_data": "mine",
+        "ssh_public_key": "ssh-ed25519 AAAA me",
+        "iam_role": "reader",
+        "service_account": "robot@lab-project.iam.gserviceaccount.com",
+        "managed_identity": "1d9e4a0b-6f5c-4d2e-9a7b-3c8f0e1d2b4a",
+        "vm_scale_set": "pool",
+        "zone": "b",
+    },
+)
+EVENTS = tuple(
+    event(number, type=kind, availability_sets=("front",), **more)
+    for number, kind, more in (
+        (1, EventType.REBOOT, {}),
+        (2, EventType.FREEZE, {"duration": None, "source": EventSource.USER}),
+        (3, EventType.REDEPLOY, {"guests": ("web2",), "description": ""}),
+        (4, EventType.TERMINATE, {"status": EventStatus.STARTED, "started": CREATED + 60}),
+        (5, EventType.PREEMPT, {}),
+    )
+)
+HISTORY = (
+    event(8, status=EventStatus.CANCELLED, ended=CREATED + 5),
+    event(9, status=EventStatus.COMPLETED, started=CREATED + 1, ended=CREATED + 4),
+)
+BUSY = View(guest=GUEST, incarnation=12, edits=2, events=EVENTS, history=HISTORY)
+QUIET = View(guest=Guest(name="web1", address="169.254.3.7"), incarnation=1)
+
+AZURE = {"metadata": "true"}
+GOOGLE = {"metadata-flavor": "Google"}
+TTL = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
+V1 = "/computeMetadata/v1/"
+INSTANCE_VERSIONS = (
+    *("2017-03-01", "2017-12-01", "2018-02-01", "2019-06-01", "2020-09-01", "2021-08-01"),
+    *("2021-12-13", "2024-03-15", "2024-07-17", "2025-04-07"),
+)
+
+
+class Transcript:
+    """Asks, and writes down what is asked and answered."""
+
+    def __init__(self) -> None:
+        self.dialects = Dialects(Options(azure_rate=0, ec2_secret=b"s"))
+        self.view = BUSY
+        self.lines: list[str] = []
+
+    def __call__(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> str:
+        path, mark, query = target.partition("?")
+        told = {"host": "169.254.169.254"} | headers
+        request = Request(method, path, query if mark else None, (1, 1), told, True, body)
+        outcome = self.dialects.answer(self.view, request, NOW)
+        who = " ".join(f"{name}={text}" for name, text in headers.items())
+        self.lines.append(f"##### {method} {target} {who} {body.decode()}".rstrip())
+        if isinstance(outcome, Park):
+            self.lines.append(f"(waits until {outcome.until})\n")
+            return ""
+        if isinstance(outcome, Approval):
+            outcome = outcome.done
+        raw = render(outcome, date=DATE, keep_alive=True, head_only=method == "HEAD")
+        self.lines.append(raw.decode().replace("\r\n", "␍\n"))
+        return outcome.body.decode() if outcome.status == 200 else ""
+
+    def crawl(self, path: str, **headers: str) -> None:
+        """Ask for a directory and for all below it."""
+        for line in self(path, **headers).splitlines():
+            name = line.split("=")[0] if "/public-keys/" in path else line
+            if line.endswith("/") or "=" in line:
+                self.crawl(path + name.rstrip("/") + "/", **headers)
+            else:
+                self(path + name, **headers)
+
+
+def azure_v1(ask: Transcript) -> None:
+    for path in ("InstanceInfo", "InstanceInfo/ID", "InstanceInfo/UD", "InstanceInfo/FD",
+                 "maintenance"):  # fmt: skip
+        for version in ("v1", "latest"):
+            ask(f"/metadata/{version}/{path}")
+    ask("/metadata/v1/maintenance", "HEAD")
+    ask("/metadata/v1/maintenance", "POST")
+    ask("/metadata/v1/maintenance", **{"x-forwarded-for": "1.2.3.4"})
+
+
+def azure(ask: Transcript) -> None:
+    ask("/metadata/versions", **AZURE)
+    for version in (*EVENT_VERSIONS, "2025-04-07"):
+        ask(f"/metadata/scheduledevents?api-version={version}", **AZURE)
+    for version in INSTANCE_VERSIONS:
+        ask(f"/metadata/instance?api-version={version}", **AZURE)
+    ask("/metadata/instance?api-version=2021-08-01&extended=true", **AZURE)
+    for route in ("network", "network/interface/0", "compute/tagsList", "compute/osProfile"):
+        ask(f"/metadata/instance/{route}?api-version=2021-12-13", **AZURE)
+    for route in ("", "/compute", "/network/interface", "/network/interface/0/macAddress",
+                  "/compute/name", "/compute/storageProfile/osDisk/diskSizeGB"):  # fmt: skip
+        ask(f"/metadata/instance{route}?api-version=2021-12-13&format=text", **AZURE)
+    ask("/metadata/instance/compute/name?api-version=2021-12-13", **AZURE)
+    ask("/metadata/instance?api-version=2021-12-13&format=xml", **AZURE)
+    resource = "api-version=2018-02-01&resource=https://management.azure.com/"
+    ask(f"/metadata/identity/oauth2/token?{resource}", **AZURE)
+    ask("/metadata/identity/oauth2/token?api-version=2018-02-01", **AZURE)
+    ask("/metadata/identity/info?api-version=2018-02-01", **AZURE)
+    ask("/metadata/loadbalancer?api-version=2020-10-01", **AZURE)
+    events = "/metadata/scheduledevents?api-version=2020-07-01"
+    for event_id in (EVENTS[0].id, EVENTS[3].id, HISTORY[0].id):
+        wish = json.dumps({"StartRequests": [{"EventId": event_id}]}).encode()
+        ask(events, "POST", wish, **AZURE)
+    ask(events, "POST", b"{}", **AZURE)
+    ask(events, "PUT", **AZURE)
+    ask(events)
+    ask(events, **AZURE, **{"x-forwarded-for": "1.2.3.4"})
+    ask(f"{events}&API-version=2020-07-01", **AZURE)
+    ask("/metadata/scheduledevents", **AZURE)
+    ask("/metadata/scheduledevents?api-version=2020-07-02", **AZURE)
+    ask("/metadata/else?api-version=2020-07-01", **AZURE)
+
+
+def ec2(ask: Transcript) -> None:
+    ask("/")
+    ask("/latest")
+    ask.crawl("/latest/dynamic/")
+    ask.crawl("/latest/meta-data/")
+    ask("/latest/user-data")
+    ask("/latest/meta-data/placement/availability-zone/")
+    ask("/2009-04-04/meta-data/instance-id")
+    ask("/latest/meta-data/public-ipv4")
+    ask("/latest/meta-data/instance-id", "POST")
+    token = ask("/latest/api/token", "PUT", **TTL)
+    ask("/latest/meta-data/instance-id", **{"x-aws-ec2-metadata-token": token})
+    ask("/latest/meta-data/instance-id", **{"x-aws-ec2-metadata-token": token[:-4] + "AAAA"})
+    ask("/latest/api/token", "PUT")
+    ask("/latest/api/token")
+    ask("/2021-03-23/api/token", "PUT", **TTL)
+    ask("/latest/api/token", "PUT", **TTL, **{"x-forwarded-for": "1.2.3.4"})
+
+
+def gce(ask: Transcript) -> None:
+    ask.crawl("/", **GOOGLE)
+    ask(f"{V1}?recursive=true", **GOOGLE)
+    ask(f"{V1}instance/scheduling/?alt=json", **GOOGLE)
+    ask(f"{V1}instance/scheduling/?recursive=true&alt=text", **GOOGLE)
+    ask(f"{V1}instance/maintenance-event?alt=json", **GOOGLE)
+    ask(f"{V1}instance/service-accounts/default/?recursive=true", **GOOGLE)
+    ask(f"{V1}instance/service-accounts/default/identity?audience=https://me", **GOOGLE)
+    for last in ("0", "NONE", etag(BUSY, NOW)):
+        ask(f"{V1}instance/maintenance-event?wait_for_change=true&last_etag={last}", **GOOGLE)
+    ask(f"{V1}instance/preempted?wait_for_change=true&timeout_sec=0", **GOOGLE)
+    ask(f"{V1}instance/preempted?wait_for_change=true&timeout_sec=x", **GOOGLE)
+    ask(f"{V1}instance", **GOOGLE)
+    ask(f"{V1}instance/else", **GOOGLE)
+    ask(f"{V1}instance/name", "PUT", **GOOGLE)
+    ask(f"{V1}instance/name")
+    ask(f"{V1}instance/name", **GOOGLE, **{"x-forwarded-for": "1.2.3.4"})
+
+
+def quiet(ask: Transcript) -> None:
+    """The same guest, given nothing and told nothing."""
+    ask.view = QUIET
+    ask("/metadata/v1/InstanceInfo")
+    ask("/metadata/v1/maintenance")
+    for version in EVENT_VERSIONS:
+        ask(f"/metadata/scheduledevents?api-version={version}", **AZURE)
+    ask("/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x/", **AZURE)
+    for path in ("meta-data/", "meta-data/spot/instance-action", "meta-data/spot/termination-time",
+                 "meta-data/events/maintenance/scheduled", "meta-data/events/maintenance/history",
+                 "meta-data/events/recommendations/rebalance", "user-data",
+                 "meta-data/iam/security-credentials/"):  # fmt: skip
+        ask(f"/latest/{path}")
+    for path in ("maintenance-event", "preempted", "attributes/", "service-accounts/"):
+        ask(f"{V1}instance/{path}", **GOOGLE)
+
+
+def transcript() -> Iterator[tuple[str, str]]:
+    for part in (azure_v1, azure, ec2, gce, quiet):
+        ask = Transcript()
+        part(ask)
+        yield from zip(ask.lines[::2], ask.lines[1::2], strict=True)
+
+
+def test_every_route_is_answered_to_the_byte():
+    told = list(transcript())
+    if os.environ.get("WRITE_GOLDEN"):
+        GOLDEN.write_text("".join(f"{asked}\n{answer}\n" for asked, answer in told))
+    parts = GOLDEN.read_text().split("##### ")[1:]
+    golden = [f"##### {part}"[:-1].partition("\n")[::2] for part in parts]
+    assert [asked for asked, _ in told] == [asked for asked, _ in golden]
+    for (asked, answer), (_, wanted) in zip(told, golden, strict=True):
+        assert answer == wanted, asked
+    assert len(told) > 200
