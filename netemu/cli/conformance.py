@@ -136,14 +136,13 @@ def _require_scapy() -> None:
         raise MachineCannot(
             "scapy crafts the frames and is not installed: pip install 'netemu-imds[conformance]'"
         )
-    # It keeps a cache, and falls over one that is there and somebody else's.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    if os.path.lexists(cache) and not os.access(cache, os.R_OK | os.W_OK | os.X_OK):
-        os.environ["XDG_CACHE_HOME"] = "/nonexistent/cache"
+    from netemu.conformance.crafting import import_scapy
+
+    import_scapy()
 
 
 def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":
-    from netemu.conformance import rfc3927
+    from netemu.conformance.rfc3927 import rows as rfc3927
     from netemu.conformance.rows import CATALOGUE
     from netemu.errors import BadInput
 
@@ -260,26 +259,25 @@ def _compare(
 
 def _judge(scale: float, name: str | None) -> "list[Column]":
     """Try the claimants: ours, and at RFC 3927's own pace the foreign ones that are installed."""
-    from netemu.conformance.claimants import FOREIGN
     from netemu.conformance.report import Column
-    from netemu.conformance.rfc3927 import judge
-    from netemu.kernel.protections import Protection
+    from netemu.conformance.rfc3927.claimants import FOREIGN
+    from netemu.conformance.rfc3927.judge import WITHOUT, judge, room_for
+    from netemu.conformance.rfc3927.trial import PARTS
     from netemu.lab import client
 
-    foreign = [one for one in FOREIGN if one.installed]
+    foreign = [one for one in FOREIGN if not one.missing]
     for one in FOREIGN:
-        if one not in foreign:
-            click.echo(f"{one.name} is not installed: apt-get install {one.package}", err=True)
+        if one.missing:
+            click.echo(one.missing, err=True)
+    if (scale if name is None else client.status(name)["time_scale"]) != 1:
+        foreign = []  # they know of no pace but RFC 3927's own
     own = name is None
     if name is None:
-        lab = _own_lab("same-node")
+        lab = room_for(foreign, f"conformance-{os.getpid()}")
         name = lab.name
-        # The guard would keep from a guest some of what other hosts have to say to it here.
-        client.bring_up(lab, time_scale=scale, access_log=True, without=[Protection.EGRESS])
+        client.bring_up(lab, time_scale=scale, access_log=True, without=WITHOUT)
     try:
-        if client.status(name)["time_scale"] != 1:
-            foreign = []
-        with _progress(1 + len(foreign)) as step:
+        with _progress(len(PARTS) * (1 + len(foreign))) as step:
             told = judge(name, foreign, step)
     finally:
         if own:

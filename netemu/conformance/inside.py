@@ -2,13 +2,12 @@
 
 Run as `python -m netemu.conformance.inside CHANNEL DEPTH KIND=DESCRIPTOR...`, it enters the
 namespaces of a guest or a node and serves `Inside`'s methods, one call at a time: a length and a
-msgpack map in, the same out. DEPTH `wire` enters the network namespace alone, and outlives a
-reboot of the guest; `whole` is a real process of the guest's, which sees what the guest sees.
+msgpack map in, the same out. DEPTH `wire` enters the network namespace alone; `whole` is a real
+process of the guest's, which sees what the guest sees.
 """
 
 import ctypes
 import os
-import select
 import socket
 import struct
 import subprocess
@@ -20,147 +19,23 @@ from typing import Any, Final
 
 import msgpack
 
+from netemu.conformance.taps import Taps, environment
 from netemu.errors import NetemuError
 from netemu.kernel import namespaces as ns
 from netemu.lab import entering
 
-_ETH_P_ALL: Final = 0x0003
-_SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS = 263, 1, 1
-_OUTGOING: Final = 4
-_SO_RCVBUFFORCE: Final = 33
-_SO_TIMESTAMPNS: Final = 64  # SO_TIMESTAMPNS_NEW: 64 bits on every machine
-# A tap has to hold what one batch of frames makes of itself at every port.
-_TAP_BYTES: Final = 8 << 20
 _PR_SET_PDEATHSIG: Final = 1
 _SIGKILL: Final = 9
 
-Heard = list[tuple[str, bool, bytes]]
-"""(interface, whether it was going out, frame), in the order of the interfaces' own."""
 
-
-class Inside:
+class Inside(Taps):
     """What may be asked of the process; each method answers with what msgpack can carry."""
 
     def __init__(self) -> None:
-        self._taps: dict[str, socket.socket] = {}
+        super().__init__()
         self._links: dict[str, socket.socket] = {}
         self._kept: list[socket.socket] = []
-        self._ports: dict[str, socket.socket] = {}
         self._program: subprocess.Popen[bytes] | None = None
-
-    def listen(self, interface: str, protocol: int, promiscuous: bool) -> str:
-        """Open a tap on an interface; its MAC.
-
-        Of protocol 3, all, it hears what the wire brings, before any guard; of another, what the
-        interface itself hands to the stack, behind guard and bridge.
-        """
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        try:
-            tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _TAP_BYTES)
-        except PermissionError:  # as an ordinary user: what the machine lets a socket have
-            tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAP_BYTES)
-        tap.bind((interface, protocol))
-        if promiscuous:
-            index = socket.if_nametoindex(interface)
-            member = struct.pack("IHH8s", index, _PROMISCUOUS, 0, b"")
-            tap.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, member)
-        tap.setblocking(False)
-        name = interface if protocol == _ETH_P_ALL else f"{interface}/{protocol:04x}"
-        self._taps[name] = tap
-        return str(tap.getsockname()[4].hex(":"))
-
-    def send(self, interface: str, frames: list[bytes]) -> int:
-        """Send frames as they are; how many the interface took."""
-        tap = self._taps[interface]
-        sent = 0
-        for frame in frames:
-            while True:
-                try:
-                    tap.send(frame)
-                    sent += 1
-                except BlockingIOError:
-                    select.select([], [tap], [], 1.0)
-                    continue
-                except OSError:  # too short or too long for a frame, or the link is down
-                    pass
-                break
-        return sent
-
-    def flood(self, interface: str, frames: list[bytes], seconds: float) -> int:
-        """Send frames in a loop; how many the interface took."""
-        end = time.monotonic() + seconds
-        sent = 0
-        while time.monotonic() < end:
-            sent += self.send(interface, frames)
-        return sent
-
-    def race(self, interface: str, frames: list[bytes], seconds: float) -> int:
-        """Set the interface up, and send in a loop from before it is; how many it took."""
-        with subprocess.Popen(["ip", "link", "set", interface, "up"], env=_environment()):
-            return self.flood(interface, frames, seconds)
-
-    def take(self, until: bytes, patience: float) -> list[Any]:
-        """What every tap has heard, until each that hears all has heard a frame with `until` in it.
-
-        [whether each did within `patience` seconds, heard]. The frames with `until` are left out.
-        """
-        waiting = {name: tap for name, tap in self._taps.items() if "/" not in name}
-        narrow = [name for name in self._taps if "/" in name]
-        heard: Heard = []
-        end = time.monotonic() + patience
-        while waiting:
-            left = end - time.monotonic()
-            if left <= 0:
-                break
-            ready, _, _ = select.select(list(waiting.values()), [], [], left)
-            for interface in [name for name, tap in waiting.items() if tap in ready]:
-                if self._drain(interface, until, heard):
-                    del waiting[interface]
-        for interface in narrow:
-            self._drain(interface, b"", heard)
-        return [not waiting, heard]
-
-    def _drain(self, interface: str, until: bytes, heard: Heard) -> bool:
-        while True:
-            try:
-                frame, (_, _, kind, _, _) = self._taps[interface].recvfrom(65536)
-            except (BlockingIOError, OSError):
-                return False
-            if until and until in frame:
-                return True
-            heard.append((interface, kind == _OUTGOING, frame))
-
-    def heard(self) -> Heard:
-        """What every tap has heard up to now."""
-        heard: Heard = []
-        for interface in self._taps:
-            self._drain(interface, b"", heard)
-        return heard
-
-    def watch_port(self, interface: str) -> None:
-        """Hear what a port's wire brings, each frame with its time; and be able to inject."""
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        tap.bind((interface, _ETH_P_ALL))
-        tap.setblocking(False)
-        self._ports[interface] = tap
-
-    def at_port(self, interface: str) -> list[Any]:
-        """What came by the port's wire since the last call: (seconds since the epoch, frame)."""
-        heard: list[Any] = []
-        while True:
-            try:
-                frame, ancillary, _, sender = self._ports[interface].recvmsg(2048, 64)
-            except (BlockingIOError, OSError):
-                return heard
-            if sender[2] != _OUTGOING:
-                seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
-                heard.append((seconds + nanoseconds / 1e9, frame))
-
-    def inject(self, interface: str, frames: list[bytes]) -> None:
-        """Put frames on the port's wire, towards the guest; the port's egress rules hold."""
-        for frame in frames:
-            self._ports[interface].send(frame)
 
     def start(self, command: list[str], files: dict[str, str]) -> str:
         """Write these files and start a program; what went wrong, or ""."""
@@ -174,7 +49,7 @@ class Inside:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=environment(),
             )
         except OSError as error:
             return str(error)
@@ -192,11 +67,6 @@ class Inside:
             self._program.wait()
         self._program = None
         return ""
-
-    def drop(self) -> None:
-        """Forget what the taps have heard so far."""
-        for interface in self._taps:
-            self._drain(interface, b"", [])
 
     # Connections by the place's own kernel.
 
@@ -328,7 +198,7 @@ class Inside:
                 text=True,
                 timeout=20,
                 check=False,
-                env=_environment(),
+                env=environment(),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return [127, "", str(error)]
@@ -387,11 +257,6 @@ class Inside:
                 except OSError:
                     continue
         return found
-
-
-def _environment() -> dict[str, str]:
-    # Where ip and nft are is not in an ordinary user's PATH.
-    return {**os.environ, "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
 
 
 def _may_enter(path: str) -> bool:

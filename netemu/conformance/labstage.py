@@ -223,6 +223,11 @@ class LabStage(Stage):
         """Reboot a guest: it claims its address anew. `await_bound` waits for it."""
         self.hear_control()
         client.reboot(self.lab, guest)
+        taken = [one.place for one in self.cast.guests if one.name == guest]
+        for place in (*taken, *(one for one in self.cast.others if one.name == guest)):
+            place.again(client.enter(self.lab, guest))
+        for place in taken:
+            self.tap(place)
 
     def bound(self, guest: str) -> str | None:
         """The address that a guest holds, its node knowing of it; else None."""

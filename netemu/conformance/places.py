@@ -20,8 +20,8 @@ class Place:
 
     `interface` is the one that matters there: the guest's wire, the node's bridge.
 
-    `wire`: it enters the network namespace only, as whoever holds the wire, and outlives a reboot
-    of the guest. Otherwise it is a process of the guest's like any other.
+    `wire`: it enters the network namespace only, as whoever holds the wire. Otherwise it is a
+    process of the guest's like any other.
     """
 
     def __init__(
@@ -29,12 +29,15 @@ class Place:
     ) -> None:
         self.name = name
         self.interface = interface
+        self._depth = "wire" if wire else "whole"
+        self._start(namespaces)
+
+    def _start(self, namespaces: Mapping[str, int]) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(_PATIENCE)
         self._channel = ours
         self._ready = False
-        command = [sys.executable, "-P", "-m", inside.__name__, str(theirs.fileno())]
-        command.append("wire" if wire else "whole")
+        command = [sys.executable, "-P", "-m", inside.__name__, str(theirs.fileno()), self._depth]
         command += [f"{kind}={descriptor}" for kind, descriptor in namespaces.items()]
         self._process = subprocess.Popen(
             command,
@@ -45,6 +48,11 @@ class Place:
         theirs.close()
         for descriptor in namespaces.values():
             os.close(descriptor)
+
+    def again(self, namespaces: Mapping[str, int]) -> None:
+        """Begin anew in other namespaces, those of a guest after its reboot; with no tap open."""
+        self.close()
+        self._start(namespaces)
 
     def ready(self) -> None:
         """Wait until it is where it should be; nothing can be asked before."""
@@ -59,6 +67,7 @@ class Place:
 
     def post(self, verb: str, *arguments: Any) -> None:
         """Have it called, and do not wait: to be followed by one `result`."""
+        self.ready()
         inside.send(self._channel, [verb, arguments])
 
     def result(self) -> Any:

@@ -137,50 +137,75 @@ def as_junit(columns: Sequence[Column]) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
+# The picture: a square, and between two; a line of the legend; a letter of it, roughly.
+_SIDE, _GAP, _LEGEND_LINE, _LETTER = 15, 2, 16, 5.2
+_LABEL: Final = 78
+
+
 def as_svg(rows: Rows, columns: Sequence[Column], title: str) -> str:
-    """The matrix as a picture: a square a row, by family, a block a column."""
-    side, gap, label, top = 15, 2, 78, 46
+    """The matrix as a picture: a square a row, by family, a block a column; many stand in two."""
     families = list(_families(rows))
     longest = max(sum(one[0] == family for one in rows) for family in families)
-    block = longest * (side + gap) + label + 14
-    line = side + gap + 3
-    width, height = block, top + len(columns) * (len(families) * line + 30) + 26
+    block = longest * (_SIDE + _GAP) + _LABEL + 14
+    high = len(families) * (_SIDE + _GAP + 3) + 30
+    across = 1 if len(columns) <= 2 else 2  # more than two stand side by side
+    width = block * across
+    top = 46 if title else 20
+    bottom = top + -(-len(columns) // across) * high
+    legend, lines = _legend(width, bottom)
+    height = bottom + lines * _LEGEND_LINE
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<text x="8" y="20" font-size="14" font-weight="bold">{escape(title)}</text>',
     ]
-    y = top
-    for column in columns:
-        right = sum(one.ok for one in column.results.values())
-        parts.append(
-            f'<text x="8" y="{y}" font-weight="bold">{escape(column.name)}'
-            f" ({right} of {len(column.results)})</text>"
-        )
-        y += 8
-        for family in families:
-            parts.append(f'<text x="8" y="{y + 12}">{family}</text>')
-            own = [row for of_family, row in rows if of_family == family]
-            for place, row in enumerate(own):
-                result = column.results.get(row.id)
-                x = label + place * (side + gap)
-                seen = f": {result.observed}" if result else ""
-                parts.append(
-                    f"<g><title>{row.id} {escape(row.title)}{escape(seen)}</title>"
-                    f'<rect x="{x}" y="{y}" width="{side}" height="{side}" rx="2" '
-                    f'fill="{_COLOURS[mark(result)]}"/>'
-                    f'<text x="{x + side / 2}" y="{y + 11}" font-size="8" fill="#ffffff" '
-                    f'text-anchor="middle">{row.id}</text></g>'
-                )
-            y += line
-        y += 22
-    x = 8
+    for number, column in enumerate(columns):
+        x, y = number % across * block, top + number // across * high
+        parts += _block(rows, families, column, x, y)
+    return "\n".join([*parts, *legend, "</svg>", ""])
+
+
+def _block(rows: Rows, families: Iterable[str], column: Column, x: int, y: int) -> list[str]:
+    right = sum(one.ok for one in column.results.values())
+    parts = [
+        f'<text x="{x + 8}" y="{y}" font-weight="bold">{escape(column.name)}'
+        f" ({right} of {len(column.results)})</text>"
+    ]
+    y += 8
+    for family in families:
+        parts.append(f'<text x="{x + 8}" y="{y + 12}">{family}</text>')
+        own = [row for of_family, row in rows if of_family == family]
+        for place, row in enumerate(own):
+            result = column.results.get(row.id)
+            at = x + _LABEL + place * (_SIDE + _GAP)
+            seen = f": {result.observed}" if result else ""
+            parts.append(
+                f"<g><title>{row.id} {escape(row.title)}{escape(seen)}</title>"
+                f'<rect x="{at}" y="{y}" width="{_SIDE}" height="{_SIDE}" rx="2" '
+                f'fill="{_COLOURS[mark(result)]}"/>'
+                f'<text x="{at + _SIDE / 2}" y="{y + 11}" font-size="8" fill="#ffffff" '
+                f'text-anchor="middle">{row.id}</text></g>'
+            )
+        y += _SIDE + _GAP + 3
+    return parts
+
+
+def _legend(width: int, y: int) -> tuple[list[str], int]:
+    """What the colours mean, in as many lines as the width asks for."""
+    parts: list[str] = []
+    x, lines = 8.0, 1
     for kind, meaning in _MEANING.items():
-        parts.append(f'<rect x="{x}" y="{y}" width="10" height="10" fill="{_COLOURS[kind]}"/>')
-        parts.append(f'<text x="{x + 14}" y="{y + 9}" font-size="9">{meaning}</text>')
-        x += 30 + int(len(meaning) * 4.7)
-    return "\n".join([*parts, "</svg>", ""])
+        needed = 30 + len(meaning) * _LETTER
+        if x > 8 and x + needed > width:
+            x, lines = 8.0, lines + 1
+        at = y + (lines - 1) * _LEGEND_LINE
+        parts.append(
+            f'<rect x="{x:.0f}" y="{at}" width="10" height="10" fill="{_COLOURS[kind]}"/>'
+            f'<text x="{x + 14:.0f}" y="{at + 9}" font-size="9">{meaning}</text>'
+        )
+        x += needed
+    return parts, lines
 
 
 _STYLE: Final = """

@@ -130,11 +130,7 @@ class Stage:
         try:
             for place in (*self._places, *self.cast.others):
                 place.ready()
-            for place in self._places:
-                # A guest hears all that its wire brings. A bridge set to hear all would take up
-                # what is meant for others, too, which it does not without us.
-                place.post("listen", place.interface, _ALL, place not in self.cast.nodes)
-            self._macs = {place: place.result() for place in self._places}
+            self._macs = {place: self.tap(place) for place in self._places}
             self.bridge = self._macs[self.node]
             self._prepare_node()
         except BaseException:
@@ -153,6 +149,13 @@ class Stage:
         """End the processes."""
         for place in (*self._places, *self.cast.others):
             place.close()
+
+    def tap(self, place: Place) -> str:
+        """Have a place hear what its interface brings; the interface's MAC."""
+        # A guest hears all that its wire brings. A bridge set to hear all would take up what is
+        # meant for others, too, which it does not without us.
+        promiscuous = place not in self.cast.nodes
+        return str(place.call("listen", place.interface, _ALL, promiscuous))
 
     def _prepare_node(self) -> None:
         # What a bridge keeps to itself (LLDP's group address) comes up at the port, not at it.

@@ -41,6 +41,24 @@ def test_the_catalogue_is_listed(person: Person) -> None:
     assert person.netemu("conformance", "--list", "--rows", "18-20").stdout.count("\n") == 3
 
 
+def test_a_cache_of_scapys_that_is_somebody_elses_is_not_touched(tmp_path: Path) -> None:
+    """As after 'sudo': ~/.cache/scapy is root's, and cannot be read."""
+    cache = tmp_path / ".cache" / "scapy"
+    cache.mkdir(parents=True)
+    for name in ("ethertypes", "protocols", "services"):
+        (cache / f"{name}.pickle").mkdir()  # nobody can read or remove that as a file
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("XDG_CACHE_HOME", None)
+    done = subprocess.run(
+        Person("user", (), environment).command("conformance", "--list"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.lab
 def test_our_lab_holds_the_whole_catalogue(person: Person) -> None:
     # One policy for each of the two who run it: what differs between them is not the policy's.

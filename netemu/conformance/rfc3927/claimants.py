@@ -5,6 +5,7 @@ kernel answers ARP by itself again. Where it keeps what it remembers is a direct
 own, so that nothing is left on the machine.
 """
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +39,14 @@ class Foreign:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def installed(self) -> bool:
-        """Whether the program is on this machine."""
-        return shutil.which(self.program, path=_PATHS) is not None
+    def missing(self) -> str:
+        """What it takes to have it here, as a sentence; "" if nothing is missing."""
+        if shutil.which(self.program, path=_PATHS) is None:
+            return f"{self.name} is not installed: apt-get install {self.package}"
+        # In an ordinary user's lab there is no other user to whom it could step down.
+        if os.geteuid() != 0:
+            return f"{self.name} runs as root only, to give its privileges up by itself"
+        return ""
 
 
 FOREIGN: Final = (
@@ -69,18 +75,24 @@ FOREIGN: Final = (
 
 
 class OurClaimant:
-    """A guest of the lab's as it is: rebooted when it is to begin anew."""
+    """A guest of the lab's as it is: rebooted to begin anew."""
 
     name = "ours"
     resets_connections = True
 
-    def __init__(self, lab: str, guest: str) -> None:
+    def __init__(self, lab: str, guest: str, wire: Place) -> None:
         self._lab = lab
         self._guest = guest
+        self._wire = wire
 
-    def restart(self) -> None:
+    def stop(self) -> None:
+        """Have it send nothing any more."""
+        self._wire.run("ip", "link", "set", "eth0", "down")
+
+    def start(self) -> None:
         """Begin anew, with what it remembers."""
         client.reboot(self._lab, self._guest)
+        self._wire.again(client.enter(self._lab, self._guest))
 
     def forget(self) -> bool:
         """Begin with no memory the next time; False if it cannot be made to."""
@@ -112,11 +124,15 @@ class ForeignClaimant:
         ):
             self._wire.run(*command)
 
-    def restart(self) -> None:
-        """Begin anew, with what it remembers."""
+    def stop(self) -> None:
+        """Have it send nothing any more."""
         if self._running:
             self._inside.call("stop")
             self._wire.run("ip", "address", "flush", "dev", "eth0", "scope", "link")
+        self._running = False
+
+    def start(self) -> None:
+        """Begin anew, with what it remembers."""
         place, memory = self._foreign.remembers_in, _MEMORY
         script = f'mkdir -p {memory} && mount --bind {memory} {place} && exec "$@"'
         command = ["unshare", "-m", "sh", "-c", script, "sh", *self._foreign.command]
