@@ -111,12 +111,17 @@ def _poll(net: int) -> socket.socket:
     link.settimeout(_PATIENCE)
     link.connect((METADATA, HTTP))
     link.sendall(load.request(PATH, headers=_FLAVOUR))
-    etag = _ETAG.search(link.recv(65536))
+    _wait_on(link, link.recv(65536))
+    return link
+
+
+def _wait_on(link: socket.socket, told: bytes) -> None:
+    """Ask to be told of what is other than what has been told."""
+    etag = _ETAG.search(told)
     if etag is None:
         raise NotSo("the responder gives no ETag")
     path = f"{PATH}?wait_for_change=true&last_etag={etag[1].decode()}"
     link.sendall(load.request(path, headers=_FLAVOUR))
-    return link
 
 
 def _wake(controller: SyncController, nets: list[int], names: list[str]) -> float:
@@ -136,17 +141,20 @@ def _wake(controller: SyncController, nets: list[int], names: list[str]) -> floa
             if not ready:
                 raise NotSo(f"{waiting} of {len(links)} long polls were not answered")
             for key, _ in ready:
-                told = key.fileobj
-                assert isinstance(told, socket.socket)
-                if not told.recv(65536).startswith(b"HTTP/1.1 200"):
+                last = key.fileobj
+                assert isinstance(last, socket.socket)
+                told = last.recv(65536)
+                if not told.startswith(b"HTTP/1.1 200"):
                     raise NotSo("a long poll was answered by no 200")
-                poll.unregister(told)
+                poll.unregister(last)
                 waiting -= 1
         took = time.perf_counter() - start
+    assert isinstance(last, socket.socket)
+    _wait_on(last, told)
+    controller.cancel(event.id)
+    last.recv(65536)  # so that the next question is not answered by this
     for link in links:
         link.close()
-    controller.cancel(event.id)
-    time.sleep(_SETTLE / 10)  # the next question must not be answered by this
     return 1000 * took
 
 

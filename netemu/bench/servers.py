@@ -24,6 +24,7 @@ from netemu.lab.client import source_path
 from netemu.lab.wiring import HTTP, METADATA, WiredNode
 
 OURS: Final = "netemu"
+OURS_TWICE: Final = "netemu, 2 processes"
 NGINX: Final = "nginx"
 EPOLL: Final = "epoll in C"
 UVICORN: Final = "uvicorn + Starlette"
@@ -98,7 +99,7 @@ class Running:
 class Ours(Running):
     """This project's responder, and the agent that feeds it."""
 
-    def __init__(self, node: WiredNode, store: Path) -> None:
+    def __init__(self, node: WiredNode, store: Path, processes: int = 1) -> None:
         self._node = node
         self._directory = stage.HERE / node.node.name
         self._store = store
@@ -107,6 +108,7 @@ class Ours(Running):
         assert node.listener is not None
         given = node.listener.fileno()
         options = ["--agent", str(self._directory / "feed"), "--azure-rate", "0"]
+        options += ["--processes", str(processes)]
         super().__init__(
             _spawn(
                 [sys.executable, "-c", _HAND_OVER, str(given), *_python("responder"), *options],
@@ -136,8 +138,8 @@ def start(name: str, node: WiredNode) -> Running:
     """Start the server of this name on the node; it may take a moment until it answers."""
     directory = stage.HERE / node.node.name
     directory.mkdir()
-    if name == OURS:
-        return Ours(node, directory)
+    if name in (OURS, OURS_TWICE):
+        return Ours(node, directory, processes=1 if name == OURS else 2)
     assert node.listener is not None
     node.listener.close()  # its place is the peer's
     where = (METADATA, str(HTTP))

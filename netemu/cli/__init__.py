@@ -24,6 +24,12 @@ _VERBS = {
     "enter": ("inside", "enter", "Open a shell where 'ip netns' shows nodes and guests."),
     "reboot": ("inside", "reboot", "Reboot guests."),
     "maintenance": ("maintenance", "maintenance", "Plan, list, start and end what befalls guests."),
+    "node": ("nodes", "node", "Have nodes fail, and come back."),
+    "events": ("happenings", "events", "Tell what has happened, or follow what happens."),
+    "logs": ("happenings", "logs", "Print what a guest's program says."),
+    "graph": ("graph", "graph", "Draw a lab: nodes, guests, addresses, events."),
+    "top": ("top", "top", "Watch guests, rates and events."),
+    "capture": ("capture", "capture", "Capture at a guest's port or a node's bridge."),
     "clock": ("clock", "clock", "Move or show the clock by which maintenance goes."),
     "set": ("properties", "set_properties", "Change what guests are told of themselves."),
     "conformance": ("conformance", "conformance", "Attack a lab, and say whether it holds."),
@@ -31,6 +37,7 @@ _VERBS = {
     "schema": ("files", "schema", "Print the lab file's JSON schema, for editors."),
     "simulate": ("simulate", "simulate", "Run claims of many hosts in virtual time."),
     "bench": ("bench", "bench", "Measure labs and responders, beside others."),
+    "completion": ("completion", "completion", "Print the completion for a shell."),
     "check": ("machine", "check", "Say what this machine lacks for a lab, and what to do."),
 }
 

@@ -2,12 +2,13 @@
 
 import click
 
+from netemu.cli import completing
 from netemu.cli.options import of_lab
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
 @of_lab
-@click.argument("target", metavar="NODE_OR_GUEST")
+@click.argument("target", metavar="NODE_OR_GUEST", shell_complete=completing.guests_and_nodes)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_command(name: str | None, target: str, command: tuple[str, ...]) -> int:
     """Run COMMAND in a guest or on a node, as root there.
@@ -22,7 +23,7 @@ def exec_command(name: str | None, target: str, command: tuple[str, ...]) -> int
 
 @click.command()
 @of_lab
-@click.argument("target", metavar="GUEST")
+@click.argument("target", metavar="GUEST", shell_complete=completing.guests_and_nodes)
 def shell(name: str | None, target: str) -> int:
     """Open a shell in a guest (or on a node)."""
     from netemu.lab import client, entering
@@ -31,7 +32,7 @@ def shell(name: str | None, target: str) -> int:
 
 
 @click.command()
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=completing.labs)
 @of_lab
 def enter(lab: str | None, name: str | None) -> int:
     """Open a shell in the bottle, where 'ip netns' shows the lab's nodes and guests by name."""
@@ -42,7 +43,9 @@ def enter(lab: str | None, name: str | None) -> int:
 
 @click.command()
 @of_lab
-@click.argument("guests", metavar="GUEST...", nargs=-1, required=True)
+@click.argument(
+    "guests", metavar="GUEST...", nargs=-1, required=True, shell_complete=completing.guests
+)
 def reboot(name: str | None, guests: tuple[str, ...]) -> None:
     """Reboot guests: their processes end, and they claim their addresses anew, the last one first.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netemu.cli.completing import labs
 from netemu.cli.options import lab_name, of_lab
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
 
 
 @click.command()
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=labs)
 @lab_name
 @click.option("--all", "everything", is_flag=True, help="Every lab of this user.")
 def down(lab: str | None, name: str | None, everything: bool) -> None:
@@ -111,7 +112,7 @@ def list_labs(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=labs)
 @of_lab
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(lab: str | None, name: str | None, as_json: bool) -> None:
@@ -140,16 +141,21 @@ def _print_status(told: dict[str, Any]) -> None:
         table.add_column(heading, no_wrap=True)
     for node in told["nodes"]:
         for place, guest in enumerate(node["guests"]):
-            colour = "green" if guest["state"] == "bound" else "yellow"
+            running = guest["power"] == "running"
+            state = guest["state"] if running else guest["power"]
+            colour = "green" if state == "bound" else "yellow"
             table.add_row(
                 node["name"] if place == 0 else "",
                 guest["name"],
                 guest["address"] or "-",
                 guest["mac"],
                 f"p{guest['port_mark']}",
-                f"[{colour}]{guest['state']}[/]",
+                f"[{colour}]{state}[/]",
             )
     console.print(table)
+    for node in told["nodes"]:
+        if node.get("state") == "failed":
+            console.print(f"[red]{node['name']}[/]: failed")
     for service in told["services"]:
         if service["state"] != "running" or service["restarts"]:
             console.print(

@@ -6,17 +6,18 @@ import click
 
 
 @click.command()
+@click.option("--guests", type=click.IntRange(1, 65024), help="Of a lab that is to run here.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def check(as_json: bool) -> int:
+def check(guests: int | None, as_json: bool) -> int:
     """Say what this machine's kernel, programs and limits allow.
 
-    Tries each step of building a lab in a place that ends with the command. Exit code 3 if a lab
-    cannot run.
+    Tries each step of building a lab in a place that ends with the command, and says which limits
+    to raise for a large one. Exit code 3 if a lab, or one of so many guests, cannot run.
     """
     from netemu.errors import MachineCannot
-    from netemu.lab.machine import examine
+    from netemu.lab.machine import SMALL, examine
 
-    findings = examine()
+    findings = examine(guests or SMALL)
     able = all(finding.ok for finding in findings)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings]))

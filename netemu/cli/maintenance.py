@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from netemu.cli import completing
 from netemu.cli.options import Duration, of_lab
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ def maintenance() -> None:
 
 @maintenance.command()
 @of_lab
-@click.argument("guests", metavar="GUEST...", nargs=-1, required=True)
+@click.argument(
+    "guests", metavar="GUEST...", nargs=-1, required=True, shell_complete=completing.guests
+)
 @click.option(
     "--type", "kind", type=click.Choice(_TYPES, case_sensitive=False), default="reboot",
     show_default=True, help="What will happen to the guests.",
@@ -35,6 +38,7 @@ def maintenance() -> None:
     show_default=True, help="Who wants it: the cloud, or the guests' own user.",
 )  # fmt: skip
 @click.option("--description", default="", help="What the guests are told of it.")
+@click.option("--no-impact", is_flag=True, help="Give the notice alone: do nothing to the guests.")
 @click.option("--json", "as_json", is_flag=True, help="Print the event, for programs.")
 def schedule(
     name: str | None,
@@ -45,6 +49,7 @@ def schedule(
     duration: float | None,
     source: str,
     description: str,
+    no_impact: bool,
     as_json: bool,
 ) -> None:
     """Plan an event for guests, as in: schedule web1 --type reboot --in 5m --duration 60s."""
@@ -69,6 +74,7 @@ def schedule(
             duration=duration,
             source=EventSource(source.capitalize()),
             description=description,
+            notice_only=no_impact,
         )
     _print(event, as_json)
 
@@ -144,6 +150,7 @@ def _as_json(event: "Event") -> dict[str, Any]:
         "created": _iso(event.created),
         "not_before": _iso(event.not_before),
         "duration": event.duration,
+        "notice_only": event.notice_only,
         "started": _iso(event.started),
         "ended": _iso(event.ended),
     }

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from netemu.cli.completing import labs
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -19,7 +21,7 @@ def lab_name(command: Command) -> Command:
 def of_lab(command: Command) -> Command:
     """`--name` of a running lab, which may be left out if there is only one."""
     text = "The lab; may be left out if only one runs."
-    return click.option("--name", metavar="NAME", help=text)(command)
+    return click.option("--name", metavar="NAME", help=text, shell_complete=labs)(command)
 
 
 class Duration(click.ParamType[float]):

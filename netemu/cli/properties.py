@@ -4,12 +4,13 @@ import json
 
 import click
 
+from netemu.cli.completing import guests
 from netemu.cli.options import of_lab
 
 
 @click.command("set")
 @of_lab
-@click.argument("guest", metavar="GUEST")
+@click.argument("guest", metavar="GUEST", shell_complete=guests)
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_json: bool) -> None:

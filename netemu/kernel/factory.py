@@ -18,7 +18,8 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from netemu.errors import MachineCannot
 from netemu.kernel import namespaces as ns
@@ -26,8 +27,23 @@ from netemu.kernel.errors import KernelError
 
 # The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
 BATCH = 200
+FIRST_HELD = 3
 _MESSAGE = 65536
 _NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
+
+# What a guest's first process is sent.
+FREEZE = signal.SIGUSR1
+THAW = signal.SIGUSR2
+_ASKED = {signal.SIGCHLD, FREEZE, THAW}
+
+
+class Program(NamedTuple):
+    """What a guest runs at boot; `output` is the descriptor that takes what it says."""
+
+    command: Sequence[str]
+    directory: str
+    environment: Mapping[str, str]
+    output: int
 
 
 class Factory:
@@ -70,23 +86,34 @@ class Factory:
             _send(self._socket, ["guests", following], [])
         return made
 
-    def boot(self, net: int, hostname: str) -> tuple[int, dict[str, int]]:
+    def boot(
+        self, net: int, hostname: str, *, hosts: str = "", program: "Program | None" = None
+    ) -> tuple[int, dict[str, int]]:
         """Give the guest that owns `net` its first process.
 
-        It and whatever runs beside it see processes of their own only, and a private /run.
-        Returns a pidfd and the guest's namespaces by kind.
+        It and whatever runs beside it see processes of their own only, a private /run and, if
+        `hosts` says something, an /etc/hosts of their own. The first process starts `program` and
+        is its parent; on FREEZE it stops all others, on THAW it has them go on. Returns a pidfd and
+        the guest's namespaces by kind.
         """
-        answer, descriptors = self._ask(["boot", hostname], [net])
+        question: list[Any] = ["boot", hostname, hosts]
+        descriptors = [net]
+        if program is not None:
+            question += [list(program.command), program.directory, program.environment]
+            descriptors.append(program.output)
+        answer, descriptors = self._ask(question, descriptors)
         return descriptors[0], dict(zip(answer, descriptors[1:], strict=True))
 
-    def hold(self, descriptors: list[int]) -> None:
-        """Have a process hold these (at most BATCH) packet sockets too, until the lab ends.
+    def hold(self, descriptors: list[int]) -> int:
+        """Have a process hold these (at most BATCH) descriptors too, until the lab ends.
+
+        Gives its process ID; there they are FIRST_HELD and the following, in the same order.
 
         Closing one waits for the kernel's readers (synchronize_net, some 13 ms), and a process
         that ends closes its own one after another: a thousand would take it 13 seconds. Held by
         several processes, they are closed side by side.
         """
-        self._ask(["hold"], descriptors)
+        return int(self._ask(["hold"], descriptors)[0][0])
 
     def _ask(self, question: list[Any], descriptors: list[int]) -> tuple[list[Any], list[int]]:
         if self._ordered:
@@ -128,19 +155,19 @@ def _serve(link: socket.socket) -> None:
         question, received = _receive(link)
         if not question:
             return
+        answer: list[Any]
         try:
             match question:
                 case ["nodes", int(count)]:
                     answer, made = ["made"], [_node() for _ in range(count)]
                 case ["guests", int(count)]:
                     answer, made = ["made"], [_guest() for _ in range(count)]
-                case ["boot", str(hostname)]:
-                    pidfd, opened = _boot(received[0], hostname)
+                case ["boot", str(hostname), str(hosts), *program]:
+                    pidfd, opened = _boot(received, hostname, hosts, program)
                     answer = ["booted", *_NAMESPACES_OF_A_GUEST]
                     made = [pidfd, *opened]
                 case ["hold"]:
-                    answer, made = ["held"], []
-                    _hold(received)
+                    answer, made = ["held", _hold(received)], []
                 case _:
                     answer, made = ["failed", f"not a question: {question!r}"], []
         except (MachineCannot, OSError) as error:
@@ -180,32 +207,43 @@ def _wait_for_the_end() -> NoReturn:
         signal.pause()
 
 
-def _hold(descriptors: list[int]) -> None:
-    if ns.clone(0) == 0:
-        kept = 3
-        for descriptor in sorted(descriptors):
-            os.dup2(descriptor, kept)  # never onto one that is still to come: they are sorted
-            kept += 1
-        os.closerange(kept, os.sysconf("SC_OPEN_MAX"))
+def _hold(descriptors: list[int]) -> int:
+    ready, tell = os.pipe()
+    child = ns.clone(0)
+    if child == 0:
+        # The kernel has numbered them in order: none is put where another is still to come from.
+        for place, descriptor in enumerate(descriptors, start=FIRST_HELD):
+            os.dup2(descriptor, place)
+        os.write(tell, b".")
+        os.closerange(FIRST_HELD + len(descriptors), os.sysconf("SC_OPEN_MAX"))
         _wait_for_the_end()
+    os.close(tell)
+    os.read(ready, 1)
+    os.close(ready)
+    return child
 
 
-def _boot(net: int, hostname: str) -> tuple[int, list[int]]:
+def _boot(
+    received: list[int], hostname: str, hosts: str, program: list[Any]
+) -> tuple[int, list[int]]:
     """Fork a guest's first process and wait until it is in place."""
+    net, *output = received
     ready, tell = os.pipe()
     child = ns.clone(ns.NEWPID | ns.NEWNS | ns.NEWIPC)
     if child == 0:
         os.close(ready)
         try:
-            _settle(net, hostname)
+            # Blocked, they wait for the first process to ask for them; else the kernel drops them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
+            _settle(net, hostname, hosts)
             os.write(tell, b".")
         except BaseException as error:
             os.write(tell, str(error).encode() or b"?")
             os._exit(1)
         for stream in (1, 2):  # what is said from here on is not the lab's to keep
-            os.dup2(0, stream)
+            os.dup2(output[0] if output else 0, stream)
         os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
-        _reap_for_ever()
+        _be_the_first(program)
     os.close(tell)
     try:
         said = os.read(ready, 4096)
@@ -220,7 +258,7 @@ def _boot(net: int, hostname: str) -> tuple[int, list[int]]:
         os.close(ready)
 
 
-def _settle(net: int, hostname: str) -> None:
+def _settle(net: int, hostname: str, hosts: str) -> None:
     """In the guest's first process: dress the mounts, then become the guest.
 
     What is mounted before entering the guest's user namespace is locked when that namespace takes
@@ -232,7 +270,9 @@ def _settle(net: int, hostname: str) -> None:
     ns.mount("sysfs", "/sys", "sysfs", ns.MS_RDONLY | ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
     ns.mount("tmpfs", "/run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
     _keep_the_machine_settings()
-    _private_resolver()
+    _private("resolv.conf", "# no name server is within a guest's reach\n")
+    if hosts:
+        _private("hosts", hosts)
     user = ns.owner_of(net)
     ns.setns(user, ns.NEWUSER)
     ns.unshare(ns.NEWNS | ns.NEWUTS)
@@ -255,30 +295,82 @@ def _keep_the_machine_settings() -> None:
     os.rmdir(aside)
 
 
-def _private_resolver() -> None:
-    """A guest's DHCP client writes /etc/resolv.conf; it must not be the machine's."""
-    if os.path.exists("/etc/resolv.conf"):
-        own = "/run/resolv.conf"
+def _private(name: str, text: str) -> None:
+    """Give the guest a file of its own in the place of the machine's /etc/`name`.
+
+    A guest's DHCP client writes /etc/resolv.conf; it must not be the machine's.
+    """
+    if os.path.exists(f"/etc/{name}"):
+        own = f"/run/{name}"
         with open(own, "w") as file:
-            file.write("# no name server is within a guest's reach\n")
-        ns.mount(own, os.path.realpath("/etc/resolv.conf"), flags=ns.MS_BIND)
+            file.write(text)
+        ns.mount(own, os.path.realpath(f"/etc/{name}"), flags=ns.MS_BIND)
 
 
-def _reap_for_ever() -> NoReturn:
-    """All that is asked of a first process: to be the parent of orphans."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+def _be_the_first(program: list[Any]) -> NoReturn:
+    """What is asked of a first process: to be the parent of orphans, and to freeze and thaw.
+
+    It starts the guest's program, and says into its output how it ended.
+    """
+    started = _start(*program) if program else 0
     while True:
-        signal.sigwait({signal.SIGCHLD})
-        _reap()
+        received = signal.sigwait(_ASKED)
+        if received == FREEZE:
+            # One call, and no process of the guest can fork past it; ourselves it passes over.
+            _signal_all(signal.SIGSTOP)
+        elif received == THAW:
+            _signal_all(signal.SIGCONT)
+        else:
+            for pid, status in _reap():
+                if pid == started:
+                    _tell_the_end(status)
 
 
-def _reap(*_: object) -> None:
-    """Take note of every child that has ended."""
+def _signal_all(number: int) -> None:
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        os.kill(-1, number)
+    except ProcessLookupError:  # there is nobody else
+        pass
+
+
+def _start(command: list[str], directory: str, environment: dict[str, str]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    os.setsid()
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        os.write(2, f"netemu: {directory}: {error.strerror}; started in / instead\n".encode())
+        os.chdir("/")
+    try:
+        os.execvpe(command[0], command, {**os.environ, **environment})
+    except OSError as error:
+        os.write(2, f"netemu: {command[0]}: {error.strerror}\n".encode())
+    os._exit(127)
+
+
+def _tell_the_end(status: int) -> None:
+    code = os.waitstatus_to_exitcode(status)
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    try:
+        os.write(2, f"netemu: the guest's program has ended with {how}\n".encode())
+    except OSError:  # nobody listens: the lab is ending
+        pass
+
+
+def _reap(*_: object) -> list[tuple[int, int]]:
+    """Take note of every child that has ended; gives their IDs and statuses."""
+    ended = []
+    try:
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append(child)
     except ChildProcessError:
         pass
+    return ended
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from netemu.errors import MachineCannot
@@ -66,9 +66,9 @@ def render(
         template, _, _ = template.partition("table inet guard")
     values = {
         "bridge_mac": bridge_mac,
-        "wires": _elements(f'"{port}" . {mac}' for port, _, mac in ports),
-        "stations": _elements(mac for _, _, mac in ports),
-        "own": _elements(f"{mark} . {mark}, {mark} . 0" for _, mark, _ in ports),
+        "wires": elements(f'"{port}" . {mac}' for port, _, mac in ports),
+        "stations": elements(mac for _, _, mac in ports),
+        "own": elements(_own(mark) for _, mark, _ in ports),
         "policy": "same_node" if same_node else "responder_only",
         "policy_arp_out": _SAME_NODE_ARP_OUT.format(overheard) if same_node else "",
         "policy_ip_out": _SAME_NODE_IP_OUT if same_node else "",
@@ -81,6 +81,15 @@ def render(
         "own_segments": "" if Protection.MARKS in without else _OWN_SEGMENTS,
         "ports": "\n    ".join(_port(port, mark, without) for port, mark, _ in ports),
     }
+    return _filled_in(template, values)
+
+
+def fill_in(template: Path, values: Mapping[str, object]) -> str:
+    """The rules that stand in the file `template`, each `@{name}` in it filled in."""
+    return _filled_in(template.read_text(encoding="utf-8"), values)
+
+
+def _filled_in(template: str, values: Mapping[str, object]) -> str:
     return _PLACE.sub(lambda place: str(values[place[1]]), template)
 
 
@@ -97,9 +106,14 @@ def _scaled(rate: int, time_scale: float) -> int:
     return min(_MAX_RATE, max(rate, math.ceil(rate / time_scale)))
 
 
-def _elements(elements: Iterable[str]) -> str:
-    text = ", ".join(elements)
+def elements(of_set: Iterable[str]) -> str:
+    """A set's `elements = …`; nothing for an empty one."""
+    text = ", ".join(of_set)
     return f"elements = {{ {text} }}" if text else ""
+
+
+def _own(mark: int) -> str:
+    return f"{mark} . {mark}, {mark} . 0"
 
 
 def _port(port: str, mark: int, without: Without) -> str:
@@ -128,11 +142,51 @@ _OWN_ANSWERS = (
 _OWN_SEGMENTS = 'iifname "br0" meta mark . socket mark != @own drop'
 
 
+def one_more(port: str, mark: int, mac: str, without: Without = ()) -> str:
+    """The rules that a port adds to a guard which is loaded; the port's link is there, and down."""
+    own = "" if Protection.HOST in without else f"add element inet guard own {{ {_own(mark)} }}"
+    return f"""add element netdev guard wires {{ "{port}" . {mac} }}
+add element netdev guard stations {{ {mac} }}
+{own}
+table netdev guard {{
+    {_port(port, mark, without)}
+}}
+"""
+
+
+def one_less(port: str, mark: int, mac: str, without: Without = ()) -> str:
+    """What takes them away again; the port's link is still there, and down."""
+    lines = [f"delete chain netdev guard in_{port}"]
+    if Protection.EGRESS not in without:
+        lines.append(f"delete chain netdev guard out_{port}")
+    lines.append(f'delete element netdev guard wires {{ "{port}" . {mac} }}')
+    lines.append(f"delete element netdev guard stations {{ {mac} }}")
+    if Protection.HOST not in without:
+        lines.append(f"delete element inet guard own {{ {_own(mark)} }}")
+    return "\n".join(lines)
+
+
 def load(rules: str, net: int) -> None:
     """Load `rules` in the network namespace of `net`, as one transaction."""
+    words = _nft(rules, net)
+    if words:
+        raise MachineCannot(f"the guard was refused by this kernel or nft: {words}")
+
+
+def unload(rules: str, net: int) -> None:
+    """Take away what `one_less` says.
+
+    A link that its guest has destroyed takes its chains along on some kernels: then what is left
+    goes line by line.
+    """
+    if _nft(rules, net):
+        for line in rules.splitlines():
+            _nft(line, net)
+
+
+def _nft(rules: str, net: int) -> str:
+    """What nft has against `rules`; nothing, if it took them."""
     nft = find_nft()
     with inside(net):
         done = subprocess.run([nft, "-f", "-"], input=rules, capture_output=True, text=True)
-    if done.returncode != 0:
-        words = " ".join(done.stderr.split())[:500]
-        raise MachineCannot(f"the guard was refused by this kernel or nft: {words}")
+    return " ".join(done.stderr.split())[:500] or "no word" if done.returncode != 0 else ""

@@ -6,6 +6,7 @@ Constants are those of linux/sched.h, linux/mount.h, linux/nsfs.h and linux/prct
 import ctypes
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -139,6 +140,20 @@ def _identity(kind: str) -> bytes:
     """The map of users that is this process's, onto themselves; such a map is written once."""
     extents = [line.split() for line in Path(f"/proc/self/{kind}").read_text().splitlines()]
     return "".join(f"{inside} {inside} {count}\n" for inside, _, count in extents).encode()
+
+
+_SIOCGSKNS = 0x894C
+
+
+@contextmanager
+def inside_that_of(made: socket.socket) -> Iterator[None]:
+    """Be for a moment in the network namespace in which the socket was made: it keeps it."""
+    net = fcntl.ioctl(made.fileno(), _SIOCGSKNS)
+    try:
+        with inside(net):
+            yield
+    finally:
+        os.close(net)
 
 
 @contextmanager

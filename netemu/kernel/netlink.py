@@ -35,7 +35,8 @@ _IFF_UP = 1
 _NUD_NOARP, _NUD_PERMANENT, _NTF_MASTER = 0x40, 0x80, 0x04
 _SCOPE_LINK = 253
 _AF_BRIDGE = 7
-_IFLA_IFNAME, _IFLA_IFALIAS, _NDA_LLADDR = 3, 20, 2
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _NDA_LLADDR = 1, 3, 20, 28, 2
+_BR_STATE_DISABLED, _BR_STATE_FORWARDING = 0, 3  # linux/if_bridge.h
 # linux/if_link.h, linux/ip.h, linux/neighbour.h
 _IFLA_AF_SPEC, _IFLA_INET_CONF, _IPV4_DEVCONF_ARP_IGNORE = 26, 1, 19
 _NDTA_NAME, _NDTA_PARMS = 1, 6
@@ -160,9 +161,25 @@ def bridge(name: str, index: int, mac: str) -> Message:
     return Message(f"bridge {name}", _encode(message, _NEWLINK, _MAKE, attributes))
 
 
-def wire(port: str, index: int, bridge_index: int, net: int, mac: str, alias: str) -> Message:
-    """Make a guest's wire: `port`, down, on the bridge; and eth0, down, in the namespace `net`."""
-    template = _wire(bridge_index)
+# eth0 gets this index in every guest; 1 is the loopback's. eth1, where there is one, the next.
+GUEST_INDEX = 2
+TENANT_INDEX = 3
+
+
+def wire(
+    port: str,
+    index: int,
+    bridge_index: int,
+    net: int,
+    mac: str,
+    alias: str,
+    peer: tuple[str, int] = ("eth0", GUEST_INDEX),
+) -> Message:
+    """Make a guest's wire: `port`, down, on the bridge; and `peer`, down, in the namespace `net`.
+
+    `peer` is the name and the index that the guest's end gets.
+    """
+    template = _wire(bridge_index, *peer)
     template = template.replace(struct.pack("=i", _SOME_NET), struct.pack("=i", net))
     template = template.replace(_octets(_SOME_MAC), _octets(mac))
     name = _attribute(_IFLA_IFNAME, port.encode() + b"\0")
@@ -177,11 +194,11 @@ _SOME_MAC = "02:6b:6c:6d:6e:6f"
 
 
 @cache
-def _wire(bridge_index: int) -> bytes:
+def _wire(bridge_index: int, name: str, peer_index: int) -> bytes:
     peer: dict[str, Any] = _nested(
-        ("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", _SOME_MAC), ("IFLA_NET_NS_FD", _SOME_NET)
+        ("IFLA_IFNAME", name), ("IFLA_ADDRESS", _SOME_MAC), ("IFLA_NET_NS_FD", _SOME_NET)
     )
-    peer["index"] = GUEST_INDEX
+    peer["index"] = peer_index
     kind = _nested(
         ("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", _nested(("VETH_INFO_PEER", peer)))
     )
@@ -193,8 +210,42 @@ def _octets(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-# eth0 gets this index in every guest; 1 is the loopback's.
-GUEST_INDEX = 2
+def no_link(name: str, index: int) -> Message:
+    """Take a link away, and with a wire's one end the other; that it is gone does not matter."""
+    return Message(f"{name} removed", _fill(_no_link(), index), tolerate=errno.ENODEV)
+
+
+@cache
+def _no_link() -> bytes:
+    return _encode(ifinfmsg(), _DELLINK, _DO, [])
+
+
+def hand_over(name: str, index: int, net: int) -> Message:
+    """Move a link of the present namespace into that of `net`, where it is down, as `name`.
+
+    It keeps its index if that is free there, and loses its addresses.
+    """
+    called = _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    there = _attribute(_IFLA_NET_NS_FD, struct.pack("=I", net))
+    return Message(f"{name} into its new namespace", _fill(_link(), index, called, there))
+
+
+def hardware_address(name: str, index: int, mac: str) -> Message:
+    """Give a link its MAC."""
+    data = _fill(_link(), index, _attribute(_IFLA_ADDRESS, _octets(mac)))
+    return Message(f"{name}'s address {mac}", data)
+
+
+def port_silent(port: str, index: int, *, silent: bool) -> Message:
+    """Have the bridge neither take frames from a port nor give it any; its carrier stays."""
+    return Message(f"port {port}", _fill(_port_state(silent), index))
+
+
+@cache
+def _port_state(silent: bool) -> bytes:
+    state = _nested(("IFLA_BRPORT_STATE", _BR_STATE_DISABLED if silent else _BR_STATE_FORWARDING))
+    kind = _nested(("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", state))
+    return _encode(ifinfmsg(), _NEWLINK, _DO, [("IFLA_LINKINFO", kind)])
 
 
 def port_options(port: str, index: int, *, isolated: bool) -> Message:
@@ -290,11 +341,14 @@ def broadcast_arp(name: str, index: int) -> Message:
     return Message(f"setting net.ipv4.neigh.{name}", head + body)
 
 
-def address(index: int, text: str, prefix: int, broadcast: str) -> Message:
-    """Add a link-scope address; that it is there already does not matter."""
+def address(
+    index: int, text: str, prefix: int, broadcast: str, *, link_scope: bool = True
+) -> Message:
+    """Add an address, of link scope or global; that it is there already does not matter."""
+    scope = _SCOPE_LINK if link_scope else 0
     return Message(
         f"address {text}",
-        _encode(*_address(index, text, prefix, broadcast, _NEWADDR, _PUT)),
+        _encode(*_address(index, text, prefix, broadcast, _NEWADDR, _PUT, scope)),
     )
 
 
@@ -302,19 +356,19 @@ def no_address(index: int, text: str, prefix: int, broadcast: str) -> Message:
     """Remove it; that it is gone already does not matter."""
     return Message(
         f"address {text} removed",
-        _encode(*_address(index, text, prefix, broadcast, _DELADDR, _DO)),
+        _encode(*_address(index, text, prefix, broadcast, _DELADDR, _DO, _SCOPE_LINK)),
         tolerate=errno.EADDRNOTAVAIL,
     )
 
 
 def _address(
-    index: int, text: str, prefix: int, broadcast: str, kind: int, flags: int
+    index: int, text: str, prefix: int, broadcast: str, kind: int, flags: int, scope: int
 ) -> tuple[Any, int, int, list[tuple[str, Any]]]:
     message = ifaddrmsg()
     message["family"] = socket.AF_INET
     message["prefixlen"] = prefix
     message["index"] = index
-    message["scope"] = _SCOPE_LINK
+    message["scope"] = scope
     attributes = [("IFA_LOCAL", text), ("IFA_ADDRESS", text), ("IFA_BROADCAST", broadcast)]
     return message, kind, flags, attributes
 

@@ -20,6 +20,8 @@ NODE = (
     # RFC 3927 section 2.7: nothing is forwarded, and nobody may talk the node into a detour.
     ("ipv4/ip_forward", "0"),
     ("ipv4/conf/all/route_localnet", "0"),
+    # What the kernel says by itself (a RST) goes no further than the responder's own answers.
+    ("ipv4/ip_default_ttl", "1"),
     ("ipv4/conf/all/accept_redirects", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
@@ -63,6 +65,15 @@ NODE_BRIDGE = (
 GUEST = (
     # The link has IPv4 only; without this the kernel chatters in IPv6 at each activation.
     ("ipv6/conf/eth0/disable_ipv6", "1"),
+)
+
+# A guest's eth1, where there is one: IPv4 only, as eth0.
+TENANT = (
+    ("ipv6/conf/eth1/disable_ipv6", "1"),
+    # Each link answers for its own addresses only (the kernel's default is the host's: RFC 1122
+    # section 3.3.4.2 allows both), so that eth1 never tells of what eth0 has.
+    ("ipv4/conf/eth1/arp_ignore", "1"),
+    ("ipv4/conf/eth1/arp_announce", "2"),
 )
 
 

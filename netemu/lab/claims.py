@@ -7,7 +7,7 @@ from functools import partial
 from netemu.kernel.factory import BATCH, Factory
 from netemu.kernel.protections import Protection, Without
 from netemu.lab.progress import Progress
-from netemu.lab.wiring import BRIDGE_INDEX, WiredNode
+from netemu.lab.wiring import BRIDGE_INDEX, WiredGuest, WiredNode, port_index
 from netemu.linklocal import addresses
 from netemu.linklocal.claimant import Claimant
 from netemu.linklocal.oracle import Oracle
@@ -23,34 +23,21 @@ class Claims:
         self, nodes: list[WiredNode], timing: Timing, factory: Factory, without: Without = ()
     ) -> None:
         self._changed = asyncio.Event()
+        self._timing = timing
         # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
-        jitter = random.Random()
+        self._jitter = random.Random()
         self._guests: dict[int, GuestShell] = {}
-        self._oracles: dict[int, Oracle] = {}
-        self._nodes: dict[int, NodeShell] = {}
+        self._nodes: dict[int, NodeShell] = {}  # by guest
+        self._shells: dict[str, NodeShell] = {}  # by node
         sockets: list[int] = []
         for node in nodes:
-            oracle = Oracle(own=addresses.METADATA, own_mac=_octets(node.node.mac), timing=timing)
             for wired in node.guests:
-                guest = wired.guest
-                last = guest.last_address
-                claimant = Claimant(
-                    _octets(guest.mac),
-                    timing=timing,
-                    jitter=jitter,
-                    remembered=None if last is None else addresses.from_text(last),
-                )
-                self._guests[guest.mark] = GuestShell(
-                    wired.net,
-                    claimant,
-                    guest.name,
-                    changed=self._note_change,
-                    lost=partial(self._lost, guest.mark),
-                )
-                self._oracles[guest.mark] = oracle
+                last = wired.guest.last_address
+                remembered = None if last is None else addresses.from_text(last)
+                self._guests[wired.guest.mark] = self._shell(wired, remembered)
             shell = NodeShell(
                 node.net,
-                oracle,
+                Oracle(own=addresses.METADATA, own_mac=_octets(node.node.mac), timing=timing),
                 node.node.name,
                 timing=timing,
                 bridge_index=BRIDGE_INDEX,
@@ -60,15 +47,60 @@ class Claims:
                 changed=self._note_change,
                 resets=Protection.RESETS not in without,
             )
+            self._shells[node.node.name] = shell
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}
             sockets += shell.packet_sockets
         _hold(factory, [*sockets, *(guest.packet_socket for guest in self._guests.values())])
 
+    def _shell(self, wired: WiredGuest, remembered: int | None) -> GuestShell:
+        guest = wired.guest
+        claimant = Claimant(
+            _octets(guest.mac), timing=self._timing, jitter=self._jitter, remembered=remembered
+        )
+        return GuestShell(
+            wired.net,
+            claimant,
+            guest.name,
+            changed=self._note_change,
+            lost=partial(self._lost, guest.mark),
+        )
+
     def _carrier(self, mark: int, up: bool) -> None:
-        self._guests[mark].link(up=up)
+        if mark in self._guests:
+            self._guests[mark].link(up=up)
 
     def _lost(self, mark: int) -> None:
-        self._nodes[mark].lost(mark)
+        if mark in self._nodes:
+            self._nodes[mark].lost(mark)
+
+    # A guest's life.
+
+    def pause(self, guest: Guest) -> None:
+        """The guest is frozen, and its claim with it."""
+        self._guests[guest.mark].pause()
+
+    def resume(self, guest: Guest) -> None:
+        """It goes on."""
+        self._guests[guest.mark].resume()
+
+    def unplug(self, guest: Guest) -> None:
+        """The guest has lost its wire: what it had on its node is free at once."""
+        node = self._nodes.pop(guest.mark, None)
+        if node is not None:
+            node.unplug(guest.mark)
+
+    def boot(self, wired: WiredGuest, node: WiredNode) -> None:
+        """The guest boots, in a namespace of its own and by a wire to `node`: it claims anew.
+
+        What it remembers is the address that it had (RFC 3927 section 2.1).
+        """
+        guest = wired.guest
+        self.unplug(guest)
+        before = self._guests[guest.mark]
+        before.close()
+        self._guests[guest.mark] = self._shell(wired, before.claimant.remembered)
+        shell = self._nodes[guest.mark] = self._shells[node.node.name]
+        shell.plug(guest.mark, guest.port, port_index(guest))
 
     @property
     def change(self) -> asyncio.Event:
@@ -86,7 +118,10 @@ class Claims:
 
     def bound(self, guest: Guest) -> bool:
         """Whether the guest and its node agree on its address."""
-        return is_bound(self._guests[guest.mark].claimant, self._oracles[guest.mark], guest.mark)
+        if guest.mark not in self._nodes:
+            return False
+        oracle = self._nodes[guest.mark].oracle
+        return is_bound(self._guests[guest.mark].claimant, oracle, guest.mark)
 
     def state(self, guest: Guest) -> str:
         """Give `bound`, or where the claim stands: down, waiting, probing, announce-wait.

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ import msgspec
 from netemu.errors import BadInput, MachineCannot, NotSo
 from netemu.kernel.protections import Without
 from netemu.lab import places
-from netemu.lab.control import NoAnswer, ask
+from netemu.lab.control import NoAnswer, ask, listen
 from netemu.lab.files import wrong_property
+from netemu.lab.logs import file_name
 from netemu.lab.progress import Step, steps
 from netemu.topology import Lab
 
@@ -191,6 +192,34 @@ def log_file(name: str) -> Path:
 def reboot(name: str, guest: str) -> None:
     """Reboot a guest: its processes end, its link blinks, and it claims its address anew."""
     ask(_control(name), "reboot", guest=guest)
+
+
+def fail_node(name: str, node: str) -> None:
+    """Have a node fail: its wires go dead, its agent and responder end, its guests are off."""
+    ask(_control(name), "fail", node=node)
+
+
+def restore_node(name: str, node: str) -> None:
+    """Have a node that has failed come back."""
+    ask(_control(name), "restore", node=node)
+
+
+def happened(name: str) -> list[dict[str, Any]]:
+    """What has happened in the lab, oldest first: maps as `netemu events --json` prints them."""
+    answers, _ = ask(_control(name), "events")
+    return [{key: value for key, value in one.items() if key != "more"} for one in answers[:-1]]
+
+
+def happening(name: str) -> Iterator[dict[str, Any]]:
+    """The same, and what happens from now on, until the lab ends."""
+    return listen(_control(name), "follow")
+
+
+def guest_log(name: str, guest: str) -> Path:
+    """Where the guest's program's words are, if it has said any. Raises BadInput: no such guest."""
+    if guest not in {one["name"] for node in status(name)["nodes"] for one in node["guests"]}:
+        raise BadInput(f"{guest}: lab {name} has no such guest")
+    return places.root() / name / places.LOGS / file_name(guest)
 
 
 def set_properties(name: str, guest: str, properties: Mapping[str, str]) -> dict[str, str]:

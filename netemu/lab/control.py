@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from hostagent.channel.frames import Decoder, FrameError, pack
@@ -18,16 +18,23 @@ log = logging.getLogger(__name__)
 
 Answer = tuple[list[dict[str, Any]], list[int]]
 Handler = Callable[..., Awaitable[Answer]]
+Stream = Callable[[], AsyncIterator[dict[str, Any]]]
 
 _CHUNK: Final = 65536
 
 
 class ControlServer:
-    """Answers whoever may open the socket; `verbs` maps what may be asked to who answers it."""
+    """Answers whoever may open the socket; `verbs` maps what may be asked to who answers it.
 
-    def __init__(self, listener: socket.socket, verbs: Mapping[str, Handler]) -> None:
+    What `streams` maps is told for as long as the asker listens.
+    """
+
+    def __init__(
+        self, listener: socket.socket, verbs: Mapping[str, Handler], streams: Mapping[str, Stream]
+    ) -> None:
         self._listener = listener
         self._verbs = verbs
+        self._streams = streams
         self._loop = asyncio.get_running_loop()
         self._connections: set[asyncio.Task[None]] = set()
         listener.setblocking(False)
@@ -49,6 +56,9 @@ class ControlServer:
             try:
                 while data := await self._loop.sock_recv(link, _CHUNK):
                     for question in decoder.feed(data):
+                        if (verb := question.get("verb")) in self._streams:
+                            await self._stream(link, self._streams[str(verb)]())
+                            return
                         await self._reply(link, *await self._answer(question))
             except (OSError, FrameError) as error:
                 log.debug("a control connection ends: %s", error)
@@ -68,6 +78,17 @@ class ControlServer:
         except Exception as error:
             log.exception("%s failed", verb)
             return [{"failed": f"{verb}: {error!r}; see the lab's log", "exit": 1}], []
+
+    async def _stream(self, link: socket.socket, news: AsyncIterator[dict[str, Any]]) -> None:
+        telling = asyncio.create_task(self._tell(link, news))
+        try:
+            await self._loop.sock_recv(link, 1)  # nothing comes but the end
+        finally:
+            telling.cancel()
+
+    async def _tell(self, link: socket.socket, news: AsyncIterator[dict[str, Any]]) -> None:
+        async for one in news:
+            await self._loop.sock_sendall(link, pack({**one, "more": True}))
 
     async def _reply(
         self, link: socket.socket, maps: list[dict[str, Any]], descriptors: list[int]
@@ -97,6 +118,26 @@ def ask(path: str, verb: str, **arguments: Any) -> tuple[list[dict[str, Any]], l
             return _answers(link)
         except (OSError, FrameError) as error:
             raise NoAnswer(f"the lab does not answer: {error}") from None
+
+
+def listen(path: str, verb: str) -> Iterator[dict[str, Any]]:
+    """Ask the lab for a stream, and give what it tells until it ends. Raises NoAnswer at first."""
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(path)
+            link.sendall(pack({"verb": verb}))
+        except OSError as error:
+            raise NoAnswer(f"the lab does not answer: {error}") from None
+        decoder = Decoder()
+        while True:
+            try:
+                data = link.recv(_CHUNK)
+            except ConnectionError:
+                return
+            if not data:
+                return
+            for one in decoder.feed(data):
+                yield {key: value for key, value in one.items() if key != "more"}
 
 
 def _answers(link: socket.socket) -> tuple[list[dict[str, Any]], list[int]]:

@@ -18,10 +18,19 @@ OWN: Final = ("mac", "address")
 
 def load(path: Path, *, name: str | None = None) -> Lab:
     """Read the lab file at `path`; `name` overrides the lab's. Raises BadInput."""
-    lab = topology.load(path, name=name, check_property=wrong_property)
+    return _whole(topology.load(path, name=name, check_property=wrong_property), str(path))
+
+
+def parse(text: str, *, source: str, name: str | None = None) -> Lab:
+    """Read a lab file's `text`, which errors call `source`. Raises BadInput."""
+    lab = topology.parse(text, source=source, name=name, check_property=wrong_property)
+    return _whole(lab, source)
+
+
+def _whole(lab: Lab, source: str) -> Lab:
     for guest in lab.guests:
         if wrong := wrong_together(guest.properties):
-            raise BadInput(f"{path}: guest {guest.name}: {wrong}")
+            raise BadInput(f"{source}: guest {guest.name}: {wrong}")
     return lab
 
 

@@ -6,7 +6,7 @@ under one ID, with both agents, and shown as one.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final, Self
+from typing import Self
 from uuid import uuid4
 
 from msgspec.structs import replace
@@ -15,9 +15,6 @@ from hostagent.controller import AgentUnreachable, CommandRefused, SyncControlle
 from hostagent.model import FINAL, Event, EventSource, EventStatus, EventType
 from netemu.errors import BadInput, NotSo
 from netemu.lab import client
-
-# The least by which a clock is moved to hear what time it is: nothing is due by so much earlier.
-_A_MOMENT: Final = 1e-6
 
 
 class Maintenance:
@@ -29,7 +26,11 @@ class Maintenance:
         self._node_of = {
             guest["name"]: node["name"] for node in told["nodes"] for guest in node["guests"]
         }
-        self._sockets = client.agents(lab)
+        failed = {node["name"] for node in told["nodes"] if node.get("state") == "failed"}
+        # Of a node that has failed nobody answers, and its guests will be elsewhere.
+        self._sockets = {
+            node: path for node, path in client.agents(lab).items() if node not in failed
+        }
         self._open = ExitStack()
         self._controllers: dict[str, SyncController] = {}
 
@@ -48,16 +49,19 @@ class Maintenance:
         duration: float | None,
         source: EventSource = EventSource.PLATFORM,
         description: str = "",
+        notice_only: bool = False,
     ) -> Event:
         """Plan an event in `notice` seconds (None: the type's least), of `duration` seconds.
 
-        A notice of 0 starts it at once, as a hardware failure would. If one of several nodes
-        refuses, it is taken back from the others.
+        A notice of 0 starts it at once, as a hardware failure would; `notice_only` tells the guests
+        and does nothing to them. If one of several nodes refuses, it is taken back from the others.
         """
         by_node: dict[str, list[str]] = {}
         for guest in dict.fromkeys(guests):
             if guest not in self._node_of:
                 raise BadInput(f"{guest}: lab {self._lab} has no such guest")
+            if self._node_of[guest] not in self._sockets:
+                raise NotSo(f"{guest}: its node {self._node_of[guest]} has failed")
             by_node.setdefault(self._node_of[guest], []).append(guest)
         if not by_node:
             raise BadInput("an event concerns at least one guest")
@@ -78,6 +82,7 @@ class Maintenance:
                         event_id=event_id,
                         elsewhere=[one for one in concerned if one not in names] if sets else (),
                         sets_elsewhere=sets,
+                        notice_only=notice_only,
                     )
                 planned.append(event)
         except NotSo:
@@ -150,28 +155,34 @@ class Maintenance:
         return max(moments)
 
     def now(self) -> dict[str, float]:
-        """Give the metadata plane's time at each node, in seconds since the epoch.
-
-        An agent tells its time when it has moved its clock, so that asking costs a microsecond.
-        """
+        """Give the metadata plane's time at each node, in seconds since the epoch."""
         with _in_our_words():
-            return {node: self._agent(node).advance(_A_MOMENT) for node in self._sockets}
+            return {node: self._agent(node).now().now for node in self._sockets}
 
     def _each(self, event_id: str, act: Callable[[SyncController, str], Event]) -> Event:
-        """Do it at every agent that has the event; `event_id` may be a beginning of the ID."""
-        holders: dict[str, list[SyncController]] = {}
+        """Do it at every agent that has the event; `event_id` may be a beginning of the ID.
+
+        A guest's approval, or a node that was away, leaves the event further at one agent than at
+        another: those behind are brought up first, and those where it has ended are left alone.
+        """
+        holders: dict[str, list[tuple[SyncController, Event]]] = {}
         for node in self._sockets:
             with _in_our_words():
                 for event in self._agent(node).events(history=True):
                     if event.id.startswith(event_id):
-                        holders.setdefault(event.id, []).append(self._agent(node))
+                        holders.setdefault(event.id, []).append((self._agent(node), event))
         if not holders:
             raise NotSo(f"{event_id}: lab {self._lab} has no such event")
         if len(holders) > 1:
             raise BadInput(f"{event_id}: begins the IDs of {len(holders)} events; write it whole")
-        ((whole, controllers),) = holders.items()
+        ((whole, known),) = holders.items()
+        lasting = [(agent, event) for agent, event in known if event.status not in FINAL] or known
+        started = any(event.status is EventStatus.STARTED for _, event in lasting)
         with _in_our_words():
-            return _merged([act(controller, whole) for controller in controllers])
+            for agent, event in lasting:
+                if started and event.status is EventStatus.SCHEDULED:
+                    agent.start(whole)
+            return _merged([act(agent, whole) for agent, _ in lasting])
 
     def _agent(self, node: str) -> SyncController:
         if node not in self._controllers:
@@ -191,7 +202,10 @@ def _in_our_words() -> Iterator[None]:
 
 
 def _merged(same: list[Event]) -> Event:
-    """One event out of what each node's agent says of it: it lasts as long as it does anywhere."""
+    """One event out of what each node's agent says of it: it has started once it has anywhere, and
+    lasts as long as it does anywhere.
+    """
     lasting = [event for event in same if event.status not in FINAL] or same
+    started = [event for event in lasting if event.status is EventStatus.STARTED]
     guests = tuple(dict.fromkeys(guest for event in same for guest in event.guests))
-    return replace(lasting[0], guests=guests)
+    return replace((started or lasting)[0], guests=guests)

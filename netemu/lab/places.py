@@ -16,6 +16,7 @@ from netemu.errors import MachineCannot
 
 CONTROL = "control.sock"
 LOG = "lab.log"
+LOGS = "guests"  # what the guests' programs say
 _LOCK = "lock"
 
 

@@ -106,11 +106,18 @@ class Service:
         if self.pid is not None:
             os.kill(self.pid, signal.SIGTERM)
 
+    def kill(self) -> None:
+        """End the process at once, and do not start it again."""
+        self._wanted = False
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+
     def status(self) -> dict[str, Any]:
         """What `netemu status` tells of it. `pid` is the bottle's."""
+        idle = "restarting" if self._wanted else "ended"
         return {
             "name": self.name,
-            "state": "running" if self.pid is not None else "restarting",
+            "state": "running" if self.pid is not None else idle,
             "pid": self.pid,
             "restarts": self.restarts,
             "last_end": self.last_end,

@@ -12,35 +12,35 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
 from netemu.kernel import namespaces as ns
-from netemu.kernel import netlink
 from netemu.kernel.factory import Factory
-from netemu.kernel.namespaces import inside
 from netemu.kernel.protections import Protection
 from netemu.lab import answers, places
+from netemu.lab.chronicle import Chronicle
 from netemu.lab.claims import Claims
 from netemu.lab.control import Answer, ControlServer, Handler
-from netemu.lab.inits import Inits
+from netemu.lab.hardware import Hardware
+from netemu.lab.hosts import STATE, Host
+from netemu.lab.impact import Impact
+from netemu.lab.logs import Logs
 from netemu.lab.placement import Placement
+from netemu.lab.power import Power
 from netemu.lab.progress import Progress
-from netemu.lab.services import GRACE, Reaper, Service
-from netemu.lab.wiring import WiredGuest, WiredNode, wire
+from netemu.lab.relocation import Relocation
+from netemu.lab.services import GRACE, Reaper
+from netemu.lab.tenant import TenantNetwork
+from netemu.lab.watching import Watching
+from netemu.lab.wiring import MANY, MOST_OPENED, Manner, WiredNode, wire
 from netemu.linklocal.timing import Timing
-from netemu.topology import Dialects, Lab
+from netemu.topology import Guest, Lab
 
 log = logging.getLogger(__name__)
 
-# What a node's two processes become when the lab is root's: users that own nothing and are nobody
-# else's, from the range that systemd keeps for such (61184 to 65519).
-AGENT_USER: Final = 61901
-RESPONDER_USER: Final = 61902
-# Inside the bottle, where no guest sees it: the agents' stores and feeds.
-STATE: Final = Path("/run/hostagent")
 # How long `up` waits at time scale 1 until it gives up, seconds. A claim takes seven; a guest that
 # has had MAX_CONFLICTS conflicts tries one address a minute (RFC 3927 section 2.2.1).
 CLAIMING_AT_MOST: Final = 180.0
@@ -63,22 +63,30 @@ class Order(msgspec.Struct, frozen=True):
     without: tuple[Protection, ...] = ()
 
 
+class Parts(NamedTuple):
+    """What makes a lab that is wired."""
+
+    hardware: Hardware
+    placement: Placement
+    watching: Watching
+    relocation: Relocation
+    impact: Impact
+
+
 class Supervisor:
     """The lab, from its first namespace to its last."""
 
     def __init__(self, order: Order, directory: int, progress: Progress) -> None:
         self._order = order
         self._lab = order.lab
-        self._directory = directory
+        self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
         self._factory = Factory()
         self._nodes: list[WiredNode] = []
-        self._guests: dict[str, WiredGuest] = {}
-        self._inits = Inits(self._factory)
+        self._hosts: list[Host] = []
         self._claims: Claims | None = None
-        self._placement: Placement | None = None
-        self._services: list[Service] = []
-        self._kept: list[socket.socket] = []  # for as long as a service may be started again
+        self._parts: Parts | None = None
+        self._chronicle = Chronicle()
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
         self._bottle = {kind: ns.open_own(kind) for kind in ("user", "mnt", "pid", "net")}
@@ -88,16 +96,19 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._down.set)
-        Reaper(lambda: self._services)
+        Reaper(lambda: [service for host in self._hosts for service in host.services])
         verbs: dict[str, Handler] = {
             "status": self._status,
             "enter": self._enter,
             "reboot": self._reboot,
             "set": self._set,
+            "fail": self._fail,
+            "restore": self._restore,
+            "events": self._events,
             "down": self._take_down,
             "wait": self._wait,
         }
-        ControlServer(control, verbs)
+        ControlServer(control, verbs, {"follow": self._chronicle.follow})
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
         watch = asyncio.create_task(self._watch_for_abandonment())
@@ -105,46 +116,81 @@ class Supervisor:
         watch.cancel()
         if going_up.done():
             going_up.result()
-            assert self._placement is not None
-            following = asyncio.create_task(self._placement.follow())
-            self._progress.ready()
-            self._ready.set()
-            log.info("lab %s is up", self._lab.name)
-            await going_down
-            following.cancel()
+            await self._live(going_down)
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
 
+    async def _live(self, going_down: "asyncio.Task[bool]") -> None:
+        """Be up: tell the agents what changes, carry out what they say, and heal."""
+        parts = self._parts
+        assert parts is not None
+        duties = [
+            asyncio.create_task(duty)
+            for duty in (
+                parts.placement.follow(),
+                parts.watching.run(),
+                parts.impact.run(),
+                parts.relocation.heal(),
+            )
+        ]
+        self._progress.ready()
+        self._ready.set()
+        log.info("lab %s is up", self._lab.name)
+        await asyncio.wait({going_down, *duties}, return_when=asyncio.FIRST_COMPLETED)
+        for duty in duties:
+            if duty.done():
+                duty.result()  # none of them ends but by a mistake of ours
+            duty.cancel()
+
     async def _come_up(self, agents: list[socket.socket]) -> None:
-        scale = self._order.time_scale
-        _make_room_for_descriptors(self._lab)
+        lab, scale, without = self._lab, self._order.time_scale, self._order.without
+        _make_room_for_descriptors(lab)
         self._nodes = await wire(
-            self._lab,
-            self._factory,
-            time_scale=scale,
-            progress=self._progress,
-            without=self._order.without,
+            lab, self._factory, time_scale=scale, progress=self._progress, without=without
         )
-        self._guests = {one.guest.name: one for node in self._nodes for one in node.guests}
-        self._claims = Claims(
-            self._nodes, Timing().scaled(scale), self._factory, self._order.without
-        )
+        tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
+        network = TenantNetwork(lab, tenants, self._factory) if tenants else None
+        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), self._factory, without)
+        self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
         for number, node in enumerate(self._nodes):
-            self._start_services(number, node, agents[number])
-        self._placement = Placement(
-            self._lab.nodes,
+            host = Host(
+                number,
+                node,
+                agents[number],
+                without=without,
+                access_log=self._order.access_log,
+            )
+            host.start()
+            self._hosts.append(host)
+        placement = Placement(
+            self._nodes,
             [
-                f"/proc/self/fd/{self._directory}/{places.agent_socket(number)}"
+                str(self._directory / places.agent_socket(number))
                 for number in range(len(self._nodes))
             ],
-            self._claims,
-            by_address=Protection.MARKS in self._order.without,
+            claims,
+            by_address=Protection.MARKS in without,
         )
-        bound = self._claims.all_bound(self._lab.guests, self._progress)
+        hardware = Hardware(
+            lab,
+            self._nodes,
+            self._factory,
+            claims,
+            Manner(lab.policy, scale, without),
+            network,
+            Logs(self._directory / places.LOGS),
+        )
+        watching = Watching(self._hosts, self._chronicle)
+        relocation = Relocation(
+            lab.name, self._hosts, hardware, placement, watching, self._chronicle
+        )
+        impact = Impact(hardware, placement, relocation, watching, self._chronicle)
+        self._parts = Parts(hardware, placement, watching, relocation, impact)
+        bound = claims.all_bound(lab.guests, self._progress)
         try:
             async with asyncio.timeout(CLAIMING_AT_MOST * max(1.0, scale)):
-                await asyncio.gather(bound, self._placement.tell_all())
-                await self._placement.tell_all()  # now with everybody's address
+                await asyncio.gather(bound, placement.tell_all())
+                await placement.tell_all()  # now with everybody's address
             async with asyncio.timeout(ANSWERING_AT_MOST):
                 await answers.all_answered(self._nodes, self._progress)
         except TimeoutError:
@@ -166,52 +212,13 @@ class Supervisor:
             await asyncio.sleep(0.2)
         log.info("nobody waits for the lab any longer")
 
-    # The nodes' services.
-
-    def _start_services(self, number: int, node: WiredNode, commands: socket.socket) -> None:
-        root = _is_root()
-        store = STATE / f"agent-{number}"
-        store.mkdir(mode=0o700)
-        feed_path = STATE / f"feed-{number}.sock"
-        feed = socket.socket(socket.AF_UNIX)
-        feed.bind(str(feed_path))
-        feed.listen()
-        feed_path.chmod(0o600)
-        if root:
-            os.chown(store, AGENT_USER, AGENT_USER)
-            os.chown(feed_path, RESPONDER_USER, RESPONDER_USER)
-        assert node.listener is not None
-        agent = ["hostagent", "agent", "--node", node.node.name]
-        agent += ["--repository", str(store / "repository.sqlite")]
-        responder = ["hostagent", "responder", "--agent", str(feed_path)]
-        responder += _dialect_options(node.node.dialects)
-        if self._order.access_log:
-            responder.append("--access-log")
-        if Protection.MARKS in self._order.without:
-            responder += ["--identity", "address"]
-        if root:
-            agent += ["--user", str(AGENT_USER)]
-            responder += ["--user", str(RESPONDER_USER)]
-        if Protection.RESPONDER in self._order.without:
-            guests = [f"{one.guest.mark}:{one.guest.name}" for one in node.guests]
-            responder = ["netemu.lab.careless", *guests]
-        for role, arguments, sockets in (
-            ("agent", agent, {"command": commands.fileno(), "feed": feed.fileno()}),
-            ("responder", responder, {"http": node.listener.fileno()}),
-        ):
-            service = Service(
-                f"{node.node.name}/{role}", arguments, sockets=sockets, log_descriptor=2
-            )
-            service.start()
-            self._services.append(service)
-        self._kept += [feed, commands]
-
     async def _stop_services(self) -> None:
-        for service in self._services:
-            service.stop()
+        for host in self._hosts:
+            host.stop()
+        services = [service for host in self._hosts for service in host.services]
         try:
             async with asyncio.timeout(GRACE):
-                while any(service.pid is not None for service in self._services):
+                while any(service.pid is not None for service in services):
                     await asyncio.sleep(0.01)
         except TimeoutError:
             log.warning("some services did not end in time")
@@ -223,21 +230,15 @@ class Supervisor:
         return [{}], []
 
     async def _status(self) -> Answer:
-        claims = self._claims
         nodes = [
             {
-                "name": node.name,
-                "guests": [
-                    {
-                        "name": guest.name,
-                        "mac": guest.mac,
-                        "address": claims.address(guest) if claims else None,
-                        "state": claims.state(guest) if claims else "down",
-                        "port_mark": guest.mark,
-                    }
-                    for guest in node.guests
-                ],
+                "name": host.name,
+                "state": "failed" if host.failed else "running",
+                "guests": [self._guest_status(one.guest) for one in host.wired.guests],
             }
+            for host in self._hosts
+        ] or [
+            {"name": node.name, "guests": [self._guest_status(guest) for guest in node.guests]}
             for node in self._lab.nodes
         ]
         head = {
@@ -248,22 +249,34 @@ class Supervisor:
             "fingerprint": self._lab.fingerprint(),
             "access_log": self._order.access_log,
             "without": [str(one) for one in self._order.without],
-            "services": [service.status() for service in self._services],
+            "services": [one.status() for host in self._hosts for one in host.services],
         }
         return [head, *nodes], []
+
+    def _guest_status(self, guest: Guest) -> dict[str, Any]:
+        claims, parts = self._claims, self._parts
+        return {
+            "name": guest.name,
+            "mac": guest.mac,
+            "address": claims.address(guest) if claims else None,
+            "state": claims.state(guest) if claims else "down",
+            "port_mark": guest.mark,
+            "power": str(parts.hardware.power(guest.name)) if parts else "running",
+            **({"tenant": list(guest.tenant)} if guest.tenant else {}),
+        }
 
     async def _enter(self, target: str | None) -> Answer:
         """Descriptors of the namespaces of a guest, a node, or (None) the bottle."""
         user, mnt, pid, net = (self._bottle[kind] for kind in ("user", "mnt", "pid", "net"))
         bottle = {"user": user, "mnt": mnt, "pid": pid, "net": net}
-        if target in self._guests:
-            inner = self._inits.namespaces(target, self._guests[target].net)
+        if target is None:
+            found = bottle
+        elif self._parts is not None and target in self._parts.hardware:
+            inner = self._parts.hardware.namespaces(target)
             # The bottle's user namespace first: from there the guest's others can be entered.
             found = {"bottle": user, **inner}
             if Protection.NAMESPACES in self._order.without:
                 found = {**bottle, "net": inner["net"]}
-        elif target is None:
-            found = bottle
         else:
             for node in self._nodes:
                 if node.node.name == target:
@@ -273,57 +286,54 @@ class Supervisor:
                 raise BadInput(f"{target}: lab {self._lab.name} has no such guest or node")
         return [{"kinds": list(found)}], list(found.values())
 
-    async def _reboot(self, guest: str) -> Answer:
-        """End the guest's processes, take its link down and up again."""
-        if guest not in self._guests:
+    async def _of_guest(self, guest: str) -> "Parts":
+        """What makes the lab, once it is up. Raises BadInput if it has no such guest."""
+        if all(one.name != guest for one in self._lab.guests):
             raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
-        wired = self._guests[guest]
-        self._inits.end(guest)
-        with inside(wired.net), netlink.Netlink() as kernel:
-            kernel.run((netlink.down("eth0", netlink.GUEST_INDEX),))
-        await asyncio.sleep(0)  # the claimant is told, and has ceased to use its address
-        with inside(wired.net), netlink.Netlink() as kernel:
-            kernel.run((netlink.up("eth0", netlink.GUEST_INDEX),))
+        return await self._whole()
+
+    async def _whole(self) -> "Parts":
+        await self._ready.wait()
+        assert self._parts is not None
+        return self._parts
+
+    async def _reboot(self, guest: str) -> Answer:
+        """End the guest's processes, and boot it again."""
+        await (await self._of_guest(guest)).impact.reboot(guest)
         return [{}], []
 
     async def _set(self, guest: str, properties: dict[str, str]) -> Answer:
         """Change a guest's properties, and tell those that it was given."""
-        if guest not in self._guests:
-            raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
-        await self._ready.wait()
-        assert self._placement is not None
+        parts = await self._of_guest(guest)
         if properties:
-            await self._placement.change(guest, properties)
-        return [self._placement.properties(guest)], []
+            if parts.hardware.power(guest) is Power.GONE:
+                raise NotSo(f"{guest} is gone")
+            await parts.placement.change(parts.hardware.node_of(guest), guest, properties)
+        return [parts.placement.properties(guest)], []
+
+    async def _fail(self, node: str) -> Answer:
+        """Have a node fail."""
+        (await self._whole()).relocation.fail(node)
+        return [{}], []
+
+    async def _restore(self, node: str) -> Answer:
+        """Have a node that has failed come back."""
+        await (await self._whole()).relocation.restore(node)
+        return [{}], []
+
+    async def _events(self) -> Answer:
+        """Everything that has happened, as far as it is kept."""
+        return [*self._chronicle.entries(), {}], []
 
     async def _take_down(self) -> Answer:
         self._down.set()
         return [{}], []
 
 
-def _dialect_options(dialects: Dialects) -> list[str]:
-    """What the responder is told to speak, and how; what the lab does not say is its default."""
-    options = []
-    if dialects.names != Dialects().names:
-        options += ["--dialects", ",".join(dialects.names)]
-    if dialects.azure_rate is not None:
-        options += ["--azure-rate", f"{dialects.azure_rate:g}"]
-    if dialects.ec2_imdsv1 is not None:
-        options += ["--ec2-imdsv1" if dialects.ec2_imdsv1 else "--no-ec2-imdsv1"]
-    if dialects.ec2_hop_limit is not None:
-        options += ["--ec2-hop-limit", str(dialects.ec2_hop_limit)]
-    return options
-
-
-def _is_root() -> bool:
-    """Whether the lab is root's. One user's own lab knows that user only, whom it calls 0."""
-    _, _, users = Path("/proc/self/uid_map").read_text().split()[:3]
-    return int(users) > AGENT_USER
-
-
 def _make_room_for_descriptors(lab: Lab) -> None:
     """Raise the limit of open files as far as the lab needs it, or say what to raise."""
-    needed = 2 * len(lab.guests) + 16 * len(lab.nodes) + _SPARE_DESCRIPTORS
+    each = 2 if len(lab.guests) <= MANY else 1
+    needed = each * len(lab.guests) + MOST_OPENED + 16 * len(lab.nodes) + _SPARE_DESCRIPTORS
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         try:

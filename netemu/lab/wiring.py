@@ -7,12 +7,15 @@ guard of the whole node is loaded, and only then do the ports come up.
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
+from netemu.errors import NetemuError
 from netemu.kernel import guard, netlink, sockets, sysctl
-from netemu.kernel.factory import Factory
+from netemu.kernel.factory import BATCH, FIRST_HELD, Factory
 from netemu.kernel.namespaces import inside
 from netemu.kernel.protections import Protection, Without
 from netemu.lab.progress import Progress
@@ -27,16 +30,62 @@ _FIRST_PORT_INDEX = 100
 METADATA = addresses.to_text(addresses.METADATA)
 HTTP = 80
 NAMES = Path("/run/netns")
+# Guests from which on a lab's process holds one descriptor for each, its packet socket, and other
+# processes its namespace: 20,000 are a common hard limit. It opens those that it uses, so many.
+MANY = 4000
+MOST_OPENED = 256
 # Guests whose namespaces are made while those before them are wired: some 50 ms of work.
 _AHEAD = 50
 
 
-@dataclass
 class WiredGuest:
-    """A guest, and a descriptor of its network namespace."""
+    """A guest, and a descriptor of its network namespace, which is another after each boot.
 
-    guest: Guest
-    net: int
+    `plugged` is whether there is a wire between it and its node.
+    """
+
+    _opened: ClassVar[deque["WiredGuest"]] = deque()
+
+    def __init__(self, guest: Guest, net: int, plugged: bool = True) -> None:
+        self.guest = guest
+        self.plugged = plugged
+        self._net: int | None = net
+        self._elsewhere = ""
+
+    @property
+    def net(self) -> int:
+        """The namespace's descriptor, good until as many others as MOST_OPENED have been used."""
+        if self._net is None:
+            self._net = os.open(self._elsewhere, os.O_RDONLY | os.O_CLOEXEC)
+            self._opened.append(self)
+            if len(self._opened) > MOST_OPENED:
+                self._opened.popleft()._close()
+        return self._net
+
+    @net.setter
+    def net(self, net: int) -> None:
+        if self in self._opened:
+            self._opened.remove(self)
+        self._net, self._elsewhere = net, ""
+
+    def taken_over(self, guest: Guest) -> "WiredGuest":
+        """The same namespace for what the guest is now; this object is of no more use."""
+        made = WiredGuest(guest, self.net)
+        if self in self._opened:
+            self._opened.remove(self)
+        return made
+
+    def leave_to(self, process: int, descriptor: int) -> None:
+        """The namespace is held there, and need not be held here."""
+        self._elsewhere = f"/proc/{process}/fd/{descriptor}"
+        forget_name(self.guest.name)
+        (NAMES / self.guest.name).symlink_to(self._elsewhere)
+        self._close()
+
+    def _close(self) -> None:
+        if self._net is not None:
+            os.close(self._net)
+            self._net = None
 
 
 @dataclass
@@ -59,10 +108,25 @@ def port_index(guest: Guest) -> int:
     return _FIRST_PORT_INDEX + guest.mark
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a lab is wired: its policy, its pace, and what keeps guests apart and is left out."""
+
+    policy: Policy
+    time_scale: float = 1.0
+    without: Without = ()
+
+    @property
+    def same_node(self) -> bool:
+        """Whether guests of a node may reach each other."""
+        return self.policy is Policy.SAME_NODE
+
+
 async def wire(
     lab: Lab, factory: Factory, *, time_scale: float, progress: Progress, without: Without = ()
 ) -> list[WiredNode]:
     """Build the whole lab. Every port is up and guarded when this returns; nobody has spoken."""
+    manner = Manner(lab.policy, time_scale, without)
     total = len(lab.guests)
     done = 0
     NAMES.mkdir(exist_ok=True)
@@ -71,13 +135,22 @@ async def wire(
     guest_nets = _made_ahead(factory, total)
     for node, net in zip(lab.nodes, nets, strict=True):
         one = WiredNode(node, net, [WiredGuest(guest, next(guest_nets)) for guest in node.guests])
-        same_node = lab.policy is Policy.SAME_NODE
-        _wire(one, same_node=same_node, scale=time_scale, without=without)
+        _wire(one, manner)
         wired.append(one)
         done += len(node.guests)
         progress.step("wiring guests", done, total)
         await asyncio.sleep(0)  # whoever asks for the lab's state gets an answer meanwhile
+    if total > MANY:
+        _leave_to_others(factory, [guest for one in wired for guest in one.guests])
     return wired
+
+
+def _leave_to_others(factory: Factory, guests: list[WiredGuest]) -> None:
+    for start in range(0, len(guests), BATCH):
+        batch = guests[start : start + BATCH]
+        process = factory.hold([one.net for one in batch])
+        for descriptor, one in enumerate(batch, start=FIRST_HELD):
+            one.leave_to(process, descriptor)
 
 
 def _made_ahead(factory: Factory, count: int) -> Iterator[int]:
@@ -88,8 +161,8 @@ def _made_ahead(factory: Factory, count: int) -> Iterator[int]:
         yield from factory.guests(now, following=min(count, _AHEAD))
 
 
-def _wire(wired: WiredNode, *, same_node: bool, scale: float, without: Without) -> None:
-    node, net = wired.node, wired.net
+def _wire(wired: WiredNode, manner: Manner) -> None:
+    node, net, without = wired.node, wired.net, manner.without
     _call(node.name, net)
     for one in wired.guests:
         _call(one.guest.name, one.net)
@@ -100,19 +173,19 @@ def _wire(wired: WiredNode, *, same_node: bool, scale: float, without: Without) 
         if Protection.BRIDGE in without:
             kernel.run(_plain_wire(one) for one in wired.guests)
         else:
-            kernel.run(message for one in wired.guests for message in _port(one, not same_node))
+            kernel.run(message for one in wired.guests for message in _port(one, manner))
         careless = Protection.LISTENER in without
         wired.listener = sockets.listener(METADATA, HTTP, BRIDGE, careless=careless)
     rules = guard.render(
         bridge_mac=node.mac,
         ports=[(guest.port, guest.mark, guest.mac) for guest in node.guests],
-        same_node=same_node,
-        time_scale=scale,
+        same_node=manner.same_node,
+        time_scale=manner.time_scale,
         without=without,
     )
     guard.load(rules, net)
     for one in wired.guests:
-        _guest(one)
+        configure(one)
     with inside(net), netlink.Netlink() as kernel:
         kernel.run(netlink.up(guest.port, port_index(guest)) for guest in node.guests)
 
@@ -131,16 +204,79 @@ def _plain_wire(wired: WiredGuest) -> netlink.Message:
     return netlink.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
 
 
-def _port(wired: WiredGuest, isolated: bool) -> list[netlink.Message]:
+def _port(wired: WiredGuest, manner: Manner) -> list[netlink.Message]:
     guest, index = wired.guest, port_index(wired.guest)
     return [
         _plain_wire(wired),
-        netlink.port_options(guest.port, index, isolated=isolated),
+        netlink.port_options(guest.port, index, isolated=not manner.same_node),
         netlink.station(guest.port, index, guest.mac),
     ]
 
 
-def _guest(wired: WiredGuest) -> None:
+def plug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
+    """Wire one more guest to a node that is up; its port comes up last, as ever."""
+    guest = wired.guest
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run(_port(wired, manner))
+    guard.load(guard.one_more(guest.port, guest.mark, guest.mac, manner.without), node.net)
+    configure(wired)
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run((netlink.up(guest.port, port_index(guest)),))
+    wired.plugged = True
+
+
+def unplug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
+    """Take a guest's wire away, and all that the node knows of its port."""
+    guest, index = wired.guest, port_index(wired.guest)
+    wired.plugged = False
+    with inside(node.net), netlink.Netlink() as kernel:
+        try:
+            kernel.run((netlink.down(guest.port, index),))
+        except NetemuError:  # its guest has destroyed it
+            pass
+    guard.unload(guard.one_less(guest.port, guest.mark, guest.mac, manner.without), node.net)
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run((netlink.no_link(guest.port, index),))
+
+
+def renew(node: WiredNode, wired: WiredGuest, net: int, manner: Manner) -> None:
+    """Give a guest that boots the network namespace `net`, in which nobody has been before.
+
+    Its wire goes along; if it has none, or its root has done away with it, it gets another. The
+    descriptor of the namespace before stays open, the caller's to close.
+    """
+    old, wired.net = wired.net, net
+    if wired.plugged:
+        try:
+            with inside(old), netlink.Netlink() as kernel:
+                kernel.run((netlink.hand_over("eth0", netlink.GUEST_INDEX, net),))
+        except NetemuError:
+            unplug(node, wired, manner)
+    forget_name(wired.guest.name)
+    _call(wired.guest.name, net)
+    if not wired.plugged:
+        plug(node, wired, manner)
+        return
+    guest = wired.guest
+    with inside(net), netlink.Netlink() as kernel:
+        kernel.run((netlink.hardware_address("eth0", netlink.GUEST_INDEX, guest.mac),))
+    configure(wired)
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run((netlink.up(guest.port, port_index(guest)),))
+
+
+def go_dark(wired: WiredGuest) -> None:
+    """Set a guest's links down, from its own side."""
+    with inside(wired.net), netlink.Netlink() as kernel:
+        for name, index in (("eth0", netlink.GUEST_INDEX), ("eth1", netlink.TENANT_INDEX)):
+            try:
+                kernel.run((netlink.down(name, index),))
+            except NetemuError:  # it has none, or its root has done away with it
+                pass
+
+
+def configure(wired: WiredGuest) -> None:
+    """Make a guest's new namespace ready, and set its eth0 up."""
     with inside(wired.net), netlink.Netlink() as kernel:
         sysctl.write(sysctl.GUEST)
         kernel.run(
@@ -154,6 +290,11 @@ def _guest(wired: WiredGuest) -> None:
                 netlink.up("eth0", netlink.GUEST_INDEX),
             )
         )
+
+
+def forget_name(name: str) -> None:
+    """Let `ip netns` no longer find it."""
+    (NAMES / name).unlink(missing_ok=True)
 
 
 def _call(name: str, net: int) -> None:

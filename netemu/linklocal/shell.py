@@ -14,7 +14,7 @@ from typing import Final
 from netemu.errors import NetemuError
 from netemu.kernel import netlink, packet, sockets
 from netemu.kernel.bindings import Binding, Bindings
-from netemu.kernel.namespaces import inside
+from netemu.kernel.namespaces import inside, inside_that_of
 from netemu.linklocal import addresses, arp, bpf
 from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, State, Use
 from netemu.linklocal.oracle import Announce, Bind, Oracle, Refuse, Unbind
@@ -47,12 +47,12 @@ class GuestShell:
         lost: Callable[[], None],
     ) -> None:
         self.claimant = claimant
-        self._net = net
         self._name = name
         self._changed = changed
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
         with inside(net):
             self._socket = packet.on_guest(bpf.nothing())
         self._loop.add_reader(self._socket, self._readable)
@@ -67,12 +67,25 @@ class GuestShell:
         now = self._loop.time()
         self._carry_out(self.claimant.link_up(now) if up else self.claimant.link_down(now))
 
+    def pause(self) -> None:
+        """Be deaf and let no time pass, as everything else in a guest that is frozen."""
+        self._paused = True
+        self._loop.remove_reader(self._socket)
+        self._arm()
+
+    def resume(self) -> None:
+        """Go on; what fell due meanwhile is due now."""
+        self._paused = False
+        self._loop.add_reader(self._socket, self._readable)
+        self._arm()
+
     def close(self) -> None:
         """Stop; the guest keeps what it has."""
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._socket)
-        self._socket.close()
+        # Closing a packet socket waits for the kernel's readers, some 13 ms: not in the loop.
+        self._loop.run_in_executor(None, self._socket.close)
 
     def _readable(self) -> None:
         for _ in range(_AT_A_TIME):
@@ -114,7 +127,7 @@ class GuestShell:
             self._changed()
 
     def _arm(self) -> None:
-        deadline = self.claimant.deadline
+        deadline = None if self._paused else self.claimant.deadline
         if self._timer is not None:
             if deadline == self._timer.when():
                 return
@@ -131,7 +144,7 @@ class GuestShell:
 
     def _use(self, address: str) -> None:
         try:
-            with inside(self._net), netlink.Netlink() as kernel:
+            with inside_that_of(self._socket), netlink.Netlink() as kernel:
                 kernel.run(
                     (
                         netlink.address(
@@ -146,7 +159,7 @@ class GuestShell:
 
     def _cease(self, address: str) -> None:
         try:
-            with inside(self._net), netlink.Netlink() as kernel:
+            with inside_that_of(self._socket), netlink.Netlink() as kernel:
                 sockets.reset_connections(address)
                 kernel.run(
                     (
@@ -187,8 +200,8 @@ class NodeShell:
         self._resets = resets
         self._name = name
         self._timing = timing
-        self._ports = ports
-        self._links = links
+        self._ports = dict(ports)
+        self._links = dict(links)
         self._carrier = carrier
         self._changed = changed
         self._has_carrier: dict[int, bool] = {}
@@ -265,6 +278,19 @@ class NodeShell:
         """The guest's end of this port's wire was set down; whether it is up again is asked for."""
         self._note(mark, up=False)
         self._monitor.ask()
+
+    def plug(self, mark: int, port: str, link: int) -> None:
+        """There is a port, new or with another guest's namespace behind it."""
+        self._ports[mark] = port
+        self._links[link] = mark
+        self._monitor.ask()
+
+    def unplug(self, mark: int) -> None:
+        """The port is no more, and what it had is free."""
+        self._note(mark, up=False)
+        self._has_carrier.pop(mark, None)
+        self._ports.pop(mark, None)
+        self._links = {link: other for link, other in self._links.items() if other != mark}
 
     def _links_changed(self) -> None:
         for index, up in self._monitor.changes():

@@ -4,7 +4,7 @@ Pure: reads text that it is given, knows nothing of namespaces or processes.
 """
 
 from netemu.topology.entries import MAX_GUESTS_PER_NODE, schema
-from netemu.topology.lab import Dialects, Guest, Lab, Node, Policy
+from netemu.topology.lab import Dialects, Guest, Lab, Node, Policy, mac_address
 from netemu.topology.labfile import DEMO, load, parse
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Node",
     "Policy",
     "load",
+    "mac_address",
     "parse",
     "schema",
 ]

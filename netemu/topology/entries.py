@@ -16,6 +16,10 @@ from netemu.topology.lab import MAX_HOP_LIMIT, Policy
 MAX_GUESTS_PER_NODE = 1023
 # Every node has two processes of its own; more than this is a slip of the pen, not a lab.
 MAX_NODES = 256
+# One bridge joins all guests that have a tenant interface.
+MAX_TENANTS = MAX_GUESTS_PER_NODE
+# Addresses of one guest on the tenant network: for a client that stands for many.
+MAX_TENANT_ADDRESSES = 64
 # Requests a second of one guest: beyond this it is no limit to anything that runs in a guest.
 MAX_RATE = 1_000_000
 # A namespace is a file name, a host name and a label in a picture: RFC 1123's 63 characters, and
@@ -34,6 +38,22 @@ Properties = Annotated[
         extra_json_schema={
             "additionalProperties": {"type": ["string", "number", "boolean", "null"]}
         },
+    ),
+]
+
+
+Run = Annotated[
+    str | Annotated[list[str], Meta(min_length=1)] | None,
+    Meta(
+        description="What the guest runs at boot: a shell's command line, or a list of words. It "
+        "starts in the lab file's directory; 'netemu logs GUEST' shows what it says."
+    ),
+]
+Tenant = Annotated[
+    bool | Annotated[int, Meta(ge=1, le=MAX_TENANT_ADDRESSES)] | None,
+    Meta(
+        description="Whether the guest has an interface eth1 on the lab's tenant network, "
+        "198.18.0.0/15; a number is how many addresses it has there."
     ),
 ]
 
@@ -83,6 +103,8 @@ class GuestEntry(msgspec.Struct, forbid_unknown_fields=True):
         str | None,
         Meta(description="The 169.254/16 address it had before: its first candidate now."),
     ] = None
+    run: Run = None
+    tenant: Tenant = None
     properties: Properties = {}
 
 
@@ -102,6 +124,8 @@ class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     availability_set: Annotated[
         Name | None, Meta(description="That of the node's guests, but for those with another.")
     ] = None
+    run: Run = None
+    tenant: Tenant = None
     dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
     properties: Properties = {}
 

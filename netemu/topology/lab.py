@@ -23,7 +23,9 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     ``mark`` is the number of its port, unique in the lab: frames that enter by port ``pN`` carry
     the mark N. ``last_address`` is tried first (RFC 3927 section 2.1), as text, or None. Guests of
     one ``availability_set`` see each other's events. ``properties`` are what the metadata service
-    tells of the guest, by dotted key, where that is not the default.
+    tells of the guest, by dotted key, where that is not the default. ``tenant`` are its addresses
+    on the lab's tenant network; without any it has no second interface. ``run`` is a command that
+    its first process starts at each boot.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     availability_set: str | None = None
     last_address: str | None = None
     properties: dict[str, str] = {}
+    tenant: tuple[str, ...] = ()
+    run: tuple[str, ...] = ()
 
     @property
     def port(self) -> str:
@@ -69,15 +73,17 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     mac: str
     guests: tuple[Guest, ...]
+    fault_domain: int = 0
     dialects: Dialects = Dialects()
 
 
 class Lab(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole lab, as it will be built."""
+    """A whole lab, as it will be built. Guests' programs start in ``directory``, the file's own."""
 
     name: str
     policy: Policy
     nodes: tuple[Node, ...]
+    directory: str = "/"
 
     @property
     def guests(self) -> list[Guest]:

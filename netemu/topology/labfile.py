@@ -9,6 +9,7 @@ from netemu.errors import BadInput
 from netemu.topology.document import Document
 from netemu.topology.entries import (
     MAX_GUESTS_PER_NODE,
+    MAX_TENANTS,
     NAME,
     NAME_RULE,
     AzureEntry,
@@ -16,6 +17,7 @@ from netemu.topology.entries import (
     Ec2Entry,
     GuestEntry,
     LabFile,
+    NodeEntry,
     read,
 )
 from netemu.topology.lab import Dialects, Guest, Lab, Node, mac_address
@@ -36,7 +38,10 @@ def load(
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise BadInput(f"{path}: cannot be read: {reason}") from None
-    return parse(text, source=str(path), name=name, check_property=check_property)
+    directory = path.absolute().parent
+    return parse(
+        text, source=str(path), name=name, check_property=check_property, directory=directory
+    )
 
 
 def parse(
@@ -45,14 +50,18 @@ def parse(
     source: str,
     name: str | None = None,
     check_property: CheckProperty = lambda *_: None,
+    directory: Path = Path("/"),
 ) -> Lab:
-    """Read a lab file's `text`; `source` is what errors call it. Raises BadInput."""
+    """Read a lab file's `text`; `source` is what errors call it. Raises BadInput.
+
+    Guests' programs start in `directory`.
+    """
     document = Document(text, source)
     entry = read(document)
     if name is not None:
         check_name(name, "--name")
         entry.name = name
-    return _Expansion(entry, document, check_property).lab()
+    return _Expansion(entry, document, check_property).lab(str(directory))
 
 
 def check_name(name: str, where: str) -> None:
@@ -70,12 +79,15 @@ class _Expansion:
         self._check = check
         self._seen: dict[str, str] = {}  # nodes and guests share one space of names
         self._mark = 0
+        # 198.18.0.0/15 is set apart for benchmarks of networks (RFC 2544): no machine routes it.
+        self._tenant = ipaddress.IPv4Address("198.18.0.0")
+        self._tenants = 0
 
-    def lab(self) -> Lab:
+    def lab(self, directory: str) -> Lab:
         entry = self._entry
         shared = self._properties(entry.properties, "properties")
         nodes = tuple(self._node(place, name, shared) for place, name in enumerate(entry.nodes))
-        return Lab(name=entry.name, policy=entry.policy, nodes=nodes)
+        return Lab(name=entry.name, policy=entry.policy, nodes=nodes, directory=directory)
 
     def _node(self, place: int, name: str, shared: Mapping[str, str]) -> Node:
         entry = self._entry.nodes[name]
@@ -103,6 +115,8 @@ class _Expansion:
                     availability_set=guest.availability_set or entry.availability_set,
                     last_address=self._link_local(guest.last_address, at),
                     properties={key: value for key, value in {**shared, **own}.items() if value},
+                    tenant=self._tenancy(guest, entry, at),
+                    run=_command(guest.run if guest.run is not None else entry.run),
                 )
             )
         dialects = _dialects(self._entry.dialects, entry.dialects)
@@ -111,7 +125,24 @@ class _Expansion:
                 f"nodes.{name}.dialects", "a node's responder speaks at least one dialect"
             )
         mac = mac_address(self._entry.name, name)
-        return Node(name=name, mac=mac, guests=tuple(guests), dialects=dialects)
+        return Node(
+            name=name,
+            mac=mac,
+            guests=tuple(guests),
+            fault_domain=_first(entry.fault_domain, None, place),
+            dialects=dialects,
+        )
+
+    def _tenancy(self, guest: GuestEntry, node: NodeEntry, place: str) -> tuple[str, ...]:
+        """The guest's addresses on the tenant network, the next that are free."""
+        count = int(guest.tenant if guest.tenant is not None else node.tenant or 0)
+        if not count:
+            return ()
+        self._tenants += 1
+        if self._tenants > MAX_TENANTS:
+            raise self._document.error(place, f"the tenant network takes at most {MAX_TENANTS}")
+        first, self._tenant = self._tenant + 1, self._tenant + count
+        return tuple(str(first + number) for number in range(count))
 
     def _once(self, name: str, place: str) -> None:
         """`exec` takes the name of a node or of a guest: there may be only one of it."""
@@ -155,6 +186,12 @@ def _named(node: str, guests: int | list[str | GuestEntry]) -> Iterator[GuestEnt
         yield from (GuestEntry(name=f"{node}-{number}") for number in range(1, guests + 1))
     else:
         yield from (GuestEntry(name=one) if isinstance(one, str) else one for one in guests)
+
+
+def _command(run: str | list[str] | None) -> tuple[str, ...]:
+    if isinstance(run, str):
+        return ("/bin/sh", "-c", run) if run.strip() else ()
+    return tuple(run or ())
 
 
 def _first(own: int | None, node: int | None, default: int) -> int:

@@ -34,6 +34,7 @@ pytestmark = [
 
 USER_DATA = "#cloud-config\nhostname: mine\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ someone@somewhere"
+IDENTITY = "1d9e4a0b-6f5c-4d2e-9a7b-3c8f0e1d2b4a"
 LAB = f"""
 dialects: {{azure: {{rate: 1000}}}}
 nodes:
@@ -56,11 +57,13 @@ nodes:
         zone: b
         iam_role: reader
         service_account: robot@lab-project.iam.gserviceaccount.com
+        managed_identity: {IDENTITY}
         tags.team: web
         tags.stage: test
         attributes.user-data: {json.dumps(USER_DATA)}
         attributes.ssh-keys: "cloudinit:{KEY}"
     - plain
+    - {{name: odd, properties: {{tags.note: "{{no JSON}}"}}}}
 """
 
 # As a guest's DNS would have it.
@@ -84,19 +87,48 @@ def cloud(person: Person) -> Iterator[RunningLab]:
     person.netemu("down", "clients")
 
 
+# How each client warns; one at the end of each run proves that its warnings are heard.
+HEARD = "this is heard"
+WARN = {
+    "waagent.py": f"logger.warn({HEARD!r})\n",
+    "aws.py": f"logging.getLogger('botocore.utils').warning({HEARD!r})\n",
+    "ec2_metadata_all.py": f"logging.getLogger('urllib3').warning({HEARD!r})\n",
+    "google_auth_all.py": f"logging.getLogger('google.auth').warning({HEARD!r})\n",
+    "azure_managed_identity.py": f"logging.getLogger('azure.identity').warning({HEARD!r})\n",
+}
+WARN_CLOUD_INIT = f"logging.getLogger('cloudinit.sources').warning({HEARD!r})\n"
+
+
 def run(lab: RunningLab, guest: str, script: str, *arguments: str) -> Any:
     """What a client prints in a guest. It must succeed, and have nothing to warn of."""
+    told, warnings = run_and_listen(lab, guest, script, *arguments)
+    assert warnings == []
+    return told
+
+
+def run_and_listen(
+    lab: RunningLab, guest: str, script: str, *arguments: str
+) -> tuple[Any, list[str]]:
+    """What a client prints in a guest, and the lines that it logs from WARNING up."""
+    text = (INSIDE / script).read_text()
+    warn = WARN.get(script, WARN_CLOUD_INIT)
+    if script == "waagent.py":  # it tells what is in its log at its end
+        before, after = text.rsplit("sys.stderr.write", 1)
+        text = f"{before}{warn}sys.stderr.write{after}"
+    else:
+        text += warn
     done = lab.exec(
         guest,
         *("unshare", "--mount", "sh", "-c", RUN, "sh", NAMES),
         *("env", "-u", "HTTP_PROXY", "-u", "http_proxy", f"PYTHONPATH={DEBIAN}"),
         *(str(PYTHON), "-", *arguments),
-        stdin=(INSIDE / script).read_text(),
+        stdin=text,
         check=None,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stderr == ""
-    return json.loads(done.stdout)
+    *warnings, heard = done.stderr.splitlines()
+    assert HEARD in heard
+    return json.loads(done.stdout), warnings
 
 
 def test_cloud_init_on_azure(cloud: RunningLab) -> None:
@@ -260,7 +292,28 @@ def test_google_auth(cloud: RunningLab) -> None:
 
 
 def test_azure_identity(cloud: RunningLab) -> None:
-    """A user's program asks for a managed identity, and is told at once that there is none."""
-    told = run(cloud, "vm", "azure_managed_identity.py")
-    assert told["said"].startswith("CredentialUnavailableError: ")
-    assert "Identity not found" in told["said"]
+    """A user's program asks for the managed identity's token in every way, and gets it."""
+    told = run(cloud, "vm", "azure_managed_identity.py", IDENTITY)
+    for way in ("default", "by_client_id", "in_a_chain"):
+        assert told[way]["said"] == "a token"
+        claims = told[way]["token"].split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        assert claims["appid"] == IDENTITY
+        assert claims["aud"] == "https://management.azure.com"
+        assert claims["exp"] == pytest.approx(told[way]["expires_on"], abs=120)
+
+
+def test_azure_identity_of_a_guest_that_was_given_nothing(cloud: RunningLab) -> None:
+    """Without an identity, a user's program is told so at once, and that is all it warns of."""
+    told, warnings = run_and_listen(cloud, "plain", "azure_managed_identity.py")
+    assert told["default"]["said"].startswith("CredentialUnavailableError: ")
+    assert "Identity not found" in told["default"]["said"]
+    assert warnings
+    assert all("Identity not found" in warning for warning in warnings)
+
+
+def test_a_warning_would_be_seen(cloud: RunningLab) -> None:
+    """A user who has given a tag that looks like JSON and is none reads so in cloud-init's log."""
+    told, warnings = run_and_listen(cloud, "odd", "cloud_init_ec2.py", "aws")
+    assert told["metadata"]["tags"]["instance"] == {"note": "{no JSON}"}
+    assert [line for line in warnings if "note looked like a json object" in line]

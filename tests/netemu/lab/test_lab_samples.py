@@ -1,7 +1,10 @@
 """The sample that a guest's cron runs: it tells syslog of each event, once."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -39,6 +42,50 @@ sys.exit(done.returncode)
 """
 
 
+# A guest's syslog, and its cron with less patience: runs the script argv[2] every quarter
+# of a second until SIGTERM, tells each exit code, and in the end what was logged. The log is
+# rsyslog's, on a /dev of its own, or what `logger -s` says beside it.
+POLLS = """
+import os, pathlib, signal, subprocess, sys, time
+how, script = sys.argv[1], sys.argv[2]
+ending = []
+signal.signal(signal.SIGTERM, lambda *_: ending.append(True))
+log = pathlib.Path("/run/polls.log")
+log.write_text("")
+if how == "rsyslog":
+    os.makedirs("/run/dev", exist_ok=True)
+    run = lambda *command: subprocess.run(command, check=True)
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run/dev")
+    for device in ("null", "zero", "urandom"):
+        open("/run/dev/" + device, "w").close()
+        run("mount", "--bind", "/dev/" + device, "/run/dev/" + device)
+    run("mount", "--rbind", "/run/dev", "/dev")
+    pathlib.Path("/run/rsyslog.conf").write_text(
+        'module(load="imuxsock" SysSock.Name="/dev/log")\\n*.* /run/polls.log\\n')
+    daemon = subprocess.Popen(["rsyslogd", "-n", "-f", "/run/rsyslog.conf", "-i", "/run/rs.pid"])
+    while not os.path.exists("/dev/log"):
+        time.sleep(0.02)
+    said = subprocess.DEVNULL
+else:
+    os.makedirs("/run/bin", exist_ok=True)
+    logger = pathlib.Path("/run/bin/logger")
+    logger.write_text('#!/bin/sh\\nexec /usr/bin/logger -s --socket-errors=off "$@"\\n')
+    logger.chmod(0o755)
+    os.environ["PATH"] = "/run/bin:" + os.environ["PATH"]
+    said = log.open("a")
+while not ending:
+    print(subprocess.run(["sh", "-c", script], stderr=said).returncode, flush=True)
+    time.sleep(0.25)
+if how == "rsyslog":
+    daemon.terminate()
+    daemon.wait()
+for line in log.read_text().splitlines():
+    if "is-vm-in-maintenance" in line:
+        print("logged: " + line)
+"""
+RSYSLOG = shutil.which("rsyslogd", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
 def cron(lab: RunningLab, guest: str, times: int) -> tuple[int, list[str]]:
     """Run the sample as cron would, that often; its exit code, and the lines that syslog got."""
     command = ("unshare", "--mount", sys.executable, "-c", CRON, str(times))
@@ -72,3 +119,53 @@ def test_the_sample_says_when_nobody_answers(lab: RunningLab) -> None:
     command = ("unshare", "--net", "sh", "-s")
     done = lab.exec("db3", *command, stdin=SAMPLE.read_text(), check=2)
     assert "curl" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "logger -s",
+        pytest.param(
+            "rsyslog",
+            marks=pytest.mark.skipif(RSYSLOG is None, reason="Debian's rsyslog is not installed"),
+        ),
+    ],
+)
+def test_polled_all_the_time_the_sample_logs_a_line_an_event(lab: RunningLab, how: str) -> None:
+    """A user polls every moment while two events come and go: the log has two lines, no more."""
+    arguments = ("unshare", "--mount", sys.executable, "-c", POLLS, how)
+    cron_job = lab.person.start(
+        "exec", "--name", lab.name, "db3", "--", *arguments, SAMPLE.read_text()
+    )
+    assert cron_job.stdout is not None
+    events, codes = [], []
+    try:
+        codes += read_until(cron_job.stdout, "1")
+        for kind in ("reboot", "freeze"):
+            event = lab.maintenance("schedule", "db3", "--type", kind, "--in", "4m")
+            events.append(event["id"])
+            codes += read_until(cron_job.stdout, "0", times=5)
+            lab.maintenance("cancel", event["id"])
+            codes += read_until(cron_job.stdout, "1")
+    finally:
+        cron_job.terminate()
+        out, err = cron_job.communicate(timeout=20)
+    assert cron_job.returncode == 0, err
+    lines = out.splitlines()
+    logged = [line for line in lines if line.startswith("logged: ")]
+    codes += [line for line in lines if line not in logged]
+    assert codes.count("0") >= 10
+    assert set(codes) == {"0", "1"}
+    assert [event for line in logged for event in events if event in line] == events
+    assert len(logged) == 2
+
+
+def read_until(codes: IO[str], wanted: str, *, times: int = 1) -> list[str]:
+    """Read exit codes until `wanted` has come so often."""
+    seen: list[str] = []
+    while seen.count(wanted) < times:
+        line = codes.readline()
+        assert line, "the polls ended"
+        seen.append(line.strip())
+        assert len(seen) < 60, f"{wanted} does not come: {seen}"
+    return seen

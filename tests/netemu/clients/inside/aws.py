@@ -7,7 +7,7 @@ import sys
 import botocore.session
 from botocore.utils import IMDSRegionProvider, InstanceMetadataFetcher
 
-logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
 credentials = InstanceMetadataFetcher(timeout=2).retrieve_iam_role_credentials()
 region = IMDSRegionProvider(botocore.session.Session()).provide()
 required = InstanceMetadataFetcher(timeout=2, config={"ec2_metadata_v1_disabled": True})

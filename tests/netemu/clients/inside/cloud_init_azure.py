@@ -7,7 +7,7 @@ import sys
 from cloudinit.helpers import Paths
 from cloudinit.sources import DataSourceAzure as Azure
 
-logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
 source = Azure.DataSourceAzure(
     {}, None, Paths({"cloud_dir": "/run/cloud", "run_dir": "/run/cloud"})
 )

@@ -7,7 +7,7 @@ import sys
 from cloudinit.helpers import Paths
 from cloudinit.sources.DataSourceEc2 import DataSourceEc2
 
-logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
 # EC2's address by IPv6 and its name by DNS are not to be had in a guest.
 config = {"datasource": {"Ec2": {"metadata_urls": ["http://169.254.169.254"], "max_wait": 10}}}
 source = DataSourceEc2(config, None, Paths({"cloud_dir": "/run/cloud", "run_dir": "/run/cloud"}))

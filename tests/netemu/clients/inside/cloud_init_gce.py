@@ -6,7 +6,7 @@ import sys
 
 from cloudinit.sources import DataSourceGCE, URLParams
 
-logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
 told = DataSourceGCE.read_md(url_params=URLParams(10, 2, 0, 0), platform_check=False)
 assert told["success"], told["reason"]
 source = DataSourceGCE.DataSourceGCE({}, None, {})

@@ -9,7 +9,7 @@ from typing import Any
 
 from ec2_metadata import EC2Metadata, NetworkInterface, SpotInstanceAction
 
-logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
 
 
 def everything(thing: Any) -> dict[str, Any]:

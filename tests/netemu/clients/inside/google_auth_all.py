@@ -7,7 +7,8 @@ import sys
 from google.auth.compute_engine import Credentials, _metadata
 from google.auth.transport.requests import Request
 
-logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+logging.getLogger("google").setLevel(logging.WARNING)  # or it mutes itself
 request = Request()
 credentials = Credentials()
 credentials.refresh(request)

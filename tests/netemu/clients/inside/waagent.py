@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 from azurelinuxagent.common import logger
 from azurelinuxagent.common.protocol.imds import get_imds_client
 
-# Whatever it has to warn of, on standard output: it is then no JSON.
-logger.add_logger_appender(logger.AppenderType.STDOUT, logger.LogLevel.WARNING)
+LOG = Path("/run/waagent.log")
+LOG.write_text("")
+logger.add_logger_appender(logger.AppenderType.FILE, logger.LogLevel.WARNING, path=str(LOG))
 client = get_imds_client("168.63.129.16")
 compute = client.get_compute()
 json.dump(
@@ -19,3 +21,4 @@ json.dump(
     },
     sys.stdout,
 )
+sys.stderr.write(LOG.read_text())

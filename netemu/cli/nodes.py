@@ -1,0 +1,49 @@
+"""`netemu node`: have an emulated host fail, and come back."""
+
+import click
+
+from netemu.cli import completing
+from netemu.cli.options import of_lab
+
+_nodes = click.argument(
+    "nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes
+)
+
+
+@click.group()
+def node() -> None:
+    """Have nodes fail, and come back."""
+
+
+@node.command()
+@of_lab
+@click.argument(
+    "nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes
+)
+def fail(name: str | None, nodes: tuple[str, ...]) -> None:
+    """Have nodes fail: wires, agent and responder are dead at once, and the guests are off.
+
+    The controller notices that their heartbeats are missing, eight seconds later, and brings the
+    guests to other nodes. 'netemu events --follow' shows it.
+    """
+    from netemu.lab import client
+
+    lab = client.the_one(name)
+    for one in nodes:
+        client.fail_node(lab, one)
+        click.echo(f"{one}: failed")
+
+
+@node.command()
+@of_lab
+@click.argument(
+    "nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes
+)
+def restore(name: str | None, nodes: tuple[str, ...]) -> None:
+    """Have failed nodes come back. Guests that have left stay where they are now."""
+    from netemu.lab import client
+
+    lab = client.the_one(name)
+    for one in nodes:
+        client.restore_node(lab, one)
+        click.echo(f"{one}: running")

@@ -1,0 +1,80 @@
+"""What the links of a namespace have carried, by one netlink dump for all of them."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from netemu.kernel.errors import KernelError
+
+# linux/rtnetlink.h, linux/netlink.h, linux/if_link.h
+_NEWLINK, _GETLINK = 16, 18
+_REQUEST, _DUMP = 0x1, 0x300
+_ERROR, _DONE = 2, 3
+_IFLA_IFNAME, _IFLA_STATS64 = 3, 23
+_HEADER, _IFINFOMSG = 16, 16
+# The first eight members of struct rtnl_link_stats64.
+_STATS = struct.Struct("=8Q")
+
+
+class Counters(NamedTuple):
+    """What a link has carried since it was made; "received" is what came in by it."""
+
+    received_frames: int
+    sent_frames: int
+    received_bytes: int
+    sent_bytes: int
+    received_errors: int
+    sent_errors: int
+    received_dropped: int
+    sent_dropped: int
+
+
+class LinkCounters:
+    """Reads the counters of all links of a namespace."""
+
+    def __init__(self, made: socket.socket) -> None:
+        """`made` is a route netlink socket, of the namespace that is meant; it is this one's."""
+        self._socket = made
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def read(self) -> dict[str, Counters]:
+        """The counters of each link, by its name. Raises KernelError."""
+        self._socket.send(struct.pack("=IHHII", 32, _GETLINK, _REQUEST | _DUMP, 0, 0) + bytes(16))
+        found: dict[str, Counters] = {}
+        while True:
+            data = self._socket.recv(65536)
+            for kind, message in _messages(data):
+                if kind == _DONE:
+                    return found
+                if kind == _ERROR:
+                    (code,) = struct.unpack_from("=i", message)
+                    raise KernelError("reading the links", -code)
+                if kind == _NEWLINK:
+                    found.update(_counted(message))
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(kind, body) of each netlink message."""
+    offset = 0
+    while offset + _HEADER <= len(data):
+        length, kind = struct.unpack_from("=IH", data, offset)
+        yield kind, data[offset + _HEADER : offset + length]
+        offset += max(_HEADER, (length + 3) & ~3)
+
+
+def _counted(link: bytes) -> Iterator[tuple[str, Counters]]:
+    name, counters = None, None
+    offset = _IFINFOMSG
+    while offset + 4 <= len(link):
+        length, kind = struct.unpack_from("=HH", link, offset)
+        if kind == _IFLA_IFNAME:
+            name = link[offset + 4 : offset + length].rstrip(b"\0").decode()
+        elif kind == _IFLA_STATS64:
+            counters = Counters(*_STATS.unpack_from(link, offset + 4))
+        offset += max(4, (length + 3) & ~3)
+    if name is not None and counters is not None:
+        yield name, counters

@@ -1,0 +1,115 @@
+"""What an event does to a guest: its power, and how it gets from one state to the next. Pure.
+
+An event demands a power of each of its guests from when it starts until it ends; one of unknown
+duration, for as long as the table `HOLDS` says. Of several demands the severest is met. Times are
+seconds since the epoch on the metadata plane's clock.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from math import inf
+from typing import Final
+
+from hostagent.model import Event, EventStatus, EventType
+
+
+class Power(StrEnum):
+    """Whether a guest runs."""
+
+    RUNNING = "running"
+    FROZEN = "frozen"  # its processes are stopped where they are, and its wires are silent
+    OFF = "off"  # nothing runs, and its links are down
+    GONE = "gone"  # for good
+
+
+class Action(StrEnum):
+    """What changes a guest's power, or its place."""
+
+    FREEZE = "freeze"
+    THAW = "thaw"
+    SHUT_DOWN = "shut-down"
+    BOOT = "boot"
+    REMOVE = "remove"
+    MOVE = "move"  # to another node, while it is off
+
+
+SEVERITY: Final = {power: place for place, power in enumerate(Power)}
+
+TRANSITIONS: Final = {
+    (Power.RUNNING, Power.FROZEN): (Action.FREEZE,),
+    (Power.RUNNING, Power.OFF): (Action.SHUT_DOWN,),
+    (Power.RUNNING, Power.GONE): (Action.SHUT_DOWN, Action.REMOVE),
+    (Power.FROZEN, Power.RUNNING): (Action.THAW,),
+    (Power.FROZEN, Power.OFF): (Action.SHUT_DOWN,),
+    (Power.FROZEN, Power.GONE): (Action.SHUT_DOWN, Action.REMOVE),
+    (Power.OFF, Power.RUNNING): (Action.BOOT,),
+    (Power.OFF, Power.FROZEN): (Action.BOOT, Action.FREEZE),
+    (Power.OFF, Power.GONE): (Action.REMOVE,),
+}
+"""The way from one power to another. What is not here is no way: nobody comes back from GONE."""
+
+DEMANDS: Final = {
+    EventType.FREEZE: Power.FROZEN,
+    EventType.REBOOT: Power.OFF,
+    EventType.REDEPLOY: Power.OFF,
+    EventType.PREEMPT: Power.GONE,
+    EventType.TERMINATE: Power.GONE,
+}
+
+HOLDS: Final = {
+    # Clouds speak of a pause of some seconds.
+    EventType.FREEZE: 5.0,
+    # As long as it takes: a guest that boots again.
+    EventType.REBOOT: 0.0,
+    EventType.REDEPLOY: 0.0,
+    EventType.PREEMPT: inf,
+    EventType.TERMINATE: inf,
+}
+"""Seconds for which an event of unknown duration makes its demand."""
+
+LINGERS: Final = {
+    EventType.FREEZE: 0.0,
+    # A guest that has booted is to find out why: its agent has started, and asks.
+    EventType.REBOOT: 60.0,
+    EventType.REDEPLOY: 60.0,
+    EventType.PREEMPT: 0.0,
+    EventType.TERMINATE: 0.0,
+}
+"""Seconds from when an event of unknown duration has been carried out until it is completed."""
+
+
+def demand(event: Event, now: float) -> Power:
+    """What a started event demands of its guests at `now`; RUNNING is to demand nothing."""
+    if event.notice_only or event.status is not EventStatus.STARTED or now >= demands_until(event):
+        return Power.RUNNING
+    return DEMANDS[event.type]
+
+
+def demands_until(event: Event) -> float:
+    """When, by time alone, a started event ceases to demand anything."""
+    if event.started is None:
+        return inf
+    lasting = HOLDS[event.type] if event.duration is None else event.duration
+    return event.started + lasting
+
+
+def severest(demands: Iterable[Power]) -> Power:
+    """The severest of several demands; RUNNING if there is none."""
+    return max(demands, key=SEVERITY.__getitem__, default=Power.RUNNING)
+
+
+def plan(power: Power, begun: Iterable[EventType], wanted: Power) -> list[Action]:
+    """Give the actions for a guest in the state `power`.
+
+    `begun` are the types of the events that have started and were not carried out yet, in their
+    order: each is carried out, also one that is over already; but a guest that is off is not
+    booted to be frozen. `wanted` is what all events demand now.
+    """
+    actions: list[Action] = []
+    for kind in begun:
+        if SEVERITY[DEMANDS[kind]] > SEVERITY[power]:
+            actions += TRANSITIONS[power, DEMANDS[kind]]
+            power = DEMANDS[kind]
+        if kind is EventType.REDEPLOY and power is Power.OFF:
+            actions.append(Action.MOVE)
+    return actions + list(TRANSITIONS.get((power, wanted), ()))

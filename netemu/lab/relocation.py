@@ -1,0 +1,259 @@
+"""Nodes that fail and come back, and guests that change their node: with all that is known of them.
+
+A guest takes along what its agent knew: its incarnation and its events, those that are over too.
+From a node that has failed they are read from its repository, once its agent is surely dead: what
+that had acknowledged is on the disk, so nothing is lost, and an event's ID keeps it from being
+there twice.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+from msgspec.structs import replace
+
+from hostagent.channel.messages import HEARTBEAT_INTERVAL
+from hostagent.controller import AgentUnreachable, CommandRefused
+from hostagent.model import EventType
+from hostagent.repository import Repository, RepositoryError
+from netemu.errors import BadInput, NotSo
+from netemu.lab.chronicle import Chronicle
+from netemu.lab.hardware import Hardware
+from netemu.lab.healing import Candidate, choose, spread
+from netemu.lab.hosts import Host
+from netemu.lab.placement import Known, Placement
+from netemu.lab.power import Power
+from netemu.lab.watching import Watching
+from netemu.lab.wiring import WiredGuest
+from netemu.topology import Guest
+
+log = logging.getLogger(__name__)
+
+# A node is taken for dead when its agent has missed so many heartbeats: as long as its responder
+# waits until it connects anew.
+SILENCE: Final = 4 * HEARTBEAT_INTERVAL
+_LOOK: Final = 0.25
+# A look that comes so late says that this machine was too busy: for anybody, agents too.
+_LATE: Final = 1.0
+_PAUSE: Final = 0.05
+
+
+class Relocation:
+    """Which node each guest is on, and how that changes."""
+
+    def __init__(
+        self,
+        lab: str,
+        hosts: Sequence[Host],
+        hardware: Hardware,
+        placement: Placement,
+        watching: Watching,
+        chronicle: Chronicle,
+    ) -> None:
+        self._lab = lab
+        self._hosts = {host.name: host for host in hosts}
+        self._hardware = hardware
+        self._placement = placement
+        self._watching = watching
+        self._chronicle = chronicle
+        self._failed_at: dict[str, float] = {}
+        self._changing = asyncio.Lock()  # a node is not evacuated and restored at once
+
+    def host(self, node: str) -> Host:
+        """Raise BadInput unless there is such a node."""
+        if node not in self._hosts:
+            raise BadInput(f"{node}: lab {self._lab} has no such node")
+        return self._hosts[node]
+
+    def host_failed(self, guest: str) -> bool:
+        """Whether the guest is on a node that has failed."""
+        return self._hosts[self._hardware.node_of(guest).node.name].failed
+
+    # A node's end, and its return.
+
+    def fail(self, node: str) -> None:
+        """End a node's software and set its wires dead; whoever is on it is off."""
+        host = self.host(node)
+        if host.failed:
+            raise NotSo(f"{node} has failed already")
+        self._lose(host, "it was told to")
+
+    async def restore(self, node: str) -> None:
+        """Have a node that has failed come back; guests that are still on it boot."""
+        host = self.host(node)
+        if not host.failed:
+            raise NotSo(f"{node} has not failed")
+        async with self._changing:
+            await self._restore(host)
+
+    async def _restore(self, host: Host) -> None:
+        await _dead(host)
+        node = host.name
+        guests = {one.guest.name for one in host.wired.guests}
+        if not guests:
+            host.forget()
+        host.start()
+        self._placement.restore(node)
+        async with self._placement.agent(node) as agent:
+            behind = self._watching.clock_offset - (await agent.now()).clock_offset
+            if behind > 0:
+                await agent.advance(behind)
+            moved = [one.guest.name for one in await agent.guests() if one.guest.name not in guests]
+        await self._placement.withdraw(node, moved)
+        self._hardware.set_ports(host.wired, up=True)
+        self._chronicle.write("node", node=node, state="running")
+        self._watching.poke()
+
+    def _lose(self, host: Host, reason: str) -> None:
+        host.fail()
+        self._failed_at[host.name] = time.time()
+        self._placement.fail(host.name)
+        self._hardware.set_ports(host.wired, up=False)
+        self._chronicle.write("node", node=host.name, state="failed", reason=reason)
+        self._watching.poke()
+
+    # Service healing.
+
+    async def heal(self) -> None:
+        """Take notice of nodes that are silent, and find other nodes for their guests; for ever."""
+        begun = last = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            if now - last > _LOOK + _LATE:
+                begun = now
+            last = now
+            for host in self._hosts.values():
+                silent = now - max(begun, self._watching.heard(host.name) or 0.0)
+                if silent < SILENCE:
+                    continue
+                if not host.failed:
+                    # Whoever is not heard may still live: first make sure that it does not.
+                    self._lose(host, f"no heartbeat for {SILENCE:g} s")
+                elif self._waiting(host):
+                    async with self._changing:
+                        await self._evacuate(host)
+
+    def _waiting(self, host: Host) -> list[WiredGuest]:
+        """The guests that have to leave: those that are off, and not for good."""
+        return [
+            one for one in host.wired.guests if self._hardware.power(one.guest.name) is Power.OFF
+        ]
+
+    async def _evacuate(self, host: Host) -> None:
+        """Bring the guests of a dead node to others; those for whom there is no room stay."""
+        await _dead(host)
+        leaving = [one.guest for one in self._waiting(host)]
+        origin = host.wired.node.fault_domain
+        moves = spread(leaving, origin, self._candidates(host.name))
+        if not moves:
+            return
+        try:
+            known = _last_known(host)
+        except RepositoryError as error:
+            log.error("%s: its repository cannot be read: %s", host.name, error)
+            return
+        for node, guests in moves.items():
+            try:
+                await self._resettle(guests, known, node, because=host)
+            except (NotSo, CommandRefused) as error:  # it has failed as well: they stay for now
+                log.warning("%s takes nobody: %s", node, error)
+        self._watching.poke()
+
+    async def _explain(self, host: Host, node: str, names: Sequence[str]) -> str:
+        """Have the guests find out at their new node what has happened; gives the event's ID."""
+        when = self._failed_at[host.name]
+        event_id = str(uuid5(NAMESPACE_URL, f"{self._lab}/{host.name}/{when}/{node}"))
+        command_id = str(uuid4())
+        while True:
+            try:
+                async with self._placement.agent(node) as agent:
+                    await agent.schedule(
+                        names,
+                        EventType.REBOOT,
+                        notice=0.0,
+                        description=f"{host.name} has failed",
+                        event_id=event_id,
+                        command_id=command_id,
+                    )
+                return event_id
+            except AgentUnreachable:
+                await asyncio.sleep(_PAUSE)
+
+    # One guest's move.
+
+    async def move(self, name: str) -> None:
+        """Bring a guest that is off to another node. Raises NotSo if there is none for it."""
+        host = self._hosts[self._hardware.node_of(name).node.name]
+        guest = self._hardware.wired(name).guest
+        while True:
+            node = choose(guest, host.wired.node.fault_domain, self._candidates(host.name))
+            if node is None:
+                raise NotSo("no other node has room")
+            try:
+                known = await self._placement.known(host.name)
+                await self._resettle((guest,), known, node)
+            except NotSo:
+                if host.failed:
+                    raise
+                continue  # the other one has failed meanwhile
+            await self._leave(name, host.name, node)
+            return
+
+    async def _leave(self, name: str, origin: str, node: str) -> None:
+        """Have the old agent forget the guest; what it was told meanwhile comes along, too."""
+        left = await self._placement.withdraw(origin, (name,))
+        if name in left:
+            incarnation, edits = left[name]
+            guest = self._hardware.wired(name).guest
+            here = await self._placement.known(node)
+            (placed,) = (one for one in here.guests if one.guest.name == name)
+            carried = replace(placed, incarnation=incarnation, edits=edits)
+            late = await self._placement.known(origin)
+            await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
+
+    async def _resettle(
+        self, guests: Iterable[Guest], known: Known, node: str, because: Host | None = None
+    ) -> None:
+        """The agent first, and durably; then the wires. `because` is the node that has failed."""
+        wired = self._hosts[node].wired
+        domain = wired.node.fault_domain
+        moving = [replace(guest, fault_domain=domain) for guest in guests]
+        await self._placement.adopt(node, moving, known)
+        if because is not None:
+            names = [guest.name for guest in moving]
+            event_id = await self._explain(because, node, names)
+            for name in names:  # they are off already
+                self._hardware.endured[name].add(event_id)
+        for guest in moving:
+            before = self._hardware.node_of(guest.name).node.name
+            self._hardware.replace(self._hardware.wired(guest.name).taken_over(guest), wired)
+            self._chronicle.write("guest", guest=guest.name, node=node, moved_from=before)
+
+    def _candidates(self, leaving: str) -> list[Candidate]:
+        return [
+            Candidate(
+                host.name,
+                host.wired.node.fault_domain,
+                [one.guest for one in host.wired.guests],
+            )
+            for host in self._hosts.values()
+            if not host.failed and host.name != leaving
+        ]
+
+
+async def _dead(host: Host) -> None:
+    """Wait until the last of its processes has ended."""
+    while any(service.pid is not None for service in host.services):
+        await asyncio.sleep(_PAUSE)
+
+
+def _last_known(host: Host) -> Known:
+    repository = Repository(host.repository)
+    try:
+        return Known(repository.clock_offset, repository.guests(), repository.events())
+    finally:
+        repository.close()

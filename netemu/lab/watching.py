@@ -1,0 +1,100 @@
+"""What the nodes' agents say of their events, as one: heard from each feed as it changes."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
+from hostagent.controller import Watch
+from hostagent.model import FINAL, Event, EventStatus, joined
+from netemu.lab.chronicle import Chronicle
+from netemu.lab.hosts import Host
+
+log = logging.getLogger(__name__)
+
+
+class Watching:
+    """Follows the agents of `hosts`; `poke` is called whenever one has said something new."""
+
+    def __init__(self, hosts: Sequence[Host], chronicle: Chronicle) -> None:
+        self._chronicle = chronicle
+        self._news = asyncio.Event()
+        self._told: dict[str, Event] = {}
+        self._watches = {host.name: Watch(host.feed, self.poke) for host in hosts}
+
+    async def run(self) -> None:
+        """Follow all of them, for as long as the lab is up."""
+        await asyncio.gather(*(watch.follow() for watch in self._watches.values()))
+
+    def poke(self) -> None:
+        """Have whoever waits look again."""
+        self._news.set()
+
+    async def news(self, at_most: float | None) -> None:
+        """Wait until there is something new, or for so many seconds."""
+        try:
+            async with asyncio.timeout(at_most):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that the metadata plane's clock is ahead of this machine's."""
+        return max(watch.clock_offset for watch in self._watches.values())
+
+    def now(self) -> float:
+        """The metadata plane's time, seconds since the epoch."""
+        return time.time() + self.clock_offset
+
+    def heard(self, node: str) -> float | None:
+        """When the node's agent last said anything, monotonic seconds; None: never."""
+        return self._watches[node].heard
+
+    def holders(self, event_id: str, status: EventStatus) -> list[str]:
+        """The nodes whose agents have the event in this status."""
+        return [
+            node
+            for node, watch in self._watches.items()
+            if (event := watch.events.get(event_id)) is not None and event.status is status
+        ]
+
+    def events(self) -> Mapping[str, Event]:
+        """Every event by its ID, as the agent has it that is furthest; notes what is new."""
+        merged: dict[str, Event] = {}
+        for watch in self._watches.values():
+            for event_id, event in watch.events.items():
+                other = merged.get(event_id)
+                merged[event_id] = event if other is None else _merged(other, event)
+        for event_id, event in merged.items():
+            self._note(self._told.get(event_id), event)
+        self._told = merged
+        return merged
+
+    def _note(self, before: Event | None, event: Event) -> None:
+        """Write down each status that the event has gone through since the last look."""
+        passed = []
+        if before is None:
+            passed.append(EventStatus.SCHEDULED)
+        if event.started is not None and (before is None or before.started is None):
+            passed.append(EventStatus.STARTED)
+        if event.status in FINAL and (before is None or before.status not in FINAL):
+            passed.append(event.status)
+        for status in passed:
+            self._chronicle.write(
+                "event",
+                id=event.id,
+                type=str(event.type),
+                status=str(status),
+                guests=list(event.guests),
+                description=event.description or None,
+            )
+
+
+def _merged(one: Event, other: Event) -> Event:
+    """The further of the two, with the guests of both: each agent may know of its own only."""
+    guests = tuple(dict.fromkeys((*one.guests, *other.guests)))
+    return replace(joined(one, other, ()), guests=guests)

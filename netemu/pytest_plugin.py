@@ -1,0 +1,193 @@
+"""The pytest plugin: a lab for each test that asks for one, gone when the test is over.
+
+Thin: what it does, `netemu.Lab` does. Nothing but pytest is imported until a test asks for a lab.
+"""
+
+import json
+import os
+import re
+from collections.abc import Generator, Iterator
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from netemu.lab.handle import Lab
+    from netemu.lab.recording import Recording
+
+# A tenth of RFC 3927's durations: a claim takes half a second, and timers still have their order.
+TIME_SCALE: Final = 0.1
+# Lines of the lab's log that a failure shows; the whole is in the test's folder.
+_LOG_LINES: Final = 15
+# By which a report tells of a lab that stays; reports travel between xdist's processes.
+_KEPT: Final = "netemu_kept"
+
+_failed: Final = pytest.StashKey[bool]()
+_lab: Final = pytest.StashKey["Lab"]()
+_logs: Final = pytest.StashKey[Path]()
+_numbers = count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("netemu", "labs of emulated hosts and VMs")
+    group.addoption(
+        "--netemu-lab",
+        metavar="FILE",
+        help="Lab file for netemu_lab, where a test's marker names none (default: built in).",
+    )
+    group.addoption(
+        "--netemu-pcap",
+        action="store_true",
+        help="Capture at all ports of every node, into NODE.pcapng in the log folder.",
+    )
+    group.addoption(
+        "--netemu-keep",
+        action="store_true",
+        help="Leave the lab of a failed test up, and print its name.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers",
+        "netemu_lab(source=None, *, file=None, time_scale=0.1): which lab the test's netemu_lab "
+        "is: a lab file's text or mapping, or the file, relative to the test's own; how fast.",
+    )
+
+
+@pytest.fixture
+def netemu_logs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test's log folder: lab.log; after a failure status.json; with --netemu-pcap *.pcapng."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name)[:40]
+    folder = tmp_path_factory.mktemp(f"netemu-{name}")
+    request.node.stash[_logs] = folder
+    return folder
+
+
+@pytest.fixture
+def netemu_lab(request: pytest.FixtureRequest, netemu_logs: Path) -> Iterator["Lab"]:
+    """A lab of the test's own (`netemu.Lab`), up; it goes down with the test."""
+    from netemu.lab.handle import Lab
+
+    source, time_scale = _wanted(request)
+    lab = Lab(source, name=_name(), time_scale=time_scale, access_log=True)
+    recording = None
+    try:
+        lab.up()
+        request.node.stash[_lab] = lab
+        if request.config.getoption("--netemu-pcap"):
+            recording = _record(lab, netemu_logs)
+        yield lab
+    finally:
+        _leave(lab, recording, request, netemu_logs)
+
+
+def _leave(
+    lab: "Lab", recording: "Recording | None", request: pytest.FixtureRequest, logs: Path
+) -> None:
+    """Keep what the test's folder is to have, and take the lab down."""
+    from netemu.errors import NetemuError
+
+    failed = request.node.stash.get(_failed, False)
+    try:
+        if recording is not None:
+            recording.stop()
+        if lab.is_up:
+            (logs / "lab.log").write_text(lab.log())
+            if failed:
+                (logs / "status.json").write_text(json.dumps(lab.status(), indent=2))
+    except NetemuError as error:  # the test may have ended the lab itself
+        (logs / "lab.error").write_text(f"{error}\n")
+    finally:
+        if failed and request.config.getoption("--netemu-keep"):
+            lab.keep()
+        else:
+            lab.down()
+
+
+def _record(lab: "Lab", logs: Path) -> "Recording":
+    from netemu.lab.recording import Recording
+
+    return Recording(lab.name, lab.nodes, logs)
+
+
+def _name() -> str:
+    """Names the worker and its process: no two labs meet, however many pytests run."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    return f"test-{worker}-{os.getpid()}-{next(_numbers)}"
+
+
+def _wanted(request: pytest.FixtureRequest) -> tuple[Any, float]:
+    """The lab that the test wants, and its pace: the marker's, the option's, or the built-in."""
+    marker = request.node.get_closest_marker("netemu_lab")
+    given = dict(marker.kwargs) if marker else {}
+    sources = list(marker.args) if marker else []
+    file = given.pop("file", None)
+    time_scale = given.pop("time_scale", TIME_SCALE)
+    if given or len(sources) + (file is not None) > 1:
+        raise pytest.UsageError(
+            f"{request.node.nodeid}: netemu_lab takes one lab (its text or mapping, or file=) "
+            f"and time_scale=; {', '.join(given) or 'two labs'} given"
+        )
+    if file is not None:
+        return request.path.parent / file, time_scale
+    if sources:
+        return sources[0], time_scale
+    option = request.config.getoption("--netemu-lab")
+    return (request.config.invocation_params.dir / option if option else None), time_scale
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember that a test with a lab failed, and show what is known of its lab."""
+    report = yield
+    if not report.failed or _logs not in item.stash:
+        return report
+    first = not item.stash.get(_failed, False)
+    item.stash[_failed] = True
+    if first:
+        report.sections.append(("netemu", _said(item)))
+        if (
+            item.config.getoption("--netemu-keep")
+            and report.when != "teardown"
+            and _lab in item.stash
+        ):
+            report.user_properties.append((_KEPT, item.stash[_lab].name))
+    return report
+
+
+def _said(item: pytest.Item) -> str:
+    from netemu.errors import NetemuError
+
+    said = [f"log folder: {item.stash[_logs]}"]
+    if _lab in item.stash:
+        lab = item.stash[_lab]
+        try:
+            lines = lab.log().splitlines()
+        except NetemuError:
+            lines = []
+        said += [f"lab: {lab.name}; the end of its log:", *lines[-_LOG_LINES:]]
+    return "\n".join(said)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the labs that are still up."""
+    kept = [
+        (report.nodeid, name)
+        for outcome in ("failed", "error")
+        for report in terminalreporter.stats.get(outcome, [])
+        for key, name in getattr(report, "user_properties", ())
+        if key == _KEPT
+    ]
+    if not kept:
+        return
+    terminalreporter.section("netemu: labs that stay up")
+    for test, name in kept:
+        terminalreporter.write_line(f"{name}: {test}")
+    terminalreporter.write_line("netemu shell --name NAME GUEST; netemu down NAME")

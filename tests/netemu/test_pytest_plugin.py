@@ -1,0 +1,260 @@
+"""The pytest plugin, as somebody uses it who tests his own software with it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from scapy.utils import PcapNgReader
+
+from tests.conftest import NOBODY, SOURCE, Person
+
+pytest_plugins = ("pytester",)
+
+RunPytest = Callable[..., subprocess.CompletedProcess[str]]
+
+AGENT = """
+# A drain agent: sees an event, takes its guest out of service, and says that it may begin.
+import json, pathlib, sys, time, urllib.request
+EVENTS = "http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01"
+def ask(body=None):
+    question = urllib.request.Request(EVENTS, body, {"Metadata": "true"})
+    return urllib.request.urlopen(question, timeout=5).read()
+while not (events := json.loads(ask())["Events"]):
+    time.sleep(0.1)
+pathlib.Path(sys.argv[1]).write_text(events[0]["EventType"])
+ask(json.dumps({"StartRequests": [{"EventId": events[0]["EventId"]}]}).encode())
+"""
+
+
+def example() -> str:
+    """The test that the README shows, as it stands there."""
+    readme = (SOURCE / "README.md").read_text()
+    section = readme.split("\n## From Python and pytest\n")[1].split("\n## ")[0]
+    blocks: list[str] = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    (shown,) = (block for block in blocks if "def test_" in block)
+    return shown
+
+
+@pytest.fixture
+def folder(person: Person) -> Iterator[Path]:
+    """A directory of this person's own."""
+    place = Path(tempfile.mkdtemp(prefix="nt-plugin-"))
+    if person.prefix:
+        os.chown(place, NOBODY, NOBODY)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def run_pytest(person: Person, folder: Path) -> RunPytest:
+    """Runs pytest in `folder`, as this person, on the test files given by name."""
+
+    def run(
+        *arguments: str, passed: int = 0, failed: int = 0, **files: str
+    ) -> subprocess.CompletedProcess[str]:
+        for name, text in files.items():
+            (folder / f"{name}.py").write_text(text)
+        (folder / "pytest.ini").write_text(
+            "[pytest]\nfilterwarnings = error\naddopts = --strict-markers -p no:cacheprovider\n"
+        )
+        # It is nobody's worker, even if this test's pytest is one.
+        outside = {
+            key: value
+            for key, value in person.environment.items()
+            if not key.startswith("PYTEST_XDIST")
+        }
+        done = subprocess.run(
+            [*person.prefix, sys.executable, "-B", "-m", "pytest", "--basetemp=temp", *arguments],
+            cwd=folder,
+            env=outside,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        told = {
+            what: int(number)
+            for number, what in re.findall(r"(\d+) (passed|failed|error)", done.stdout[-400:])
+        }
+        expected = {"passed": passed, "failed": failed}
+        assert told == {key: value for key, value in expected.items() if value}, (
+            done.stdout + done.stderr
+        )
+        return done
+
+    return run
+
+
+def labs_of(person: Person) -> set[str]:
+    return {one["name"] for one in json.loads(person.netemu("list", "--json").stdout)}
+
+
+def test_it_costs_a_pytest_without_labs_nothing(pytester: pytest.Pytester) -> None:
+    """A user of pytest who has netemu installed does not wait for it."""
+    pytester.makepyfile(
+        """
+        import sys
+        def test_nothing_of_netemu_is_there():
+            heavy = {"netemu.lab", "msgspec", "hostagent", "pyroute2", "click", "yaml", "asyncio"}
+            assert "netemu.pytest_plugin" in sys.modules
+            assert not heavy & set(sys.modules)
+        """
+    )
+    done = pytester.runpytest_subprocess("-p", "no:hypothesispytest", "-p", "no:xdist")
+    done.assert_outcomes(passed=1)
+
+
+def test_what_the_marker_takes_is_said(pytester: pytest.Pytester) -> None:
+    """A user who misspells an option of the marker is told so, before any lab is built."""
+    pytester.makepyfile(
+        """
+        import pytest
+        @pytest.mark.netemu_lab(speed=3)
+        def test_one(netemu_lab): pass
+        @pytest.mark.netemu_lab("nodes: {n: {guests: 1}}", file="lab.yaml")
+        def test_two(netemu_lab): pass
+        @pytest.mark.netemu_lab(file="nowhere.yaml")
+        def test_three(netemu_lab): pass
+        @pytest.mark.netemu_lab("nodes: {n: {gests: 1}}")
+        def test_four(netemu_lab): pass
+        """
+    )
+    done = pytester.runpytest_subprocess("--strict-markers")
+    done.assert_outcomes(errors=4)
+    done.stdout.fnmatch_lines(["*netemu_lab takes one lab*speed given"])
+    done.stdout.fnmatch_lines(["*netemu_lab takes one lab*two labs given"])
+    done.stdout.fnmatch_lines(["*nowhere.yaml: cannot be read*"])
+    done.stdout.fnmatch_lines(["*gests*"])
+
+
+@pytest.mark.lab
+def test_the_readmes_ten_lines(run_pytest: RunPytest, folder: Path) -> None:
+    """A user copies ten lines from the README, and his own drain agent is tested, root or not."""
+    shown = example()
+    assert len(shown.strip().splitlines()) <= 10
+    (folder / "drain_agent.py").write_text(AGENT)
+    run_pytest("test_drain.py", test_drain=shown, passed=1)
+
+
+@pytest.mark.lab
+def test_the_readmes_ten_lines_fail_for_an_agent_that_does_not_drain(
+    run_pytest: RunPytest, folder: Path
+) -> None:
+    """A user whose agent approves without having drained anything is told so."""
+    (folder / "drain_agent.py").write_text(AGENT.replace("pathlib.Path(sys.argv[1])", "0 and 1"))
+    broken = AGENT.replace('pathlib.Path(sys.argv[1]).write_text(events[0]["EventType"])', "")
+    assert broken != AGENT
+    (folder / "drain_agent.py").write_text(broken)
+    run_pytest("test_drain.py", test_drain=example(), failed=1)
+
+
+@pytest.mark.lab
+def test_each_test_has_a_lab_of_its_own(
+    run_pytest: RunPytest, folder: Path, person: Person
+) -> None:
+    """A user's tests do not see what the ones before have done, and leave no lab behind."""
+    before = labs_of(person)
+    (folder / "mine.yaml").write_text("nodes: {rack: {guests: [blade]}}")
+    (folder / "other.yaml").write_text("nodes: {other: {guests: [own]}}")
+    text = """
+import pytest
+names = []
+def test_one(netemu_lab):
+    names.append(netemu_lab.name)
+    assert netemu_lab.guests == ["blade"]
+    netemu_lab.schedule("blade", "freeze", notice=60)
+    assert netemu_lab.until(lambda: "Freeze" in netemu_lab.get("blade"))
+def test_two(netemu_lab, netemu_logs):
+    assert netemu_lab.name not in names
+    assert netemu_lab.events() == []
+    assert netemu_lab.status()["time_scale"] == 0.1
+    assert netemu_logs.is_dir()
+@pytest.mark.netemu_lab(file="other.yaml", time_scale=0.02)
+def test_three(netemu_lab):
+    assert netemu_lab.guests == ["own"]
+    assert netemu_lab.status()["time_scale"] == 0.02
+@pytest.mark.netemu_lab({"nodes": {"n": {"guests": 2}}})
+def test_four(netemu_lab):
+    assert netemu_lab.guests == ["n-1", "n-2"]
+"""
+    run_pytest("--netemu-lab", "mine.yaml", test_mine=text, passed=4)
+    assert labs_of(person) == before
+    logs = sorted((folder / "temp").glob("netemu-*0/lab.log"))
+    assert len(logs) == 4
+    # The folder tells what was asked: the lab's log has each request.
+    assert any("InstanceInfo" in log.read_text() for log in logs)
+
+
+@pytest.mark.lab
+def test_a_failure_shows_the_labs_log_and_keeps_its_status(
+    run_pytest: RunPytest, folder: Path, person: Person
+) -> None:
+    """A user whose test fails finds its lab's log, captures and state in one folder."""
+    before = labs_of(person)
+    text = """
+def test_it(netemu_lab):
+    netemu_lab.get("db1")
+    assert netemu_lab.name == "another"
+"""
+    done = run_pytest("--netemu-pcap", test_it=text, failed=1)
+    assert "log folder: " in done.stdout
+    assert "lab: test-main-" in done.stdout
+    (place,) = (folder / "temp").glob("netemu-test_it0")
+    told = json.loads((place / "status.json").read_text())
+    assert told["state"] == "up"
+    assert {path.name for path in place.glob("*.pcap*")} == {"node1.pcapng", "node2.pcapng"}
+    assert labs_of(person) == before
+    with PcapNgReader(str(place / "node2.pcapng")) as frames:
+        asked = [one for one in frames if b"GET /metadata/v1/InstanceInfo" in bytes(one)]
+    # At the port that the guest is wired to as it came in, and at the bridge.
+    assert {one.sniffed_on for one in asked} == {"p4", "br0"}
+    assert {one.direction for one in asked if one.sniffed_on == "p4"} == {1}
+
+
+@pytest.mark.lab
+def test_the_lab_of_a_failed_test_can_be_kept(
+    run_pytest: RunPytest, folder: Path, person: Person
+) -> None:
+    """A user looks round in the lab of the test that failed; those of the others have gone."""
+    before = labs_of(person)
+    text = """
+def test_bad(netemu_lab):
+    netemu_lab.schedule("web1", "reboot")
+    raise ValueError("so it is")
+def test_good(netemu_lab): pass
+"""
+    done = run_pytest("--netemu-keep", test_it=text, passed=1, failed=1)
+    (kept,) = labs_of(person) - before
+    try:
+        assert re.search(rf"^{kept}: test_it.py::test_bad$", done.stdout, re.MULTILINE)
+        listed = person.netemu("maintenance", "list", "--name", kept, "--json").stdout
+        assert [one["type"] for one in json.loads(listed)] == ["Reboot"]
+    finally:
+        person.netemu("down", kept)
+
+
+@pytest.mark.lab
+def test_many_workers_do_not_meet(run_pytest: RunPytest, person: Person) -> None:
+    """A user runs his tests on several workers at once; each has its labs, and all go."""
+    before = labs_of(person)
+    text = """
+import os, pytest
+@pytest.mark.netemu_lab(time_scale=0.02)
+@pytest.mark.parametrize("turn", range(4))
+def test_it(netemu_lab, turn):
+    assert os.environ["PYTEST_XDIST_WORKER"] in netemu_lab.name
+    netemu_lab.schedule("web1", "reboot", notice=60 + turn)
+    assert len(netemu_lab.events()) == 1
+    assert turn != 3
+"""
+    done = run_pytest("-n", "2", "--netemu-keep", test_it=text, passed=3, failed=1)
+    (kept,) = labs_of(person) - before
+    person.netemu("down", kept)
+    assert re.search(rf"^{kept}: test_it.py::test_it\[3\]$", done.stdout, re.MULTILINE)
