@@ -60,6 +60,9 @@ class Relocation:
         self._watching = watching
         self._chronicle = chronicle
         self._failed_at: dict[str, float] = {}
+        self._back_at: dict[str, float] = {}  # monotonic
+        self._moving: dict[str, Host] = {}  # guests that are being moved, and from where
+        self._evacuations: dict[str, asyncio.Task[None]] = {}
         self._changing = asyncio.Lock()  # a node is not evacuated and restored at once
 
     def host(self, node: str) -> Host:
@@ -91,10 +94,13 @@ class Relocation:
 
     async def _restore(self, host: Host) -> None:
         await _dead(host)
+        while host in self._moving.values():  # they may still have to read what its agent knew
+            await asyncio.sleep(_PAUSE)
         node = host.name
         guests = {one.guest.name for one in host.wired.guests}
         if not guests:
             host.forget()
+        self._back_at[node] = time.monotonic()
         host.start()
         self._placement.restore(node)
         async with self._placement.agent(node) as agent:
@@ -127,21 +133,38 @@ class Relocation:
                 begun = now
             last = now
             for host in self._hosts.values():
-                silent = now - max(begun, self._watching.heard(host.name) or 0.0)
+                silent = now - max(
+                    begun,
+                    # Its agent has only just been started, and has nobody to speak to yet.
+                    self._back_at.get(host.name, 0.0),
+                    self._watching.heard(host.name) or 0.0,
+                )
                 if silent < SILENCE:
                     continue
                 if not host.failed:
                     # Whoever is not heard may still live: first make sure that it does not.
                     self._lose(host, f"no heartbeat for {SILENCE:g} s")
-                elif self._waiting(host):
-                    async with self._changing:
-                        await self._evacuate(host)
+                elif host.name not in self._evacuations and self._waiting(host):
+                    # Not here: whoever is to take its guests may be silent as well.
+                    task = asyncio.create_task(self._evacuate_in_turn(host))
+                    self._evacuations[host.name] = task
 
     def _waiting(self, host: Host) -> list[WiredGuest]:
-        """The guests that have to leave: those that are off, and not for good."""
+        """The guests that have to leave: those that are off, not for good, and not leaving."""
         return [
-            one for one in host.wired.guests if self._hardware.power(one.guest.name) is Power.OFF
+            one
+            for one in host.wired.guests
+            if self._hardware.power(one.guest.name) is Power.OFF
+            and one.guest.name not in self._moving
         ]
+
+    async def _evacuate_in_turn(self, host: Host) -> None:
+        try:
+            async with self._changing:
+                if host.failed:
+                    await self._evacuate(host)
+        finally:
+            del self._evacuations[host.name]
 
     async def _evacuate(self, host: Host) -> None:
         """Bring the guests of a dead node to others; those for whom there is no room stay."""
@@ -153,8 +176,8 @@ class Relocation:
             return
         try:
             known = _last_known(host)
-        except RepositoryError as error:
-            log.error("%s: its repository cannot be read: %s", host.name, error)
+        except NotSo as error:
+            log.error("%s", error)
             return
         for node, guests in moves.items():
             try:
@@ -166,7 +189,8 @@ class Relocation:
     async def _explain(self, host: Host, node: str, names: Sequence[str]) -> str:
         """Have the guests find out at their new node what has happened; gives the event's ID."""
         when = self._failed_at[host.name]
-        event_id = str(uuid5(NAMESPACE_URL, f"{self._lab}/{host.name}/{when}/{node}"))
+        told = ",".join(names)  # others may follow later: that is another event
+        event_id = str(uuid5(NAMESPACE_URL, f"{self._lab}/{host.name}/{when}/{node}/{told}"))
         command_id = str(uuid4())
         while True:
             try:
@@ -187,8 +211,13 @@ class Relocation:
 
     async def move(self, name: str) -> None:
         """Bring a guest that is off to another node. Raises NotSo if there is none for it."""
-        host = self._hosts[self._hardware.node_of(name).node.name]
-        guest = self._hardware.wired(name).guest
+        host = self._moving[name] = self._hosts[self._hardware.node_of(name).node.name]
+        try:
+            await self._move(self._hardware.wired(name).guest, host)
+        finally:
+            del self._moving[name]
+
+    async def _move(self, guest: Guest, host: Host) -> None:
         while True:
             node = choose(guest, host.wired.node.fault_domain, self._candidates(host.name))
             if node is None:
@@ -200,19 +229,25 @@ class Relocation:
                 if host.failed:
                     raise
                 continue  # the other one has failed meanwhile
-            await self._leave(name, host.name, node)
+            await self._leave(guest.name, host, node)
             return
 
-    async def _leave(self, name: str, origin: str, node: str) -> None:
+    async def _leave(self, name: str, host: Host, node: str) -> None:
         """Have the old agent forget the guest; what it was told meanwhile comes along, too."""
-        left = await self._placement.withdraw(origin, (name,))
+        guest = self._hardware.wired(name).guest
+        here = await self._placement.known(node)
+        (placed,) = (one for one in here.guests if one.guest.name == name)
+        left: dict[str, tuple[int, int]] = {}
+        try:
+            left |= await self._placement.withdraw(host.name, (name,))
+            late = await self._placement.known(host.name)
+        except NotSo:  # it has failed: what it had acknowledged is on its disk
+            await _dead(host)
+            late = _last_known(host)
+            left = {one.guest.name: (one.incarnation, one.edits) for one in late.guests} | left
         if name in left:
             incarnation, edits = left[name]
-            guest = self._hardware.wired(name).guest
-            here = await self._placement.known(node)
-            (placed,) = (one for one in here.guests if one.guest.name == name)
             carried = replace(placed, incarnation=incarnation, edits=edits)
-            late = await self._placement.known(origin)
             await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
 
     async def _resettle(
@@ -252,7 +287,11 @@ async def _dead(host: Host) -> None:
 
 
 def _last_known(host: Host) -> Known:
-    repository = Repository(host.repository)
+    """What the agent of a dead node knew, from its repository. Raises NotSo if it is damaged."""
+    try:
+        repository = Repository(host.repository)
+    except RepositoryError as error:
+        raise NotSo(f"{host.name}: its repository cannot be read: {error}") from None
     try:
         return Known(repository.clock_offset, repository.guests(), repository.events())
     finally:

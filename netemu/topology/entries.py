@@ -229,6 +229,10 @@ _WORDS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
         rf"<= {MAX_GUESTS_PER_NODE}$",
         lambda _: f"a bridge takes at most {MAX_GUESTS_PER_NODE} guests",
     ),
+    (
+        r"`array` of length >= 1",
+        lambda _: "a program is a command line, or a list of at least one word",
+    ),
     (r"of length >= 1", lambda _: "a lab needs at least one node"),
     (r"of length <= ", lambda _: f"a lab takes at most {MAX_NODES} nodes"),
 ]

@@ -140,7 +140,9 @@ class _Expansion:
             return ()
         self._tenants += 1
         if self._tenants > MAX_TENANTS:
-            raise self._document.error(place, f"the tenant network takes at most {MAX_TENANTS}")
+            raise self._document.error(
+                place, f"the tenant network takes at most {MAX_TENANTS} guests"
+            )
         first, self._tenant = self._tenant + 1, self._tenant + count
         return tuple(str(first + number) for number in range(count))
 

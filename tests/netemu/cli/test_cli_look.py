@@ -176,10 +176,11 @@ def test_top_counts_what_guests_send_and_receive(lab: RunningLab) -> None:
     guests = {one["name"]: one for node in told["nodes"] for one in node["guests"]}
     assert set(guests) == set(lab.guests())
     assert guests["db1"]["sent_frames"] > 50
-    # Questions and answers are of the same size, about, and in as many frames.
+    # Questions and answers are of the same size, about. Two frames may go for one that comes:
+    # who asks also acknowledges.
     assert 0.5 < guests["db1"]["received_bytes"] / guests["db1"]["sent_bytes"] < 2
     assert guests["db1"]["sent_bytes"] > 60 * guests["db1"]["sent_frames"]
-    assert 0.5 < guests["db1"]["received_frames"] / guests["db1"]["sent_frames"] < 2
+    assert 0.3 < guests["db1"]["received_frames"] / guests["db1"]["sent_frames"] < 3
     assert guests["db2"]["sent_frames"] < 5
     assert 0.4 < told["seconds"] < 5
     (event,) = told["events"]

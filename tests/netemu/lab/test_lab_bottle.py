@@ -3,9 +3,13 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,18 @@ from tests.conftest import TIME_SCALE, Person, RunningLab
 pytestmark = pytest.mark.lab
 
 KILLS = 50
+
+
+@pytest.fixture
+def alone(person: Person) -> Iterator[Person]:
+    """The same person with a directory of labs that no other test has a lab in."""
+    labs = tempfile.mkdtemp(prefix="nt-alone-")
+    owner = person.labs.stat()
+    os.chown(labs, owner.st_uid, owner.st_gid)
+    somebody = replace(person, environment={**person.environment, "NETEMU_RUNTIME_DIR": labs})
+    yield somebody
+    somebody.netemu("down", "--all", check=None)
+    shutil.rmtree(labs, ignore_errors=True)
 
 
 def processes_of(person: Person, what: str = "") -> list[int]:
@@ -62,7 +78,7 @@ def gone(true: object, patience: float = 5.0) -> bool:
 
 
 @pytest.mark.timeout(900)
-def test_killed_at_any_moment_of_up_nothing_is_left(person: Person) -> None:
+def test_killed_at_any_moment_of_up_nothing_is_left(alone: Person) -> None:
     """A user whose lab is killed half-way through `up` finds nothing of it, fifty times."""
     before = machine()
     spaces = network_namespaces()
@@ -70,11 +86,11 @@ def test_killed_at_any_moment_of_up_nothing_is_left(person: Person) -> None:
     died = 0
     for number in range(KILLS):
         name = f"kill{number % 3}"
-        process = person.start("up", "--name", name, "--time-scale", str(TIME_SCALE))
+        process = alone.start("up", "--name", name, "--time-scale", str(TIME_SCALE))
         end = time.monotonic() + 10
         victims: list[int] = []
         while not victims and process.poll() is None and time.monotonic() < end:
-            victims = processes_of(person, "netemu.lab.supervisor")
+            victims = processes_of(alone, "netemu.lab.supervisor")
         time.sleep(chance.uniform(0, 0.9))
         if number % 5 == 4:  # now and then it is the command that dies, not the lab
             process.kill()
@@ -86,20 +102,20 @@ def test_killed_at_any_moment_of_up_nothing_is_left(person: Person) -> None:
         _, said = process.communicate(timeout=20)
         died += process.returncode != 0
         assert "Traceback" not in said
-        assert gone(lambda: not processes_of(person)), processes_of(person)
+        assert gone(lambda: not processes_of(alone)), processes_of(alone)
         if number % 2:  # whoever looks takes the files away …
-            assert gone(lambda: not _left(person)), _left(person)
+            assert gone(lambda: not _left(alone)), _left(alone)
         else:  # … and so does an `up` that comes at once
-            died_at_once = person.start("up", "--name", name, "--time-scale", "0.01")
+            died_at_once = alone.start("up", "--name", name, "--time-scale", "0.01")
             _, said = died_at_once.communicate(timeout=30)
             assert died_at_once.returncode == 0, said
-            person.netemu("down", name)
-        assert not _left(person)
+            alone.netemu("down", name)
+        assert not _left(alone)
     assert died > KILLS // 3, "the kills came too late to hit anything"
-    assert gone(lambda: network_namespaces() <= spaces | network_namespaces_of_others(person))
+    assert gone(lambda: network_namespaces() <= spaces | network_namespaces_of_others(alone))
     assert machine() == before
-    person.netemu("up", "--name", "kill0", "--time-scale", str(TIME_SCALE))
-    person.netemu("down", "kill0")
+    alone.netemu("up", "--name", "kill0", "--time-scale", str(TIME_SCALE))
+    alone.netemu("down", "kill0")
 
 
 def _left(person: Person) -> list[str]:
@@ -113,47 +129,47 @@ def network_namespaces_of_others(person: Person) -> set[int]:
     return set() if processes_of(person) else network_namespaces()
 
 
-def test_a_killed_supervisor_takes_everything_along(person: Person) -> None:
+def test_a_killed_supervisor_takes_everything_along(alone: Person) -> None:
     """A user kills the supervisor of a running lab: all is gone, and `up` works at once."""
     before = machine()
-    person.netemu("up", "--name", "victim", "--time-scale", str(TIME_SCALE))
-    sleeper = person.start("exec", "--name", "victim", "web1", "--", "sleep", "1000")
-    lab = RunningLab(person, "victim")
+    alone.netemu("up", "--name", "victim", "--time-scale", str(TIME_SCALE))
+    sleeper = alone.start("exec", "--name", "victim", "web1", "--", "sleep", "1000")
+    lab = RunningLab(alone, "victim")
     supervisor = int(lab.status()["supervisor"])
     services = [service["name"] for service in lab.status()["services"]]
     assert services == ["node1/agent", "node1/responder", "node2/agent", "node2/responder"]
     os.kill(supervisor, signal.SIGKILL)
     assert sleeper.wait(timeout=10) == 128 + signal.SIGKILL
     sleeper.communicate()
-    assert gone(lambda: not processes_of(person)), processes_of(person)
-    assert person.netemu("status", "--name", "victim", check=1).stdout == ""
-    person.netemu("up", "--name", "victim", "--time-scale", str(TIME_SCALE))
+    assert gone(lambda: not processes_of(alone)), processes_of(alone)
+    assert alone.netemu("status", "--name", "victim", check=1).stdout == ""
+    alone.netemu("up", "--name", "victim", "--time-scale", str(TIME_SCALE))
     assert '"_web1"' in lab.get("web1")
-    assert person.netemu("down", "victim").stdout == "victim: down\n"
-    assert gone(lambda: not processes_of(person))
+    assert alone.netemu("down", "victim").stdout == "victim: down\n"
+    assert gone(lambda: not processes_of(alone))
     assert machine() == before
 
 
-def test_a_command_that_is_ended_ends_its_unfinished_lab(person: Person) -> None:
+def test_a_command_that_is_ended_ends_its_unfinished_lab(alone: Person) -> None:
     """A user who interrupts `up` keeps no half of a lab."""
-    process = person.start("up", "--name", "interrupted", "--time-scale", "1")
-    assert gone(lambda: processes_of(person, "netemu.lab.supervisor"))
+    process = alone.start("up", "--name", "interrupted", "--time-scale", "1")
+    assert gone(lambda: processes_of(alone, "netemu.lab.supervisor"))
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    assert gone(lambda: not processes_of(person))
-    assert "interrupted" not in person.netemu("list").stdout
+    assert gone(lambda: not processes_of(alone))
+    assert "interrupted" not in alone.netemu("list").stdout
 
 
-def test_foreground_ends_with_the_command(person: Person) -> None:
+def test_foreground_ends_with_the_command(alone: Person) -> None:
     """A user who runs `up --foreground` takes the lab down with Ctrl-C."""
-    process = person.start("up", "--name", "front", "--time-scale", str(TIME_SCALE), "--foreground")
-    assert gone(lambda: '"state": "up"' in person.netemu("list", "--json").stdout, 20)
+    process = alone.start("up", "--name", "front", "--time-scale", str(TIME_SCALE), "--foreground")
+    assert gone(lambda: '"state": "up"' in alone.netemu("list", "--json").stdout, 20)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
-    assert "front" not in person.netemu("list").stdout
-    assert not (person.labs / "front").exists()
+    assert "front" not in alone.netemu("list").stdout
+    assert not (alone.labs / "front").exists()
 
 
 def test_nothing_of_a_lab_shows_in_the_machines_network(lab: RunningLab) -> None:
@@ -166,10 +182,10 @@ def test_nothing_of_a_lab_shows_in_the_machines_network(lab: RunningLab) -> None
         assert guest["mac"] not in links
 
 
-def test_dead_labs_are_taken_away_by_whoever_looks(person: Person) -> None:
+def test_dead_labs_are_taken_away_by_whoever_looks(alone: Person) -> None:
     """Files that a killed lab left do not show in `list`, and are gone after it."""
-    directory = person.labs / "ghost"
-    subprocess.run([*person.prefix, "mkdir", str(directory)], check=True)
-    subprocess.run([*person.prefix, "touch", str(directory / "control.sock")], check=True)
-    assert all(one["name"] != "ghost" for one in json.loads(person.netemu("list", "--json").stdout))
+    directory = alone.labs / "ghost"
+    subprocess.run([*alone.prefix, "mkdir", str(directory)], check=True)
+    subprocess.run([*alone.prefix, "touch", str(directory / "control.sock")], check=True)
+    assert all(one["name"] != "ghost" for one in json.loads(alone.netemu("list", "--json").stdout))
     assert not directory.exists()

@@ -154,7 +154,7 @@ def test_a_change_ends_a_long_poll(clouds: RunningLab) -> None:
         *(*GOOGLE, f"http://{METADATA}{waits}"),
     )
     began = time.monotonic()
-    event = clouds.maintenance("schedule", "c", "--type", "freeze", "--in", "30s")
+    event = clouds.maintenance("schedule", "c", "--type", "freeze", "--in", "30s", "--no-impact")
     out, _ = poll.communicate(timeout=40)
     assert out == "MIGRATE_ON_HOST_MAINTENANCE"
     assert time.monotonic() - began < 10
@@ -168,7 +168,7 @@ def test_an_availability_set_may_span_nodes(fresh_lab: Any) -> None:
         "nodes: {n1: {availability_set: s, guests: [a]},"
         " n2: {guests: [{name: b, availability_set: s}, c]}, n3: {guests: [d]}}"
     )
-    event = lab.maintenance("schedule", "a", "--type", "reboot")
+    event = lab.maintenance("schedule", "a", "--type", "reboot", "--no-impact")
     for guest in ("a", "b"):
         (seen,) = events(lab, guest)
         assert seen["EventId"].lower() == event["id"]
@@ -185,7 +185,7 @@ def test_an_availability_set_may_span_nodes(fresh_lab: Any) -> None:
 
 def test_the_members_of_an_availability_set_see_each_others_events(clouds: RunningLab) -> None:
     """A user plans a reboot of one of a set: the other sees it, may approve it, and others not."""
-    event = clouds.maintenance("schedule", "a", "--type", "reboot")
+    event = clouds.maintenance("schedule", "a", "--type", "reboot", "--no-impact")
     for guest in ("a", "b"):
         (seen,) = events(clouds, guest)
         assert seen["EventId"].lower() == event["id"]

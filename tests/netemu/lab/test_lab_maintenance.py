@@ -23,7 +23,7 @@ def greps(lab: RunningLab, guest: str) -> bool:
 def test_the_old_way_of_asking_hits_during_the_notice_and_only_then(lab: RunningLab) -> None:
     """A user's cron job greps for `reboot`: it hits in this guest, in the notice only."""
     assert not greps(lab, "web1")
-    event = lab.maintenance("schedule", "web1", "--type", "reboot", "--in", "4m")
+    event = lab.maintenance("schedule", "web1", "--type", "reboot", "--in", "4m", "--no-impact")
     wait_until(lambda: greps(lab, "web1"))
     assert not any(greps(lab, other) for other in ("web2", "web3", "db1"))
     told = json.loads(lab.get("web1", "/metadata/v1/maintenance"))
@@ -39,7 +39,7 @@ def test_the_old_way_of_asking_hits_during_the_notice_and_only_then(lab: Running
 
 def test_the_notice_begins_five_minutes_before(lab: RunningLab) -> None:
     """A user plans a reboot five minutes and two seconds ahead: the guest knows two seconds on."""
-    event = lab.maintenance("schedule", "db1", "--type", "reboot", "--in", "302s")
+    event = lab.maintenance("schedule", "db1", "--type", "reboot", "--in", "302s", "--no-impact")
     assert not greps(lab, "db1")
     began = time.monotonic()
     wait_until(lambda: greps(lab, "db1"), 10)
@@ -51,7 +51,7 @@ def test_the_notice_begins_five_minutes_before(lab: RunningLab) -> None:
 def test_an_event_starts_and_ends_by_itself(lab: RunningLab) -> None:
     """A user plans a reboot in a second, for a second: it starts and ends without being told to."""
     event = lab.maintenance(
-        "schedule", "web2", "--type", "reboot", "--in", "1s", "--duration", "1s"
+        "schedule", "web2", "--type", "reboot", "--in", "1s", "--duration", "1s", "--no-impact"
     )
     assert event["status"] == "Scheduled"
 
@@ -68,7 +68,9 @@ def test_an_event_starts_and_ends_by_itself(lab: RunningLab) -> None:
 
 def test_one_event_for_guests_of_two_nodes(lab: RunningLab) -> None:
     """A user plans one event for guests of both nodes; each sees it, and it is cancelled as one."""
-    event = lab.maintenance("schedule", "web3", "db3", "--type", "freeze", "--in", "1m")
+    event = lab.maintenance(
+        "schedule", "web3", "db3", "--type", "freeze", "--in", "1m", "--no-impact"
+    )
     assert set(event["guests"]) == {"web3", "db3"}
     for guest in ("web3", "db3"):
         wait_until(lambda guest=guest: "Freeze" in lab.get(guest))  # type: ignore[misc]

@@ -119,7 +119,9 @@ def test_a_clock_that_is_moved_makes_a_notice_begin_start_and_end(fresh_lab: Any
         (event,) = lab.maintenance("list", "--history")
         return str(event["status"])
 
-    event = lab.maintenance("schedule", "a", "b", "--type", "reboot", "--duration", "2m")
+    event = lab.maintenance(
+        "schedule", "a", "b", "--type", "reboot", "--duration", "2m", "--no-impact"
+    )
     assert event["source"] == "Platform"
     assert not greps(lab, "a")
     for length, expected in (("10m30s", "Scheduled"), ("5m", "Started"), ("3m", "Completed")):
@@ -140,7 +142,7 @@ def test_a_clock_that_is_moved_makes_a_notice_begin_start_and_end(fresh_lab: Any
 
 def test_hardware_that_fails_gives_no_notice(lab: RunningLab) -> None:
     """A user has hardware fail under guests of two nodes: the event has started at once."""
-    event = lab.maintenance("schedule", "web1", "db1", "--type", "reboot", "--now")
+    event = lab.maintenance("schedule", "web1", "db1", "--type", "reboot", "--now", "--no-impact")
     assert event["status"] == "Started"
     assert sorted(event["guests"]) == ["db1", "web1"]
     wait_until(lambda: greps(lab, "web1") and greps(lab, "db1"))
@@ -151,7 +153,9 @@ def test_hardware_that_fails_gives_no_notice(lab: RunningLab) -> None:
 
 def test_an_event_of_the_users_own_can_be_approved(lab: RunningLab) -> None:
     """A user plans an event of his own with the least notice, and approves it for the guest."""
-    event = lab.maintenance("schedule", "web1", "--type", "preempt", "--source", "user")
+    event = lab.maintenance(
+        "schedule", "web1", "--type", "preempt", "--source", "user", "--no-impact"
+    )
     assert event["source"] == "User"
     assert event["status"] == "Scheduled"
     for _ in range(2):

@@ -97,7 +97,7 @@ def cron(lab: RunningLab, guest: str, times: int) -> tuple[int, list[str]]:
 def test_the_sample_tells_syslog_of_each_event_once(lab: RunningLab) -> None:
     """A user's cron job runs the sample each minute: a line for each event, not for each minute."""
     assert cron(lab, "db2", 2) == (1, [])
-    first = lab.maintenance("schedule", "db2", "--type", "reboot", "--in", "4m")
+    first = lab.maintenance("schedule", "db2", "--type", "reboot", "--in", "4m", "--no-impact")
     code, (line,) = cron(lab, "db2", 3)
     assert code == 0
     assert "is-vm-in-maintenance" in line
@@ -107,7 +107,7 @@ def test_the_sample_tells_syslog_of_each_event_once(lab: RunningLab) -> None:
     assert cron(lab, "db2", 2) == (0, [])
     assert cron(lab, "db3", 1) == (1, [])
     lab.maintenance("cancel", first["id"])
-    second = lab.maintenance("schedule", "db2", "--type", "freeze", "--now")
+    second = lab.maintenance("schedule", "db2", "--type", "freeze", "--now", "--no-impact")
     code, (line,) = cron(lab, "db2", 2)
     assert second["id"] in line
     lab.maintenance("complete", second["id"])
@@ -142,7 +142,7 @@ def test_polled_all_the_time_the_sample_logs_a_line_an_event(lab: RunningLab, ho
     try:
         codes += read_until(cron_job.stdout, "1")
         for kind in ("reboot", "freeze"):
-            event = lab.maintenance("schedule", "db3", "--type", kind, "--in", "4m")
+            event = lab.maintenance("schedule", "db3", "--type", kind, "--in", "4m", "--no-impact")
             events.append(event["id"])
             codes += read_until(cron_job.stdout, "0", times=5)
             lab.maintenance("cancel", event["id"])
