@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from netemu.cli.options import lab_name
+from netemu.cli.progress import pieces
 
 if TYPE_CHECKING:
     from netemu.conformance.report import Column
@@ -183,10 +183,10 @@ def _play(
 
     columns = []
     if name is not None:
-        with LabStage(client.the_one(name)) as stage, _progress(len(rows)) as step:
+        with LabStage(client.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
             results = play(stage, rows, lambda result: step(f"{name}: {result.row.title}"))
         return [Column(str(stage.policy), {one.row.id: one for one in results})]
-    with _progress(len(rows) * len(policies)) as step:
+    with pieces(len(rows) * len(policies), "building a lab") as step:
         for policy in policies:
             with running(_own_lab(policy), time_scale) as stage:
                 results = play(stage, rows, lambda result: step(result.row.title))
@@ -202,7 +202,7 @@ def _prove(
 
     columns = []
     good = True
-    with _progress(len(rows) * len(policies) * len(WITHOUT)) as step:
+    with pieces(len(rows) * len(policies) * len(WITHOUT), "building a lab") as step:
 
         def on_result(lab: str, result: "Result") -> None:
             step(f"without {lab}: {result.row.title}")
@@ -240,7 +240,7 @@ def _compare(
         Column(_OURS[column.name], column.results)
         for column in _play(rows, policies, time_scale, None)
     ]
-    with _progress(len(rows) * len(chosen)) as step:
+    with pieces(len(rows) * len(chosen), "building a lab") as step:
         for rival in chosen:
             lab = _own_lab(str(rival.policy))
 
@@ -277,7 +277,7 @@ def _judge(scale: float, name: str | None) -> "list[Column]":
         name = lab.name
         client.bring_up(lab, time_scale=scale, access_log=True, without=WITHOUT)
     try:
-        with _progress(len(PARTS) * (1 + len(foreign))) as step:
+        with pieces(len(PARTS) * (1 + len(foreign)), "building a lab") as step:
             told = judge(name, foreign, step)
     finally:
         if own:
@@ -294,30 +294,9 @@ def _play_on(
     from netemu.conformance.suite import play
 
     rows = [(family, row) for family, row in rows if playable(row)]
-    with stage_of(path) as stage, _progress(len(rows)) as step:
+    with stage_of(path) as stage, pieces(len(rows), "building a lab") as step:
         results = play(stage, rows, lambda result: step(result.row.title))
     return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar on a terminal's standard error, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description:<50.50}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("building a lab", total=total)
-        yield lambda what: bar.update(task, advance=1, description=what)
 
 
 def _print(table: Any, width: int, *, quiet: bool) -> None:

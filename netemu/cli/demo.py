@@ -28,7 +28,7 @@ def demo() -> int:
 
     Exits with 0 only if everything that it shows is true.
     """
-    from netemu.cli.labs import progress_bar
+    from netemu.cli.progress import phases
     from netemu.lab import client
     from netemu.lab.files import load
     from netemu.topology import DEMO
@@ -38,7 +38,7 @@ def demo() -> int:
     story.chapter("Build a lab: 2 nodes (emulated hosts), each with a bridge and 3 guests (VMs).")
     started = time.monotonic()
     try:
-        with progress_bar() as on_step:
+        with phases() as on_step:
             client.bring_up(lab, time_scale=_TIME_SCALE, on_step=on_step)
         story.tell(f"up in {time.monotonic() - started:.1f} s, in namespaces of its own")
         _claims(story)

@@ -1,20 +1,14 @@
 """Verbs that bring labs up and down, and show them."""
 
 import json
-from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from netemu.cli.completing import labs
 from netemu.cli.options import lab_name, of_lab
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from netemu.lab.progress import Step
+from netemu.cli.progress import phases
 
 
 @click.command()
@@ -40,7 +34,7 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
     from netemu.topology import DEMO
 
     lab = load(file or DEMO, name=name)
-    with progress_bar() as on_step:
+    with phases() as on_step:
         new = client.bring_up(lab, time_scale=time_scale, on_step=on_step)
     nodes, guests = len(lab.nodes), len(lab.guests)
     shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
@@ -167,32 +161,3 @@ def _print_status(told: dict[str, Any]) -> None:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-@contextmanager
-def progress_bar() -> "Iterator[Callable[[Step], None]]":
-    """A progress bar on a terminal's standard error, nothing elsewhere."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        tasks: dict[str, Any] = {}
-
-        def on_step(step: "Step") -> None:
-            if step.phase not in tasks:
-                tasks[step.phase] = bar.add_task(step.phase, total=step.of)
-            bar.update(tasks[step.phase], completed=step.done)
-
-        yield on_step

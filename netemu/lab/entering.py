@@ -33,7 +33,7 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     enter(namespaces)
     child = os.fork()
     if child == 0:
-        _become(directory, command)
+        become(directory, command)
     # What the terminal sends goes to the command too, and is the command's to answer.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
@@ -60,7 +60,8 @@ def enter(namespaces: Mapping[str, int]) -> None:
         ns.setns(descriptor)
 
 
-def _become(directory: Path, command: Sequence[str]) -> NoReturn:
+def become(directory: str | Path, command: Sequence[str]) -> NoReturn:
+    """Be the command, in this directory if it is there; one that cannot be ends as in a shell."""
     try:
         os.chdir(directory)
     except OSError:

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 from netemu.kernel.errors import KernelError
 from netemu.kernel.groups import pass_over_setgroups
-from netemu.lab.entering import NOT_FOUND, NOT_RUNNABLE, enter
+from netemu.lab.entering import become, enter
 
 # What a caller may send the command, as if it were a child of its own.
 _FORWARDED: Final = (
@@ -70,7 +70,7 @@ def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
     try:
         enter(namespaces)
     except KernelError as error:  # the guest ends at this moment
-        _say(f"{command[0]}: not started: {error}")
+        os.write(2, f"netemu: {command[0]}: not started: {error}\n".encode())
         os._exit(_NOT_STARTED)
     for descriptor in namespaces.values():
         os.close(descriptor)
@@ -79,7 +79,7 @@ def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
         library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if not groups:
             pass_over_setgroups()
-        _become(directory, command)
+        become(directory, command)
     for number in _FORWARDED:
         signal.signal(number, lambda received, _: os.kill(child, received))
     _, status = os.waitpid(child, 0)
@@ -89,29 +89,9 @@ def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
     os._exit(code)
 
 
-def _become(directory: str, command: Sequence[str]) -> NoReturn:
-    try:
-        os.chdir(directory)
-    except OSError:
-        os.chdir("/")
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    try:
-        os.execvp(command[0], list(command))
-    except FileNotFoundError:
-        _say(f"{command[0]}: not found")
-        os._exit(NOT_FOUND)
-    except OSError as error:
-        _say(f"{command[0]}: {error.strerror}")
-        os._exit(NOT_RUNNABLE)
-
-
 def _end_by(number: signal.Signals) -> None:
     """End by the signal that ended the command, so that the caller sees the same; dump no core."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-
-
-def _say(text: str) -> None:
-    os.write(2, f"netemu: {text}\n".encode())

@@ -1,0 +1,57 @@
+"""Progress bars for long work: on a terminal's standard error, and nowhere else."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netemu.lab.progress import Step
+
+# Columns of text before the bar.
+_PHASE, _PIECE = 22, 50
+
+
+@contextmanager
+def phases() -> "Iterator[Callable[[Step], None]]":
+    """A bar for each phase, one under another; what is given is told each step."""
+    with _bars(_PHASE) as shown:
+        tasks: dict[str, Any] = {}
+
+        def on_step(step: "Step") -> None:
+            if step.phase not in tasks:
+                tasks[step.phase] = shown.add_task(step.phase, total=step.of)
+            shown.update(tasks[step.phase], completed=step.done)
+
+        yield on_step if shown is not None else lambda _: None
+
+
+@contextmanager
+def pieces(total: int, at_first: str) -> Iterator[Callable[[str], None]]:
+    """One bar for so many pieces of work; what is given is told each that is done, in words."""
+    with _bars(_PIECE) as shown:
+        if shown is None:
+            yield lambda _: None
+            return
+        task = shown.add_task(at_first, total=total)
+        yield lambda what: shown.update(task, advance=1, description=what)
+
+
+@contextmanager
+def _bars(width: int) -> Iterator[Any]:
+    """The bars, which vanish when the work is over; None if nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn(f"{{task.description:<{width}.{width}}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as shown:
+        yield shown
