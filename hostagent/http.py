@@ -61,12 +61,16 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BadRequest(Exception):
-    """The request cannot be answered as what it wants to be; the connection must be closed."""
+    """The request cannot be answered as what it wants to be; the connection must be closed.
+
+    `path` is what it asks for, if its first line says so.
+    """
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.path: str | None = None
 
 
 class Request(Struct, frozen=True):
@@ -162,7 +166,11 @@ class RequestReader:
                 if (known := _memo.get(head)) is not None:
                     self._consume(end)
                     return known
-            request = self._read_head() if buffer else None
+            try:
+                request = self._read_head() if buffer else None
+            except BadRequest as error:
+                error.path = self._path()
+                raise
             if request is None or self._wanted == 0:
                 return request
             self._request = request
@@ -222,6 +230,12 @@ class RequestReader:
                 _memo.clear()
             _memo[buffer[:end]] = request
         return request
+
+    def _path(self) -> str | None:
+        """Give the path of a request line that is whole and right, whatever follows it."""
+        line = self._lines[0] if self._lines else self._buffer.partition(b"\r\n")[0]
+        match = _request_line.fullmatch(line) if len(line) <= MAX_REQUEST_LINE - 2 else None
+        return None if match is None else match[2].decode("ascii")
 
     def _finish_body(self) -> Request | None:
         request = self._request

@@ -119,13 +119,14 @@ def agent(
     metavar="DURATION",
     default="60s",
     show_default=True,
-    help="Answer 503 once the agent has been silent for so long.",
+    help="Answer 503 (Azure's IMDS: 410) once the agent has been silent for so long.",
 )
 @click.option(
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="Host header to answer besides 169.254.169.254 and the address listened on; repeatable.",
+    help="Host header to answer besides 169.254.169.254, the clouds' names for it, and where it "
+    "listens (localhost; on 0.0.0.0 any address); repeatable.",
 )
 @click.option(
     "--dialects",

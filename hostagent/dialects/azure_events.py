@@ -1,5 +1,6 @@
 """Azure's Scheduled Events: the document in its seven forms, and what approves of events. Pure."""
 
+from codecs import BOM_UTF8
 from email.utils import formatdate
 from typing import Final
 
@@ -77,7 +78,9 @@ def approved(view: View, body: bytes) -> tuple[str, ...]:
     Raises MalformedApproval, UnknownEvent.
     """
     try:
-        wanted = {one.event_id.lower() for one in _start.decode(body).requests}
+        # RFC 8259 §8.1: a byte order mark may be passed over; .NET's writers put one.
+        start = _start.decode(body.removeprefix(BOM_UTF8))
+        wanted = {one.event_id.lower() for one in start.requests}
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedApproval from error
     if not 0 < len(wanted) <= MAX_APPROVALS:

@@ -83,7 +83,7 @@ _NO_BALANCER: Final = _error(
     "No load balancer metadata is found. Please check if your VM is using any non-basic SKU load "
     "balancer and retry later.",
 )
-_TOO_MANY: Final = _error(429, "Too many requests", ("Retry-After", "1"))
+TOO_MANY: Final = _error(429, "Too many requests", ("Retry-After", "1"))
 _FAILED: Final = _error(500, "Internal server error: try again later")
 GONE: Final = _error(410, "Gone: try again within 70 seconds", ("Retry-After", "5"))
 _BAD_VERSION: Final = _response(
@@ -109,10 +109,14 @@ def _not_allowed(allow: str) -> Response:
     return _error(405, "Method not allowed", ("Allow", allow))
 
 
-def owns(request: Request) -> bool:
+def owns(path: str) -> bool:
     """Whether the path is below /metadata."""
-    path = request.path[:10].lower()
-    return path == "/metadata/" or (path == "/metadata" and len(request.path) == 9)
+    return f"{path}/"[:10].lower() == "/metadata/"
+
+
+def refusal(status: int, why: str) -> Response:
+    """Give an error that is HTTP's, in Azure's form."""
+    return _error(status, f"Bad request: . {why}" if status == 400 else why)
 
 
 class AzureImds:
@@ -124,10 +128,10 @@ class AzureImds:
 
     def answer(self, view: View, request: Request, now: float) -> Outcome | None:
         """Answer a request below /metadata; None if the path is another."""
-        if not owns(request):
+        if not owns(request.path):
             return None
         if not self._rate.allows(view.guest.name, now):
-            return _TOO_MANY
+            return TOO_MANY
         response = _answer(view, request, now)
         if not isinstance(response, Response):
             return response

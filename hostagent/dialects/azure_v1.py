@@ -7,9 +7,13 @@ clients cut it with sed and grep. Where no record of the original is left, this 
 - The maintenance event in InstanceInfo is a member `MaintenanceEvent` with EventID,
   EventCreationTime and EventType; the latter is the only place where the type's name stands, so
   that `grep -i reboot` hits while a reboot is at hand and at no other time.
-- Of several events the one with the earliest `not_before` is told: there is room for one. An event
-  of another guest of its availability set is not: nothing here could say whose it is.
+- Of several events the one with the earliest `not_before` is that member, and what `maintenance`
+  tells, where there is room for one; InstanceInfo has the others, of the same form, in a list,
+  `OtherMaintenanceEvents`: so grep hits for each of them. An event of another guest of its
+  availability set is not told: nothing here could say whose it is.
 - An event that is started before its notice would begin is told from then on.
+- All of `/metadata/v1` and `/metadata/latest` is its own: what it does not have is 404. A slash at
+  the end changes nothing.
 - A query is ignored; a method other than GET and HEAD is 405; HEAD is GET without the body.
 """
 
@@ -26,11 +30,13 @@ NOTICE: Final = 300.0
 _JSON: Final = "application/json; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
 _NOT_ALLOWED: Final = Response(405, b"Method Not Allowed", headers=(("Allow", "GET, HEAD"),))
+_NOT_FOUND: Final = Response(404, b"Not Found")
 _FORWARDED: Final = Response(400, b"Bad Request: X-Forwarded-For is not allowed")
 
+_ROOTS: Final = ("/metadata/v1/", "/metadata/latest/")
 _PATHS: Final = {
-    f"/metadata/{version}/{path}": path
-    for version in ("v1", "latest")
+    f"{root}{path}/": path
+    for root in _ROOTS
     for path in (
         "instanceinfo",
         "instanceinfo/id",
@@ -41,16 +47,22 @@ _PATHS: Final = {
 }
 
 
-def owns(request: Request) -> bool:
-    """Whether the path is one of v1's."""
-    return request.path.lower() in _PATHS
+def owns(path: str) -> bool:
+    """Whether the path is v1's."""
+    return _folded(path).startswith(_ROOTS)
+
+
+def _folded(path: str) -> str:
+    return path.lower() if path.endswith("/") else f"{path.lower()}/"
 
 
 def answer(view: View, request: Request, now: float) -> Response | None:
-    """Answer a v1 request, or None if the path is none of v1's."""
-    path = _PATHS.get(request.path.lower())
-    if path is None:
+    """Answer a v1 request, or None if the path is not v1's."""
+    if not owns(request.path):
         return None
+    path = _PATHS.get(_folded(request.path))
+    if path is None:
+        return _NOT_FOUND
     if "x-forwarded-for" in request.headers:
         return _FORWARDED
     if request.method not in ("GET", "HEAD"):
@@ -66,8 +78,7 @@ def answer(view: View, request: Request, now: float) -> Response | None:
         case "instanceinfo/fd":
             body, kind = str(guest.fault_domain).encode(), _TEXT
         case _:
-            event = _at_hand(view, now)
-            body, kind = b"{}" if event is None else _braces(_event(event)), _JSON
+            body, kind = _braces("".join(map(_event, _at_hand(view, now)[:1]))), _JSON
     return Response(200, body, kind, valid_until=boundary(view, now, NOTICE))
 
 
@@ -77,9 +88,11 @@ def _instance_info(view: View, now: float) -> bytes:
         f'"ID":{json.dumps("_" + guest.name)},'
         f'"UD":"{guest.update_domain}","FD":"{guest.fault_domain}"'
     )
-    event = _at_hand(view, now)
-    if event is not None:
-        members += f',"MaintenanceEvent":{{{_event(event)},"EventType":"{event.type}"}}'
+    told = [f'{{{_event(one)},"EventType":"{one.type}"}}' for one in _at_hand(view, now)]
+    if told:
+        members += f',"MaintenanceEvent":{told[0]}'
+    if told[1:]:
+        members += f',"OtherMaintenanceEvents":[{",".join(told[1:])}]'
     return _braces(members)
 
 
@@ -91,18 +104,16 @@ def _event(event: Event) -> str:
     return f'"EventID":"{event.id}","EventCreationTime":"{_us_date(event.created)}"'
 
 
-def _at_hand(view: View, now: float) -> Event | None:
-    """Give the event that is told at `now`: within its notice, or started and not yet over."""
-    for known in view.events:
-        # What falls due between two messages of the agent happens on time nevertheless.
-        event = at(known, now)
-        if not concerns(event, view.guest.name):
-            continue
-        if event.status is EventStatus.STARTED:
-            return event
-        if event.status not in FINAL and now >= event.not_before - NOTICE:
-            return event
-    return None
+def _at_hand(view: View, now: float) -> list[Event]:
+    """Give the events that are told at `now`: within their notice, or started and not yet over."""
+    # What falls due between two messages of the agent happens on time nevertheless.
+    events = [at(known, now) for known in view.events if concerns(known, view.guest.name)]
+    return [
+        event
+        for event in events
+        if event.status is EventStatus.STARTED
+        or (event.status not in FINAL and now >= event.not_before - NOTICE)
+    ]
 
 
 def _us_date(epoch: float) -> str:

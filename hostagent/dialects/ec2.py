@@ -6,6 +6,8 @@ Where no record of the original is at hand, this was chosen:
   a secret of the responder that does not outlive it. So tokens cost no memory, no other guest can
   use them, and after a restart of the responder they are refused with 401, upon which clients are
   to ask for a new one. Their life is measured on the metadata plane's clock.
+- Any PUT is refused with 403 below a dated version, or with X-Forwarded-For; elsewhere, but for the
+  token, with 405.
 - A leaf is also given with a trailing slash (botocore asks so), a directory also without one.
 - Preempt is a spot interruption, told from two minutes before, and a rebalance recommendation from
   its creation; the others are scheduled maintenance from their creation: Freeze system-maintenance,
@@ -26,7 +28,7 @@ from typing import Final
 
 from hostagent.dialects.ec2_events import SPOT_NOTICE, Tree, events_tree, iso, spot_tree
 from hostagent.dialects.outcomes import Outcome
-from hostagent.http import Request, Response
+from hostagent.http import REASONS, Request, Response
 from hostagent.model import Guest, View, at, boundary
 from hostagent.properties import region, under, value, zone
 
@@ -50,6 +52,7 @@ _TTL: Final = "x-aws-ec2-metadata-token-ttl-seconds"
 _TEXT: Final = "text/plain"
 _JSON: Final = "application/json"
 _ttl = re.compile(r"[0-9]{1,5}")
+_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _page(status: int, title: str) -> bytes:
@@ -77,6 +80,18 @@ _FORBIDDEN: Final = _error(403, "Forbidden")
 _NOT_FOUND: Final = _error(404, "Not Found")
 _READ_ONLY: Final = _error(405, "Not Allowed", ("Allow", "GET, HEAD"))
 _PUT_ONLY: Final = _error(405, "Not Allowed", ("Allow", "PUT"))
+UNAVAILABLE: Final = _error(503, "Service Unavailable", ("Retry-After", "5"))
+
+
+def owns(path: str) -> bool:
+    """Whether the path is `/`, or below a version or what looks like one."""
+    version = path[1:].partition("/")[0]
+    return path == "/" or version in VERSIONS or _date.fullmatch(version) is not None
+
+
+def refusal(status: int, _why: str) -> Response:
+    """Give an error that is HTTP's, in EC2's form, which has no room for a reason."""
+    return _error(status, REASONS[status])
 
 
 class Ec2:
@@ -90,13 +105,17 @@ class Ec2:
 
     def answer(self, view: View, request: Request, now: float) -> Outcome | None:
         """Answer a request to `/` or below a version; None if the path is another."""
+        if not owns(request.path):
+            return None
         version, _, path = request.path[1:].partition("/")
-        if version not in VERSIONS and version:
-            return None
-        if not version and path:
-            return None
+        if version and version not in VERSIONS:
+            return _NOT_FOUND
+        if request.method == "PUT" and (
+            version not in ("", "latest") or "x-forwarded-for" in request.headers
+        ):
+            return _FORBIDDEN
         if path == "api/token":
-            return self._token(view.guest, request, version, now)
+            return self._token(view.guest, request, now)
         if request.method not in ("GET", "HEAD"):
             return _READ_ONLY
         headers: tuple[tuple[str, str], ...] = ()
@@ -118,11 +137,9 @@ class Ec2:
         valid_until = min(valid_until, (now // 3600 + 1) * 3600)  # new credentials
         return Response(200, body.encode(), kind, headers, server="EC2ws", valid_until=valid_until)
 
-    def _token(self, guest: Guest, request: Request, version: str, now: float) -> Response:
+    def _token(self, guest: Guest, request: Request, now: float) -> Response:
         if request.method != "PUT":
             return _PUT_ONLY
-        if version != "latest" or "x-forwarded-for" in request.headers:
-            return _FORBIDDEN
         wanted = request.headers.get(_TTL, "")
         if _ttl.fullmatch(wanted) is None or not MIN_TTL <= int(wanted) <= MAX_TTL:
             return _BAD_REQUEST
@@ -146,6 +163,8 @@ class Ec2:
             raw = urlsafe_b64decode(token.encode("ascii"))
         except ValueError:
             return None
+        if urlsafe_b64encode(raw).decode() != token:
+            return None  # decoding passes over what is no base64, and over all behind its end
         if not hmac.compare_digest(raw[8:], self._sign(guest, raw[:8])):
             return None
         return int.from_bytes(raw[:8], "big") / 1000

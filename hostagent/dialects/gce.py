@@ -2,6 +2,7 @@
 
 Where no record of the original is at hand, this was chosen:
 
+- Who says `X-Google-Metadata-Request: True`, as older clients do, is answered as well.
 - The ETag counts: it is the number of changes to anything that the guest can see, and of the
   moments that have passed at which time alone changed what is told. So it never comes back, not
   even when a value does; it is one for the guest's whole tree, so that a waiting request may be
@@ -15,13 +16,13 @@ Where no record of the original is at hand, this was chosen:
 - There is no service account unless one is named; then its tokens are made up.
 - Guest attributes are disabled: 403 for every method.
 - User data is the attribute `user-data` unless such an attribute is given; labels are not told.
-- Several slashes are one. Redirects are for directories asked for without the last slash.
+- Redirects are for directories asked for without the last slash.
 - The pages of errors are shorter than the original's; their first lines and statuses are its own.
 """
 
 from collections.abc import Iterator
 from html import escape
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -37,8 +38,17 @@ from hostagent.dialects.gce_tree import (
     whole,
 )
 from hostagent.dialects.outcomes import Outcome, Park
-from hostagent.http import Request, Response
-from hostagent.model import FINAL, EventStatus, EventType, View, at, boundary
+from hostagent.http import REASONS, Request, Response
+from hostagent.model import (
+    FINAL,
+    MAX_GUESTS,
+    Event,
+    EventStatus,
+    EventType,
+    View,
+    at,
+    boundary,
+)
 
 MAX_TIMEOUT: Final = 366 * 86400.0
 """Seconds: what is longer is no timeout."""
@@ -48,6 +58,9 @@ _PHASES: Final = 1 << 16
 
 HOSTS: Final = frozenset({"metadata.google.internal", "metadata"})
 """The server's names."""
+
+_TAGS: Final = ["v1", "instance", "tags"]
+"""The one leaf that is JSON unless text is asked for."""
 
 _SERVER: Final = "Metadata Server for VM"
 _ALWAYS: Final = (
@@ -75,6 +88,19 @@ _NOT_ALLOWED: Final = _error(
 )
 
 
+UNAVAILABLE: Final = _error(
+    503,
+    "Service Unavailable",
+    "The server is temporarily unable to service your request. Please try again later.",
+    ("Retry-After", "5"),
+)
+
+
+def refusal(status: int, why: str) -> Response:
+    """Give an error that is HTTP's, in GCE's form."""
+    return _error(status, REASONS[status], f"{why[:1].upper()}{escape(why[1:])}.")
+
+
 def _plain_error(status: int, text: str) -> Response:
     return Response(status, f"{text}\n".encode(), "text/html", _ALWAYS, server=_SERVER)
 
@@ -96,10 +122,15 @@ def _bad_request(what: str) -> Response:
     return _error(400, "Bad Request", what)
 
 
+def owns(path: str) -> bool:
+    """Whether the path is `/`, or below /computeMetadata."""
+    return path == "/" or path.partition("/")[2].partition("/")[0] == "computeMetadata"
+
+
 def answer(view: View, request: Request, now: float) -> Outcome | None:
     """Answer a request; None if the path is none of GCE's."""
     path = request.path
-    if path != "/" and path.partition("/")[2].partition("/")[0] != "computeMetadata":
+    if not owns(path):
         return None
     if "x-forwarded-for" in request.headers:
         return _forbidden(path, "X-Forwarded-For is not allowed.")
@@ -124,7 +155,7 @@ def answer(view: View, request: Request, now: float) -> Outcome | None:
     def resume(view: View, now: float) -> Response | Park:
         if now >= end or etag(view, now) != known:
             return _tell(view, request, query, now)
-        return Park(min(end, _boundary(view, now)), known, resume)
+        return Park(min(end, _moment(view, now).next), known, resume)
 
     response = _tell(view, request, query, now)
     # What is not there is not waited for.
@@ -141,12 +172,18 @@ def wanted(request: Request) -> bool:
 
 
 def flavored(response: Response) -> Response:
-    """Give another cloud's answer to `/` with the header by which Google's clients know GCE."""
+    """Give whatever cloud's answer to `/` with the header by which Google's clients know GCE."""
+    if _ALWAYS[0] in response.headers:
+        return response
     return msgspec.structs.replace(response, headers=(*response.headers, _ALWAYS[0]))
 
 
 def _says_flavor(request: Request) -> bool:
-    return request.headers.get("metadata-flavor") == "Google"
+    headers = request.headers
+    return (
+        headers.get("metadata-flavor") == "Google"
+        or headers.get("x-google-metadata-request", "").lower() == "true"
+    )
 
 
 def _names(path: str) -> list[str]:
@@ -155,20 +192,43 @@ def _names(path: str) -> list[str]:
 
 def etag(view: View, now: float) -> str:
     """Give 16 hexadecimal digits that grow with every change, whether told or due to time."""
-    phase = 0
-    for known in view.events:
-        event = at(known, now)
-        lead = PREEMPT_NOTICE if event.type is EventType.PREEMPT else NOTICE
-        phase += (
-            (now >= event.not_before - lead or event.status is not EventStatus.SCHEDULED)
-            + (event.status is not EventStatus.SCHEDULED)
-            + (event.status in FINAL)
-        )
-    return f"{view.revision * _PHASES + phase:016x}"
+    return f"{view.revision * _PHASES + _moment(view, now).phase:016x}"
 
 
-def _boundary(view: View, now: float) -> float:
-    return min(boundary(view, now, NOTICE), boundary(view, now, PREEMPT_NOTICE))
+class _Moment(NamedTuple):
+    """How many of the moments have passed at which time alone changes what is told of the events,
+    and when the next one is.
+    """
+
+    events: tuple[Event, ...]
+    now: float
+    phase: int
+    next: float
+
+
+_moments: dict[int, _Moment] = {}  # by identity of the events
+
+
+def _moment(view: View, now: float) -> _Moment:
+    """Give where the view's events are. One change wakes many guests that share their events."""
+    events = view.events
+    known = _moments.get(id(events))
+    if known is None or known.events is not events or known.now != now:
+        if len(_moments) >= MAX_GUESTS:
+            _moments.clear()
+        next_one = min(boundary(view, now, NOTICE), boundary(view, now, PREEMPT_NOTICE))
+        phase = sum(_passed(at(event, now), now) for event in events)
+        known = _moments[id(events)] = _Moment(events, now, phase, next_one)
+    return known
+
+
+def _passed(event: Event, now: float) -> int:
+    lead = PREEMPT_NOTICE if event.type is EventType.PREEMPT else NOTICE
+    return (
+        (now >= event.not_before - lead or event.status is not EventStatus.SCHEDULED)
+        + (event.status is not EventStatus.SCHEDULED)
+        + (event.status in FINAL)
+    )
 
 
 def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Response:
@@ -177,7 +237,7 @@ def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Re
     if found is None:
         return _not_found(request.path)
     recursive = query.get("recursive", "").lower() == "true"
-    form = query.get("alt", "json" if recursive else "text").lower()
+    form = query.get("alt", "json" if recursive or names[1:] == _TAGS else "text").lower()
     if form not in ("json", "text"):
         return _bad_request("alt must be json or text.")
     branch = isinstance(found, (dict, list))
@@ -208,7 +268,7 @@ def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Re
         kind,
         (*_ALWAYS, ("ETag", etag(view, now))),
         server=_SERVER,
-        valid_until=min(_boundary(view, now), (now // 60 + 1) * 60),  # a token's life in minutes
+        valid_until=min(_moment(view, now).next, (now // 60 + 1) * 60),  # a token's life in minutes
     )
 
 

@@ -5,6 +5,7 @@ the bytes that it sent, for as long as it holds: until time alone would change i
 is known changes. Then nothing has to be read or made again, only dated.
 """
 
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -28,16 +29,14 @@ METADATA_NAMES: Final = (
 )
 """Names by which clients know that address. None of them can be bought."""
 
+ANY_ADDRESS: Final = "0.0.0.0"
+_address_literal = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?")
+
 REMEMBERED: Final = 2048
 REMEMBERED_ASKED: Final = 2048
 REMEMBERED_BYTES: Final = 8192
 """Answers that are kept, and the most bytes of question and answer: two for each guest of a node,
 or a pipeline of sixteen; 20 MB at worst. They are all forgotten when there would be more."""
-
-NO_ROOM: Final = Response(
-    503, b"too many requests of this guest wait", headers=(("Retry-After", "5"),)
-)
-
 
 Caller: TypeAlias = int | str
 """Who asks: the mark of the connection, or in plain mode its source address."""
@@ -261,7 +260,7 @@ class Answers:
             view = self.look_up(caller)
             guest = None if view is None else view.guest.name
             self._record(Access(caller, guest, error.status, "-", "-"))
-        response = Response(error.status, error.reason.encode())
+        response = self.dialects.refusal(error.path, error.status, error.reason)
         return render(response, date=self._http_date(self._wall()), keep_alive=False)
 
     def note(self, caller: Caller, view: View | None, request: Request, status: int) -> None:
@@ -278,11 +277,18 @@ class Answers:
         if view is None:
             return Response(403, b"no guest of this node asks by this way")
         host = request.headers.get("host")
-        if host is not None and host.lower() not in self._hosts:
+        if host is not None and not self._ours(host.lower()):
             # RFC 9110 §15.5.20. A page in a guest's browser whose own name has been pointed here
             # (DNS rebinding) says that name.
-            return Response(421, b"this server does not answer for that Host")
+            why = "this server does not answer for that Host"
+            return self.dialects.refusal(request.path, 421, why)
         return self.dialects.answer(view, request, now)
+
+    def _ours(self, host: str) -> bool:
+        if host in self._hosts:
+            return True
+        # Whoever listens on all addresses does not know them, but none can be pointed elsewhere.
+        return ANY_ADDRESS in self._hosts and _address_literal.fullmatch(host) is not None
 
     def _http_date(self, wall: float) -> bytes:
         second = int(wall)
@@ -293,13 +299,18 @@ class Answers:
 
 
 def host_headers(names: list[str], listeners: list[socket.socket]) -> frozenset[str]:
-    """Give the Host headers to answer: the names, with and without a port, and where we listen."""
+    """Give the Host headers to answer: the names, with and without a port, and where we listen.
+
+    Who listens on a loopback address is `localhost`; on `ANY_ADDRESS`, any address.
+    """
     hosts = [METADATA_ADDRESS, *METADATA_NAMES, *names]
     ports = {80}
     for listener in listeners:
         address = listener.getsockname()
         if isinstance(address, tuple):
             hosts.append(address[0])
+            if address[0] == ANY_ADDRESS or address[0].startswith("127."):
+                hosts.append("localhost")
             ports.add(address[1])
     return frozenset(
         form.lower() for host in hosts for form in (host, *(f"{host}:{port}" for port in ports))

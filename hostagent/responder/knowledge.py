@@ -4,15 +4,19 @@
 """
 
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Final, TypeAlias
 
 from hostagent.channel.messages import Delta, Feed, Placed, Snapshot
 from hostagent.channel.replica import Replica
-from hostagent.model import FINAL, Event, Guest, View, sees
+from hostagent.model import FINAL, Event, Guest, View
 
 STALE_AFTER: Final = 60.0
 """Seconds without a word from the agent after which nothing is answered any more. An agent that
 restarts takes a second or two; a minute later a notice of five may have been missed in part."""
+
+
+_Ordered: TypeAlias = tuple[tuple[Event, ...], tuple[Event, ...]]
+"""Active events, and ended ones."""
 
 
 class Knowledge(Replica):
@@ -29,6 +33,7 @@ class Knowledge(Replica):
         self._events_of: dict[str, dict[str, Event]] = {}  # by guest, and by availability set
         self._events_of_set: dict[str, dict[str, Event]] = {}
         self._views: dict[str, View] = {}  # made when asked for, dropped when they change
+        self._ordered: dict[tuple[int, ...], _Ordered] = {}  # by the events' identities
         self._touched: set[str] = set()  # names of guests whose views the message has changed
         self.watch: Callable[[Collection[str] | None], None] = lambda _names: None
         """Called after a change with the names of the guests whose views are others now; None: all
@@ -48,6 +53,7 @@ class Knowledge(Replica):
 
     def apply(self, message: Feed, now: float) -> None:
         """Take in a message of the feed; raises Gap, and then nothing has changed."""
+        self._ordered.clear()
         changed = self.take(message)
         if changed and isinstance(message, Snapshot):
             for event in self.events.values():
@@ -127,21 +133,32 @@ class Knowledge(Replica):
         view = self._views.get(name)
         if view is None:
             placed = self.guests[name]
-            own = self._events_of.get(name, {})
-            others = self._events_of_set.get(placed.guest.availability_set or "", {})
-            mine = [
-                event
-                for event in {**own, **others}.values()
-                if self.events.get(event.id) is event and sees(placed.guest, event)
-            ]
-            active = [event for event in mine if event.status not in FINAL]
-            ended = [event for event in mine if event.status in FINAL]
+            filed = self._events_of.get(name, {})
+            if of_set := self._events_of_set.get(placed.guest.availability_set or ""):
+                filed = {**filed, **of_set}
+            events, history = self._in_order(filed.values())
             view = View(
                 guest=placed.guest,
                 incarnation=placed.incarnation,
-                events=tuple(sorted(active, key=lambda event: event.not_before)),
-                history=tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True)),
+                events=events,
+                history=history,
                 edits=placed.edits,
             )
             self._views[name] = view
         return view
+
+    def _in_order(self, filed: Collection[Event]) -> _Ordered:
+        """Give those that are still so, and those that have ended, each in a view's order. Many
+        guests are of the same events, and share what is given until something changes.
+        """
+        key = tuple(map(id, filed))
+        ordered = self._ordered.get(key)
+        if ordered is None:
+            mine = [event for event in filed if self.events.get(event.id) is event]
+            active = [event for event in mine if event.status not in FINAL]
+            ended = [event for event in mine if event.status in FINAL]
+            ordered = self._ordered[key] = (
+                tuple(sorted(active, key=lambda event: event.not_before)),
+                tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True)),
+            )
+        return ordered

@@ -21,13 +21,11 @@ from hostagent.dialects import Dialects, Options
 from hostagent.http import BadRequest, RequestReader
 from hostagent.responder.answers import (
     BY_MARK,
-    NO_ROOM,
     Access,
     Answers,
     Caller,
     Identity,
     Pending,
-    Reply,
     host_headers,
 )
 from hostagent.responder.approvals import Approvals
@@ -216,7 +214,7 @@ class Responder:
         if known is not None:
             frame, served, keep = known
             if not keep or (served < self.limits.requests and self._has_room(caller)):
-                self._send_at_once(sock, caller, RequestReader(), data, Reply(frame, keep), served)
+                self._send_at_once(sock, caller, data, frame, keep, served)
                 return
         reader = RequestReader()
         reader.feed(data)
@@ -236,22 +234,25 @@ class Responder:
                 self._hold(sock, caller, reader, pending=reply, served=1)
                 return
             view = self.answers.look_up(caller)
-            reply = self.answers.rendered(caller, view, request, NO_ROOM, False)
+            crowded = self.answers.dialects.crowded(request)
+            reply = self.answers.rendered(caller, view, request, crowded, False)
         elif reader.fresh and reply.keep == request.keep_alive:
             self.answers.remember(caller, data, (reply,))
-        self._send_at_once(sock, caller, reader, data, reply, 1)
+        frame, keep, hop_limit, _ = reply
+        self._send_at_once(sock, caller, data, frame, keep, 1, reader, hop_limit)
 
     def _send_at_once(
         self,
         sock: socket.SocketType,
         caller: Caller,
-        reader: RequestReader,
         data: bytes,
-        reply: Reply,
+        frame: bytes,
+        keep: bool,
         served: int,
+        reader: RequestReader | None = None,
+        hop_limit: int | None = None,
     ) -> None:
-        """Send the answer to `data`, and close or hold the connection."""
-        frame, keep, hop_limit, _ = reply
+        """Send the answer to `data`, and close or hold the connection; `reader` has read it."""
         if hop_limit is not None and sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
         # What was not read when a socket is closed makes the kernel send RST, which may overtake
@@ -269,7 +270,7 @@ class Responder:
         self._hold(
             sock,
             caller,
-            reader,
+            reader or RequestReader(),
             unsent=frame[sent:],
             last=not keep,
             served=served,

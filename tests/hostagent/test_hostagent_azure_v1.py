@@ -63,6 +63,11 @@ def ask(path, *events, now=CREATED, method="GET", query=None, **headers):
         ("/metadata/latest/instanceinfo/fd", b"1"),
         ("/metadata/v1/maintenance", b"{}"),
         ("/metadata/v1/Maintenance", b"{}"),
+        ("/metadata/v1/maintenance/", b"{}"),
+        ("/metadata/v1/InstanceInfo/", PLAIN),
+        ("/metadata/v1/InstanceInfo/ID/", b"_web1"),
+        ("//metadata//v1/InstanceInfo", PLAIN),
+        ("/metadata/v1/%49nstanceInfo", PLAIN),
         ("/metadata/latest/maintenance", b"{}"),
     ],
 )
@@ -116,6 +121,20 @@ def test_an_event_started_early_is_told_at_once():
     assert ask("/metadata/v1/InstanceInfo", early, now=CREATED + 1).body == TOLD
 
 
+def test_of_several_each_is_found_by_its_type():
+    other = event(id=ID.replace("6", "7"), type=EventType.FREEZE, not_before=NOT_BEFORE + 10)
+    third = event(id=ID.replace("6", "8"), type=EventType.REDEPLOY, not_before=NOT_BEFORE + 9999)
+    body = ask("/metadata/v1/InstanceInfo", event(), other, third, now=NOT_BEFORE - 1).body
+    told = json.loads(body)
+    assert told["MaintenanceEvent"]["EventType"] == "Reboot"
+    assert [one["EventType"] for one in told["OtherMaintenanceEvents"]] == ["Freeze"]
+    assert told["OtherMaintenanceEvents"][0]["EventID"] == other.id
+    assert b"\n" not in body
+    later = ask("/metadata/v1/InstanceInfo", event(), other, now=NOT_BEFORE + 60).body.decode()
+    assert "Freeze" in later
+    assert "Reboot" not in later
+
+
 def test_of_several_the_earliest_is_told():
     other = event(id=ID.replace("6", "7"), type=EventType.FREEZE, not_before=NOT_BEFORE + 10)
     now = NOT_BEFORE - 1
@@ -160,21 +179,24 @@ def test_head_is_get():
         "/metadata/v1",
         "/metadata/v1/",
         "/metadata/v2/InstanceInfo",
-        "/metadata/v1/InstanceInfo/",
         "/metadata/v1/InstanceInfo/XD",
-        "/metadata/v1/InstanceInfo/ID/",
-        "/metadata/v1/maintenance/",
-        "/metadata//v1/InstanceInfo",
-        "//metadata/v1/InstanceInfo",
         "/metadata/v1/../v1/InstanceInfo",
         "/metadata/v1/./InstanceInfo",
-        "/metadata/v1/%49nstanceInfo",
         "/metadata/v1/InstanceInfo%2FID",
         "/metadata/v1/InstanceInfo;a=b",
     ],
 )
 def test_other_paths(path):
     assert ask(path).status == 404
+
+
+def test_what_v1_does_not_have_is_not_asked_for_a_header():
+    """Its clients send none, and are not to be told of one by what was made after it."""
+    every = Dialects(Options())
+    for path in ("/metadata/v1", "/metadata/v1/", "/metadata/latest/else", "/METADATA/V1/x"):
+        request = Request("GET", path, None, (1, 1), {"host": "x"}, True)
+        told = every.answer(View(guest=GUEST, incarnation=1), request, CREATED)
+        assert (told.status, told.body) == (404, b"Not Found")
 
 
 def test_a_query_is_ignored():

@@ -77,6 +77,21 @@ def test_paths(ask, path, body):
     assert (response.content_type, response.server) == ("text/plain", "EC2ws")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//latest/meta-data/mac",
+        "/latest//meta-data//mac",
+        "/latest/meta-data/mac//",
+        "/latest/meta-data/%6Dac",
+        "/latest/meta-data/network/interfaces/macs/02%3A4e%3a61%3A95%3A7f%3A52/mac",
+    ],
+)
+def test_paths_that_name_the_same(ask, path):
+    """SDKs join a base that ends in a slash, and some encode what need not be."""
+    assert ask(path) == (200, "02:4e:61:95:7f:52")
+
+
 def test_the_versions(ask):
     status, body = ask("/")
     assert status == 200
@@ -97,7 +112,10 @@ def test_the_versions(ask):
         "/latest/meta-data/iam/security-credentials/",
         "/latest/meta-data/public-keys/",
         "/latest/meta-data/tags/instance/",
-        "/latest/meta-data//",
+        "/latest/meta-data/else//",
+        "/latest/meta-data/%2Fmac",
+        "/2021-03-24/",
+        "/2099-01-01/meta-data/mac",
     ],
 )
 def test_what_is_not_there(ask, path):
@@ -105,7 +123,7 @@ def test_what_is_not_there(ask, path):
 
 
 def test_other_paths(ask):
-    for path in ("/late", "/latest2/meta-data", "/2021-03-24/", "//latest", "/1.0.0/"):
+    for path in ("/late", "/latest2/meta-data", "/2021-03-24x/", "/Latest/", "/1.0.0/"):
         assert ask(path) == (404, "Not Found")
 
 
@@ -186,7 +204,8 @@ def test_a_token_is_its_guests(ask):
     assert other(META + "mac", x_aws_ec2_metadata_token=mine)[0] == 401
     changed = Asker(Options(ec2_secret=b"another"))
     assert changed(META + "mac", x_aws_ec2_metadata_token=mine)[0] == 401
-    for wrong in ("", "x", mine[:-4], mine[4:], "\xff", "B" + mine[1:], "=" * 44):
+    for wrong in ("", "x", mine[:-4], mine[4:], "\xff", "B" + mine[1:], "=" * 44,
+                  f"{mine}, {mine}", f"{mine} ", mine + "=", "!" + mine):  # fmt: skip
         assert ask(META + "mac", x_aws_ec2_metadata_token=wrong)[0] == 401
 
 
@@ -217,7 +236,11 @@ def test_methods(ask):
     assert ask("/latest/api/token", "PUT", **{TTL: "60", "x_forwarded_for": ""})[0] == 403
     assert ask("/latest/api/token")[0] == 405
     assert ask(META + "mac", "POST")[0] == 405
-    assert ask(META + "mac", "PUT")[0] == 405
+    for path in (META + "mac", "/latest/", "/latest/api/token/", "/"):
+        assert ask(path, "PUT")[0] == 405
+    for path in ("/2021-03-23/meta-data/mac", "/2009-04-04/", "/1.0/api/token"):
+        assert ask(path, "PUT")[0] == 403
+    assert ask(META + "mac", "PUT", x_forwarded_for="1.2.3.4")[0] == 403
     assert ask(META + "mac", "HEAD")[0] == 200
     assert len(token(ask, "21600")) == 44
 

@@ -42,6 +42,19 @@ def read(*pieces):
     return got
 
 
+def refused_path(*pieces):
+    """Give the path of what is refused in the pieces, if it is known."""
+    reader = RequestReader()
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            while reader.next() is not None:
+                pass
+    except BadRequest as error:
+        return error.path
+    return None
+
+
 def status(data):
     *requests, last = read(data)
     assert requests == []
@@ -278,6 +291,27 @@ def test_what_is_refused(name):
     assert read(CURL + data)[-1] == expected
 
 
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        (b"GET /a?b HTTP/1.1\r\n\r\n", "/a"),  # no Host
+        (b"\r\nGET /a%20b HTTP/1.1\r\nHost : x\r\n\r\n", "/a%20b"),
+        (b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "/a"),
+        (b"GET /a HTTP/1.1\r\nA: " + b"b" * MAX_HEAD, "/a"),
+        (b"GET /a HTTP/2.0\r\n\r\n", "/a"),
+        (b"GET /a  HTTP/1.1\r\n\r\n", None),
+        (b"GET http://a/b HTTP/1.1\r\n\r\n", None),
+        (line(b"GET /" + b"a" * MAX_REQUEST_LINE + b" HTTP/1.1"), None),
+        (b"nonsense\r\n\r\n", None),
+        (CURL + b"GET /a HTTP/1.1\r\n\r\n", "/a"),
+    ],
+)
+def test_what_is_refused_tells_its_path_if_it_has_one(data, path):
+    """So that it can be answered in the words of the cloud that it was meant for."""
+    assert refused_path(data) == path
+    assert refused_path(*(data[i : i + 1] for i in range(len(data)))) == path
+
+
 def test_bounds_are_met_exactly():
     target = b"/" + b"a" * (MAX_REQUEST_LINE - len(b"GET / HTTP/1.1\r\n"))
     (request,) = read(line(b"GET " + target + b" HTTP/1.1"))
@@ -343,6 +377,10 @@ def test_any_cut_gives_the_same(data, cuts):
         pieces.append(rest[:cut])
         rest = rest[cut:]
     assert read(*pieces, rest) == whole
+    http._memo.clear()
+    path = refused_path(data)
+    http._memo.clear()
+    assert refused_path(*pieces, rest) == path
     http._memo.clear()
     assert read(*(data[i : i + 1] for i in range(len(data)))) == whole
     assert read(data) == whole  # with what is remembered

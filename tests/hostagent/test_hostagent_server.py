@@ -241,6 +241,31 @@ def test_errors(run, data, status):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("path", "server"),
+    [
+        ("/metadata/instance", "IMDS"),
+        ("/latest/meta-data/", "EC2ws"),
+        ("//computeMetadata/v1/", "Metadata Server for VM"),
+        ("/metadata/v1/maintenance", "hostagent"),
+    ],
+)
+def test_errors_are_in_the_clouds_words(run, path, server):
+    async def scenario(world):
+        head = f"GET {path} HTTP/1.1\r\n".encode()
+        for rest, status in (
+            (b"\r\n", 400),
+            (b"Host: evil.example\r\nConnection: close\r\n\r\n", 421),
+            (b"Host: 169.254.169.254\r\nX: " + b"y" * MAX_HEAD, 431),
+            (b"Host: 169.254.169.254\r\nContent-Length: 99999\r\n\r\n", 413),
+        ):
+            told, headers, _ = answer_of(await world.send(head + rest))
+            assert (told, headers["Server"]) == (status, server)
+            assert ("Metadata-Flavor" in headers) == ("compute" in path)
+
+    run(scenario)
+
+
 def test_after_a_bad_request_nothing_more_is_answered(run):
     async def scenario(world):
         data = await world.send(INFO + b"\r\nBAD\r\n" + INFO + b"\r\n")
@@ -266,6 +291,30 @@ def test_the_error_arrives_even_if_the_guest_goes_on_sending(run):
     run(scenario)
 
 
+def test_hosts_of_whoever_listens_everywhere(run):
+    """It cannot know its addresses; and no address can be pointed elsewhere, as a name can."""
+
+    async def scenario(world):
+        with listen_tcp("0.0.0.0:0") as everywhere:
+            world.responder.answers._hosts = host_headers([], [everywhere])
+        for host, status in [
+            ("192.0.2.7", 200),
+            ("192.0.2.7:8080", 200),
+            ("localhost:80", 200),
+            ("192.0.2.7.evil.example", 421),
+            ("evil.example", 421),
+            ("1.2.3", 421),
+            ("", 421),
+        ]:
+            data = await world.send(
+                f"GET /metadata/v1/maintenance HTTP/1.1\r\nHost: {host}\r\n"
+                "Connection: close\r\n\r\n".encode()
+            )
+            assert answer_of(data)[0] == status, host
+
+    run(scenario)
+
+
 def test_hosts(run):
     async def scenario(world):
         for host, status in [
@@ -275,7 +324,9 @@ def test_hosts(run):
             ("127.0.0.1", 200),
             ("169.254.169.254:81", 421),
             ("169.254.169.254.", 421),
-            ("localhost", 421),
+            ("localhost", 200),  # a name that nobody can point elsewhere
+            ("192.0.2.7", 421),
+            ("evil.example", 421),
             ("", 421),
         ]:
             data = await world.send(
@@ -467,5 +518,6 @@ def test_hosts_that_are_answered():
             *("169.254.169.254", "169.254.169.254:80", f"169.254.169.254:{port}"),
             *("example.org", "example.org:80", f"example.org:{port}"),
             *("127.0.0.1", "127.0.0.1:80", f"127.0.0.1:{port}"),
+            *("localhost", "localhost:80", f"localhost:{port}"),
             *(f"{name}{end}" for name in METADATA_NAMES for end in ("", ":80", f":{port}")),
         }

@@ -1,0 +1,84 @@
+"""What the dialects have in common: whose a path is, and what is said while nothing can be told."""
+
+import pytest
+
+from hostagent.dialects import NAMES, Dialects, Options
+from hostagent.http import Request
+
+FLAVOR = ("Metadata-Flavor", "Google")
+V1 = "/metadata/v1/InstanceInfo"
+EVENTS = "/metadata/scheduledevents"
+MAC = "/latest/meta-data/mac"
+NAME = "/computeMetadata/v1/instance/name"
+
+
+def instead(path, what="unavailable", enabled=NAMES):
+    """Give the status, the server, and what stands in the headers besides."""
+    request = Request("GET", path, None, (1, 1), {"host": "x"}, True)
+    response = getattr(Dialects(Options(enabled=enabled)), what)(request)
+    return response.status, response.server, dict(response.headers)
+
+
+@pytest.mark.parametrize(
+    ("path", "unavailable", "crowded", "server"),
+    [
+        (V1, 503, 503, "hostagent"),
+        ("/metadata//v1/", 503, 503, "hostagent"),
+        (EVENTS, 410, 429, "IMDS"),
+        ("/metadata/else", 410, 429, "IMDS"),
+        (MAC, 503, 503, "EC2ws"),
+        ("//2021-03-23/", 503, 503, "EC2ws"),
+        ("/2099-01-01/", 503, 503, "EC2ws"),
+        (NAME, 503, 503, "Metadata Server for VM"),
+        ("/computeMetadat%61/", 503, 503, "Metadata Server for VM"),
+        ("/else", 503, 503, "hostagent"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_as_the_cloud_does(path, unavailable, crowded, server):
+    """Clients try again after what their cloud says, and know Google's by a header."""
+    for what, status in (("unavailable", unavailable), ("crowded", crowded)):
+        told, who, headers = instead(path, what)
+        assert (told, who) == (status, server)
+        assert "Retry-After" in headers
+        assert (FLAVOR[0] in headers) == (path == NAME or "compute" in path)
+
+
+@pytest.mark.parametrize(
+    ("path", "server", "body"),
+    [
+        (V1, "hostagent", "a Host header is required"),
+        (EVENTS, "IMDS", '{ "error": "Bad request: . a Host header is required" }'),
+        (MAC, "EC2ws", "<h1>400 - Bad Request</h1>"),
+        (NAME, "Metadata Server for VM", "<p>A Host header is required. <ins>"),
+        ("/else", "hostagent", "a Host header is required"),
+        (None, "hostagent", "a Host header is required"),
+    ],
+)
+def test_what_is_malformed_is_refused_in_the_clouds_words(path, server, body):
+    response = Dialects(Options()).refusal(path, 400, "a Host header is required")
+    assert (response.status, response.server) == (400, server)
+    assert body in response.body.decode()
+    assert (FLAVOR in response.headers) == (path == NAME)
+    off = Dialects(Options(enabled=())).refusal(path, 400, "a Host header is required")
+    assert (off.server, off.body) == ("hostagent", b"a Host header is required")
+
+
+@pytest.mark.parametrize("status", [400, 413, 414, 417, 421, 431, 501, 505])
+def test_every_refusal_of_http_has_a_form_in_each_cloud(status):
+    for path in (EVENTS, MAC, NAME, "/"):
+        response = Dialects(Options()).refusal(path, status, "why")
+        assert response.status == status
+        assert response.body
+
+
+def test_a_cloud_that_is_switched_off_says_nothing():
+    assert instead(EVENTS, enabled=("ec2", "gce"))[:2] == (503, "hostagent")
+    assert instead(V1, enabled=("azure",))[:2] == (410, "IMDS")
+    assert instead(MAC, enabled=("azure", "gce"))[:2] == (503, "hostagent")
+    assert instead(NAME, enabled=("ec2",))[:2] == (503, "hostagent")
+
+
+def test_the_root_is_flavored_whoever_answers():
+    assert instead("/")[1:] == ("EC2ws", {"Retry-After": "5", FLAVOR[0]: FLAVOR[1]})
+    assert instead("/", enabled=("gce",))[2][FLAVOR[0]] == FLAVOR[1]
+    assert FLAVOR[0] not in instead("/", enabled=("ec2",))[2]
