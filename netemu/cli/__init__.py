@@ -33,6 +33,7 @@ _VERBS = {
     "clock": ("clock", "clock", "Move or show the clock by which maintenance goes."),
     "set": ("properties", "set_properties", "Change what guests are told of themselves."),
     "conformance": ("conformance", "conformance", "Attack a lab, and say whether it holds."),
+    "scenario": ("scenario", "scenario", "Play a story in a lab, and judge it."),
     "validate": ("files", "validate", "Check a lab file."),
     "schema": ("files", "schema", "Print the lab file's JSON schema, for editors."),
     "simulate": ("simulate", "simulate", "Run claims of many hosts in virtual time."),

@@ -1,0 +1,1 @@
+../../../netns-scripts/guest/drain-agent.py

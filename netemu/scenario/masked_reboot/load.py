@@ -1,0 +1,98 @@
+"""A constant load from all addresses of this guest, each a client of its own, until SIGTERM.
+
+    python3 load.py http://lb/ [REQUESTS_A_SECOND]
+
+The clients take turns, each with one request at a time. For each request one line of JSON: when it
+was sent (seconds since 1970), how long it took (seconds), by which client, which server answered
+(null: none did), whether that was well, and why not. Nothing is tried again.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from urllib.parse import urlsplit
+
+# Seconds after which a client has had enough, and calls it a failure.
+PATIENCE = 2.0
+
+
+def addresses() -> list[str]:
+    """This guest's addresses on the tenant network."""
+    command = ["ip", "-json", "-4", "address", "show", "dev", "eth1"]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return [one["local"] for one in told[0]["addr_info"]]
+
+
+async def get(url: str, source: str) -> str:
+    """The whole body of a 200, asked for from the address `source`; OSError for all else."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port or 80, local_addr=(source, 0)
+    )
+    try:
+        request = f"GET {parts.path or '/'} HTTP/1.0\r\nHost: {parts.hostname}\r\n\r\n"
+        writer.write(request.encode())
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    finally:
+        writer.close()
+    if not (status := re.match(r"HTTP/1\.\d (\d+)", head)):
+        raise OSError("no answer")
+    if status[1] != "200":
+        raise OSError(f"status {status[1]}")
+    length = re.search(r"(?im)^content-length: *(\d+)", head)
+    if length and len(body) != int(length[1]):
+        raise OSError("cut short")
+    return body
+
+
+async def ask(url: str, source: str) -> None:
+    """Ask once, and tell how that went."""
+    sent, clock = time.time(), time.monotonic()
+    server = why = None
+    try:
+        server = await asyncio.wait_for(get(url, source), PATIENCE)
+    except TimeoutError:
+        why = "timeout"
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+    told = {
+        "time": sent,
+        "took": round(time.monotonic() - clock, 4),
+        "client": source,
+        "server": server,
+        "ok": why is None,
+        "why": why,
+    }
+    print(json.dumps(told), flush=True)
+
+
+async def main(url: str, rate: float = 64.0) -> None:
+    """Ask at a constant rate, by whichever client has waited longest."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    free: asyncio.Queue[str] = asyncio.Queue()
+    for client in addresses():
+        free.put_nowait(client)
+    first = time.monotonic()
+    async with asyncio.TaskGroup() as under_way:
+
+        async def turn(client: str) -> None:
+            await ask(url, client)
+            free.put_nowait(client)
+
+        for number in itertools.count():
+            await asyncio.sleep(max(0.0, first + number / rate - time.monotonic()))
+            client = await free.get()
+            if ended.is_set():
+                break
+            under_way.create_task(turn(client))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], *map(float, sys.argv[2:])))

@@ -1,0 +1,161 @@
+"""Plays the masked reboot: a website under load, whose guests are rebooted in turn."""
+
+import csv
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from hostagent.model import EventStatus
+from netemu.errors import MachineCannot, NotSo
+from netemu.lab import files
+from netemu.lab.handle import Lab
+from netemu.lab.progress import Step
+from netemu.scenario.requests import Reboot, Run, read
+
+FILES: Final = Path(__file__).resolve().parent / "masked_reboot"
+_LAB: Final = FILES / "lab.yaml"
+_WEB: Final = ("web1", "web2", "web3")
+# With agents the notice is long: that it starts early is their approval's doing.
+_NOTICE_TO_AGENTS: Final = 900.0
+_NOTICE: Final = 1.0
+# The longest that one step may take, on a machine that does other things, too.
+_PATIENCE: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast it is played.
+
+    `time_scale` multiplies RFC 3927's durations; a guest is away for `duration` seconds before it
+    boots, with `calm` seconds before and after; `rate` is in requests a second.
+    """
+
+    time_scale: float = 1.0
+    duration: float = 6.0
+    calm: float = 4.0
+    rate: float = 64.0
+
+
+def require() -> None:
+    """Raises MachineCannot for a program that is missing, before anything is built."""
+    for program in ("haproxy", "python3", "ip"):
+        if shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin") is None:
+            package = {"ip": "iproute2"}.get(program, program)
+            raise MachineCannot(f"missing: {program}; run: sudo apt-get install {package}")
+
+
+def play(*, drained: bool, pace: Pace, on_step: Callable[[Step], None]) -> Run:
+    """One run, in a lab of its own; `on_step` is told of each guest that has been rebooted.
+
+    Raises NotSo if something that is waited for does not come.
+    """
+    reboots: list[Reboot] = []
+
+    def tell() -> None:
+        on_step(Step("with drain agents" if drained else "without", len(reboots), len(_WEB)))
+
+    tell()
+    with (
+        _environment("DRAIN", "on" if drained else "off"),
+        Lab(_LAB, name=f"masked-{os.getpid()}", time_scale=pace.time_scale) as lab,
+        tempfile.TemporaryFile("w+") as told,
+    ):
+        for web in _WEB:
+            # (HAProxy takes all for "UP" until it has looked.)
+            _until(lab, partial(_serves, lab, web), f"{web} does not serve")
+            _until(lab, partial(_state, lab, web, "UP"), f"HAProxy does not find {web}")
+        load = lab.popen(
+            "client", ["python3", FILES / "load.py", "http://lb/", str(pace.rate)], stdout=told
+        )
+        _until(lab, partial(_begun, load, told.fileno()), "the load does not begin")
+        time.sleep(pace.calm)
+        for web in _WEB:
+            _expect(load, None)
+            reboots.append(_reboot(lab, web, drained=drained, duration=pace.duration))
+            tell()
+            time.sleep(pace.calm)
+        _expect(load, None)
+        load.terminate()
+        _until(lab, lambda: load.poll() is not None, "the load does not end")
+        _expect(load, 0)
+        told.seek(0)
+        return Run(drained, read(told), tuple(reboots))
+
+
+def _begun(load: "subprocess.Popen[str]", told: int) -> bool:
+    """Whether it has told of a request, or will never."""
+    return os.fstat(told).st_size > 0 or load.poll() is not None
+
+
+def _expect(load: "subprocess.Popen[str]", code: int | None) -> None:
+    """Raises NotSo unless the load has ended with this code; None: unless it goes on."""
+    if load.poll() != code:
+        raise NotSo(f"the load ended with {load.returncode}; it says why above")
+
+
+def _reboot(lab: Lab, guest: str, *, drained: bool, duration: float) -> Reboot:
+    """Announce a reboot, and wait until it is over and the guest is in the pool again."""
+    notice = _NOTICE_TO_AGENTS if drained else _NOTICE
+    event = lab.schedule(guest, "reboot", notice=notice, duration=duration)
+
+    def has(status: EventStatus) -> bool:
+        return lab.event(event.id).status in (status, EventStatus.COMPLETED)
+
+    waited = "its drain agent does not approve" if drained else "it does not start"
+    _until(lab, lambda: has(EventStatus.STARTED), f"{guest}'s reboot: {waited}")
+    _until(lab, lambda: has(EventStatus.COMPLETED), f"{guest}'s reboot does not end")
+    _until(lab, lambda: _serves(lab, guest), f"{guest} does not serve after its reboot")
+    _until(lab, partial(_state, lab, guest, "UP"), f"{guest} is not put back into the pool")
+    ended = lab.event(event.id)
+    return Reboot(guest, event.created, ended.started or event.created, time.time())
+
+
+def _until(lab: Lab, seen: Callable[[], object], missing: str) -> None:
+    try:
+        lab.until(seen, timeout=_PATIENCE)
+    except NotSo as error:
+        raise NotSo(f"{missing} ({error})") from None
+
+
+def _address(guest: str) -> str:
+    (found,) = (one for one in files.load(_LAB).guests if one.name == guest)
+    return found.tenant[0]
+
+
+def _serves(lab: Lab, guest: str) -> bool:
+    try:
+        return lab.request("lb", "GET", f"http://{_address(guest)}:8080/health").status == 200
+    except NotSo:
+        return False
+
+
+def _state(lab: Lab, server: str, state: str) -> bool:
+    """Whether HAProxy's page says this of a server: "UP", but not "UP 1/2", on its way down."""
+    try:
+        page = lab.get("lb", f"http://{_address('lb')}:8404/stats;csv")
+    except NotSo:
+        return False  # it has only just been started
+    rows = csv.DictReader(page.lstrip("# ").splitlines())
+    return any(row["svname"] == server and row["status"] == state for row in rows)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """What a lab that is brought up meanwhile, and so its guests' programs, find there."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

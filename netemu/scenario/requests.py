@@ -1,0 +1,152 @@
+"""What clients have seen while guests were rebooted: counts, moves, and whether that is well. Pure.
+
+Times are seconds since 1970.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from netemu.errors import NotSo
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One line of the load's: sent at `time`, over in `took` seconds.
+
+    `server` is None if nobody answered well; `why` then says why.
+    """
+
+    time: float
+    took: float
+    client: str
+    server: str | None
+    ok: bool
+    why: str | None = None
+
+
+class Reboot(msgspec.Struct, frozen=True):
+    """A guest's reboot: when it was announced, when it went, and when it was in the pool again."""
+
+    guest: str
+    announced: float
+    started: float
+    back: float
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A client that was answered by another server than before.
+
+    It asked at `time`, and was answered at `until`.
+    """
+
+    time: float
+    until: float
+    client: str
+    was: str
+    now: str
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run under load, with or without drain agents; `requests` by time."""
+
+    drained: bool
+    requests: tuple[Request, ...]
+    reboots: tuple[Reboot, ...]
+
+    @property
+    def failed(self) -> list[Request]:
+        """The requests that were not answered well."""
+        return [request for request in self.requests if not request.ok]
+
+    def problems(self) -> list[str]:
+        """What is not as it has to be; nothing if all is.
+
+        With agents: a request that failed, a client that moved while its guest was there, a guest
+        that kept its clients while it was away. Without: that nothing failed, which would mean
+        that the reboots were none.
+        """
+        if not self.drained:
+            return [] if self.failed else ["without agents: no request failed"]
+        moved = moves(self.requests)
+        left = {move.was for move in moved}
+        return [
+            *([f"with agents: {len(self.failed)} requests failed"] if self.failed else []),
+            *(
+                f"with agents: {move.client} left {move.was}, which was there"
+                for move in unprovoked(moved, self.reboots)
+            ),
+            *(
+                f"with agents: nobody left {one.guest}, which was rebooted"
+                for one in self.reboots
+                if one.guest not in left
+            ),
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """The counts, for programs; `slowest` of what was answered well, in seconds."""
+        moved = moves(self.requests)
+        return {
+            "agents": self.drained,
+            "requests": len(self.requests),
+            "failed": len(self.failed),
+            "why": dict(Counter(one.why for one in self.failed).most_common()),
+            "slowest": max((one.took for one in self.requests if one.ok), default=None),
+            "clients": len({one.client for one in self.requests}),
+            "moved": len({move.client for move in moved}),
+            "moves": len(moved),
+            "unprovoked": len(unprovoked(moved, self.reboots)),
+            "problems": self.problems(),
+            "reboots": [msgspec.to_builtins(one) for one in self.reboots],
+        }
+
+
+def read(lines: Iterable[str]) -> tuple[Request, ...]:
+    """The load's lines as requests, by time. Raises NotSo for a line that is none."""
+    found: list[Request] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(msgspec.convert(json.loads(line), Request))
+        except (ValueError, msgspec.ValidationError) as error:
+            raise NotSo(f"the load's line {number} is no request: {error}") from None
+    return tuple(sorted(found, key=lambda request: request.time))
+
+
+def moves(requests: Sequence[Request]) -> list[Move]:
+    """Who was answered by another server than the time before; what failed tells nothing."""
+    answered: dict[str, list[tuple[Request, str]]] = {}
+    for request in requests:
+        if request.ok and request.server is not None:
+            answered.setdefault(request.client, []).append((request, request.server))
+    return [
+        Move(asked.time, asked.time + asked.took, client, was, now)
+        for client, many in answered.items()
+        for (_, was), (asked, now) in pairwise(many)
+        if was != now
+    ]
+
+
+def unprovoked(moved: Iterable[Move], reboots: Sequence[Reboot]) -> list[Move]:
+    """The moves away from a guest that was not about to be rebooted, nor being so."""
+    return [
+        move
+        for move in moved
+        if not any(
+            one.guest == move.was and one.announced <= move.until and move.time <= one.back
+            for one in reboots
+        )
+    ]
+
+
+def per_second(requests: Sequence[Request], since: float) -> tuple[list[int], list[int]]:
+    """All requests, and those that failed, of each second from `since` on."""
+    length = int(requests[-1].time - since) + 1 if requests else 0
+    every, failed = [0] * length, [0] * length
+    for request in requests:
+        second = int(request.time - since)
+        every[second] += 1
+        failed[second] += not request.ok
+    return every, failed
