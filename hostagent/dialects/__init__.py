@@ -12,9 +12,10 @@ or a request to park until something changes, or an approval to pass on (`outcom
 Requests that have passed through a proxy were not asked by the guest itself: each dialect refuses
 X-Forwarded-For as its cloud does, EC2 only where a token is asked for.
 
-A dialect is asked for what a path names: several slashes are one, as clients make them where they
-join a base and a path, and EC2 and GCE take them so; what is percent-encoded is decoded, but for
-slashes (RFC 3986 §2.2: an encoded one is no delimiter).
+A path names what it says and nothing else: one with dot segments, or percent-encoded, is nobody's,
+and 404 whatever else the request lacks. But what clients encode though it may stand in a path, as
+the colons of a MAC address, is decoded; and several slashes are one for EC2 and GCE, as clients
+make them where they join a base and a path (AWS's own for JavaScript asks for `//latest/…`).
 """
 
 import re
@@ -43,6 +44,9 @@ UNAVAILABLE: Final = Response(
     b"Service Unavailable",
     headers=(("Retry-After", "5"),),
 )
+_needless = re.compile("%(?:2[BCbc]|3[ADad]|40)")  # + , : = @
+_odd = re.compile(r"%|//|/\.\.?(?:/|$)")
+
 _OWNS: Final[Mapping[str, Callable[[str], bool]]] = {
     "azure-v1": azure_v1.owns,
     "azure": azure_imds.owns,
@@ -99,8 +103,11 @@ class Dialects:
 
     def answer(self, view: View, request: Request, now: float) -> Outcome:
         """Give the answer of the dialect to which the path belongs, or 404."""
-        if "%" in request.path or "//" in request.path:
-            request = replace(request, path=_named(request.path))
+        if _odd.search(request.path) is not None:
+            path = self._named(request.path)
+            if path is None:
+                return self.refusal(request.path, 404, "Not Found")
+            request = replace(request, path=path)
         if request.path == "/" and self._gce and gce.wanted(request):
             return gce.answer(view, request, now) or NOT_FOUND
         for dialect in self._served:
@@ -113,30 +120,32 @@ class Dialects:
 
     def unavailable(self, request: Request) -> Response:
         """Give the answer while what is known is too old to be told, in the cloud's own words."""
-        path, whose = self._whose(request.path)
-        return self._told(path, _UNAVAILABLE.get(whose, UNAVAILABLE))
+        words = _UNAVAILABLE.get(self._whose(request.path), UNAVAILABLE)
+        return self._told(request.path, words)
 
     def crowded(self, request: Request) -> Response:
         """Give the answer to a request that would wait where too many of its guest's do."""
-        path, whose = self._whose(request.path)
-        return self._told(path, _CROWDED.get(whose, UNAVAILABLE))
+        words = _CROWDED.get(self._whose(request.path), UNAVAILABLE)
+        return self._told(request.path, words)
 
     def refusal(self, path: str | None, status: int, why: str) -> Response:
         """Give the answer to what is malformed, or not meant for here. None: who knows what for."""
-        path, whose = self._whose(path or "")
+        path = path or ""
+        whose = self._whose(path)
         plain = Response(status, why.encode())
         return self._told(path, _REFUSAL[whose](status, why) if whose in _REFUSAL else plain)
 
-    def _whose(self, path: str) -> tuple[str, str]:
-        """Give what the path names, and the dialect to which it belongs, or ""."""
-        path = _named(path)
-        return path, next((name for name in self._names if _OWNS[name](path)), "")
+    def _whose(self, path: str) -> str:
+        """Give the name of the dialect to which the path belongs, or ""."""
+        return next((name for name in self._names if _OWNS[name](path)), "")
+
+    def _named(self, path: str) -> str | None:
+        """Give the path that an odd one names, if it is odd for what clients do in good faith."""
+        path = _needless.sub(lambda match: unquote(match[0]), path)
+        joined = re.sub("/+", "/", path)
+        if joined != path and self._whose(joined) not in ("ec2", "gce"):
+            return None
+        return joined if _odd.search(joined) is None else None
 
     def _told(self, path: str, response: Response) -> Response:
         return gce.flavored(response) if path == "/" and self._gce else response
-
-
-def _named(path: str) -> str:
-    parts = re.split("(%2[Ff])", path)
-    parts[::2] = [unquote(part) for part in parts[::2]]
-    return re.sub("/+", "/", "".join(parts))

@@ -12,8 +12,8 @@ clients cut it with sed and grep. Where no record of the original is left, this 
   `OtherMaintenanceEvents`: so grep hits for each of them. An event of another guest of its
   availability set is not told: nothing here could say whose it is.
 - An event that is started before its notice would begin is told from then on.
-- All of `/metadata/v1` and `/metadata/latest` is its own: what it does not have is 404. A slash at
-  the end changes nothing.
+- All of `/metadata/v1` and `/metadata/latest` is its own: what it does not have is 404, also with
+  a slash at the end.
 - A query is ignored; a method other than GET and HEAD is 405; HEAD is GET without the body.
 """
 
@@ -35,7 +35,7 @@ _FORWARDED: Final = Response(400, b"Bad Request: X-Forwarded-For is not allowed"
 
 _ROOTS: Final = ("/metadata/v1/", "/metadata/latest/")
 _PATHS: Final = {
-    f"{root}{path}/": path
+    f"{root}{path}": path
     for root in _ROOTS
     for path in (
         "instanceinfo",
@@ -49,18 +49,14 @@ _PATHS: Final = {
 
 def owns(path: str) -> bool:
     """Whether the path is v1's."""
-    return _folded(path).startswith(_ROOTS)
-
-
-def _folded(path: str) -> str:
-    return path.lower() if path.endswith("/") else f"{path.lower()}/"
+    return f"{path.lower()}/".startswith(_ROOTS)
 
 
 def answer(view: View, request: Request, now: float) -> Response | None:
     """Answer a v1 request, or None if the path is not v1's."""
     if not owns(request.path):
         return None
-    path = _PATHS.get(_folded(request.path))
+    path = _PATHS.get(request.path.lower())
     if path is None:
         return _NOT_FOUND
     if "x-forwarded-for" in request.headers:

@@ -16,7 +16,7 @@ Where no record of the original is at hand, this was chosen:
 - There is no service account unless one is named; then its tokens are made up.
 - Guest attributes are disabled: 403 for every method.
 - User data is the attribute `user-data` unless such an attribute is given; labels are not told.
-- Redirects are for directories asked for without the last slash.
+- Several slashes are one. Redirects are for directories asked for without the last slash.
 - The pages of errors are shorter than the original's; their first lines and statuses are its own.
 """
 
@@ -212,8 +212,8 @@ _moments: dict[int, _Moment] = {}  # by identity of the events
 def _moment(view: View, now: float) -> _Moment:
     """Give where the view's events are. One change wakes many guests that share their events."""
     events = view.events
-    known = _moments.get(id(events))
-    if known is None or known.events is not events or known.now != now:
+    known = _moments.get(id(events))  # nobody else's, for the moment holds on to them
+    if known is None or known.now != now:
         if len(_moments) >= MAX_GUESTS:
             _moments.clear()
         next_one = min(boundary(view, now, NOTICE), boundary(view, now, PREEMPT_NOTICE))

@@ -300,10 +300,13 @@ class Responder:
             sock.close()
             return
         loop = asyncio.get_running_loop()
+        held = socket.socket(sock.family, socket.SOCK_STREAM, 0, sock.detach())
+        held.setblocking(False)
         connection = Connection(
             self,
             caller,
             reader,
+            held.fileno(),
             unsent=unsent,
             last=last,
             served=served,
@@ -312,8 +315,6 @@ class Responder:
         )
         self._held.add(connection)
         self._held_by[caller] += 1
-        held = socket.socket(sock.family, socket.SOCK_STREAM, 0, sock.detach())
-        held.setblocking(False)
         if not served and held.family != socket.AF_UNIX:
             # A client that sends its request piece by piece may wait for each acknowledgement.
             held.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

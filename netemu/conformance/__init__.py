@@ -2,7 +2,8 @@
 
 - `row`:     one attack as a value: what is sent, and the verdict that each policy expects
 - `rows`:    the catalogue, a file a family
-- `stage`:   a lab with a process in each of its places, taps open, and who is who
+- `stage`:   a lab with a process in each of its places, and taps open; `cast`: who is who;
+             `signing`: how frames are known again
 - `inside`:  that process; knows nothing of rows. `taps`: the frames that it sends and hears
 - `suite`:   plays rows on a stage, with the honest control during and after each
 - `prove`:   plays them in labs without protections: a row that cannot fail is a defect

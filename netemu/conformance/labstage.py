@@ -7,16 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Self
 
+from netemu.conformance.cast import HTTP, Cast, Guest
 from netemu.conformance.places import Place
-from netemu.conformance.stage import (
-    CONTROL_PATIENCE,
-    HTTP,
-    INSTANCE_INFO,
-    Cast,
-    Guest,
-    Stage,
-    is_answered_as,
-)
+from netemu.conformance.stage import CONTROL_PATIENCE, INSTANCE_INFO, Stage, is_answered_as
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import guard
 from netemu.kernel.protections import Protection, Without

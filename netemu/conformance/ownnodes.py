@@ -21,9 +21,10 @@ from typing import Any
 import msgspec
 import yaml
 
+from netemu.conformance.cast import Cast, Guest
 from netemu.conformance.places import Place
 from netemu.conformance.row import Row
-from netemu.conformance.stage import Cast, Guest, Stage
+from netemu.conformance.stage import Stage
 from netemu.errors import BadInput, NotSo
 from netemu.topology import Policy
 

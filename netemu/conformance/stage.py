@@ -1,4 +1,4 @@
-"""Where rows are played: a process in each place, taps open everywhere, who is who.
+"""Where rows are played: a process in each place, and taps open everywhere.
 
 Waiting is bounded by canaries, not by the clock: behind an attack's frames the attacker sends an
 honest one, and when the bridge has heard it, the node sends one to every guest. All places sit on
@@ -9,27 +9,17 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Self
 
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from netemu.conformance.cast import BROADCAST, ELSEWHERE, METADATA, NOBODY, SERVICE, Cast, Letters
 from netemu.conformance.places import Place
 from netemu.conformance.row import ALLOWED, DROPPED, Frame, Observed, Row, Trace
+from netemu.conformance.signing import ATTACKERS, NODES, is_canary, is_signed, sign
 from netemu.errors import NotSo
-from netemu.topology import Policy
-
-METADATA: Final = "169.254.169.254"
-BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
-NOBODY: Final = "00:00:00:00:00:00"
-HTTP: Final = 80
-
-# An address of the node's besides the responder's, where it serves something of its own: from the
-# block for documentation (RFC 5737). It stands on the node's loopback while the suite plays.
-ELSEWHERE: Final = "198.51.100.77"
-SERVICE: Final = 8080
 
 # linux/if_ether.h: all; and IPv4, ARP, IPv6, LLC, LLDP.
 _ALL: Final = 3
@@ -44,12 +34,6 @@ _CAPTURED: Final = 500
 _CANARY_PATIENCE: Final = 2.0
 _CANARY_AGAIN: Final = 0.25
 _TRIES: Final = int(_CANARY_PATIENCE / _CANARY_AGAIN)
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
-# The DSCP of attacks by IPv4 (RFC 2474); nothing else here sets one.
-_DSCP: Final = 0x44
-# What canaries carry where Ethernet has its padding.
-_ATTACKERS, _NODES = b"\xca\x9a", b"\xca\x9b"
-_CANARY_LENGTH: Final = 52
 # For the honest control: an answer within one machine takes a millisecond, on a busy one more.
 CONTROL_PATIENCE: Final = 2.0
 
@@ -58,61 +42,13 @@ INSTANCE_INFO: Final = (
 ).encode()
 
 
-@dataclass(slots=True)
-class Guest:
-    """A guest as the others know it, and the process at its wire.
-
-    `port` is the node's end of the wire, "" if that is not known.
-    """
-
-    name: str
-    mac: str
-    address: str
-    port: str
-    place: Place
-
-
-@dataclass(slots=True)
-class Cast:
-    """Who takes part: two guests of a node at least, the node, and what else there is."""
-
-    policy: Policy
-    attacker: Guest
-    victim: Guest
-    node: Place
-    bystander: Guest | None = None
-    far: Guest | None = None
-    far_node: Place | None = None
-    metadata: str = METADATA
-    others: list[Place] = field(default_factory=list)  # to be ended with the rest
-
-    @property
-    def guests(self) -> list[Guest]:
-        """All guests that listen."""
-        return [self.attacker, self.victim, *filter(None, [self.bystander, self.far])]
-
-    @property
-    def nodes(self) -> list[Place]:
-        """All nodes that listen."""
-        return [self.node, *filter(None, [self.far_node])]
-
-
-class Stage:
-    """Places manned and listening; a context manager.
-
-    Of a row: `m1`, `i1` are the attacker's MAC and address, `m2`, `i2` the victim's, `m3`, `i3`
-    those of a third guest of the node, `mf`, `if_` those of a guest of another node, `bridge` the
-    node's own MAC and `md` its address; `token` and `port` are this row's alone.
-    """
+class Stage(Letters):
+    """Places manned and listening; a context manager. `token` and `port` are a row's alone."""
 
     def __init__(self, cast: Cast) -> None:
-        self.cast = cast
+        super().__init__(cast)
         self.policy = cast.policy
-        self.one, self.two = cast.attacker, cast.victim
-        self.three = cast.bystander or cast.victim
         self.attacker, self.victim, self.node = cast.attacker.place, cast.victim.place, cast.node
-        self.md = cast.metadata
-        self.bridge = ""
         self.port_macs: list[str] = []
         self.token = b""
         self.port = 20000
@@ -170,48 +106,6 @@ class Stage:
         for family in (2, 10):
             self.node.call("serve", family, SERVICE)
 
-    # Who is who, in the catalogue's letters.
-
-    @property
-    def m1(self) -> str:
-        """The attacker's MAC."""
-        return self.one.mac
-
-    @property
-    def i1(self) -> str:
-        """The attacker's address."""
-        return self.one.address
-
-    @property
-    def m2(self) -> str:
-        """The victim's MAC."""
-        return self.two.mac
-
-    @property
-    def i2(self) -> str:
-        """The victim's address."""
-        return self.two.address
-
-    @property
-    def m3(self) -> str:
-        """The MAC of a third guest of the node; the victim's if there is none."""
-        return self.three.mac
-
-    @property
-    def i3(self) -> str:
-        """The address of a third guest of the node; the victim's if there is none."""
-        return self.three.address
-
-    @property
-    def mf(self) -> str:
-        """The MAC of a guest of another node, or one that nobody has."""
-        return self.cast.far.mac if self.cast.far else "02:00:5e:00:53:01"
-
-    @property
-    def if_(self) -> str:
-        """The address of a guest of another node, or one that nobody has."""
-        return self.cast.far.address if self.cast.far else "169.254.77.77"
-
     def begin(self, row: Row, number: int) -> None:
         """A row begins: a token and a port of its own, and nothing heard yet."""
         self.row = row
@@ -258,24 +152,8 @@ class Stage:
         )
 
     def signed(self, packet: Packet | bytes) -> bytes:
-        """The frame, so that it is known again: a token behind it, and in IP's header as well.
-
-        A bridge that calls iptables cuts off what stands behind an IP packet.
-        """
-        frame = bytearray(bytes(packet))
-        if frame[12:14] == _IPV4 and len(frame) >= 34 and frame[14] >> 4 == 4:
-            _rewrite(frame, 14, bytes((frame[14], _DSCP)))
-            _rewrite(frame, 18, self.token[2:4])
-        elif frame[12:14] == _IPV6 and len(frame) >= 54:
-            frame[16:18] = self.token[2:4]  # the flow label, which no checksum covers
-        return bytes(frame) + self.token
-
-    def _is_signed(self, frame: bytes) -> bool:
-        if self.token in frame:
-            return True
-        if frame[12:14] == _IPV4:
-            return frame[15] == _DSCP and frame[18:20] == self.token[2:4]
-        return frame[12:14] == _IPV6 and frame[16:18] == self.token[2:4]
+        """The frame, so that it is known again as this row's."""
+        return sign(bytes(packet), self.token)
 
     def sightings(self, trace: Trace | None = None) -> list[Frame]:
         """What was seen of this row since the last look: at everyone's, once a canary has passed.
@@ -284,7 +162,7 @@ class Stage:
         """
         seen = []
         for place, outgoing, frame in self.heard():
-            mine = not outgoing and place is not self.attacker and self._is_signed(frame)
+            mine = not outgoing and place is not self.attacker and is_signed(frame, self.token)
             if mine or (trace is not None and self._traced(place, outgoing, frame, trace)):
                 seen.append(Frame(place.name, frame))
         return seen
@@ -303,14 +181,14 @@ class Stage:
     def heard(self) -> list[tuple[Place, bool, bytes]]:
         """Everything heard anywhere up to now: (place, whether it went out there, frame)."""
         found = self._behind_attacker() + self._behind_nodes()
-        found = [one for one in found if not _is_canary(one[2])]
+        found = [one for one in found if not is_canary(one[2])]
         room = _CAPTURED - len(self.capture)
         self.capture += [Frame(place.name, frame) for place, _, frame in found[:room]]
         return found
 
     def _behind_attacker(self) -> list[tuple[Place, bool, bytes]]:
         """What the node heard until an honest frame of the attacker's came."""
-        canary = _ATTACKERS + os.urandom(8)
+        canary = ATTACKERS + os.urandom(8)
         asking = Ether(dst=self.bridge, src=self.m1) / ARP(
             op=1, hwsrc=self.m1, psrc=self.i1, hwdst=NOBODY, pdst=self.md
         )
@@ -325,7 +203,7 @@ class Stage:
 
     def _behind_nodes(self) -> list[tuple[Place, bool, bytes]]:
         """What all heard until a broadcast of their nodes came."""
-        canary = _NODES + os.urandom(8)
+        canary = NODES + os.urandom(8)
         waiting = [guest.place for guest in self.cast.guests]
         found: list[tuple[Place, bool, bytes]] = []
         for _ in range(_TRIES):
@@ -421,17 +299,6 @@ class Stage:
         return count
 
 
-def _rewrite(frame: bytearray, at: int, word: bytes) -> None:
-    """Put another word of 16 bits into an IPv4 header, and its checksum right (RFC 1624)."""
-    old = int.from_bytes(frame[at : at + 2], "big")
-    checksum = int.from_bytes(frame[24:26], "big")
-    total = (~checksum & 0xFFFF) + (~old & 0xFFFF) + int.from_bytes(word, "big")
-    for _ in range(2):
-        total = (total & 0xFFFF) + (total >> 16)
-    frame[at : at + 2] = word
-    frame[24:26] = (~total & 0xFFFF).to_bytes(2, "big")
-
-
 def is_answered_as(answer: bytes, guest: str) -> bool:
     """Whether it is a responder's answer to this guest."""
     return answer.startswith(b"HTTP/1.1 200 ") and f'"_{guest}"'.encode() in answer
@@ -446,7 +313,3 @@ def status_of(answer: bytes) -> int:
 def summary(frame: bytes) -> str:
     """One line on what a frame is."""
     return str(Ether(frame).summary())[:160]
-
-
-def _is_canary(frame: bytes) -> bool:
-    return frame[42:44] in (_ATTACKERS, _NODES) and len(frame) == _CANARY_LENGTH

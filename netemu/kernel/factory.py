@@ -29,6 +29,8 @@ from netemu.kernel.errors import KernelError
 BATCH = 200
 FIRST_HELD = 3
 _MESSAGE = 65536
+# What container engines have read-only, too: no namespace divides it.
+_OF_THE_MACHINE = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 _NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
 
 # What a guest's first process is sent.
@@ -282,15 +284,16 @@ def _settle(net: int, hostname: str, hosts: str) -> None:
 
 
 def _keep_the_machine_settings() -> None:
-    """/proc/sys but for /proc/sys/net is the whole machine's: a guest may read it only.
+    """/proc/sys but for /proc/sys/net is the whole machine's, and so is more: to be read only.
 
     A guest's root has the lab owner's user ID, to which those files belong.
     """
     aside = "/run/.net"
     os.mkdir(aside)
     ns.mount("/proc/sys/net", aside, flags=ns.MS_BIND)
-    ns.mount("/proc/sys", "/proc/sys", flags=ns.MS_BIND)
-    ns.mount("/proc/sys", "/proc/sys", flags=ns.MS_BIND | ns.MS_REMOUNT | ns.MS_RDONLY)
+    for path in filter(os.path.exists, _OF_THE_MACHINE):
+        ns.mount(path, path, flags=ns.MS_BIND)
+        ns.mount(path, path, flags=ns.MS_BIND | ns.MS_REMOUNT | ns.MS_RDONLY)
     ns.mount(aside, "/proc/sys/net", flags=ns.MS_MOVE)
     os.rmdir(aside)
 

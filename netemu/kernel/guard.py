@@ -23,9 +23,13 @@ _PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 # probes more in the same time.
 PROBES_PER_SECOND = 10
 PROBE_BURST = 30
-# Broadcast and multicast of one guest to the others of its node, under same-node.
+# Broadcast and multicast of one guest to the others of its node, under same-node; and its questions
+# by ARP.
 SHOUTS_PER_SECOND = 50
 SHOUT_BURST = 100
+# What it answers by ARP, by broadcast (RFC 3927 section 2.5): to ten others that ask all they may.
+ANSWERS_PER_SECOND = 10 * SHOUTS_PER_SECOND
+ANSWER_BURST = 10 * SHOUT_BURST
 # Probes of others that a guest hears under same-node. Each may be a conflict to it (RFC 3927
 # section 2.2.1), and MAX_CONFLICTS (10) of them cost it a minute: so fewer at once, and then one
 # in many claims' time. What is not heard is no danger: the node's oracle hears every probe.
@@ -76,6 +80,8 @@ def render(
         "probe_burst": _scaled(PROBE_BURST, time_scale),
         "shout_rate": SHOUTS_PER_SECOND,
         "shout_burst": SHOUT_BURST,
+        "answer_rate": ANSWERS_PER_SECOND,
+        "answer_burst": ANSWER_BURST,
         "connection_rate": CONNECTIONS_PER_SECOND,
         "connection_burst": CONNECTION_BURST,
         "own_segments": "" if Protection.MARKS in without else _OWN_SEGMENTS,

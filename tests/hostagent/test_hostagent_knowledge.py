@@ -68,6 +68,17 @@ def test_identity(knowledge):
         assert knowledge.by_address(nobody) is None
 
 
+def test_guests_of_the_same_events_share_what_was_put_in_order(knowledge):
+    both = event(guests=("web1", "web2"))
+    knowledge.apply(Delta(sequence=6, events=(both,), incarnations={"web1": 2, "web2": 8}), 101.0)
+    assert knowledge.by_port(1).events == (both,)
+    assert knowledge.by_port(1).events is knowledge.by_port(2).events
+    less = event(guests=("web2",))  # the same event, of which one of them is told no more
+    knowledge.apply(Delta(sequence=7, events=(less,), incarnations={"web1": 3, "web2": 9}), 102.0)
+    assert knowledge.by_port(1).events == ()
+    assert knowledge.by_port(2).events == (less,)
+
+
 def test_an_event_is_seen_by_its_own_and_their_set(knowledge):
     mine = event(guests=("web2",), availability_sets=("s",))
     assert knowledge.by_port(2).events == ()

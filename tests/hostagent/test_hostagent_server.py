@@ -10,11 +10,11 @@ import pytest
 import uvloop
 
 from hostagent.channel.messages import Delta, Placed, Snapshot
-from hostagent.http import MAX_HEAD
+from hostagent.http import MAX_HEAD, RequestReader
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.responder import connection as connection_module
 from hostagent.responder.answers import BY_ADDRESS, METADATA_NAMES, host_headers
-from hostagent.responder.connection import PIPELINE_BATCH
+from hostagent.responder.connection import PIPELINE_BATCH, Connection
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.server import Limits, Responder
 from hostagent.sockets import listen_tcp
@@ -246,7 +246,7 @@ def test_errors(run, data, status):
     [
         ("/metadata/instance", "IMDS"),
         ("/latest/meta-data/", "EC2ws"),
-        ("//computeMetadata/v1/", "Metadata Server for VM"),
+        ("/computeMetadata/v1/", "Metadata Server for VM"),
         ("/metadata/v1/maintenance", "hostagent"),
     ],
 )
@@ -437,6 +437,43 @@ def test_a_guest_that_does_not_read_is_dropped(run):
         assert 0 < len(world.accesses) < 100_000
 
     run(scenario, Limits(request_timeout=0.6, requests=10**9))
+
+
+def test_a_guest_that_reads_no_further_has_no_longer_for_having_been_quick(run):
+    class Full(asyncio.Transport):
+        """Takes two answers."""
+
+        taken, aborted = 0, False
+
+        def write(self, _data):
+            self.taken += 1
+            if self.taken > 1:
+                connection.pause_writing()
+
+        def abort(self):
+            self.aborted = True
+
+        def set_write_buffer_limits(self, high=None, low=None):
+            """It has a limit of its own."""
+
+    async def scenario(world):
+        nonlocal connection
+        transport = Full()
+        connection = Connection(
+            world.responder, "127.0.0.1", RequestReader(), unsent=b"", last=False, served=0
+        )
+        connection.connection_made(transport)
+        await asyncio.sleep(0)
+        connection.data_received(INFO + b"\r\n")
+        connection.data_received(INFO + b"\r\n")  # answered as before
+        assert transport.taken == 2
+        left = connection.deadline - asyncio.get_running_loop().time()
+        assert 0 < left <= SMALL.request_timeout
+        connection.expire()
+        assert transport.aborted
+
+    connection = None
+    run(scenario)
 
 
 def test_resets_are_survived(run):

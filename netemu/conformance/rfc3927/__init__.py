@@ -3,6 +3,7 @@
 - `rows`:      the requirements, a row each
 - `claimants`: our guests, and programs from elsewhere inside guests
 - `wire`:      a guest's wire as another host of its link has it
+- `subject`:   a claimant, the guest that it claims for, and that guest's wire
 - `trial`:     what is done to a claimant, and what it has to do then
 - `judge`:     claimants side by side on one bridge of a running lab
 

@@ -1,17 +1,16 @@
 """The trials of a claimant, in the order in which they are made."""
 
-import json
 import time
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
-from netemu.conformance.places import Place
-from netemu.conformance.rfc3927.claimants import Claimant, OurClaimant
-from netemu.conformance.rfc3927.rows import FAIL, PASS
+from netemu.conformance.cast import HTTP, METADATA
+from netemu.conformance.rfc3927.claimants import OurClaimant
+from netemu.conformance.rfc3927.rows import FAIL
+from netemu.conformance.rfc3927.subject import START, Subject
 from netemu.conformance.rfc3927.wire import (
     LATE,
-    Wire,
     asks_for,
     frame_of,
     is_announcement,
@@ -25,77 +24,18 @@ from netemu.conformance.rfc3927.wire import (
     within,
 )
 from netemu.conformance.row import Observed
-from netemu.conformance.stage import HTTP, INSTANCE_INFO, METADATA, is_answered_as
+from netemu.conformance.stage import INSTANCE_INFO, is_answered_as
 from netemu.errors import NotSo
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
-from netemu.linklocal.timing import Timing
 
-# A program may take this long to start before it begins to wait, whatever the time scale.
-_START: Final = 2.0
 _ROUTER, _ROUTABLE, _FAR_AWAY = "198.51.100.1", "198.51.100.7", "203.0.113.9"
 _ROUTER_MAC: Final = "02:5e:10:00:00:99"
 _NEIGHBOURS: Final = ("169.254.88.88", "169.254.88.89")
 
 
-class Trial:
-    """One claimant in one guest; `told` has what came of each row so far."""
-
-    def __init__(
-        self,
-        node: Place,
-        wire: Place,
-        guest: dict[str, Any],
-        claimant: Claimant,
-        timing: Timing,
-        other: str,
-    ) -> None:
-        self.told: dict[str, Observed] = {}
-        self._node = node
-        self._guest = wire
-        self._name = guest["name"]
-        self._mac = bytes.fromhex(guest["mac"].replace(":", ""))
-        other_mac = bytes.fromhex(other.replace(":", ""))
-        self._link = Wire(node, f"p{guest['port_mark']}", other_mac)
-        self._claimant = claimant
-        self._timing = timing
-
-    def _settle(self, row: str, good: bool, *evidence: str) -> None:
-        self.told[row] = Observed(PASS if good else FAIL, list(evidence))
-
-    # What a claim takes.
-
-    @property
-    def _longest_claim(self) -> float:
-        """Seconds until a claim that meets no conflict is announced."""
-        timing = self._timing
-        probing = timing.probe_wait + (timing.probe_num - 1) * timing.probe_max
-        return _START + probing + timing.announce_wait + LATE
-
-    def _restart(self) -> None:
-        self._claimant.stop()
-        self._link.fresh()  # before it begins: the first probe may come at once
-        self._claimant.start()
-
-    def _first_probe(self) -> Arp:
-        heard = self._link.until(_START + self._timing.probe_wait + LATE, is_probe)
-        if heard is None or heard.arp is None:
-            raise NotSo(f"{self._claimant.name}: does not probe")
-        return heard.arp
-
-    def _claimed(self) -> int:
-        """Begin anew, and wait until an address is announced: that address."""
-        self._restart()
-        return self._await_claim()
-
-    def _await_claim(self) -> int:
-        heard = self._link.until(self._longest_claim, is_announcement)
-        if heard is None or heard.arp is None:
-            raise NotSo(f"{self._claimant.name}: announces nothing")
-        # Its second announcement, so that what follows is not taken for it.
-        both = self._timing.announce_interval + LATE
-        self._link.until(both, lambda one: is_announcement(one) and one.at > heard.at)
-        return heard.arp.sender_ip
+class Trial(Subject):
+    """The trials of one claimant in one guest; `told` has what came of each row so far."""
 
     # Trials, in the order in which they are made.
 
@@ -335,7 +275,7 @@ class Trial:
         tried: list[int] = []
         last = 0.0
         # A conflict takes a host PROBE_WAIT at most to its next probe.
-        end = time.monotonic() + _START + (timing.max_conflicts + 3) * (timing.probe_wait + 0.2)
+        end = time.monotonic() + START + (timing.max_conflicts + 3) * (timing.probe_wait + 0.2)
         while time.monotonic() < end and len(tried) <= timing.max_conflicts + 2:
             heard = self._link.until(0.02, probe_after(last))
             if heard is None or heard.arp is None:
@@ -401,26 +341,6 @@ class Trial:
         said = f"{len(own)} packets, {len(replies)} replies, {len(narrow)} by unicast"
         if replies or narrow:
             self._settle("R17", not narrow, said)
-
-    # The guest, and what its node has given out.
-
-    def _bindings(self) -> list[int]:
-        _, out, _ = self._node.run("ip", "-j", "-4", "neighbour", "show", "dev", "br0")
-        return [addresses.from_text(one["dst"]) for one in json.loads(out or "[]")]
-
-    def _bound(self) -> int:
-        """The link-local address that the guest's interface has now."""
-        for one in self._addresses():
-            if one["local"].startswith("169.254."):
-                return addresses.from_text(one["local"])
-        return self._claimed()
-
-    def _prefix_length(self, address: str) -> int:
-        return next((one["prefixlen"] for one in self._addresses() if one["local"] == address), 0)
-
-    def _addresses(self) -> list[dict[str, Any]]:
-        _, out, _ = self._guest.run("ip", "-j", "-4", "address", "show", "dev", "eth0")
-        return [one for link in json.loads(out or "[]") for one in link.get("addr_info", [])]
 
 
 _ROWS_OF: Final = {

@@ -1,12 +1,15 @@
-"""The isolation catalogue: eighty attacks, a file a family. Adding a row is adding an entry."""
+"""The isolation catalogue: eighty attacks, a file a family, and two for ARP's.
+
+Adding a row is adding an entry.
+"""
 
 from typing import Final
 
 from netemu.conformance.row import Row
-from netemu.conformance.rows import arp, ethernet, host, http, ipv4, ipv6, tcp
+from netemu.conformance.rows import arp, claims, ethernet, host, http, ipv4, ipv6, tcp
 
 FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
-    "ARP": arp.ROWS,
+    "ARP": (*arp.ROWS, *claims.ROWS),
     "Ethernet": ethernet.ROWS,
     "IPv4": ipv4.ROWS,
     "IPv6": ipv6.ROWS,

@@ -7,17 +7,12 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
+from netemu.conformance.cast import BROADCAST, HTTP
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.row import ALLOWED, DROPPED, REFUSED, Observed, Row
 from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.rows.ethernet import syn
-from netemu.conformance.stage import (
-    BROADCAST,
-    HTTP,
-    INSTANCE_INFO,
-    Stage,
-    is_answered_as,
-)
+from netemu.conformance.stage import INSTANCE_INFO, Stage, is_answered_as
 
 # The guard is replaced so many times while the attacker sends.
 _RELOADS: Final = 5

@@ -21,10 +21,11 @@ from scapy.layers.l2 import GRE, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 
+from netemu.conformance.cast import BROADCAST, ELSEWHERE, SERVICE
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.row import ALLOWED, DROPPED, Observed, Recipe, Row, Trace
 from netemu.conformance.rows.ethernet import answered_syn, syn
-from netemu.conformance.stage import BROADCAST, ELSEWHERE, SERVICE, Stage
+from netemu.conformance.stage import Stage
 from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
 from netemu.topology import Policy
 

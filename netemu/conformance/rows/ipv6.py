@@ -19,8 +19,9 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from netemu.conformance.cast import SERVICE
 from netemu.conformance.row import DROPPED, Row
-from netemu.conformance.stage import SERVICE, Stage
+from netemu.conformance.stage import Stage
 
 _ALL_NODES: Final = ("33:33:00:00:00:01", "ff02::1")
 # The attacker's address: the answers to it are this row's.

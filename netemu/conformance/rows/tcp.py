@@ -8,18 +8,13 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from hostagent.responder.server import Limits
+from netemu.conformance.cast import HTTP
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Observed, Row
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ethernet import syn
 from netemu.conformance.rows.ipv4 import to_node
-from netemu.conformance.stage import (
-    HTTP,
-    INSTANCE_INFO,
-    Stage,
-    is_answered_as,
-    status_of,
-)
+from netemu.conformance.stage import INSTANCE_INFO, Stage, is_answered_as, status_of
 from netemu.kernel.guard import CONNECTION_BURST, CONNECTIONS_PER_SECOND
 from netemu.linklocal.timing import Timing
 

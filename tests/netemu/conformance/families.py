@@ -27,13 +27,13 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import LLC, SNAP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
+from netemu.conformance.cast import BROADCAST, ELSEWHERE, NOBODY, SERVICE
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.arp import REPLY, REQUEST, arp
 from netemu.conformance.rows.ethernet import asking, syn
 from netemu.conformance.rows.ipv4 import to_node
 from netemu.conformance.rows.ipv6 import link_local
-from netemu.conformance.stage import BROADCAST, ELSEWHERE, NOBODY, SERVICE
 from tests.netemu.conformance.law import ALL, address, octets
 
 MUTATIONS = 20_000
@@ -284,6 +284,22 @@ def steering(s: LabStage) -> Iterator[Packet]:
             yield ether / IP(src=s.i1, dst=dst, proto=2, ttl=1) / Raw(bytes((kind, 1)) + bytes(10))
 
 
+def errors(s: LabStage) -> Iterator[Packet]:
+    """To a peer, about what it has with others (RFC 792): whole, cut short, and in fragments."""
+    between = [(s.i2, s.i3), (s.i2, s.md), (s.i3, s.i2), (s.md, s.i2), (s.i2, s.i1), (s.i1, s.i3)]
+    for (src, dst), kind, code in product(between, (3, 4, 11, 12), (0, 1, 2, 3, 4, 13)):
+        for inner in (UDP(sport=5001, dport=5002), ICMP(), TCP(sport=40000, dport=80)):
+            quote = bytes(IP(src=src, dst=dst) / inner)
+            error = ICMP(type=kind, code=code, nexthopmtu=600)
+            yield Ether(dst=s.m2, src=s.m1) / IP(src=s.i1, dst=s.i2) / error / Raw(quote)
+            yield Ether(dst=s.m2, src=s.m1) / IP(src=s.i1, dst=s.i2) / error / Raw(quote[:18])
+        quote = bytes(IP(src=src, dst=dst) / UDP(sport=5001, dport=5002))
+        whole = IP(src=s.i1, dst=s.i2, id=code) / ICMP(type=kind, code=code) / Raw(quote)
+        for size in (8, 16, 24, 32):
+            for piece in fragment(whole, size):
+                yield Ether(dst=s.m2, src=s.m1) / piece
+
+
 def ipv6(s: LabStage) -> Iterator[Packet]:
     own = link_local(s.m1)
     macs = (
@@ -346,7 +362,7 @@ FAMILIES: dict[str, Callable[[LabStage], Iterable[Packet | bytes]]] = {
     for one in (
         *(tags, lengths, types, groups, sources, arp_fields, arp_senders, ip_headers, ip_options),
         *(ip_addresses, fragments, tcp_segments, tcp_to_responder, other_transports, steering),
-        *(ipv6, sizes, many_sources, many_senders),
+        *(errors, ipv6, sizes, many_sources, many_senders),
     )
 }
 

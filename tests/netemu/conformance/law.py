@@ -14,8 +14,9 @@ ALL = b"\xff" * 6
 _ARP, _IPV4 = b"\x08\x06", b"\x08\x00"
 _REQUEST, _REPLY = b"\0\1", b"\0\2"
 _IGMP, _TCP, _ICMP, _UDP = 2, 6, 1, 17
-# Errors (RFC 792) quote the packet that they are about; a redirect and the two of RFC 1256 steer.
-_ERRORS, _STEERING = (3, 4, 11, 12), (5, 9, 10)
+# What is a router's to say (RFC 792, RFC 1256), and an error that a host may say of itself.
+_ROUTERS = (3, 4, 5, 9, 10, 11, 12)
+_UNREACHABLE, _OF_A_HOST = 3, (2, 3, 9, 10, 13)
 _DHCP = (67, 68)
 
 
@@ -135,10 +136,9 @@ class Law:
         return 20 <= length <= len(frame) - 14 and not fragment & 0xBFFF
 
     def _harmless(self, frame: bytes) -> bool:
-        """No router, no DHCP, and no error about what somebody has with the responder."""
-        if frame[23] == _ICMP:
-            about_responder = frame[34] in _ERRORS and frame[58:62] == self.responder
-            return frame[34] not in _STEERING and not about_responder
+        """No router, no DHCP, and no error about what somebody has with somebody else."""
+        if frame[23] == _ICMP and frame[34] in _ROUTERS:
+            return _is_own_error(frame, self.own) and not frame[0] & 1
         if frame[23] == _UDP:
             ports = int.from_bytes(frame[34:36]), int.from_bytes(frame[36:38])
             return not set(ports) & set(_DHCP)
@@ -181,9 +181,16 @@ class TenantLaw:
             return False
         length = int.from_bytes(frame[16:18])
         own = frame[26:30] == self.own and _is_tenant(frame[30:34])
-        about = {frame[54:56], frame[58:60]} if frame[34] in _ERRORS else set()
-        steers = frame[23] == _ICMP and (frame[34] in _STEERING or b"\xa9\xfe" in about)
-        return own and not steers and 20 <= length <= len(frame) - 14
+        fragment = int.from_bytes(frame[20:22]) & 0x3FFF
+        if frame[23] == _ICMP and not fragment & 0x1FFF and frame[34] in _ROUTERS:
+            link_local = frame[54:56] == b"\xa9\xfe"
+            own = own and not fragment and not link_local and _is_own_error(frame, self.own)
+        return own and 20 <= length <= len(frame) - 14
+
+
+def _is_own_error(frame: bytes, own: bytes) -> bool:
+    """Whether an ICMP error is a host's, and quotes what was sent to that host."""
+    return frame[34] == _UNREACHABLE and frame[35] in _OF_A_HOST and frame[58:62] == own
 
 
 def _is_tenant(octets_: bytes) -> bool:

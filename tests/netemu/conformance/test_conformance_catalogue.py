@@ -4,10 +4,12 @@ import pytest
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from netemu.conformance.cast import Cast, Guest
 from netemu.conformance.places import Place
 from netemu.conformance.row import Row, watch
 from netemu.conformance.rows import CATALOGUE, FAMILIES
-from netemu.conformance.stage import Cast, Guest, Stage
+from netemu.conformance.signing import is_signed
+from netemu.conformance.stage import Stage
 from netemu.topology import Policy
 
 
@@ -82,10 +84,10 @@ def test_a_signed_frame_is_known_again_even_if_cut_to_its_ip_length(row: Row, st
     for packet in row.recipe(stage):
         whole = bytes(packet)
         signed = stage.signed(packet)
-        assert stage._is_signed(signed)
-        assert stage.token in whole or not stage._is_signed(whole)
+        assert is_signed(signed, stage.token)
+        assert stage.token in whole or not is_signed(whole, stage.token)
         is_ip = (whole[12:14], whole[14] >> 4) in ((b"\x08\x00", 4), (b"\x86\xdd", 6))
-        assert not is_ip or len(whole) < 54 or stage._is_signed(signed[: len(whole)])
+        assert not is_ip or len(whole) < 54 or is_signed(signed[: len(whole)], stage.token)
 
 
 def test_signing_keeps_the_headers_checksum_right(stage: Stage) -> None:

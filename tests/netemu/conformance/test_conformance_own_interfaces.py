@@ -7,21 +7,26 @@ more by.
 
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import msgspec
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
+from netemu.conformance.cast import BROADCAST, HTTP
 from netemu.conformance.labstage import LabStage, running
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ipv4 import to_node
-from netemu.conformance.stage import HTTP, is_answered_as
+from netemu.conformance.stage import is_answered_as
+from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
 from netemu.topology import DEMO, Policy, load
 from tests.netemu.conformance.law import octets
 
@@ -161,6 +166,20 @@ def test_a_guest_that_deletes_eth0_harms_itself_alone(stage: LabStage) -> None:
 
 # Floods.
 
+# Ask somebody by a connected UDP socket: what comes of it.
+ASK = """
+import socket, sys
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+link.bind(("", 5001))
+link.connect((sys.argv[1], 5002))
+link.settimeout(1)
+try:
+    link.send(b"x")
+    link.recv(1)
+except OSError as error:
+    print(type(error).__name__)
+"""
+
 
 def worst_wait(flooded: LabStage) -> float:
     """Seconds that the victim waits at worst for an answer while the attacker floods."""
@@ -221,6 +240,31 @@ def test_a_flood_of_frames_costs_the_victim_nothing(flooded: LabStage, kind: str
     assert waited < LONGEST_WAIT
 
 
+@pytest.mark.parametrize("to", ["one", "all"])
+def test_questions_leave_the_victim_its_own_questions_and_answers(
+    flooded: LabStage, to: str
+) -> None:
+    """It answers each by broadcast; and still finds the responder, and is found by a third."""
+    one, two, three = flooded.one, flooded.two, flooded.three
+    question = arp(
+        flooded, psrc=one.address, pdst=two.address, dst=two.mac if to == "one" else BROADCAST
+    )
+    forget = ("ip", "neighbour", "flush", "dev", "eth0")
+    flooded.attacker.post("flood", flooded.attacker.interface, [bytes(question)] * 200, 2.0)
+    try:
+        time.sleep(0.5)
+        for _ in range(3):
+            two.place.run(*forget)
+            answer, end, taken = flooded.honest_get()
+            assert is_answered_as(answer, two.name), end
+            assert taken < LONGEST_WAIT
+            three.place.run(*forget)
+            told = three.place.run(sys.executable, "-c", ASK, two.address)[1]
+            assert told == "ConnectionRefusedError\n"
+    finally:
+        flooded.attacker.result()
+
+
 def test_probing_for_everything_gives_a_guest_one_address_and_takes_none(flooded: LabStage) -> None:
     """Thousands of claims at once: what others hold stays theirs, and tables stay as they are."""
     choose = random.Random(9)
@@ -241,3 +285,60 @@ def test_probing_for_everything_gives_a_guest_one_address_and_takes_none(flooded
     flooded.reboot(flooded.one.name)
     assert flooded.await_bound(flooded.one.name)
     assert is_answered_as(flooded.ask()[0], flooded.one.name)
+
+
+# linux/virtio_net.h: a header before the frame asks the kernel to cut it, the checksum at 34, into
+# datagrams (5: by UDP's segmentation) of so many octets.
+SEGMENTED = """
+import socket, struct, sys
+link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+link.bind(("eth0", 0x0800))
+link.setsockopt(263, 15, 1)
+frame, size = bytes.fromhex(sys.argv[1]), int(sys.argv[2])
+for _ in range(300):
+    link.send(struct.pack("=BBHHHH", 1, 5, 42, size, 34, 6) + frame)
+"""
+
+
+@pytest.mark.parametrize(("size", "length"), [(1, 128), (11, 1400), (500, 60000)])
+def test_what_is_cut_on_its_way_is_counted_as_long_as_it_is(
+    flooded: LabStage, size: int, length: int
+) -> None:
+    """Of datagrams for everybody that the kernel cuts, no more octets pass than of whole ones."""
+    head = Ether(dst=BROADCAST, src=flooded.m1) / IP(src=flooded.i1, dst="255.255.255.255")
+    frame = head / UDP(sport=9, dport=9) / Raw(b"x" * length)
+    flooded.victim.call("drop")
+    begun = time.monotonic()
+    with flooded.process_of_attacker() as guest:
+        code, _, err = guest.run(sys.executable, "-c", SEGMENTED, bytes(frame).hex(), str(size))
+    assert code == 0, err
+    bound = SHOUT_BURST + SHOUTS_PER_SECOND * (time.monotonic() - begun + 0.5)
+    heard = [one for _, outgoing, one in flooded.victim.call("heard") if not outgoing]
+    assert all(len(one) <= 1514 for one in heard)
+    assert sum(map(len, heard)) <= bound * 1514
+    assert flooded.control()
+
+
+def test_an_error_is_about_its_sender_alone(flooded: LabStage) -> None:
+    """The victim learns that a port of the attacker's is closed; nothing of its way to a third."""
+    one, two, three = flooded.one, flooded.two, flooded.three
+    assert two.place.run(sys.executable, "-c", ASK, one.address)[1] == "ConnectionRefusedError\n"
+    way = IP(src=two.address, dst=three.address)
+    quotes = (way / UDP(sport=5001, dport=5002, len=9) / b"x", way / ICMP() / (b"x" * 8))
+    errors = [
+        Ether(dst=two.mac, src=one.mac)
+        / IP(src=one.address, dst=two.address)
+        / ICMP(type=kind, code=code, nexthopmtu=600)
+        / Raw(bytes(quote))
+        for kind, code, quote in product((3, 11, 12), range(16), quotes)
+    ]
+    three.place.call("serve", 2, 5002)
+    two.place.post("run", [sys.executable, "-c", ASK, three.address], "")
+    try:
+        flooded.attacker.flood([bytes(error) for error in errors], 0.8)
+    finally:
+        _, told, _ = two.place.result()
+        three.place.call("stop_serving")
+    assert told == "TimeoutError\n"
+    assert "mtu" not in two.place.run("ip", "route", "get", three.address)[1]
+    assert flooded.control()

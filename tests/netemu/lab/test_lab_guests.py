@@ -90,6 +90,11 @@ def test_a_guest_cannot_change_the_machines_settings(lab: RunningLab) -> None:
     """A user in a guest sets its own network's settings and no others."""
     lab.exec("web1", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/log_martians")
     lab.exec("web1", "sh", "-c", "echo x > /proc/sys/kernel/core_pattern", check=2)
+    # To write what stands there already would change nothing if it were let.
+    script = "cd /proc/irq && read mask < default_smp_affinity && echo $mask > default_smp_affinity"
+    lab.exec("web1", "sh", "-c", script, check=2)
+    # Nor by mounting the same anew, where nothing would lie over it.
+    lab.exec("web1", "mount", "-t", "proc", "proc", "/mnt", check=32)
 
 
 def test_guests_do_not_share_their_processes(lab: RunningLab) -> None:
