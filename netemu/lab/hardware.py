@@ -11,11 +11,12 @@ from netemu.errors import NetemuError, NotSo
 from netemu.kernel import netlink
 from netemu.kernel.factory import Factory, Program
 from netemu.kernel.namespaces import inside
+from netemu.lab import names
 from netemu.lab.claims import Claims
 from netemu.lab.inits import Inits
 from netemu.lab.logs import Logs
 from netemu.lab.power import Action, Power
-from netemu.lab.tenant import TenantNetwork, hosts
+from netemu.lab.tenant import TenantNetwork
 from netemu.lab.wiring import (
     Manner,
     WiredGuest,
@@ -47,7 +48,8 @@ class Hardware:
     ) -> None:
         self._lab = lab
         self._factory = factory
-        self._inits = Inits(factory, hosts(lab.guests))
+        self._inits = Inits(factory, self._hosts)
+        self._tenant_names = names.tenants(lab.guests)
         self._claims = claims
         self._manner = manner
         self._tenants = tenants
@@ -118,6 +120,10 @@ class Hardware:
                     except NetemuError:  # its guest has destroyed it
                         pass
 
+    def _hosts(self, guest: str) -> str:
+        wired, node = self._wired[guest], self._node_of[guest]
+        return names.hosts(wired.guest, node.node, self._tenant_names)
+
     def _freeze(self, guest: str) -> None:
         self._silence(guest, silent=True)
         self._claims.pause(self._wired[guest].guest)
@@ -131,10 +137,13 @@ class Hardware:
     def _silence(self, guest: str, *, silent: bool) -> None:
         wired = self._wired[guest]
         port, index = wired.guest.port, port_index(wired.guest)
-        with inside(self._node_of[guest].net), netlink.Netlink() as kernel:
-            kernel.run((netlink.port_silent(port, index, silent=silent),))
-        if self._tenants is not None and wired.guest.tenant:
-            self._tenants.silence(wired, silent=silent)
+        try:
+            with inside(self._node_of[guest].net), netlink.Netlink() as kernel:
+                kernel.run((netlink.port_silent(port, index, silent=silent),))
+            if self._tenants is not None and wired.guest.tenant:
+                self._tenants.silence(wired, silent=silent)
+        except NetemuError:  # its root has done away with it, or set it down
+            pass
 
     def _shut_down(self, guest: str) -> None:
         wired = self._wired[guest]

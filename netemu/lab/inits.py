@@ -6,6 +6,7 @@ A guest that runs nothing needs none: its claims are the lab's to run.
 import os
 import select
 import signal
+from collections.abc import Callable
 
 from netemu.kernel.factory import FREEZE, THAW, Factory, Program
 
@@ -13,10 +14,10 @@ from netemu.kernel.factory import FREEZE, THAW, Factory, Program
 class Inits:
     """Which guests have a first process, and how their namespaces are entered.
 
-    `hosts` is what stands in each guest's /etc/hosts; nothing: the machine's own.
+    `hosts` gives what is to stand in the /etc/hosts of a guest that boots.
     """
 
-    def __init__(self, factory: Factory, hosts: str = "") -> None:
+    def __init__(self, factory: Factory, hosts: Callable[[str], str]) -> None:
         self._factory = factory
         self._hosts = hosts
         self._running: dict[str, tuple[int, dict[str, int]]] = {}
@@ -27,7 +28,8 @@ class Inits:
         Whatever ran in the guest is ended.
         """
         self.end(guest)
-        self._running[guest] = self._factory.boot(net, guest, hosts=self._hosts, program=program)
+        hosts = self._hosts(guest)
+        self._running[guest] = self._factory.boot(net, guest, hosts=hosts, program=program)
 
     def namespaces(self, guest: str, net: int) -> dict[str, int]:
         """Descriptors of the guest's namespaces by kind; its first process is started if need be.

@@ -5,7 +5,7 @@ link-local network and touches it nowhere: what its guard lets pass has a tenant
 ends (`netemu/kernel/tenant.nft`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from netemu.errors import NetemuError
 from netemu.kernel import guard, netlink, sysctl, tenant
@@ -18,7 +18,6 @@ _BRIDGE, _BRIDGE_INDEX = "tenant0", 2
 _FIRST_PORT_INDEX = 100
 _PREFIX_LENGTH = 15
 _BROADCAST = "198.19.255.255"
-_HEAD = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 
 
 class TenantNetwork:
@@ -104,9 +103,3 @@ def _port(guest: Guest) -> str:
 
 def _index(guest: Guest) -> int:
     return _FIRST_PORT_INDEX + guest.mark
-
-
-def hosts(guests: Iterable[Guest]) -> str:
-    """What guests find in /etc/hosts: each other's first tenant address; nothing without any."""
-    lines = [f"{guest.tenant[0]}\t{guest.name}\n" for guest in guests if guest.tenant]
-    return _HEAD + "".join(lines) if lines else ""

@@ -1,0 +1,35 @@
+"""The names that a guest can resolve: what stands in its /etc/hosts, with no name server in reach.
+
+As in a cloud's own image: the metadata service by the names that its clients may call it, where the
+guest's node speaks for that cloud. Clients that look for a cloud by its name must not find another.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from netemu.topology import Guest, Node
+
+_LOCAL: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_METADATA: Final = "169.254.169.254"
+# Compute Engine's images have these two in their /etc/hosts; EC2's name servers know the others.
+_SERVICE: Final = {
+    "gce": "metadata.google.internal metadata",
+    "ec2": "instance-data.ec2.internal instance-data",
+}
+
+
+def hosts(guest: Guest, node: Node, tenants: str) -> str:
+    """The file for a guest that boots on `node`; `tenants` are the lines of the tenant network."""
+    service = [
+        f"{_METADATA}\t{names}\n"
+        for dialect, names in _SERVICE.items()
+        if dialect in node.dialects.names
+    ]
+    # As Debian has it for who has no lasting address: a host can resolve its own name.
+    own = "" if guest.tenant else f"127.0.1.1\t{guest.name}\n"
+    return _LOCAL + own + "".join(service) + tenants
+
+
+def tenants(guests: Iterable[Guest]) -> str:
+    """Lines for the guests with tenant addresses: the name of each has its first one."""
+    return "".join(f"{guest.tenant[0]}\t{guest.name}\n" for guest in guests if guest.tenant)
