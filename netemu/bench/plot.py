@@ -2,37 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from netemu.bench.rounds import Sample, Spread
-from netemu.errors import MachineCannot
+from netemu.plotting import pyplot, save
 
 if TYPE_CHECKING:
     from netemu.bench.report import Report
     from netemu.bench.simulation import Simulation
 
 
-def require() -> Any:
-    """Give pyplot, drawing to files; raises MachineCannot, before anything is measured."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise MachineCannot(
-            "plots need matplotlib: run netns-scripts/bench-peers, or pip install matplotlib"
-        ) from None
-    matplotlib.use("svg")
-    # Text as text, and the same bytes for the same numbers.
-    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "netemu", "font.size": 9})
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def bars(report: "Report", file: Path) -> None:
     """For each metric a panel, with a bar for each contestant, and its least and greatest."""
-    pyplot = require()
+    figures = pyplot()
     metrics = list(dict.fromkeys(m for many in report.samples.values() for s in many for m in s))
-    figure, panels = pyplot.subplots(
+    figure, panels = figures.subplots(
         len(metrics), 1, figsize=(8, 0.6 + len(metrics) * (0.5 + 0.22 * len(report.samples))),
         squeeze=False, layout="constrained",
     )  # fmt: skip
@@ -48,15 +32,15 @@ def bars(report: "Report", file: Path) -> None:
         panel.invert_yaxis()
         panel.set_title(metric, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
-    _save(figure, pyplot, file)
+    save(figure, file)
 
 
 def lines(
     series: Mapping[str, dict[float, list[Sample]]], metrics: list[str], across: str, file: Path
 ) -> None:
     """For each metric a panel, with a line for each series over what was varied, logarithmic."""
-    pyplot = require()
-    figure, panels = pyplot.subplots(
+    figures = pyplot()
+    figure, panels = figures.subplots(
         len(metrics), 1, figsize=(7, 2.6 * len(metrics)), squeeze=False, layout="constrained"
     )
     for panel, metric in zip(panels[:, 0], metrics, strict=True):
@@ -72,7 +56,7 @@ def lines(
         panel.set_title(metric, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False)
-    _save(figure, pyplot, file)
+    save(figure, file)
 
 
 def simulation(found: "Simulation", file: Path) -> None:
@@ -80,8 +64,8 @@ def simulation(found: "Simulation", file: Path) -> None:
     from netemu.bench import theory
     from netemu.linklocal.timing import Timing
 
-    pyplot = require()
-    figure, (when, tries) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figures = pyplot()
+    figure, (when, tries) = figures.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     times = sorted(found.fleet.claim_times)
     when.plot(times, [(n + 1) / found.hosts for n in range(len(times))])
     when.axvspan(4, 7, alpha=0.12, color="gray", label="a claim without conflict")
@@ -103,13 +87,8 @@ def simulation(found: "Simulation", file: Path) -> None:
         title="one more host joins",
     )  # fmt: skip
     tries.legend(frameon=False)
-    _save(figure, pyplot, file)
+    save(figure, file)
 
 
 def _spread(many: list[Sample], metric: str) -> Spread:
     return Spread.of([sample[metric] for sample in many if metric in sample])
-
-
-def _save(figure: Any, pyplot: Any, file: Path) -> None:
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    pyplot.close(figure)

@@ -174,9 +174,9 @@ def events(
 def _before(plot_file: Path | None) -> None:
     """What is missing is said before anything is measured."""
     if plot_file is not None:
-        from netemu.bench import plot
+        from netemu.plotting import pyplot
 
-        plot.require()
+        pyplot()
 
 
 def _rounds(rounds: int | None, quick: bool) -> int:

@@ -49,11 +49,12 @@ def masked_reboot(
     it back: no request fails, and a client moves only when its guest goes. The same without the
     agents shows the failures. Exit code 1 if it is not so. Takes two minutes.
     """
+    from netemu.plotting import pyplot
     from netemu.scenario import play, plot
 
     play.require()
     if plot_file is not None:
-        plot.require()
+        pyplot()
     for file in (json_file, plot_file):
         _require_writable(file)
     pace = play.Pace(time_scale=time_scale, duration=duration, calm=calm, rate=rate)

@@ -52,9 +52,9 @@ def claims(
     from netemu.errors import NotSo
 
     if plot_file is not None:
-        from netemu.bench import plot
+        from netemu.plotting import pyplot
 
-        plot.require()
+        pyplot()
 
     def on_phase(phase: str) -> None:
         if sys.stderr.isatty():
@@ -68,6 +68,8 @@ def claims(
         told = {**msgspec.to_builtins(found), "holds": found.holds}
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(told)) + b"\n")
     if plot_file is not None:
+        from netemu.bench import plot
+
         plot.simulation(found, plot_file)
     return 0 if found.holds else NotSo.exit_code
 

@@ -2,33 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from netemu.errors import MachineCannot
+from netemu.plotting import pyplot, save
 from netemu.scenario.requests import Run, per_second
-
-
-def require() -> Any:
-    """Give pyplot, drawing to files; raises MachineCannot, before anything is played."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise MachineCannot(
-            "plots need matplotlib: run netns-scripts/bench-peers, or pip install matplotlib"
-        ) from None
-    matplotlib.use("svg")
-    # Text as text, and the same bytes for the same numbers.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "netemu", "font.size": 9}
-    matplotlib.rcParams.update({**style, "font.sans-serif": ["DejaVu Sans"]})
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def draw(runs: Sequence[Run], file: Path) -> None:
     """A panel for each run, side by side."""
-    pyplot = require()
-    figure, panels = pyplot.subplots(
+    figures = pyplot()
+    figure, panels = figures.subplots(
         1, len(runs), figsize=(4.6 * len(runs), 3.2), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
@@ -50,5 +32,4 @@ def draw(runs: Sequence[Run], file: Path) -> None:
     panels[0][0].set_ylabel("requests a second")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2,
                   frameon=False)  # fmt: skip
-    figure.savefig(file, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    save(figure, file)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from netemu import plotting
 from netemu.errors import MachineCannot
 from netemu.scenario import plot
 from netemu.scenario.requests import Reboot, Request, Run
@@ -39,4 +40,4 @@ def test_both_runs_are_side_by_side_and_the_same_numbers_are_the_same_bytes(tmp_
 def test_without_matplotlib_it_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MachineCannot, match="bench-peers"):
-        plot.require()
+        plotting.pyplot()
