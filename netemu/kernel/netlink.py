@@ -22,7 +22,7 @@ from netemu.kernel.errors import KernelError
 
 # linux/rtnetlink.h, linux/netlink.h
 _NEWLINK, _DELLINK, _NEWADDR, _DELADDR, _NEWROUTE = 16, 17, 20, 21, 24
-_NEWNEIGH, _DELNEIGH, _NEWRULE, _SETNEIGHTBL = 28, 29, 32, 67
+_SETLINK, _NEWNEIGH, _DELNEIGH, _NEWRULE, _SETNEIGHTBL = 19, 28, 29, 32, 67
 _REQUEST, _ACK, _REPLACE, _EXCL, _CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
 _MAKE = _REQUEST | _ACK | _CREATE | _EXCL
 _PUT = _REQUEST | _ACK | _CREATE | _REPLACE
@@ -37,6 +37,7 @@ _SCOPE_LINK = 253
 _AF_BRIDGE = 7
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _NDA_LLADDR = 1, 3, 20, 28, 2
 _BR_STATE_DISABLED, _BR_STATE_FORWARDING = 0, 3  # linux/if_bridge.h
+_IFLA_PROTINFO, _IFLA_BRPORT_STATE, _NLA_F_NESTED = 12, 1, 0x8000
 # linux/if_link.h, linux/ip.h, linux/neighbour.h
 _IFLA_AF_SPEC, _IFLA_INET_CONF, _IPV4_DEVCONF_ARP_IGNORE = 26, 1, 19
 _NDTA_NAME, _NDTA_PARMS = 1, 6
@@ -237,15 +238,18 @@ def hardware_address(name: str, index: int, mac: str) -> Message:
 
 
 def port_silent(port: str, index: int, *, silent: bool) -> Message:
-    """Have the bridge neither take frames from a port nor give it any; its carrier stays."""
-    return Message(f"port {port}", _fill(_port_state(silent), index))
+    """Have the bridge neither take frames from a port nor give it any; its carrier stays.
 
-
-@cache
-def _port_state(silent: bool) -> bytes:
-    state = _nested(("IFLA_BRPORT_STATE", _BR_STATE_DISABLED if silent else _BR_STATE_FORWARDING))
-    kind = _nested(("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", state))
-    return _encode(ifinfmsg(), _NEWLINK, _DO, [("IFLA_LINKINFO", kind)])
+    By the bridge's own family: after a change of the link the bridge looks at its carrier, and
+    enables the port again.
+    """
+    state = _BR_STATE_DISABLED if silent else _BR_STATE_FORWARDING
+    options = _attribute(
+        _IFLA_PROTINFO | _NLA_F_NESTED, _attribute(_IFLA_BRPORT_STATE, bytes([state]))
+    )
+    body = struct.pack("=BxHiII", _AF_BRIDGE, 0, index, 0, 0) + options
+    head = struct.pack("=IHHII", 16 + len(body), _SETLINK, _DO, 0, 0)
+    return Message(f"port {port}", head + body)
 
 
 def port_options(port: str, index: int, *, isolated: bool) -> Message:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from netemu.errors import MachineCannot
+from netemu.errors import MachineCannot, NotSo
 from netemu.kernel import namespaces as ns
 
 # In this order each can be entered from the one before: the user namespaces that grant the rights,
@@ -31,7 +31,7 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     """
     directory = Path.cwd()
     enter(namespaces)
-    child = os.fork()
+    child = fork()
     if child == 0:
         become(directory, command)
     # What the terminal sends goes to the command too, and is the command's to answer.
@@ -58,6 +58,14 @@ def enter(namespaces: Mapping[str, int]) -> None:
             if same:  # root's own bottle has no user namespace, and one's own cannot be entered
                 continue
         ns.setns(descriptor)
+
+
+def fork() -> int:
+    """Have a child, in the PID namespace that was entered. Raises NotSo if that ends just now."""
+    try:
+        return os.fork()
+    except OSError as error:
+        raise NotSo(f"no process can be started there: {error.strerror}") from None
 
 
 def become(directory: str | Path, command: Sequence[str]) -> NoReturn:

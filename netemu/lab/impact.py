@@ -60,9 +60,14 @@ class Impact:
             await self._watching.news(_BUSY if busy else _IDLE)
 
     async def reboot(self, guest: str) -> None:
-        """Reboot a guest, event or none; it is booting when this returns. Raises NotSo: gone."""
+        """Reboot a guest, event or none; it is booting when this returns.
+
+        Raises NotSo if it is gone, or its node has failed.
+        """
         if self._hardware.power(guest) is Power.GONE:
             raise NotSo(f"{guest} is gone")
+        if self._relocation.host_failed(guest):
+            raise NotSo(f"{guest}: its node {self._hardware.node_of(guest).node.name} has failed")
         self._asked.add(guest)
         while guest in self._asked:
             await self._drive(guest)
@@ -83,7 +88,7 @@ class Impact:
             self._booting.discard(name)
             self._note(name, state="bound")
         lasting = [event for event in events.values() if event.status is EventStatus.STARTED]
-        self._follow_suit(lasting)
+        self._follow_suit()
         self._finish(lasting)
         for name, endured in self._hardware.endured.items():
             endured.intersection_update(events.keys() | self._told_of(name))
@@ -159,10 +164,16 @@ class Impact:
 
     # Whole events.
 
-    def _follow_suit(self, lasting: Iterable[Event]) -> None:
-        """What has started on one node, by a guest's approval, has started on all that have it."""
-        for event in lasting:
-            for node in self._watching.holders(event.id, EventStatus.SCHEDULED):
+    def _follow_suit(self) -> None:
+        """What has gone further on one node goes as far on all that have it, step by step."""
+        for node, event, furthest in self._watching.behind():
+            if self._relocation.host(node).failed:
+                continue
+            if event.status is EventStatus.STARTED:
+                self._tell(node, event.id, Controller.complete)
+            elif furthest is EventStatus.CANCELLED:
+                self._tell(node, event.id, Controller.cancel)
+            else:
                 self._tell(node, event.id, Controller.start)
 
     def _finish(self, lasting: Iterable[Event]) -> None:

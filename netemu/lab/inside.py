@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from netemu.kernel.errors import KernelError
+from netemu.errors import NetemuError
 from netemu.kernel.groups import pass_over_setgroups
-from netemu.lab.entering import become, enter
+from netemu.lab.entering import become, enter, fork
 
 # What a caller may send the command, as if it were a child of its own.
 _FORWARDED: Final = (
@@ -69,12 +69,12 @@ def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
     library = ctypes.CDLL(None)
     try:
         enter(namespaces)
-    except KernelError as error:  # the guest ends at this moment
+        for descriptor in namespaces.values():
+            os.close(descriptor)
+        child = fork()
+    except NetemuError as error:  # the guest ends at this moment
         os.write(2, f"netemu: {command[0]}: not started: {error}\n".encode())
         os._exit(_NOT_STARTED)
-    for descriptor in namespaces.values():
-        os.close(descriptor)
-    child = os.fork()
     if child == 0:
         library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if not groups:

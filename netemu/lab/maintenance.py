@@ -89,7 +89,10 @@ class Maintenance:
             for node, event in zip(by_node, planned, strict=False):
                 started = event.status is EventStatus.STARTED
                 end = SyncController.complete if started else SyncController.cancel
-                end(self._agent(node), event_id)
+                try:
+                    end(self._agent(node), event_id)
+                except (CommandRefused, AgentUnreachable):  # what went wrong first is what is told
+                    continue
             raise
         return _merged(planned)
 
@@ -178,11 +181,15 @@ class Maintenance:
         ((whole, known),) = holders.items()
         lasting = [(agent, event) for agent, event in known if event.status not in FINAL] or known
         started = any(event.status is EventStatus.STARTED for _, event in lasting)
+        moved: list[Event] = []
         with _in_our_words():
             for agent, event in lasting:
                 if started and event.status is EventStatus.SCHEDULED:
-                    agent.start(whole)
-            return _merged([act(agent, whole) for agent, _ in lasting])
+                    _move(agent, whole, SyncController.start, EventStatus.STARTED)
+            for agent, _ in lasting:
+                reached = moved[0].status if moved else None
+                moved.append(_move(agent, whole, act, reached))
+        return _merged(moved)
 
     def _agent(self, node: str) -> SyncController:
         if node not in self._controllers:
@@ -190,6 +197,25 @@ class Maintenance:
                 controller = SyncController(self._sockets[node])
             self._controllers[node] = self._open.enter_context(controller)
         return self._controllers[node]
+
+
+def _move(
+    agent: SyncController,
+    event_id: str,
+    act: Callable[[SyncController, str], Event],
+    reached: EventStatus | None,
+) -> Event:
+    """Have an agent move an event on, unless it has `reached` that already.
+
+    The lab brings agents that are behind to where others are, and may have been quicker.
+    """
+    try:
+        return act(agent, event_id)
+    except CommandRefused:
+        for event in agent.events(history=True):
+            if event.id == event_id and event.status is reached:
+                return event
+        raise
 
 
 @contextmanager

@@ -235,8 +235,6 @@ class Relocation:
     async def _leave(self, name: str, host: Host, node: str) -> None:
         """Have the old agent forget the guest; what it was told meanwhile comes along, too."""
         guest = self._hardware.wired(name).guest
-        here = await self._placement.known(node)
-        (placed,) = (one for one in here.guests if one.guest.name == name)
         left: dict[str, tuple[int, int]] = {}
         try:
             left |= await self._placement.withdraw(host.name, (name,))
@@ -247,6 +245,8 @@ class Relocation:
             left = {one.guest.name: (one.incarnation, one.edits) for one in late.guests} | left
         if name in left:
             incarnation, edits = left[name]
+            here = await self._placement.known(node)
+            (placed,) = (one for one in here.guests if one.guest.name == name)
             carried = replace(placed, incarnation=incarnation, edits=edits)
             await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
 
@@ -266,7 +266,13 @@ class Relocation:
         for guest in moving:
             before = self._hardware.node_of(guest.name).node.name
             self._hardware.replace(self._hardware.wired(guest.name).taken_over(guest), wired)
-            self._chronicle.write("guest", guest=guest.name, node=node, moved_from=before)
+            self._chronicle.write(
+                "guest",
+                guest=guest.name,
+                node=node,
+                moved_from=before,
+                reason=None if because is None else f"{because.name} has failed",
+            )
 
     def _candidates(self, leaving: str) -> list[Candidate]:
         return [

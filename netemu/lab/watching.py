@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -13,6 +13,9 @@ from netemu.lab.chronicle import Chronicle
 from netemu.lab.hosts import Host
 
 log = logging.getLogger(__name__)
+
+# Clocks that differ by more, in seconds, are just being moved, one node after another.
+_APART = 1.0
 
 
 class Watching:
@@ -61,6 +64,23 @@ class Watching:
             for node, watch in self._watches.items()
             if (event := watch.events.get(event_id)) is not None and event.status is status
         ]
+
+    def behind(self) -> Iterator[tuple[str, Event, EventStatus]]:
+        """Give each event that has gone further at another node's agent: the node, what its agent
+        has, and the status to be caught up with.
+
+        A guest approves at its own node; a node that was away has missed what happened meanwhile;
+        and the agent that a guest has left still has its events. While a node's clock is behind
+        nothing is: it is about to be moved like the others', and what is due comes by itself.
+        """
+        latest = self.clock_offset
+        for node, watch in self._watches.items():
+            if watch.clock_offset < latest - _APART:
+                continue
+            for event in watch.events.values():
+                furthest = self._told.get(event.id, event).status
+                if event.status not in FINAL and event.status is not furthest:
+                    yield node, event, furthest
 
     def events(self) -> Mapping[str, Event]:
         """Every event by its ID, as the agent has it that is furthest; notes what is new."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,6 +142,29 @@ def test_the_readmes_ten_lines(run_pytest: RunPytest, folder: Path) -> None:
     assert len(shown.strip().splitlines()) <= 10
     (folder / "drain_agent.py").write_text(AGENT)
     run_pytest("test_drain.py", test_drain=shown, passed=1)
+
+
+@pytest.mark.lab
+def test_what_is_scheduled_really_happens_unless_it_is_a_notice_alone(
+    run_pytest: RunPytest,
+) -> None:
+    """A user tests what his service does when it is rebooted; without impact it only is told so."""
+    test = """
+    import pytest
+    @pytest.mark.netemu_lab("nodes: {n: {guests: [web]}}", time_scale=0.02)
+    @pytest.mark.parametrize("impact", [True, False])
+    def test_my_service(netemu_lab, impact):
+        service = netemu_lab.popen("web", ["sh", "-c", "echo up; exec sleep 60"], stdout=-1)
+        assert service.stdout.readline() == b"up\\n"
+        event = netemu_lab.schedule("web", "reboot", notice=0, duration=2, impact=impact)
+        if impact:
+            assert service.wait(10) == -9
+        netemu_lab.until(lambda: netemu_lab.event(event.id).status == "Completed")
+        netemu_lab.until(lambda: netemu_lab.status()["nodes"][0]["guests"][0]["state"] == "bound")
+        assert (service.poll() is None) != impact
+        assert netemu_lab.get("web")
+    """
+    run_pytest("test_service.py", test_service=textwrap.dedent(test), passed=2)
 
 
 @pytest.mark.lab

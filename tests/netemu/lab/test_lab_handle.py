@@ -132,6 +132,49 @@ print(name)
     assert name not in labs_of(person)
 
 
+def test_an_event_has_its_effect_or_is_a_notice_alone(person: Person) -> None:
+    """A program reboots and redeploys a guest for real, and gives notices that do nothing."""
+    script = """
+TWO = {"nodes": {"node1": {"guests": ["web1", "web2"]}, "node2": {"guests": ["db1"]}}}
+def home(guest):
+    return next((node["name"], one) for node in lab.status()["nodes"] for one in node["guests"]
+                if one["name"] == guest)
+def back(guest):
+    return lambda: home(guest)[1]["state"] == "bound" and home(guest)[1]["power"] == "running"
+with new(TWO) as lab:
+    before = home("web1")[1]
+    asked = lab.popen("web1", ["sleep", "60"])
+    for kind in ("reboot", "freeze", "redeploy", "preempt"):
+        told = lab.schedule("web1", kind, notice=0, impact=False)
+        assert told.notice_only
+        lab.until(lambda: kind.capitalize() in lab.get("web1"))
+        time.sleep(0.3)
+        assert (asked.poll(), home("web1")) == (None, ("node1", before))
+        assert lab.event(told.id).status == "Started"  # nobody carries it out, so it lasts
+        assert lab.complete(told.id).status == "Completed"
+    planned = lab.schedule("web1", "reboot", notice=0)
+    assert asked.wait(10) == -signal.SIGKILL
+    lab.until(back("web1"))
+    assert home("web1") == ("node1", before)
+    assert json.loads(lab.get("web1"))["MaintenanceEvent"]["EventType"] == "Reboot"
+    lab.until(lambda: lab.advance(61) and lab.event(planned.id).status == "Completed")
+    neighbour = lab.popen("web2", ["sleep", "60"])
+    moved = lab.schedule("web1", "redeploy", notice=0, duration=1)
+    lab.until(lambda: home("web1")[0] == "node2")
+    lab.until(back("web1"))
+    assert home("web1") == ("node2", before)
+    assert json.loads(lab.get("web1"))["ID"] == "_web1"
+    assert lab.run("web1", ["hostname"]).stdout == "web1\\n"
+    lab.until(lambda: lab.event(moved.id).status == "Completed")
+    lab.schedule("web1", "terminate", notice=0)
+    lab.until(lambda: home("web1")[1]["power"] == "gone")
+    assert "web1 is gone" in raised(lambda: lab.get("web1"), NotSo)
+    assert "web1 is gone" in raised(lambda: lab.reboot("web1"), NotSo)
+    assert neighbour.poll() is None
+"""
+    run(person, script)
+
+
 def test_commands_in_a_guest_are_like_any_others(person: Person) -> None:
     """A user's program runs commands in guests as it would with subprocess."""
     script = """

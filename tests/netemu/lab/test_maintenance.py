@@ -1,5 +1,6 @@
 """Commands to the agents of several nodes: real agents, and no lab around them."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hostagent.controller import CommandRefused, SyncController
 from hostagent.model import EventStatus, EventType, Guest
 from netemu.errors import NotSo
 from netemu.lab import maintenance
@@ -77,6 +79,38 @@ def test_where_it_has_ended_it_is_left_alone(nodes: dict[str, Any]) -> None:
         (shown,) = plan.events()
         assert shown.status is EventStatus.STARTED
         assert plan.complete(event.id).status is EventStatus.COMPLETED
+
+
+def test_that_the_lab_is_quicker_is_no_refusal(
+    nodes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has gone further at one agent the lab carries on to the others, also meanwhile."""
+    for verb in ("cancel", "start", "complete"):
+        act = getattr(SyncController, verb)
+
+        def everywhere(agent: SyncController, event_id: str, act: Any = act) -> Any:
+            done = act(agent, event_id)
+            for node in nodes.values():
+                with node.controller() as other, contextlib.suppress(CommandRefused):
+                    act(other, event_id)
+            return done
+
+        with Maintenance("lab") as plan:
+            event = plan.schedule(["a", "c"], EventType.REBOOT, notice=60, duration=None)
+            if verb == "complete":
+                plan.start(event.id)
+            with monkeypatch.context() as patch:
+                patch.setattr(SyncController, verb, everywhere)
+                assert getattr(plan, verb)(event.id).guests == ("a", "c")
+
+
+def test_what_one_agent_refuses_is_taken_back_from_the_others(nodes: dict[str, Any]) -> None:
+    with Maintenance("lab") as plan:
+        with nodes["n2"].controller() as controller:
+            controller.withdraw(["c"])
+        with pytest.raises(NotSo, match="not on this node: c"):
+            plan.schedule(["a", "c"], EventType.REBOOT, notice=60, duration=None)
+        assert statuses(nodes) == ["Cancelled"]
 
 
 def test_the_time_is_asked_and_not_moved(nodes: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from hostagent.model import Guest as PlacedGuest
 from netemu.errors import BadInput, NotSo
 from netemu.lab import placement
 from netemu.lab.placement import Placement
+from netemu.lab.wiring import WiredGuest, WiredNode
 from netemu.topology import Guest, parse
 
 LAB = """
@@ -86,9 +87,12 @@ class Stage:
         monkeypatch.setattr(placement, "_SWARM", 0.05)
         monkeypatch.setattr(placement, "_RETRY", 0.01)
         monkeypatch.setattr(placement, "_PAUSE", 0.001)
-        nodes = parse(LAB, source="lab.yaml").nodes
+        self.nodes = [
+            WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
+            for node in parse(LAB, source="lab.yaml").nodes
+        ]
         claims: Any = self.claims
-        self.placement = Placement(nodes, ["A", "B", "C"], claims, **how)
+        self.placement = Placement(self.nodes, ["A", "B", "C"], claims, **how)
 
     async def told(self) -> None:
         await asyncio.wait_for(self.agents.told.wait(), 5)
@@ -208,17 +212,17 @@ def test_an_agent_that_starts_or_refuses_is_told_again(
 def test_properties_can_be_changed_and_taken_away(play: Callable[..., None]) -> None:
     async def script(stage: Stage) -> None:
         await stage.placement.tell_all()
-        await stage.placement.change("a", {"region": "here", "vm_size": ""})
+        await stage.placement.change(stage.nodes[0], "a", {"region": "here", "vm_size": ""})
         assert stage.placement.properties("a") == {"tags.team": "web", "region": "here"}
         told = stage.agents.commands[-1][1][0].properties
         assert told["region"] == "here"
         assert "vm_size" not in told
         many = {f"tags.{number}": "x" for number in range(300)}
         with pytest.raises(BadInput, match=r"^a: properties: .*256"):
-            await stage.placement.change("a", many)
+            await stage.placement.change(stage.nodes[0], "a", many)
         stage.agents.refusing = "no"
         with pytest.raises(BadInput, match=r"^a: one: no$"):
-            await stage.placement.change("a", {"region": "there"})
+            await stage.placement.change(stage.nodes[0], "a", {"region": "there"})
         assert stage.placement.properties("a")["region"] == "here"
         stage.agents.refusing = None
         before = len(stage.agents.commands)
