@@ -32,17 +32,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         *("caller", "deadline", "pending"),
-        *(
-            "_answers",
-            "_blocked",
-            "_clear",
-            "_descriptor",
-            "_eof",
-            "_hop_limit",
-            "_limits",
-            "_lingering",
-            "_loop",
-        ),
+        *("_answers", "_blocked", "_clear", "_descriptor", "_eof", "_hop_limit", "_limits"),
+        *("_lingering", "_loop"),
         *("_reader", "_responder", "_resting", "_served", "_transport", "_unsent", "_waiting"),
     )
 
@@ -60,7 +51,7 @@ class Connection(asyncio.Protocol):
         hop_limit: int | None = None,
     ) -> None:
         """Go on where the one pass has ended: `unsent` of the answer, which may be the `last`, and
-        leaves with the hop limit; or a request that is `pending`.
+        leaves with the hop limit; or a request that is `pending`. `descriptor` is the socket's.
         """
         self.caller = caller
         self._responder = responder
@@ -240,9 +231,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(reply.frame)
 
     def _write_now(self, frame: bytes) -> None:
-        """Write past the transport, which would do so later, unless something waits there: half a
-        microsecond of eight. Only while data is being received: the descriptor is ours then, and
-        not yet another guest's.
+        """Write past the transport, which would do it later and takes 2 % of the request's time to,
+        unless something waits there. Only while data is being received: the descriptor is ours
+        then, and not yet another guest's.
         """
         transport = self._transport
         assert transport is not None

@@ -1,4 +1,6 @@
-"""Load on a node's server, from guests' namespaces: by wrk, at a given rate, or by all at once."""
+"""Load on a node's server, from guests' namespaces: by wrk, by a generator of our own where wrk is
+too slow or cannot do it (`peers/load.c`), or by all guests at once.
+"""
 
 import re
 import selectors
@@ -6,21 +8,33 @@ import shutil
 import socket
 import subprocess
 import time
-from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
+import netemu
 from netemu.errors import NotSo
 from netemu.kernel.namespaces import inside
 from netemu.lab.wiring import HTTP, METADATA
 
+PEERS: Final = Path(netemu.__file__).resolve().parent.parent / ".peers" / "bin"
+"""Where netns-scripts/bench-peers puts what it installs or compiles."""
+
 CONNECTIONS: Final = 24
 """Held by one guest at a time: the responder grants 30."""
 
+WAITING: Final = 512
+"""Connections that are made and have asked before a server that was stopped goes on. Debian's and
+every other kernel lets twice as many wait; each server's own backlog is larger."""
+
+REQUESTS_KEPT: Final = 960
+"""Requests on one connection: nginx and the responder both end it after 1,000."""
+
 PIPELINED: Final = 16
 _PIPELINE: Final = Path(__file__).parent / "peers" / "pipeline.lua"
+OWN: Final = PEERS / "load"
 _SUMMARY: Final = re.compile(r"(\d+) requests in ([\d.]+)(ms|s|m),")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _ERRORS: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)")
@@ -67,58 +81,68 @@ def wrk_said(said: str) -> Load:
     return Load(int(summary[1]), float(summary[2]) * _SECONDS[summary[3]])
 
 
-def why_no_wrk() -> str | None:
-    """Why there is no load generator; None if there is."""
+def missing() -> str | None:
+    """What there is no load without, and how to have it; None if all is there."""
     if shutil.which("wrk") is None:
         return "the load generator wrk is not installed; run netns-scripts/bench-peers"
+    if not OWN.exists():
+        return "the load generator is not compiled; run netns-scripts/bench-peers"
     return None
 
 
-def paced(net: int, asked: bytes, *, rate: float, seconds: float) -> list[float]:
-    """Ask `rate` times a second, whatever the answers do; gives each answer's delay, in seconds.
+class Delays(Struct, frozen=True):
+    """What answers took, in seconds from when their requests were due."""
+
+    median: float
+    p90: float
+    p99: float
+    worst: float
+
+
+def as_answered(nets: Sequence[int], path: str, seconds: float) -> Load:
+    """As many requests as CONNECTIONS that are kept alive get answered: twice what wrk can ask."""
+    count, took = _own(nets, path, "as-answered", seconds=seconds)
+    return Load(round(count), took)
+
+
+def bursts(nets: Sequence[int], path: str, seconds: float, pids: Sequence[int]) -> Load:
+    """WAITING connections for one request each, all there before the server (`pids`) goes on.
+
+    The seconds are those in which it answers, with nobody making connections meanwhile: for each,
+    a guest and the kernel take more than twice a server's time.
+    """
+    server = [str(pid) for pid in pids]
+    count, took = _own(nets, path, "bursts", *server, seconds=seconds, close=True)
+    return Load(round(count), took)
+
+
+def paced(net: int, path: str, *, rate: float, seconds: float) -> Delays:
+    """Ask `rate` times a second, whatever the answers do, on connections that are kept alive.
 
     A delay counts from when the request was due, so that a server that stalls does not slow the
     questions that would show it.
     """
-    links = [_connect(net) for _ in range(CONNECTIONS)]
-    poll = selectors.EpollSelector()
-    try:
-        lengths = {len(_ask(link, asked)) for link in links}
-        if len(lengths) != 1:
-            raise NotSo(f"answers of {lengths} bytes: one length is expected")
-        (length,) = lengths
-        for link in links:
-            link.setblocking(False)
-            poll.register(link, selectors.EVENT_READ)
-        idle = deque(links)  # in turn: servers bound the requests of one connection
-        due: dict[socket.socket, float] = {}
-        got: dict[socket.socket, int] = {}
-        delays: list[float] = []
-        start = time.perf_counter()
-        count, asked_for = round(rate * seconds), 0
-        while len(delays) < count:
-            now = time.perf_counter()
-            while idle and asked_for < count and now >= start + asked_for / rate:
-                link = idle.popleft()
-                link.send(asked)
-                due[link], got[link] = start + asked_for / rate, 0
-                asked_for += 1
-            for key, _ in poll.select(0):
-                link = key.fileobj  # type: ignore[assignment]
-                data = link.recv(65536)
-                if not data:  # the server's bound on requests for one connection
-                    raise NotSo("the server has closed a connection that was to be kept alive")
-                got[link] += len(data)
-                if got[link] >= length:
-                    delays.append(time.perf_counter() - due[link])
-                    idle.append(link)
-            if now > start + seconds + _LATE:
-                raise NotSo(f"{len(delays)} of {count} answers after {seconds + _LATE:g} s")
-        return delays
-    finally:
-        poll.close()
-        for link in links:
-            link.close()
+    _, _, *delays = _own([net], path, "paced", str(rate), seconds=seconds)
+    return Delays(*(delay / 1e6 for delay in delays))
+
+
+def _own(
+    nets: Sequence[int], path: str, *how: str, seconds: float, close: bool = False
+) -> list[float]:
+    """What our own generator says; raises NotSo where anything but the same 200s came back."""
+    connections, kept = (WAITING, 1) if close else (CONNECTIONS, REQUESTS_KEPT)
+    numbers = [connections, seconds, 1, kept]
+    command = [str(OWN), METADATA, str(HTTP), ",".join(map(str, nets)), *map(str, numbers), *how]
+    done = subprocess.run(
+        command,
+        input=request(path, close=close),
+        capture_output=True,
+        pass_fds=nets,
+        check=False,
+    )
+    if done.returncode:
+        raise NotSo(done.stderr.decode(errors="replace").strip() or f"load: {done.returncode}")
+    return [float(word) for word in done.stdout.split()]
 
 
 _LATE: Final = 10.0
@@ -171,24 +195,3 @@ def all_at_once(nets: list[int], asked: bytes, times: int) -> list[float]:
                 ends[number] = time.perf_counter() - start
                 waiting -= 1
     return ends
-
-
-def _connect(net: int) -> socket.socket:
-    with inside(net):
-        link = socket.socket()
-    link.settimeout(_LATE)
-    link.connect((METADATA, HTTP))
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return link
-
-
-def _ask(link: socket.socket, asked: bytes) -> bytes:
-    """One answer, whole: as far as it says that it goes."""
-    link.sendall(asked)
-    heard = b""
-    while True:
-        heard += link.recv(65536)
-        head, end, body = heard.partition(b"\r\n\r\n")
-        said = re.search(rb"(?i)content-length: (\d+)", head)
-        if end and said and len(body) >= int(said[1]):
-            return heard

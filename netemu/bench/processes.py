@@ -43,6 +43,21 @@ def cpu_of(pids: list[int]) -> float:
     return total / 1e9
 
 
+def apart(serving: int) -> tuple[set[int], set[int]]:
+    """The cores of those who ask, and so many for those who serve, as far as there are enough."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) <= serving:
+        return set(cores), set(cores)
+    return set(cores[:-serving]), set(cores[-serving:])
+
+
+def keep_to(cores: set[int], pids: list[int]) -> None:
+    """Have these processes, with all their threads, run on these cores only."""
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores)
+
+
 def resident(pids: list[int]) -> int:
     """Bytes of memory that these processes have for themselves alone (USS)."""
     total = 0

@@ -9,15 +9,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
-import netemu
 from hostagent.controller import AgentUnreachable, SyncController
 from hostagent.model import Guest
 from netemu.bench import stage
+from netemu.bench.load import PEERS
 from netemu.bench.processes import descendants
 from netemu.kernel.namespaces import inside
 from netemu.lab.client import source_path
@@ -35,20 +35,21 @@ BODY: Final = '{"ID":"_n0-1","UD":"0","FD":"0"}'
 """As long as what this project's responder says of a guest."""
 
 _APPS: Final = Path(__file__).parent / "peers"
-_PEERS: Final = Path(netemu.__file__).resolve().parent.parent / ".peers" / "bin"
 _HOW: Final = "run netns-scripts/bench-peers"
 _PATIENCE: Final = 20.0
 
 # The protocol of sd_listen_fds(3) has the first socket as descriptor 3.
 _HAND_OVER: Final = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
+import fcntl, os, sys
+given = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 64) for number in sys.argv[1].split(",")]
+for number, descriptor in enumerate(given, start=3):
+    os.dup2(descriptor, number)
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
 _NGINX: Final = """
 daemon off; user root; worker_processes 1; pid @/nginx.pid; error_log @/error.log;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 8192; multi_accept on; }}
 http {{
     access_log off; default_type application/json; keepalive_requests 1000; tcp_nodelay on;
     client_body_temp_path @/b; proxy_temp_path @/p; fastcgi_temp_path @/f; uwsgi_temp_path @/u;
@@ -66,10 +67,10 @@ def missing() -> dict[str, str]:
     found = {}
     if _nginx() is None:
         found[NGINX] = f"not installed; {_HOW}"
-    if not (_PEERS / "epoll-server").exists():
+    if not (PEERS / "epoll-server").exists():
         found[EPOLL] = f"not compiled; {_HOW}"
     for name, module in ((UVICORN, "uvicorn, starlette"), (AIOHTTP, "aiohttp")):
-        python = _PEERS / "python"
+        python = PEERS / "python"
         if (
             not python.exists()
             or subprocess.run(
@@ -99,22 +100,19 @@ class Running:
 class Ours(Running):
     """This project's responder, and the agent that feeds it."""
 
-    def __init__(self, node: WiredNode, store: Path, processes: int = 1) -> None:
+    def __init__(self, node: WiredNode, store: Path) -> None:
         self._node = node
         self._directory = stage.HERE / node.node.name
         self._store = store
         self._agent = self._start_agent()
         place(node)
-        assert node.listener is not None
-        given = node.listener.fileno()
+        given = [one.fileno() for one in node.listeners]
         options = ["--agent", str(self._directory / "feed"), "--azure-rate", "0"]
-        options += ["--processes", str(processes)]
+        options += ["--processes", str(len(given))]
+        names = {"LISTEN_FDS": str(len(given)), "LISTEN_FDNAMES": ":".join("http" for _ in given)}
+        between = [",".join(map(str, given)), *_python("responder"), *options]
         super().__init__(
-            _spawn(
-                [sys.executable, "-c", _HAND_OVER, str(given), *_python("responder"), *options],
-                extra={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
-                descriptors=(given,),
-            )
+            _spawn([sys.executable, "-c", _HAND_OVER, *between], extra=names, descriptors=given)
         )
 
     def kill_agent(self) -> None:
@@ -139,9 +137,9 @@ def start(name: str, node: WiredNode) -> Running:
     directory = stage.HERE / node.node.name
     directory.mkdir()
     if name in (OURS, OURS_TWICE):
-        return Ours(node, directory, processes=1 if name == OURS else 2)
-    assert node.listener is not None
-    node.listener.close()  # its place is the peer's
+        return Ours(node, directory)
+    for listener in node.listeners:
+        listener.close()  # their place is the peer's
     where = (METADATA, str(HTTP))
     if name == NGINX:
         text = _NGINX.format(address=METADATA, port=HTTP, body=BODY).replace("@", str(directory))
@@ -151,13 +149,13 @@ def start(name: str, node: WiredNode) -> Running:
         command = [nginx, "-p", str(directory), "-c", str(directory / "nginx.conf")]
         command += ["-e", str(directory / "error.log")]
     elif name == EPOLL:
-        command = [str(_PEERS / "epoll-server"), *where, str(len(BODY))]
+        command = [str(PEERS / "epoll-server"), *where, str(len(BODY))]
     elif name == UVICORN:
-        command = [str(_PEERS / "uvicorn"), "--app-dir", str(_APPS), "starlette_app:app"]
+        command = [str(PEERS / "uvicorn"), "--app-dir", str(_APPS), "starlette_app:app"]
         command += ["--host", where[0], "--port", where[1], "--loop", "uvloop"]
         command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
     else:
-        command = [str(_PEERS / "python"), str(_APPS / "aiohttp_app.py"), *where]
+        command = [str(PEERS / "python"), str(_APPS / "aiohttp_app.py"), *where]
     return Running(_spawn(command, net=node.net, extra={"BODY": BODY}))
 
 
@@ -186,7 +184,7 @@ def _spawn(
     *,
     net: int | None = None,
     extra: Mapping[str, str] = {},
-    descriptors: tuple[int, ...] = (),
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": source_path(), **extra}
     with stage.LOG.open("ab") as log, nullcontext() if net is None else inside(net):

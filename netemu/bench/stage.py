@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,7 +32,6 @@ from netemu.lab.progress import Progress
 from netemu.lab.wiring import BRIDGE_INDEX, HTTP, METADATA, WiredGuest, WiredNode, wire
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
-from netemu.topology import Lab
 
 _Job = TypeVar("_Job", bound=msgspec.Struct)
 
@@ -105,10 +105,23 @@ def _settle() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def set_up(sizes: dict[str, int]) -> list[WiredNode]:
-    """Build a node for each name, with so many guests, each bound to an address."""
+def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[WiredNode]:
+    """Build a node for each name, with so many guests, each bound to an address.
+
+    `processes` of a node's responder are one, where nothing is said.
+
+    Guests know their node's address by heart: a thousand entries that may be forgotten would be
+    all that the kernel's one neighbour table takes by default, and no server's doing.
+    """
     largest = max(sizes.values())
-    lab = _cut(lab_of(len(sizes), len(sizes) * largest, "bench"), list(sizes.values()))
+    lab = lab_of(len(sizes), len(sizes) * largest, "bench")
+    cut = [
+        msgspec.structs.replace(
+            node, guests=node.guests[: sizes[name]], processes=processes.get(name, 1)
+        )
+        for node, name in zip(lab.nodes, sizes, strict=True)
+    ]
+    lab = msgspec.structs.replace(lab, nodes=tuple(cut))
     nodes = asyncio.run(wire(lab, Factory(), time_scale=1.0, progress=Silent(os.dup(2))))
     for node in nodes:
         with inside(node.net):
@@ -119,17 +132,9 @@ def set_up(sizes: dict[str, int]) -> list[WiredNode]:
             with inside(one.net), netlink.Netlink() as kernel:
                 prefix, index = addresses.PREFIX_LENGTH, netlink.GUEST_INDEX
                 own = netlink.address(index, address_of(one), prefix, BROADCAST)
-                kernel.run((own, netlink.direct_route(index)))
+                way = netlink.neighbour(index, METADATA, node.node.mac)
+                kernel.run((own, netlink.direct_route(index), way))
     return nodes
-
-
-def _cut(lab: Lab, sizes: list[int]) -> Lab:
-    """The lab with no more guests than wanted on each node."""
-    nodes = [
-        msgspec.structs.replace(node, guests=node.guests[:size])
-        for node, size in zip(lab.nodes, sizes, strict=True)
-    ]
-    return msgspec.structs.replace(lab, nodes=type(lab.nodes)(nodes))
 
 
 class Silent(Progress):

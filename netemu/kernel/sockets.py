@@ -22,14 +22,19 @@ _CONNECTED = 0xFFF & ~(1 << 10)
 _REQUEST_V2 = struct.Struct("=BBBxI")
 
 
-def listener(address: str, port: int, interface: str, *, careless: bool = False) -> socket.socket:
+def listener(
+    address: str, port: int, interface: str, *, careless: bool = False, shared: bool = False
+) -> socket.socket:
     """A listening socket of the present namespace, bound to `address` and to `interface`.
 
-    A `careless` one, for a proof only, is bound to neither and answers with any TTL.
+    `shared`: with more such sockets (SO_REUSEPORT), each for a process of its own. A `careless`
+    one, for a proof only, is bound to neither and answers with any TTL.
     """
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if not careless:
             made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ANSWER_TTL)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")

@@ -22,6 +22,7 @@ from netemu.kernel.protections import Without
 from netemu.lab import places
 from netemu.lab.control import NoAnswer, ask, listen
 from netemu.lab.files import wrong_property
+from netemu.lab.limits import require
 from netemu.lab.logs import file_name
 from netemu.lab.progress import Step, steps
 from netemu.topology import Lab
@@ -45,11 +46,14 @@ def bring_up(
     With `access_log` the lab's log has a line for each request answered. `without` leaves out
     what keeps guests apart, for a proof that a check notices; the lab's status tells of it.
 
-    False if it runs already, as it is. Raises NotSo if another lab of its name runs. If the
-    caller is ended meanwhile, so is the lab.
+    False if it runs already, as it is. Raises NotSo if another lab of its name runs, and
+    MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
+    meanwhile, so is the lab.
     """
     if not 0 < time_scale <= 100:
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
+    if lab.name not in running():
+        require(len(lab.guests), len(lab.nodes))
     claimed = _claim_or_join(lab)
     if claimed is None:
         return False

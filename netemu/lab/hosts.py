@@ -64,13 +64,11 @@ class Host:
     def start(self) -> None:
         """Start the node's software."""
         self.failed = False
-        assert self.wired.listener is not None
-        feed, commands, http = (
-            one.fileno() for one in (self._feed, self._commands, self.wired.listener)
-        )
+        unix = [("command", self._commands.fileno()), ("feed", self._feed.fileno())]
+        http = [("http", one.fileno()) for one in self.wired.listeners]
         self.services = [
-            self._service("agent", self._agent(), {"command": commands, "feed": feed}),
-            self._service("responder", self._responder(), {"http": http}),
+            self._service("agent", self._agent(), unix),
+            self._service("responder", self._responder(), http),
         ]
 
     def fail(self) -> None:
@@ -94,7 +92,7 @@ class Host:
         if _is_root():
             os.chown(self.store, AGENT_USER, AGENT_USER)
 
-    def _service(self, role: str, arguments: list[str], sockets: dict[str, int]) -> Service:
+    def _service(self, role: str, arguments: list[str], sockets: list[tuple[str, int]]) -> Service:
         service = Service(f"{self.name}/{role}", arguments, sockets=sockets, log_descriptor=2)
         service.start()
         return service
@@ -110,6 +108,8 @@ class Host:
             return ["netemu.lab.careless", *guests]
         arguments = ["hostagent", "responder", "--agent", str(self.feed)]
         arguments += _dialect_options(self.wired.node.dialects)
+        if len(self.wired.listeners) > 1:
+            arguments += ["--processes", str(len(self.wired.listeners))]
         if self._access_log:
             arguments.append("--access-log")
         if Protection.MARKS in self._without:

@@ -7,12 +7,9 @@ with the process.
 
 import json
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
 
 from netemu.errors import NetemuError
 from netemu.kernel import guard, netlink, packet, sockets, sysctl
@@ -21,25 +18,12 @@ from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory import Factory
 from netemu.lab import bottle
 from netemu.lab.client import source_path
-from netemu.lab.wiring import MANY, MOST_OPENED
+from netemu.lab.limits import Finding, limits
 from netemu.linklocal import bpf
 
-# Descriptors: two a guest (its namespace and its packet socket; of a large lab the latter only),
-# and what a lab has besides.
-_PER_LAB = 200 + MOST_OPENED
-_CAP_SYS_RESOURCE = 24
 SMALL = 10
 """Guests of a lab that every machine should have room for."""
 _PATIENCE = 30.0
-
-
-class Finding(NamedTuple):
-    """A thing that a lab needs: whether it is there, what was seen, and what to do if not."""
-
-    what: str
-    ok: bool
-    seen: str
-    remedy: str
 
 
 def examine(guests: int = SMALL) -> list[Finding]:
@@ -59,50 +43,6 @@ def examine(guests: int = SMALL) -> list[Finding]:
         last = child.stderr.strip().splitlines()
         found.append(Finding("a lab of one guest", False, last[-1] if last else "no word", ""))
     return [*found, *limits(guests)]
-
-
-def limits(guests: int = SMALL) -> Iterator[Finding]:
-    """Whether a lab of so many guests keeps within this machine's limits, and what to raise."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unbounded = hard == resource.RLIM_INFINITY
-    left = max(hard - _PER_LAB, 0)
-    room = left if left > MANY else left // 2
-    needed = (2 if guests <= MANY else 1) * guests + _PER_LAB
-    yield Finding(
-        "open files",
-        unbounded or hard >= needed or _may_raise(),
-        "no limit" if unbounded else f"{hard}, enough for {room} guests",
-        f"raise the hard limit as root, 'ulimit -Hn {needed}', or in "
-        "/etc/security/limits.conf (nofile)",
-    )
-    thresh = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
-    if thresh.exists():  # the kernel shows it in the machine's own namespace only
-        entries = int(thresh.read_text())
-        yield Finding(
-            "neighbour table",
-            entries >= guests,
-            f"{entries} entries for all namespaces: so many guests can ask at one time",
-            f"sysctl -w net.ipv4.neigh.default.gc_thresh3={max(65536, 2 * guests)}",
-        )
-    for kind in ("user", "net"):
-        path = Path(f"/proc/sys/user/max_{kind}_namespaces")
-        count = int(path.read_text()) if path.exists() else 0
-        yield Finding(
-            f"{kind} namespaces",
-            count >= guests,
-            f"at most {count}",
-            f"sysctl -w user.max_{kind}_namespaces={max(65536, 2 * guests)}",
-        )
-
-
-def _may_raise() -> bool:
-    """Whether this process may raise hard limits: root with CAP_SYS_RESOURCE, as outside of
-    containers.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
-    return False
 
 
 _MAC, _PORT, _MARK = "02:00:00:00:00:01", "p1", 1

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ class Service:
         name: str,
         arguments: Sequence[str],
         *,
-        sockets: Mapping[str, int],
+        sockets: Sequence[tuple[str, int]],
         log_descriptor: int,
     ) -> None:
         self.name = name
@@ -45,7 +45,8 @@ class Service:
         self.last_end: str | None = None
         self.pid: int | None = None
         self._arguments = [sys.executable, "-P", "-m", *arguments]
-        self._sockets = dict(sockets)
+        self._names = [name for name, _ in sockets]
+        self._sockets = [descriptor for _, descriptor in sockets]
         self._log = log_descriptor
         self._delay = FIRST_DELAY
         self._started = 0.0
@@ -59,7 +60,7 @@ class Service:
         aside = first + len(self._sockets)
         copies = [
             descriptor if descriptor >= aside else _dup_above(descriptor, aside)
-            for descriptor in self._sockets.values()
+            for descriptor in self._sockets
         ]
         actions: list[Any] = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -71,7 +72,7 @@ class Service:
             **os.environ,
             "PYTHONPATH": _source_path(),
             "LISTEN_FDS": str(len(self._sockets)),
-            "LISTEN_FDNAMES": ":".join(self._sockets),
+            "LISTEN_FDNAMES": ":".join(self._names),
         }
         environment.pop("LISTEN_PID", None)
         self.pid = os.posix_spawn(
@@ -82,7 +83,7 @@ class Service:
             setsigdef=[signal.SIGCHLD, signal.SIGPIPE],
             setsigmask=[],
         )
-        for copy, descriptor in zip(copies, self._sockets.values(), strict=True):
+        for copy, descriptor in zip(copies, self._sockets, strict=True):
             if copy != descriptor:
                 os.close(copy)
         self._started = self._loop.time()

@@ -27,6 +27,7 @@ from netemu.lab.control import Answer, ControlServer, Handler
 from netemu.lab.hardware import Hardware
 from netemu.lab.hosts import STATE, Host
 from netemu.lab.impact import Impact
+from netemu.lab.limits import open_files
 from netemu.lab.logs import Logs
 from netemu.lab.placement import Placement
 from netemu.lab.power import Power
@@ -35,7 +36,7 @@ from netemu.lab.relocation import Relocation
 from netemu.lab.services import GRACE, Reaper
 from netemu.lab.tenant import TenantNetwork
 from netemu.lab.watching import Watching
-from netemu.lab.wiring import MANY, MOST_OPENED, Manner, WiredNode, wire
+from netemu.lab.wiring import Manner, WiredNode, wire
 from netemu.linklocal.timing import Timing
 from netemu.topology import Guest, Lab
 
@@ -46,8 +47,6 @@ log = logging.getLogger(__name__)
 CLAIMING_AT_MOST: Final = 180.0
 # … and for the first answers: starting a thousand processes takes a small machine half of it.
 ANSWERING_AT_MOST: Final = 60.0
-# Descriptors: two a guest, a dozen a node, and what else a process has.
-_SPARE_DESCRIPTORS: Final = 100
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -332,8 +331,7 @@ class Supervisor:
 
 def _make_room_for_descriptors(lab: Lab) -> None:
     """Raise the limit of open files as far as the lab needs it, or say what to raise."""
-    each = 2 if len(lab.guests) <= MANY else 1
-    needed = each * len(lab.guests) + MOST_OPENED + 16 * len(lab.nodes) + _SPARE_DESCRIPTORS
+    needed = open_files(len(lab.guests), len(lab.nodes))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         try:

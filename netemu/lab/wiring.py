@@ -18,6 +18,7 @@ from netemu.kernel import guard, netlink, sockets, sysctl
 from netemu.kernel.factory import BATCH, FIRST_HELD, Factory
 from netemu.kernel.namespaces import inside
 from netemu.kernel.protections import Protection, Without
+from netemu.lab.limits import MANY, MOST_OPENED
 from netemu.lab.progress import Progress
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
@@ -30,10 +31,6 @@ _FIRST_PORT_INDEX = 100
 METADATA = addresses.to_text(addresses.METADATA)
 HTTP = 80
 NAMES = Path("/run/netns")
-# Guests from which on a lab's process holds one descriptor for each, its packet socket, and other
-# processes its namespace: 20,000 are a common hard limit. It opens those that it uses, so many.
-MANY = 4000
-MOST_OPENED = 256
 # Guests whose namespaces are made while those before them are wired: some 50 ms of work.
 _AHEAD = 50
 
@@ -90,12 +87,12 @@ class WiredGuest:
 
 @dataclass
 class WiredNode:
-    """A node: its namespace, its guests', and the socket on which its responder will listen."""
+    """A node: its namespace, its guests', and the sockets on which its responder will listen."""
 
     node: Node
     net: int
     guests: list[WiredGuest] = field(default_factory=list)
-    listener: socket.socket | None = None
+    listeners: list[socket.socket] = field(default_factory=list)
 
     @property
     def links(self) -> dict[int, int]:
@@ -175,7 +172,11 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         else:
             kernel.run(message for one in wired.guests for message in _port(one, manner))
         careless = Protection.LISTENER in without
-        wired.listener = sockets.listener(METADATA, HTTP, BRIDGE, careless=careless)
+        count = 1 if Protection.RESPONDER in without else node.processes
+        wired.listeners = [
+            sockets.listener(METADATA, HTTP, BRIDGE, careless=careless, shared=count > 1)
+            for _ in range(count)
+        ]
     rules = guard.render(
         bridge_mac=node.mac,
         ports=[(guest.port, guest.mark, guest.mac) for guest in node.guests],

@@ -20,6 +20,8 @@ MAX_NODES = 256
 MAX_TENANTS = MAX_GUESTS_PER_NODE
 # Addresses of one guest on the tenant network: for a client that stands for many.
 MAX_TENANT_ADDRESSES = 64
+# Processes of one node's responder: as many as the responder itself takes.
+MAX_PROCESSES = 64
 # Requests a second of one guest: beyond this it is no limit to anything that runs in a guest.
 MAX_RATE = 1_000_000
 # A namespace is a file name, a host name and a label in a picture: RFC 1123's 63 characters, and
@@ -126,6 +128,10 @@ class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
     run: Run = None
     tenant: Tenant = None
+    processes: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_PROCESSES)],
+        Meta(description="Processes of the node's responder, which share its guests: one a core."),
+    ] = 1
     dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
     properties: Properties = {}
 

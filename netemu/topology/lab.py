@@ -74,6 +74,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     guests: tuple[Guest, ...]
     fault_domain: int = 0
+    processes: int = 1
     dialects: Dialects = Dialects()
 
 

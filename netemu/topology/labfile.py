@@ -130,6 +130,7 @@ class _Expansion:
             mac=mac,
             guests=tuple(guests),
             fault_domain=_first(entry.fault_domain, None, place),
+            processes=entry.processes,
             dialects=dialects,
         )
 

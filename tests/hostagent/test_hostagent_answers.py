@@ -1,6 +1,8 @@
 """What was asked before is answered as if it had never been asked before."""
 
 import asyncio
+import contextlib
+import os
 import re
 import types
 from unittest.mock import patch
@@ -241,14 +243,24 @@ def test_what_is_remembered_is_bounded(world):
 
 
 class Transport:
-    """Takes what is written; the guest reads it at once."""
+    """Takes what is written, here or past it; the guest reads it at once."""
 
-    def __init__(self):
+    def __init__(self, reader):
+        self.reader = reader
         self.sent = b""
         self.ended = False
 
     def write(self, data):
+        self.drain()
         self.sent += data
+
+    def drain(self):
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.reader, 65536):
+                self.sent += data
+
+    def get_write_buffer_size(self):
+        return 0
 
     def set_write_buffer_limits(self, high):
         pass
@@ -281,8 +293,11 @@ async def _hear(knowledge, pieces, requests, memory):
         responder.answers.remember = lambda *_: None
     heard = []
     for _ in range(2):  # the second connection finds what the first has left
-        connection = Connection(responder, 1, RequestReader(), unsent=b"", last=False, served=0)
-        transport = Transport()
+        reader, writer = os.pipe2(os.O_NONBLOCK)
+        connection = Connection(
+            responder, 1, RequestReader(), writer, unsent=b"", last=False, served=0
+        )
+        transport = Transport(reader)
         connection.connection_made(transport)
         await asyncio.sleep(0)
         for piece in pieces:
@@ -291,6 +306,9 @@ async def _hear(knowledge, pieces, requests, memory):
             connection.data_received(piece)
             for _ in range(4):
                 await asyncio.sleep(0)  # the rest of a pipeline is answered in further turns
+            transport.drain()
+        os.close(reader)
+        os.close(writer)
         heard.append((transport.sent, transport.ended))
         connection.connection_lost(None)
     responder.waiting.close()

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import time
+from math import inf
 
 import pytest
 import uvloop
@@ -439,40 +441,97 @@ def test_a_guest_that_does_not_read_is_dropped(run):
     run(scenario, Limits(request_timeout=0.6, requests=10**9))
 
 
-def test_a_guest_that_reads_no_further_has_no_longer_for_having_been_quick(run):
-    class Full(asyncio.Transport):
-        """Takes two answers."""
+class Slow(asyncio.Transport):
+    """A transport that keeps what it is given; what is written past it is at the other end."""
 
-        taken, aborted = 0, False
+    def __init__(self, blocks_after=inf):
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.kept, self.sent, self.aborted, self.protocol = b"", b"", False, None
+        self.blocks_after, self.writes = blocks_after, 0
 
-        def write(self, _data):
-            self.taken += 1
-            if self.taken > 1:
-                connection.pause_writing()
+    def write(self, data):
+        self.kept += data
+        self.writes += 1
+        if self.writes > self.blocks_after:
+            self.protocol.pause_writing()
 
-        def abort(self):
-            self.aborted = True
+    def flush(self):
+        self.sent, self.kept = self.sent + self.kept, b""
 
-        def set_write_buffer_limits(self, high=None, low=None):
-            """It has a limit of its own."""
+    def get_write_buffer_size(self):
+        return len(self.kept)
 
+    def abort(self):
+        self.aborted = True
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """It has a limit of its own."""
+
+
+async def on(transport, world):
+    """A connection on the transport that has been asked once."""
+    descriptor = transport.ours.fileno()
+    transport.protocol = connection = Connection(
+        world.responder, "127.0.0.1", RequestReader(), descriptor, unsent=b"", last=False, served=0
+    )
+    connection.connection_made(transport)
+    await asyncio.sleep(0)
+    connection.data_received(INFO + b"\r\n")
+    assert transport.kept.endswith(PLAIN)
+    return connection
+
+
+def test_what_is_written_past_the_transport_overtakes_nothing(run, monkeypatch):
     async def scenario(world):
-        nonlocal connection
-        transport = Full()
-        connection = Connection(
-            world.responder, "127.0.0.1", RequestReader(), unsent=b"", last=False, served=0
-        )
-        connection.connection_made(transport)
-        await asyncio.sleep(0)
-        connection.data_received(INFO + b"\r\n")
-        connection.data_received(INFO + b"\r\n")  # answered as before
-        assert transport.taken == 2
-        left = connection.deadline - asyncio.get_running_loop().time()
-        assert 0 < left <= SMALL.request_timeout
-        connection.expire()
-        assert transport.aborted
+        transport = Slow()
+        with transport.ours, transport.theirs:
+            connection = await on(transport, world)
+            connection.data_received(INFO + b"\r\n")  # an answer is still kept: this goes behind it
+            assert transport.kept.count(PLAIN) == 2
+            transport.flush()
+            connection.data_received(INFO + b"\r\n")
+            assert transport.theirs.recv(1000).count(PLAIN) == 1
+            assert transport.kept == b""
+            connection.data_received(INFO + b"X: new\r\n\r\n")  # made, and kept
+            connection.data_received(INFO + b"\r\n")
+            assert transport.kept.count(PLAIN) == 2
+            transport.flush()
+            whole = os.write
+            monkeypatch.setattr(os, "write", lambda to, data: whole(to, data[:10]))
+            connection.data_received(INFO + b"\r\n")  # the guest's buffers take ten bytes
+            connection.data_received(INFO + b"\r\n")
+            assert transport.theirs.recv(1000) == b"HTTP/1.1 2"
+            assert transport.kept.startswith(b"00 OK\r\n")
+            assert transport.kept.count(PLAIN) == 2
 
-    connection = None
+    run(scenario, Limits())
+
+
+def test_a_guest_that_has_gone_is_let_go(run):
+    async def scenario(world):
+        transport = Slow()
+        with transport.ours, transport.theirs:
+            connection = await on(transport, world)
+            transport.flush()
+            transport.theirs.close()
+            connection.data_received(INFO + b"\r\n")
+            assert transport.aborted
+
+    run(scenario)
+
+
+def test_a_guest_that_reads_no_further_has_no_longer_for_having_been_quick(run):
+    async def scenario(world):
+        transport = Slow(blocks_after=1)
+        with transport.ours, transport.theirs:
+            connection = await on(transport, world)
+            connection.data_received(INFO + b"\r\n")  # answered as before
+            left = connection.deadline - asyncio.get_running_loop().time()
+            assert 0 < left <= SMALL.request_timeout
+            connection.expire()
+            assert transport.aborted
+
     run(scenario)
 
 

@@ -19,7 +19,8 @@ def main() -> None:
     uvloop.install()
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)
-    web.run_app(app, host=sys.argv[1], port=int(sys.argv[2]), access_log=None, print=None)
+    where = {"host": sys.argv[1], "port": int(sys.argv[2]), "backlog": 2048}
+    web.run_app(app, **where, access_log=None, print=None)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Rounds, reports and what the load generator makes of what it hears."""
+"""Rounds, reports and what is made of what wrk says."""
 
 import json
-import socket
-import threading
+import subprocess
+import sys
 
 import pytest
 
@@ -84,6 +84,36 @@ def test_cpu_of_this_process_grows_with_work():
     assert os.getpid() in processes.descendants(os.getppid())
 
 
+def test_those_who_serve_have_cores_of_their_own_where_there_are_enough(monkeypatch):
+    import os
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 0, 3})
+    assert processes.apart(1) == ({0, 3}, {5})
+    assert processes.apart(2) == ({0}, {3, 5})
+    assert processes.apart(3) == ({0, 3, 5}, {0, 3, 5})
+
+
+def test_a_process_keeps_to_its_cores_with_all_its_threads():
+    import os
+
+    core = {max(os.sched_getaffinity(0))}
+    script = "import threading, time; threading.Thread(target=time.sleep, args=(9,)).start()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{script}; print(flush=True); time.sleep(9)"],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        child.stdout.readline()
+        processes.keep_to(core, [child.pid])
+        tasks = [int(task) for task in os.listdir(f"/proc/{child.pid}/task")]
+        assert len(tasks) == 2
+        assert all(os.sched_getaffinity(task) == core for task in tasks)
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
 # What wrk says.
 
 WRK = """Running 1s test @ http://169.254.169.254/
@@ -117,22 +147,6 @@ def test_percentiles():
     assert load.percentile(values, 0.5) == 51.0
     assert load.percentile(values, 0.99) == 100.0
     assert load.percentile([3.0], 0.99) == 3.0
-
-
-def test_an_answer_is_read_to_its_end_however_it_is_cut():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-
-        def answer():
-            theirs.recv(100)
-            for at in range(len(whole)):
-                theirs.send(whole[at : at + 1])
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        assert load._ask(ours, load.request("/")) == whole
-        thread.join()
 
 
 def test_a_request_says_what_it_is_to_say():

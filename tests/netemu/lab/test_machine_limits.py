@@ -1,24 +1,29 @@
-"""What `netemu check` says of a machine's limits, for labs of one size or another."""
+"""What `netemu check` and `up` say of a machine's limits, for labs of one size or another."""
 
 import resource
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from netemu.lab import machine
+from netemu.cli.labs import up
+from netemu.errors import MachineCannot
+from netemu.lab import client, limits
+from netemu.lab.files import load
 
 
-def findings(guests: int) -> dict[str, machine.Finding]:
-    return {one.what: one for one in machine.limits(guests)}
+def findings(guests: int) -> dict[str, limits.Finding]:
+    return {one.what: one for one in limits.limits(guests)}
 
 
 def test_a_limit_is_enough_or_it_is_said_what_to_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user with a hard limit of 1,000 files is told what 500 guests would take."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
-    monkeypatch.setattr(machine, "_may_raise", lambda: False)
-    assert findings(272)["open files"].ok
-    short = findings(273)["open files"]
+    monkeypatch.setattr(limits, "_may_raise", lambda: False)
+    assert findings(274)["open files"].ok
+    short = findings(275)["open files"]
     assert not short.ok
-    assert short.seen == "1000, enough for 272 guests"
+    assert short.seen == "1000, enough for 274 guests"
     assert "ulimit -Hn 1002" in short.remedy
 
 
@@ -27,7 +32,7 @@ def test_the_common_limit_is_enough_for_ten_thousand_guests(
 ) -> None:
     """A user with a hard limit of 20,000 files may have 10,000 guests, and half as many more."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (20_000, 20_000))
-    monkeypatch.setattr(machine, "_may_raise", lambda: False)
+    monkeypatch.setattr(limits, "_may_raise", lambda: False)
     assert findings(10_000)["open files"].ok
     assert not findings(20_000)["open files"].ok
 
@@ -35,7 +40,7 @@ def test_the_common_limit_is_enough_for_ten_thousand_guests(
 def test_who_may_raise_a_limit_need_not_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Root's own labs raise the limit themselves."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
-    monkeypatch.setattr(machine, "_may_raise", lambda: True)
+    monkeypatch.setattr(limits, "_may_raise", lambda: True)
     assert findings(500)["open files"].ok
 
 
@@ -50,3 +55,43 @@ def test_the_kernels_own_limits_are_looked_at() -> None:
     found = findings(10**6)
     assert not found["user namespaces"].ok
     assert "sysctl -w user.max_user_namespaces=2000000" in found["user namespaces"].remedy
+
+
+def a_file_for(guests: int, tmp_path: Path) -> str:
+    file = tmp_path / "lab.yaml"
+    file.write_text(f"name: x-limits\nnodes: {{n1: {{guests: {guests}}}}}\n")
+    return str(file)
+
+
+def test_up_says_all_that_is_to_be_raised_before_it_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user whose machine is too small for a lab is told what to raise, and nothing is begun."""
+    monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
+    monkeypatch.setattr(limits, "_may_raise", lambda: False)
+    begun = []
+    monkeypatch.setattr(client, "_launch", lambda *_: begun.append("lab"))
+    lab = load(Path(a_file_for(400, tmp_path)))
+    with pytest.raises(MachineCannot, match=r"400 guests.*: 1000.*-Hn 1172") as said:
+        client.bring_up(lab)
+    assert said.value.exit_code == 3
+    assert "neighbour" not in str(said.value)  # that stands in nobody's way
+    assert begun == []
+    assert "x-limits" not in client.running()
+    monkeypatch.setattr(limits, "_may_raise", lambda: True)
+    assert client.bring_up(lab)
+    assert begun == ["lab"]
+
+
+def test_up_warns_of_what_does_not_stand_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user whose guests cannot all ask at one time is told so, and has the lab."""
+    short = limits.Finding("neighbour table", False, "5 entries", "sysctl -w", vital=False)
+    monkeypatch.setattr(limits, "limits", lambda *_: iter([short]))
+    monkeypatch.setattr(client, "bring_up", lambda *_, **__: True)
+    done = CliRunner().invoke(up, [a_file_for(6, tmp_path)])
+    assert done.exit_code == 0
+    assert "neighbour table: 5 entries: sysctl -w" in done.stderr
+    assert "x-limits: up (1 node, 6 guests)" in done.stdout

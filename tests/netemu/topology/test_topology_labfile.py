@@ -254,6 +254,8 @@ def test_whoever_calls_says_which_properties_there_are() -> None:
         ),
         ("dialects: {azure: {rate: -1}}\nnodes: {n: {guests: 1}}", "dialects.azure.rate", ">= 0"),
         ("dialects: {gce: {}}\nnodes: {n: {guests: 1}}", "dialects.gce", "true or false"),
+        ("nodes: {n: {guests: 1, processes: 0}}", "nodes.n.processes", ">= 1"),
+        ("nodes: {n: {guests: 1, processes: 65}}", "nodes.n.processes", "<= 64"),
         (
             "nodes: {n: {guests: [{name: a, availability_set: a b}]}}",
             "nodes.n.guests[0].availability_set",
@@ -276,3 +278,8 @@ def test_a_node_may_be_called_properties_or_by_a_number() -> None:
     lab = parse("nodes: {properties: {guests: 2}, 1: {guests: 1}}", source="lab.yaml")
     assert [len(node.guests) for node in lab.nodes] == [2, 1]
     assert lab.nodes[1].name == "1"
+
+
+def test_a_nodes_responder_may_be_several_processes() -> None:
+    text = "nodes: {n1: {guests: 1, processes: 2}, n2: {guests: 1}}"
+    assert [node.processes for node in parse(text, source="lab.yaml").nodes] == [2, 1]
