@@ -93,18 +93,22 @@ class Factory:
     ) -> tuple[int, dict[str, int]]:
         """Give the guest that owns `net` its first process.
 
-        It and whatever runs beside it see processes of their own only, a private /run and, if
-        `hosts` says something, an /etc/hosts of their own. The first process starts `program` and
-        is its parent; on FREEZE it stops all others, on THAW it has them go on. Returns a pidfd and
-        the guest's namespaces by kind.
+        It and whatever runs beside it see processes of their own only, a private /run, and an
+        /etc/hosts that says `hosts`. The first process starts `program` and is its parent; on
+        FREEZE it stops all others, on THAW it has them go on. Returns a pidfd and the guest's
+        namespaces by kind.
         """
-        question: list[Any] = ["boot", hostname, hosts]
-        descriptors = [net]
+        question: list[Any] = ["boot", hostname]
+        # By a file: with many names it is longer than a message may be.
+        descriptors = [net, _file_of(hosts)]
         if program is not None:
             question += [list(program.command), program.directory, program.environment]
             descriptors.append(program.output)
-        answer, descriptors = self._ask(question, descriptors)
-        return descriptors[0], dict(zip(answer, descriptors[1:], strict=True))
+        try:
+            answer, made = self._ask(question, descriptors)
+        finally:
+            os.close(descriptors[1])
+        return made[0], dict(zip(answer, made[1:], strict=True))
 
     def hold(self, descriptors: list[int]) -> int:
         """Have a process hold these (at most BATCH) descriptors too, until the lab ends.
@@ -164,8 +168,8 @@ def _serve(link: socket.socket) -> None:
                     answer, made = ["made"], [_node() for _ in range(count)]
                 case ["guests", int(count)]:
                     answer, made = ["made"], [_guest() for _ in range(count)]
-                case ["boot", str(hostname), str(hosts), *program]:
-                    pidfd, opened = _boot(received, hostname, hosts, program)
+                case ["boot", str(hostname), *program]:
+                    pidfd, opened = _boot(received, hostname, program)
                     answer = ["booted", *_NAMESPACES_OF_A_GUEST]
                     made = [pidfd, *opened]
                 case ["hold"]:
@@ -225,11 +229,17 @@ def _hold(descriptors: list[int]) -> int:
     return child
 
 
-def _boot(
-    received: list[int], hostname: str, hosts: str, program: list[Any]
-) -> tuple[int, list[int]]:
+def _file_of(text: str) -> int:
+    """A descriptor of a file in memory that is to be read from its beginning."""
+    descriptor = os.memfd_create("hosts", os.MFD_CLOEXEC)
+    with open(descriptor, "w", closefd=False) as file:
+        file.write(text)
+    return descriptor
+
+
+def _boot(received: list[int], hostname: str, program: list[Any]) -> tuple[int, list[int]]:
     """Fork a guest's first process and wait until it is in place."""
-    net, *output = received
+    net, hosts, *output = received
     ready, tell = os.pipe()
     child = ns.clone(ns.NEWPID | ns.NEWNS | ns.NEWIPC)
     if child == 0:
@@ -260,7 +270,7 @@ def _boot(
         os.close(ready)
 
 
-def _settle(net: int, hostname: str, hosts: str) -> None:
+def _settle(net: int, hostname: str, hosts: int) -> None:
     """In the guest's first process: dress the mounts, then become the guest.
 
     What is mounted before entering the guest's user namespace is locked when that namespace takes
@@ -273,8 +283,7 @@ def _settle(net: int, hostname: str, hosts: str) -> None:
     ns.mount("tmpfs", "/run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
     _keep_the_machine_settings()
     _private("resolv.conf", "# no name server is within a guest's reach\n")
-    if hosts:
-        _private("hosts", hosts)
+    _private("hosts", os.pread(hosts, os.fstat(hosts).st_size, 0).decode())
     user = ns.owner_of(net)
     ns.setns(user, ns.NEWUSER)
     ns.unshare(ns.NEWNS | ns.NEWUTS)

@@ -8,8 +8,9 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from netemu.errors import MachineCannot
 from netemu.kernel.namespaces import inside
@@ -39,9 +40,15 @@ OVERHEARD_PER_MINUTE = 2
 # no client that waits for its answers meets the bound, and far less than a flood.
 CONNECTIONS_PER_SECOND = 20_000
 CONNECTION_BURST = 2_000
+# An ordinary user's nft sends at most net.core.wmem_default (208 KiB) in one transaction: the rules
+# of some 150 ports.
+PORTS_AT_ONCE = 100
 # nft writes a rate as a 32-bit number of packets in its unit of time.
 _MAX_RATE = 1_000_000
 
+
+# Its name, its mark, and the MAC of the guest behind it.
+Port = tuple[str, int, str]
 
 # nft has an `@set` of its own: what is to be filled in is `@{name}`.
 _PLACE = re.compile(r"@\{([a-z_]+)\}")
@@ -55,24 +62,35 @@ def find_nft() -> str:
     return found
 
 
+def pieces(ports: Sequence[Port], *, without: Without = (), **manner: Any) -> Iterator[str]:
+    """What `render` gives, in pieces that anybody's nft can load, one after another.
+
+    The ports are down until the last one is loaded.
+    """
+    yield render(ports=ports[:PORTS_AT_ONCE], without=without, **manner)
+    for start in range(PORTS_AT_ONCE, len(ports), PORTS_AT_ONCE):
+        yield more(ports[start : start + PORTS_AT_ONCE], without)
+
+
 def render(
     *,
     bridge_mac: str,
-    ports: Sequence[tuple[str, int, str]],
+    ports: Sequence[Port],
     same_node: bool,
     time_scale: float = 1.0,
     without: Without = (),
 ) -> str:
-    """The rules of a node whose `ports` are (name, mark, MAC of the guest behind it)."""
+    """The rules of a node with these ports."""
     overheard = _scaled(OVERHEARD_PER_MINUTE, time_scale)
     template = Path(__file__).with_name("guard.nft").read_text(encoding="utf-8")
     if Protection.HOST in without:
         template, _, _ = template.partition("table inet guard")
+    wires, stations, own = map(elements, _elements(ports))
     values = {
         "bridge_mac": bridge_mac,
-        "wires": elements(f'"{port}" . {mac}' for port, _, mac in ports),
-        "stations": elements(mac for _, _, mac in ports),
-        "own": elements(_own(mark) for _, mark, _ in ports),
+        "wires": wires,
+        "stations": stations,
+        "own": own,
         "policy": "same_node" if same_node else "responder_only",
         "policy_arp_out": _SAME_NODE_ARP_OUT.format(overheard) if same_node else "",
         "policy_ip_out": _SAME_NODE_IP_OUT if same_node else "",
@@ -112,14 +130,18 @@ def _scaled(rate: int, time_scale: float) -> int:
     return min(_MAX_RATE, max(rate, math.ceil(rate / time_scale)))
 
 
-def elements(of_set: Iterable[str]) -> str:
+def elements(of_set: str) -> str:
     """A set's `elements = …`; nothing for an empty one."""
-    text = ", ".join(of_set)
-    return f"elements = {{ {text} }}" if text else ""
+    return f"elements = {{ {of_set} }}" if of_set else ""
 
 
-def _own(mark: int) -> str:
-    return f"{mark} . {mark}, {mark} . 0"
+def _elements(ports: Sequence[Port]) -> tuple[str, str, str]:
+    """What the sets of wires, of stations and of sockets' own marks have for these ports."""
+    return (
+        ", ".join(f'"{port}" . {mac}' for port, _, mac in ports),
+        ", ".join(mac for _, _, mac in ports),
+        ", ".join(f"{mark} . {mark}, {mark} . 0" for _, mark, _ in ports),
+    )
 
 
 def _port(port: str, mark: int, without: Without) -> str:
@@ -148,27 +170,30 @@ _OWN_ANSWERS = (
 _OWN_SEGMENTS = 'iifname "br0" meta mark . socket mark != @own drop'
 
 
-def one_more(port: str, mark: int, mac: str, without: Without = ()) -> str:
-    """The rules that a port adds to a guard which is loaded; the port's link is there, and down."""
-    own = "" if Protection.HOST in without else f"add element inet guard own {{ {_own(mark)} }}"
-    return f"""add element netdev guard wires {{ "{port}" . {mac} }}
-add element netdev guard stations {{ {mac} }}
-{own}
+def more(ports: Sequence[Port], without: Without = ()) -> str:
+    """The rules that ports add to a guard which is loaded; their links are there, and down."""
+    wires, stations, own = _elements(ports)
+    chains = "\n    ".join(_port(port, mark, without) for port, mark, _ in ports)
+    host = "" if Protection.HOST in without else f"add element inet guard own {{ {own} }}"
+    return f"""add element netdev guard wires {{ {wires} }}
+add element netdev guard stations {{ {stations} }}
+{host}
 table netdev guard {{
-    {_port(port, mark, without)}
+    {chains}
 }}
 """
 
 
 def one_less(port: str, mark: int, mac: str, without: Without = ()) -> str:
-    """What takes them away again; the port's link is still there, and down."""
+    """What takes a port's rules away again; its link is still there, and down."""
+    wires, stations, own = _elements([(port, mark, mac)])
     lines = [f"delete chain netdev guard in_{port}"]
     if Protection.EGRESS not in without:
         lines.append(f"delete chain netdev guard out_{port}")
-    lines.append(f'delete element netdev guard wires {{ "{port}" . {mac} }}')
-    lines.append(f"delete element netdev guard stations {{ {mac} }}")
+    lines.append(f"delete element netdev guard wires {{ {wires} }}")
+    lines.append(f"delete element netdev guard stations {{ {stations} }}")
     if Protection.HOST not in without:
-        lines.append(f"delete element inet guard own {{ {_own(mark)} }}")
+        lines.append(f"delete element inet guard own {{ {own} }}")
     return "\n".join(lines)
 
 

@@ -438,7 +438,10 @@ def direct_route(index: int) -> Message:
 _GETLINK = 18
 _DUMP = 0x300
 _RTMGRP_LINK = 1
-_IFF_LOWER_UP = 0x10000
+_IFF_RUNNING, _IFF_LOWER_UP = 0x40, 0x10000
+# The second is the carrier; with the first the kernel has also made the link, and the bridge that
+# it is a port of, ready for it.
+_PASSES = _IFF_RUNNING | _IFF_LOWER_UP
 
 
 class LinkMonitor:
@@ -489,5 +492,5 @@ class LinkMonitor:
                     family = data[offset + 16]
                     # A bridge speaks of its ports too (AF_BRIDGE): not of the links themselves.
                     if family != _AF_BRIDGE:
-                        told.append((index, kind == _NEWLINK and bool(flags & _IFF_LOWER_UP)))
+                        told.append((index, kind == _NEWLINK and flags & _PASSES == _PASSES))
                 offset += max(16, (length + 3) & ~3)

@@ -1,6 +1,7 @@
 """Raw packet sockets for ARP, narrowed in the kernel to the frames that matter."""
 
 import ctypes
+import fcntl
 import socket
 import struct
 
@@ -10,7 +11,15 @@ ETH_P_ARP = 0x0806
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
 _SO_RCVMARK = 75
+# Bytes: a thousand guests' probes of one moment, with the kernel's own 768 bytes for each.
+_ROOM_OF_A_NODE = 1 << 20
 _CMSG_MARK = struct.Struct("=I")
+_SIOCGIFFLAGS = 0x8913
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GLINK = 0x0A
+_IFF_RUNNING = 0x40
+_IFREQ = 40  # bytes of struct ifreq
+_NAME = 16  # … of which an interface's name
 
 
 def on_guest(filter_program: bytes) -> socket.socket:
@@ -26,6 +35,8 @@ def on_bridge(filter_program: bytes) -> socket.socket:
     made = _open("br0", ETH_P_ARP, filter_program)
     # Linux 5.19 and later: the mark that the guard has set travels beside the frame.
     made.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
+    # The kernel gives as much of it as net.core.rmem_max allows.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM_OF_A_NODE)
     return made
 
 
@@ -67,6 +78,27 @@ def attach(packet_socket: socket.socket, program: bytes) -> None:
     # struct sock_fprog { unsigned short len; struct sock_filter *filter; };
     fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
     packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+def can_send(packet_socket: socket.socket) -> bool:
+    """Whether the socket's interface sends what it is given; one that is gone does not.
+
+    With a carrier alone it may not yet: the kernel's linkwatch has a queue for all namespaces, and
+    until it comes to this interface every frame is thrown away without a word. Asking after the
+    link has it come at once (Linux 6.8 and later).
+    """
+    glink = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_GLINK, 0))
+    question = bytearray(_IFREQ)
+    try:
+        name = packet_socket.getsockname()[0].encode()  # its root may have renamed it
+        struct.pack_into("=16sQ", question, 0, name, ctypes.addressof(glink))
+        fcntl.ioctl(packet_socket, _SIOCETHTOOL, question)
+        struct.pack_into("=16sQ", question, 0, name, 0)
+        fcntl.ioctl(packet_socket, _SIOCGIFFLAGS, question)
+    except OSError:
+        return False
+    (flags,) = struct.unpack_from("=H", question, _NAME)
+    return bool(flags & _IFF_RUNNING)
 
 
 def receive_marked(packet_socket: socket.socket) -> tuple[bytes, int]:

@@ -1,25 +1,49 @@
 """The tenant network's guard, rendered from a template that a person can read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
-from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND, elements, fill_in
+from netemu.kernel.guard import PORTS_AT_ONCE, SHOUT_BURST, SHOUTS_PER_SECOND, fill_in
+
+# Beside the rules of so many ports: a fifth of what a transaction may have.
+_ADDRESSES_AT_ONCE: Final = 500
 
 
-def render(ports: Sequence[tuple[str, str, Sequence[str]]]) -> str:
-    """The rules for `ports`: (name, MAC of the guest behind it, the guest's addresses)."""
-    return fill_in(
+# Its name, the MAC of the guest behind it, and the guest's addresses.
+Port = tuple[str, str, Sequence[str]]
+
+
+def pieces(ports: Sequence[Port]) -> Iterator[str]:
+    """The rules for these ports, in pieces as `netemu.kernel.guard.pieces` gives them."""
+    text = fill_in(
         Path(__file__).with_name("tenant.nft"),
-        {
-            "own": elements(
-                f'"{port}" . {mac} . {address}' for port, mac, own in ports for address in own
-            ),
-            "stations": elements(mac for _, mac, _ in ports),
-            "shout_rate": SHOUTS_PER_SECOND,
-            "shout_burst": SHOUT_BURST,
-            "ports": "\n    ".join(_port(port) for port, _, _ in ports),
-        },
+        {"shout_rate": SHOUTS_PER_SECOND, "shout_burst": SHOUT_BURST},
     )
+    for some in _shares(ports):
+        own = (f'"{port}" . {mac} . {address}' for port, mac, held in some for address in held)
+        stations = ", ".join(mac for _, mac, _ in some)
+        chains = "\n    ".join(_port(port) for port, _, _ in some)
+        yield f"""{text}add element netdev tenant stations {{ {stations} }}
+add element netdev tenant own {{ {", ".join(own)} }}
+table netdev tenant {{
+    {chains}
+}}
+"""
+        text = ""
+
+
+def _shares(ports: Sequence[Port]) -> Iterator[list[Port]]:
+    share: list[Port] = []
+    addresses = 0
+    for port in ports:
+        if len(share) == PORTS_AT_ONCE or addresses + len(port[2]) > _ADDRESSES_AT_ONCE:
+            yield share
+            share, addresses = [], 0
+        share.append(port)
+        addresses += len(port[2])
+    if share:
+        yield share
 
 
 def _port(port: str) -> str:

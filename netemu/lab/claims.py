@@ -13,6 +13,7 @@ from netemu.linklocal.claimant import Claimant
 from netemu.linklocal.oracle import Oracle
 from netemu.linklocal.shell import GuestShell, NodeShell, is_bound
 from netemu.linklocal.timing import Timing
+from netemu.linklocal.turns import Turns
 from netemu.topology import Guest
 
 
@@ -24,6 +25,7 @@ class Claims:
     ) -> None:
         self._changed = asyncio.Event()
         self._timing = timing
+        self._turns = Turns()
         # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
         self._jitter = random.Random()
         self._guests: dict[int, GuestShell] = {}
@@ -61,6 +63,7 @@ class Claims:
             wired.net,
             claimant,
             guest.name,
+            turns=self._turns,
             changed=self._note_change,
             lost=partial(self._lost, guest.mark),
         )

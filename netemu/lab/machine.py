@@ -113,7 +113,7 @@ class _Trial:
 
     def frames(self) -> str:
         with ns.inside(self.node):
-            packet.on_bridge(bpf.arp_only()).close()
+            packet.on_bridge(bpf.probes()).close()
         return "raw ARP, with the mark of the port"
 
     def listener(self) -> str:

@@ -33,7 +33,8 @@ class TenantNetwork:
             kernel.run((netlink.bridge(_BRIDGE, _BRIDGE_INDEX, mac), netlink.up(_BRIDGE, 2)))
             kernel.run(message for one in wired for message in self._wire(one))
         ports = [(_port(one.guest), self._mac(one.guest), one.guest.tenant) for one in wired]
-        guard.load(tenant.render(ports), self._net)
+        for rules in tenant.pieces(ports):
+            guard.load(rules, self._net)
         with inside(self._net), netlink.Netlink() as kernel:
             kernel.run(netlink.up(_port(one.guest), _index(one.guest)) for one in wired)
         for one in wired:

@@ -177,14 +177,14 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
             sockets.listener(METADATA, HTTP, BRIDGE, careless=careless, shared=count > 1)
             for _ in range(count)
         ]
-    rules = guard.render(
+    for rules in guard.pieces(
+        [(guest.port, guest.mark, guest.mac) for guest in node.guests],
         bridge_mac=node.mac,
-        ports=[(guest.port, guest.mark, guest.mac) for guest in node.guests],
         same_node=manner.same_node,
         time_scale=manner.time_scale,
         without=without,
-    )
-    guard.load(rules, net)
+    ):
+        guard.load(rules, net)
     for one in wired.guests:
         configure(one)
     with inside(net), netlink.Netlink() as kernel:
@@ -219,7 +219,7 @@ def plug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
     guest = wired.guest
     with inside(node.net), netlink.Netlink() as kernel:
         kernel.run(_port(wired, manner))
-    guard.load(guard.one_more(guest.port, guest.mark, guest.mac, manner.without), node.net)
+    guard.load(guard.more([(guest.port, guest.mark, guest.mac)], manner.without), node.net)
     configure(wired)
     with inside(node.net), netlink.Netlink() as kernel:
         kernel.run((netlink.up(guest.port, port_index(guest)),))

@@ -9,9 +9,10 @@ yields it; and how a node sees to it that no two of its guests end with the same
 - `claimant`:  the host's state machine, one for each interface
 - `oracle`:    the node's answer to probes, and its bindings, first come, first served
 - `bpf`:       socket filters, so that a process wakes only for frames that concern it
-- `shell`:     the only module here that opens sockets or looks at a clock
+- `turns`:     turns that timers and sockets take in one event loop
+- `shell`:     the only module here that opens sockets
 
-Everything but the shell is pure: time comes in as `now` (seconds, monotonic), randomness as a
+Everything but the last two is pure: time comes in as `now` (seconds, monotonic), randomness as a
 `random.Random`; frames and other effects come out, and the next `deadline` stands on the object.
 Addresses are integers (169.254.1.0 is 0xA9FE0100), MACs are six bytes.
 

@@ -89,9 +89,16 @@ def nothing() -> bytes:
     return INSTRUCTION.pack(RETURN, 0, 0, 0)
 
 
-def arp_only() -> bytes:
-    """Every well-formed ARP request or reply."""
-    return _assemble(*_FOR_THIS_HOST, *_WELL_FORMED)
+def probes() -> bytes:
+    """Requests whose sender IP is all zero: all that a node learns from (RFC 5227 1.1)."""
+    return _assemble(
+        *_FOR_THIS_HOST,
+        *_WELL_FORMED,
+        _load(LOAD_WORD, _LENGTHS_AND_OPERATION),
+        (JUMP_EQUAL, _NEXT, _DROP, 0x0604_0000 | arp.REQUEST),
+        _load(LOAD_WORD, _SENDER_IP),
+        (JUMP_EQUAL, _ACCEPT, _DROP, arp.UNSPECIFIED),
+    )
 
 
 def claims_of(address: int) -> bytes:

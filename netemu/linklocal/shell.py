@@ -20,12 +20,17 @@ from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, St
 from netemu.linklocal.oracle import Announce, Bind, Oracle, Refuse, Unbind
 from netemu.linklocal.oracle import Effects as OracleEffects
 from netemu.linklocal.timing import Timing
+from netemu.linklocal.turns import Turns
 
 log = logging.getLogger(__name__)
 
 BROADCAST: Final = "169.254.255.255"
 # Frames taken from a socket before the loop turns to others: a flood from one is nobody else's.
-_AT_A_TIME: Final = 32
+# A node's, which all its guests share, is emptied each time; the guard bounds what each may send.
+_AT_A_TIME, _OF_A_NODE = 32, 512
+# Until an interface that has a carrier sends, seconds: a moment mostly, at times a second; for one
+# that its root has taken away it may be for ever, which must cost nothing.
+_SOON, _LATER = 0.005, 1.0
 
 
 class GuestShell:
@@ -43,15 +48,18 @@ class GuestShell:
         claimant: Claimant,
         name: str,
         *,
+        turns: Turns,
         changed: Callable[[], None],
         lost: Callable[[], None],
     ) -> None:
         self.claimant = claimant
         self._name = name
+        self._turns = turns
         self._changed = changed
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._activation: asyncio.TimerHandle | None = None
         self._paused = False
         with inside(net):
             self._socket = packet.on_guest(bpf.nothing())
@@ -64,8 +72,23 @@ class GuestShell:
 
     def link(self, *, up: bool) -> None:
         """The wire has got or lost its carrier."""
-        now = self._loop.time()
-        self._carry_out(self.claimant.link_up(now) if up else self.claimant.link_down(now))
+        if self._activation is not None:
+            self._activation.cancel()
+            self._activation = None
+        if up:
+            self._activate(_SOON)
+        else:
+            self._carry_out(self.claimant.link_down(self._loop.time()))
+
+    def _activate(self, patience: float) -> None:
+        """Have the claim begin (RFC 3927 section 2.2) as soon as its probes will be sent."""
+        if packet.can_send(self._socket):
+            self._activation = None
+            self._carry_out(self.claimant.link_up(self._loop.time()))
+        else:
+            self._activation = self._loop.call_later(
+                patience, self._activate, min(2 * patience, _LATER)
+            )
 
     def pause(self) -> None:
         """Be deaf and let no time pass, as everything else in a guest that is frozen."""
@@ -81,8 +104,9 @@ class GuestShell:
 
     def close(self) -> None:
         """Stop; the guest keeps what it has."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._activation):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._socket)
         # Closing a packet socket waits for the kernel's readers, some 13 ms: not in the loop.
         self._loop.run_in_executor(None, self._socket.close)
@@ -102,6 +126,9 @@ class GuestShell:
                 self._carry_out(self.claimant.receive(heard, self._loop.time()))
 
     def _expired(self) -> None:
+        if self._turns.over():
+            self._timer = self._loop.call_at(self._loop.time(), self._expired)
+            return
         self._timer = None
         self._carry_out(self.claimant.expire(self._loop.time()))
 
@@ -208,7 +235,7 @@ class NodeShell:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         with inside(net):
-            self._socket = packet.on_bridge(bpf.arp_only())
+            self._socket = packet.on_bridge(bpf.probes())
             self._rivals = packet.on_every_port(bpf.claims_of(oracle.own))
             self._bindings = Bindings(bridge_index)
             self._monitor = netlink.LinkMonitor()
@@ -234,7 +261,7 @@ class NodeShell:
     def _readable(self) -> None:
         now = self._loop.time()
         effects: OracleEffects = ()
-        for _ in range(_AT_A_TIME):
+        for _ in range(_OF_A_NODE):
             try:
                 frame, mark = packet.receive_marked(self._socket)
             except BlockingIOError:

@@ -64,7 +64,7 @@ def concerned(packet: Arp) -> bool:
 PROGRAMS: dict[str, tuple[bytes, Callable[[Arp], bool]]] = {
     "concerns": (bpf.concerns(MAC, ADDRESS), concerned),
     "nothing": (bpf.nothing(), lambda _: False),
-    "arp_only": (bpf.arp_only(), lambda _: True),
+    "probes": (bpf.probes(), lambda packet: packet.is_probe),
     "claims_of": (bpf.claims_of(ADDRESS), lambda packet: packet.sender_ip == ADDRESS),
 }
 
@@ -87,9 +87,9 @@ def test_what_goes_out_is_nobodys_claim(frame: bytes) -> None:
         assert run(bpf.claims_of(ADDRESS), claim, packet_type=packet_type) > 0
 
 
-@pytest.mark.parametrize("name", ["concerns", "arp_only"])
+@pytest.mark.parametrize("name", ["concerns", "probes"])
 def test_a_frame_of_another_vlan_is_not_of_this_link(name: str) -> None:
-    program, frame = PROGRAMS[name][0], arp.announcement(NEAR_MACS[1], ADDRESS)
+    program, frame = PROGRAMS[name][0], arp.probe(NEAR_MACS[1], ADDRESS)
     assert run(program, frame, packet_type=bpf.PACKET_OTHERHOST) == 0
     for packet_type in (0, 1, 2):
         assert run(program, frame, packet_type=packet_type) > 0
