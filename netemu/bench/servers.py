@@ -28,7 +28,11 @@ OURS_TWICE: Final = "netemu, 2 processes"
 NGINX: Final = "nginx"
 EPOLL: Final = "epoll in C"
 UVICORN: Final = "uvicorn + Starlette"
+UVICORN_PLAIN: Final = "uvicorn + Starlette, plain"
 AIOHTTP: Final = "aiohttp"
+AIOHTTP_PLAIN: Final = "aiohttp, plain"
+"""Plain is as pip installs them: on asyncio's own loop, uvicorn with h11. The others are given
+uvloop, and uvicorn httptools too."""
 
 PATH: Final = "/metadata/v1/InstanceInfo"
 BODY: Final = '{"ID":"_n0-1","UD":"0","FD":"0"}'
@@ -69,7 +73,12 @@ def missing() -> dict[str, str]:
         found[NGINX] = f"not installed; {_HOW}"
     if not (PEERS / "epoll-server").exists():
         found[EPOLL] = f"not compiled; {_HOW}"
-    for name, module in ((UVICORN, "uvicorn, starlette"), (AIOHTTP, "aiohttp")):
+    for name, module in (
+        (UVICORN, "uvicorn, starlette, uvloop, httptools"),
+        (UVICORN_PLAIN, "uvicorn, starlette"),
+        (AIOHTTP, "aiohttp, uvloop"),
+        (AIOHTTP_PLAIN, "aiohttp"),
+    ):
         python = PEERS / "python"
         if (
             not python.exists()
@@ -150,12 +159,14 @@ def start(name: str, node: WiredNode) -> Running:
         command += ["-e", str(directory / "error.log")]
     elif name == EPOLL:
         command = [str(PEERS / "epoll-server"), *where, str(len(BODY))]
-    elif name == UVICORN:
+    elif name in (UVICORN, UVICORN_PLAIN):
+        loop, http = ("uvloop", "httptools") if name == UVICORN else ("asyncio", "h11")
         command = [str(PEERS / "uvicorn"), "--app-dir", str(_APPS), "starlette_app:app"]
-        command += ["--host", where[0], "--port", where[1], "--loop", "uvloop"]
-        command += ["--http", "httptools", "--no-access-log", "--log-level", "warning"]
+        command += ["--host", where[0], "--port", where[1], "--loop", loop, "--http", http]
+        command += ["--no-access-log", "--log-level", "warning"]
     else:
-        command = [str(PEERS / "python"), str(_APPS / "aiohttp_app.py"), *where]
+        loop = "uvloop" if name == AIOHTTP else "asyncio"
+        command = [str(PEERS / "python"), str(_APPS / "aiohttp_app.py"), *where, loop]
     return Running(_spawn(command, net=node.net, extra={"BODY": BODY}))
 
 

@@ -1,9 +1,8 @@
-"""A constant answer by aiohttp: `python aiohttp_app.py ADDRESS PORT`, BODY in the environment."""
+"""A constant answer by aiohttp: `aiohttp_app.py ADDRESS PORT LOOP`, BODY in the environment."""
 
 import os
 import sys
 
-import uvloop
 from aiohttp import web
 
 _BODY = os.environ["BODY"].encode()
@@ -16,7 +15,10 @@ async def answer(_request: web.Request) -> web.Response:
 
 def main() -> None:
     """Serve until ended."""
-    uvloop.install()
+    if sys.argv[3] == "uvloop":
+        import uvloop
+
+        uvloop.install()
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)
     where = {"host": sys.argv[1], "port": int(sys.argv[2]), "backlog": 2048}
