@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,22 +88,21 @@ def test_bash_completes_names_of_what_runs(complete: Complete, lab: RunningLab) 
 
 @pytest.mark.lab
 def test_completion_does_not_keep_anybody_waiting(person: Person, lab: RunningLab) -> None:
-    """A user who presses Tab is answered within a quarter of a second."""
+    """A user who presses Tab does not wait for what only other verbs need."""
     environment = {
         **person.environment,
         "_NETEMU_COMPLETE": "bash_complete",
         "COMP_WORDS": "netemu shell --name shared web",
         "COMP_CWORD": "4",
+        "PYTHONPROFILEIMPORTTIME": "1",
     }
-    least = 60.0  # of several, for others use this machine too
-    for _ in range(5):
-        started = time.monotonic()
-        done = subprocess.run(
-            person.command(), env=environment, cwd="/tmp", capture_output=True, text=True
-        )
-        least = min(least, time.monotonic() - started)
-        assert done.stdout.split() == ["plain,web1", "plain,web2", "plain,web3"]
-    assert least < 0.25
+    done = subprocess.run(
+        person.command(), env=environment, cwd="/tmp", capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["plain,web1", "plain,web2", "plain,web3"]
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "netemu.lab.client" in loaded
+    assert loaded.isdisjoint({"rich", "uvloop", "pyroute2", "scapy", "matplotlib", "netemu.bench"})
 
 
 @pytest.mark.lab
