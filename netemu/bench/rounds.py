@@ -1,6 +1,7 @@
 """Measuring in turn: A B A B …, so that what befalls the machine befalls all alike."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from statistics import median
 from typing import Final
 
@@ -48,5 +49,10 @@ def in_turn(
 
 
 def ratio(over: Sequence[Sample], under: Sequence[Sample], metric: str) -> Spread:
-    """Give the spread of the quotients of each round: what was measured side by side."""
-    return Spread.of([a[metric] / b[metric] for a, b in zip(over, under, strict=True)])
+    """Give the spread of the quotients of each round: what was measured side by side.
+
+    Against what was too short to be measured at all, everything is infinitely more.
+    """
+    return Spread.of(
+        [a[metric] / b[metric] if b[metric] else inf for a, b in zip(over, under, strict=True)]
+    )

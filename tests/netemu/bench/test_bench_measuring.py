@@ -1,6 +1,7 @@
 """Rounds, reports and what is made of what wrk says."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -36,6 +37,7 @@ def test_a_ratio_is_of_what_was_measured_side_by_side():
     over = [{"x": 10.0}, {"x": 30.0}, {"x": 4.0}]
     under = [{"x": 5.0}, {"x": 10.0}, {"x": 4.0}]
     assert ratio(over, under, "x") == Spread(2.0, 1.0, 3.0)
+    assert ratio(over, [{"x": 5.0}, {"x": 0.0}, {"x": 4.0}], "x") == Spread(2.0, 1.0, math.inf)
 
 
 @pytest.mark.parametrize(
