@@ -56,7 +56,7 @@ def _print(times: dict[str, float], as_json: bool) -> None:
     """The time, or each node's where they differ; `""` stands for all nodes."""
     if as_json:
         latest = max(times.values())
-        told = {"now": _iso(latest), "ahead": round(latest - time.time(), 3)}
+        told = {"now": _iso(latest), "ahead": max(0.0, round(latest - time.time(), 3))}
         nodes = {node: _iso(now) for node, now in times.items() if node}
         click.echo(json.dumps({**told, "nodes": nodes} if nodes else told))
         return
