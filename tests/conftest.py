@@ -57,8 +57,15 @@ class Person:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command line in the background."""
+        return self._popen(self.command(*arguments))
+
+    def start_python(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start Python in the background, as this person."""
+        return self._popen([*self.prefix, sys.executable, *arguments])
+
+    def _popen(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments),
+            command,
             env=self.environment,
             cwd="/tmp",
             stdin=subprocess.DEVNULL,
@@ -177,6 +184,17 @@ def person(request: pytest.FixtureRequest) -> Iterator[Person]:
     shutil.rmtree(labs, ignore_errors=True)
     if prefix:
         shutil.rmtree(environment["HOME"], ignore_errors=True)
+
+
+@pytest.fixture
+def place(person: Person) -> Iterator[Path]:
+    """A directory of this person's own."""
+    # Not below tmp_path: pytest keeps it from other users.
+    name = Path(tempfile.mkdtemp(prefix="nt-place-"))
+    if person.prefix:
+        os.chown(name, NOBODY, NOBODY)
+    yield name
+    shutil.rmtree(name, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -293,6 +293,14 @@ def test_the_error_arrives_even_if_the_guest_goes_on_sending(run):
     run(scenario)
 
 
+async def status_for_host(world, host):
+    data = await world.send(
+        f"GET /metadata/v1/maintenance HTTP/1.1\r\nHost: {host}\r\n"
+        "Connection: close\r\n\r\n".encode()
+    )
+    return answer_of(data)[0]
+
+
 def test_hosts_of_whoever_listens_everywhere(run):
     """It cannot know its addresses; and no address can be pointed elsewhere, as a name can."""
 
@@ -308,11 +316,7 @@ def test_hosts_of_whoever_listens_everywhere(run):
             ("1.2.3", 421),
             ("", 421),
         ]:
-            data = await world.send(
-                f"GET /metadata/v1/maintenance HTTP/1.1\r\nHost: {host}\r\n"
-                "Connection: close\r\n\r\n".encode()
-            )
-            assert answer_of(data)[0] == status, host
+            assert await status_for_host(world, host) == status, host
 
     run(scenario)
 
@@ -331,11 +335,7 @@ def test_hosts(run):
             ("evil.example", 421),
             ("", 421),
         ]:
-            data = await world.send(
-                f"GET /metadata/v1/maintenance HTTP/1.1\r\nHost: {host}\r\n"
-                "Connection: close\r\n\r\n".encode()
-            )
-            assert answer_of(data)[0] == status, host
+            assert await status_for_host(world, host) == status, host
 
     run(scenario)
 

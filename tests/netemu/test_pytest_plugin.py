@@ -1,20 +1,17 @@
 """The pytest plugin, as somebody uses it who tests his own software with it."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from scapy.utils import PcapNgReader
 
-from tests.conftest import NOBODY, SOURCE, Person
+from tests.conftest import SOURCE, Person
 
 pytest_plugins = ("pytester",)
 
@@ -44,25 +41,15 @@ def example() -> str:
 
 
 @pytest.fixture
-def folder(person: Person) -> Iterator[Path]:
-    """A directory of this person's own."""
-    place = Path(tempfile.mkdtemp(prefix="nt-plugin-"))
-    if person.prefix:
-        os.chown(place, NOBODY, NOBODY)
-    yield place
-    shutil.rmtree(place, ignore_errors=True)
-
-
-@pytest.fixture
-def run_pytest(person: Person, folder: Path) -> RunPytest:
+def run_pytest(person: Person, place: Path) -> RunPytest:
     """Runs pytest in `folder`, as this person, on the test files given by name."""
 
     def run(
         *arguments: str, passed: int = 0, failed: int = 0, **files: str
     ) -> subprocess.CompletedProcess[str]:
         for name, text in files.items():
-            (folder / f"{name}.py").write_text(text)
-        (folder / "pytest.ini").write_text(
+            (place / f"{name}.py").write_text(text)
+        (place / "pytest.ini").write_text(
             "[pytest]\nfilterwarnings = error\naddopts = --strict-markers -p no:cacheprovider\n"
         )
         # It is nobody's worker, even if this test's pytest is one.
@@ -73,7 +60,7 @@ def run_pytest(person: Person, folder: Path) -> RunPytest:
         }
         done = subprocess.run(
             [*person.prefix, sys.executable, "-B", "-m", "pytest", "--basetemp=temp", *arguments],
-            cwd=folder,
+            cwd=place,
             env=outside,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -136,11 +123,11 @@ def test_what_the_marker_takes_is_said(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.lab
-def test_the_readmes_ten_lines(run_pytest: RunPytest, folder: Path) -> None:
+def test_the_readmes_ten_lines(run_pytest: RunPytest, place: Path) -> None:
     """A user copies ten lines from the README, and his own drain agent is tested, root or not."""
     shown = example()
     assert len(shown.strip().splitlines()) <= 10
-    (folder / "drain_agent.py").write_text(AGENT)
+    (place / "drain_agent.py").write_text(AGENT)
     run_pytest("test_drain.py", test_drain=shown, passed=1)
 
 
@@ -169,24 +156,22 @@ def test_what_is_scheduled_really_happens_unless_it_is_a_notice_alone(
 
 @pytest.mark.lab
 def test_the_readmes_ten_lines_fail_for_an_agent_that_does_not_drain(
-    run_pytest: RunPytest, folder: Path
+    run_pytest: RunPytest, place: Path
 ) -> None:
     """A user whose agent approves without having drained anything is told so."""
-    (folder / "drain_agent.py").write_text(AGENT.replace("pathlib.Path(sys.argv[1])", "0 and 1"))
+    (place / "drain_agent.py").write_text(AGENT.replace("pathlib.Path(sys.argv[1])", "0 and 1"))
     broken = AGENT.replace('pathlib.Path(sys.argv[1]).write_text(events[0]["EventType"])', "")
     assert broken != AGENT
-    (folder / "drain_agent.py").write_text(broken)
+    (place / "drain_agent.py").write_text(broken)
     run_pytest("test_drain.py", test_drain=example(), failed=1)
 
 
 @pytest.mark.lab
-def test_each_test_has_a_lab_of_its_own(
-    run_pytest: RunPytest, folder: Path, person: Person
-) -> None:
+def test_each_test_has_a_lab_of_its_own(run_pytest: RunPytest, place: Path, person: Person) -> None:
     """A user's tests do not see what the ones before have done, and leave no lab behind."""
     before = labs_of(person)
-    (folder / "mine.yaml").write_text("nodes: {rack: {guests: [blade]}}")
-    (folder / "other.yaml").write_text("nodes: {other: {guests: [own]}}")
+    (place / "mine.yaml").write_text("nodes: {rack: {guests: [blade]}}")
+    (place / "other.yaml").write_text("nodes: {other: {guests: [own]}}")
     text = """
 import pytest
 names = []
@@ -210,7 +195,7 @@ def test_four(netemu_lab):
 """
     run_pytest("--netemu-lab", "mine.yaml", test_mine=text, passed=4)
     assert labs_of(person) == before
-    logs = sorted((folder / "temp").glob("netemu-*0/lab.log"))
+    logs = sorted((place / "temp").glob("netemu-*0/lab.log"))
     assert len(logs) == 4
     # The folder tells what was asked: the lab's log has each request.
     assert any("InstanceInfo" in log.read_text() for log in logs)
@@ -218,7 +203,7 @@ def test_four(netemu_lab):
 
 @pytest.mark.lab
 def test_a_failure_shows_the_labs_log_and_keeps_its_status(
-    run_pytest: RunPytest, folder: Path, person: Person
+    run_pytest: RunPytest, place: Path, person: Person
 ) -> None:
     """A user whose test fails finds its lab's log, captures and state in one folder."""
     before = labs_of(person)
@@ -230,12 +215,12 @@ def test_it(netemu_lab):
     done = run_pytest("--netemu-pcap", test_it=text, failed=1)
     assert "log folder: " in done.stdout
     assert "lab: test-main-" in done.stdout
-    (place,) = (folder / "temp").glob("netemu-test_it0")
-    told = json.loads((place / "status.json").read_text())
+    (logs,) = (place / "temp").glob("netemu-test_it0")
+    told = json.loads((logs / "status.json").read_text())
     assert told["state"] == "up"
-    assert {path.name for path in place.glob("*.pcap*")} == {"node1.pcapng", "node2.pcapng"}
+    assert {path.name for path in logs.glob("*.pcap*")} == {"node1.pcapng", "node2.pcapng"}
     assert labs_of(person) == before
-    with PcapNgReader(str(place / "node2.pcapng")) as frames:
+    with PcapNgReader(str(logs / "node2.pcapng")) as frames:
         asked = [one for one in frames if b"GET /metadata/v1/InstanceInfo" in bytes(one)]
     # At the port that the guest is wired to as it came in, and at the bridge.
     assert {one.sniffed_on for one in asked} == {"p4", "br0"}
@@ -244,7 +229,7 @@ def test_it(netemu_lab):
 
 @pytest.mark.lab
 def test_the_lab_of_a_failed_test_can_be_kept(
-    run_pytest: RunPytest, folder: Path, person: Person
+    run_pytest: RunPytest, place: Path, person: Person
 ) -> None:
     """A user looks round in the lab of the test that failed; those of the others have gone."""
     before = labs_of(person)

@@ -10,10 +10,8 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
@@ -38,15 +36,6 @@ for _ in range(int(sys.argv[1])):
     link.getresponse().read()
     link.close()
 """
-
-
-@pytest.fixture
-def place(person: Person) -> Iterator[Path]:
-    """A directory of this person's own."""
-    with tempfile.TemporaryDirectory(prefix="nt-look-") as name:
-        if person.prefix:
-            os.chown(name, NOBODY, NOBODY)
-        yield Path(name)
 
 
 def tcpdump_reads(file: Path) -> list[str]:

@@ -3,10 +3,8 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,15 +20,11 @@ KILLS = {"root": 50, "user": 20}
 
 
 @pytest.fixture
-def alone(person: Person) -> Iterator[Person]:
+def alone(person: Person, place: Path) -> Iterator[Person]:
     """The same person with a directory of labs that no other test has a lab in."""
-    labs = tempfile.mkdtemp(prefix="nt-alone-")
-    owner = person.labs.stat()
-    os.chown(labs, owner.st_uid, owner.st_gid)
-    somebody = replace(person, environment={**person.environment, "NETEMU_RUNTIME_DIR": labs})
+    somebody = replace(person, environment={**person.environment, "NETEMU_RUNTIME_DIR": str(place)})
     yield somebody
     somebody.netemu("down", "--all", check=None)
-    shutil.rmtree(labs, ignore_errors=True)
 
 
 def processes_of(person: Person, what: str = "") -> list[int]:

@@ -33,15 +33,7 @@ ONE = 'ONE = {"nodes": {"node1": {"guests": ["web1"]}}}\n'
 
 
 def start(person: Person, script: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [*person.prefix, sys.executable, "-W", "error", "-c", START + ONE + script],
-        env=person.environment,
-        cwd="/tmp",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return person.start_python("-W", "error", "-c", START + ONE + script)
 
 
 def run(person: Person, script: str) -> list[str]:

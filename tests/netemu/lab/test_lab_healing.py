@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -85,15 +84,7 @@ class Struck:
 def stream(person: Person) -> Iterator["subprocess.Popen[str]"]:
     """A lab beside the others, whose nodes fail at random moments; see `commanding`."""
     script = Path(__file__).with_name("commanding.py").read_text()
-    process = subprocess.Popen(
-        [*person.prefix, sys.executable, "-c", script, str(SEED), str(MOMENTS), str(SECONDS)],
-        env=person.environment,
-        cwd="/tmp",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = person.start_python("-c", script, str(SEED), str(MOMENTS), str(SECONDS))
     yield process
     process.kill()
     process.communicate()

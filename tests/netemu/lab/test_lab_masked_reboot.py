@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from netemu.scenario.requests import Reboot, Run, read
-from tests.conftest import NOBODY, TIME_SCALE, Person, RunningLab
+from tests.conftest import TIME_SCALE, Person, RunningLab
 
 pytestmark = [
     pytest.mark.lab,
@@ -24,15 +23,6 @@ pytestmark = [
 ]
 QUICK = ("--time-scale", str(TIME_SCALE), "--duration", "2", "--calm", "1")
 WEB = ("web1", "web2", "web3")
-
-
-@pytest.fixture
-def place(person: Person) -> Iterator[Path]:
-    """A directory of this person's own."""
-    with tempfile.TemporaryDirectory(prefix="nt-masked-") as name:
-        if person.prefix:
-            os.chown(name, NOBODY, NOBODY)
-        yield Path(name)
 
 
 def test_with_drain_agents_nobody_notices_and_without_them_they_do(
