@@ -29,7 +29,7 @@ os.execvp("sh", ["sh", "-c", "grep CapEff /proc/self/status"])
 def give_up(uid, *prefix):
     code = GIVE_UP.format(uid=uid, source=str(SOURCE.parent))
     return subprocess.run(
-        [*prefix, sys.executable, "-c", code], capture_output=True, text=True, cwd="/"
+        [*prefix, sys.executable, "-u", "-c", code], capture_output=True, text=True, cwd="/"
     )
 
 
