@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from itertools import pairwise
+from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -82,8 +83,10 @@ class Pending(Struct):
     outcome: Park | Approval
 
 
-Again: TypeAlias = tuple[bytes, int, bool]
-"""Answers as they are sent, how many they are, and whether the connection stays."""
+Again: TypeAlias = tuple[bytes, int, bool, float]
+"""Answers as they are sent, how many they are, whether the connection stays, and until when
+(monotonic) they stay the same, were nothing to change: in the past where each is to be asked for.
+"""
 
 
 class _Kept(NamedTuple):
@@ -142,6 +145,8 @@ class Answers:
         self._dated_since = self._dated_until = 0.0  # on the wall's clock
         self._second = -1
         self._date = b""
+        self.changes = 0
+        """Counts: what `again` has given before the last of them holds no longer."""
 
     def now(self) -> float:
         """Give the metadata plane's time, epoch seconds."""
@@ -175,20 +180,24 @@ class Answers:
         if self._record is not None:
             for access in kept.accesses:
                 self._record(access)
-        again = self._http_date(wall).join(kept.around), len(kept.accesses), kept.keep
-        if self._record is None:
-            self._date_now(key, again, wall, until - self.knowledge.clock_offset)
+        frame = self._http_date(wall).join(kept.around)
+        if self._record is not None:
+            return frame, len(kept.accesses), kept.keep, -inf
+        left = self._date_now(wall, until - self.knowledge.clock_offset)
+        now = time.monotonic()
+        if not self.knowledge.fresh(now + 1.0):  # nor, maybe, when the second ends
+            return frame, len(kept.accesses), kept.keep, -inf
+        again = self._dated[key] = frame, len(kept.accesses), kept.keep, now + left
         return again
 
-    def _date_now(self, key: tuple[Caller, bytes], again: Again, wall: float, until: float) -> None:
-        """Keep the answers as they are now until the second ends, or one of them."""
+    def _date_now(self, wall: float, until: float) -> float:
+        """Give how long answers stay as they are: until the second ends, or one of them."""
         if not self._dated_since <= wall < self._dated_until:
             self._dated.clear()
             self._dated_since, self._dated_until = wall, self._second + 1.0
         if until < self._dated_until:
             self._dated_until = until
-        if self.knowledge.fresh(time.monotonic() + 1.0):  # and so it is when the second ends
-            self._dated[key] = again
+        return self._dated_until - wall
 
     def remember(self, caller: Caller, asked: bytes, replies: Sequence[Reply]) -> None:
         """Keep the replies that were given to these bytes, as long as each of them holds."""
@@ -212,6 +221,7 @@ class Answers:
         """Something that is known has changed."""
         self._kept.clear()
         self._dated.clear()
+        self.changes += 1
 
     # What is made
 

@@ -212,7 +212,7 @@ class Responder:
             return
         known = self.answers.again(caller, data)
         if known is not None:
-            frame, served, keep = known
+            frame, served, keep, _ = known
             if not keep or (served < self.limits.requests and self._has_room(caller)):
                 self._send_at_once(sock, caller, data, frame, keep, served)
                 return

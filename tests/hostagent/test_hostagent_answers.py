@@ -51,6 +51,7 @@ class World:
 
     def __init__(self, azure_rate=0.0, record=None):
         self.time = START
+        self.given = {}  # by caller and bytes: what `again` gave, and at which count of changes
         self.knowledge = Knowledge(STALE_AFTER)
         placed = tuple(
             Placed(guest=Guest(name=f"web{i}", port=i), incarnation=1, edits=0) for i in (1, 2)
@@ -120,9 +121,13 @@ class World:
 
     def told(self, caller, data):
         """The answer as a connection gives it: known, or made and remembered."""
+        given, changes = self.given.get((caller, data), (None, None))
+        if changes == self.answers.changes and self.time < given[3]:
+            return given[0]  # a connection does not ask for it again
         known = self.answers.again(caller, data)
         if known is not None:
             assert known[1] == 1
+            self.given[caller, data] = known, self.answers.changes
             return known[0]
         reply = _asked(self.answers, caller, data)
         if isinstance(reply, Pending):
@@ -186,6 +191,7 @@ def test_remembered_or_not_every_guest_is_told_the_same(script):
                     world.time += seconds
                 case ("back", seconds):
                     world.time -= seconds
+                    world.given.clear()  # a clock set back may take a connection the second to see
                 case ("clock", seconds):
                     world.change(clock_offset=world.knowledge.clock_offset + seconds)
                 case ("event", *fields):
@@ -221,6 +227,23 @@ def test_every_answer_is_noted(world):
     for _ in range(3):
         world.told(1, REQUESTS[0])
     assert [(one.guest, one.status) for one in noted] == [("web1", 200)] * 3
+
+
+def test_what_is_given_again_says_for_how_long_it_stays(world):
+    world.told(1, REQUESTS[0])
+    world.time += 0.25
+    until = world.answers.again(1, REQUESTS[0])[3]
+    assert until == int(START) + 1.0
+    assert world.answers.again(1, REQUESTS[0])[3] == until
+    changes = world.answers.changes
+    world.change(clock_offset=1.0)
+    assert world.answers.changes > changes
+
+
+def test_where_a_record_is_kept_every_question_is_asked(world):
+    world.answers = world.fresh_answers([].append)
+    world.told(1, REQUESTS[0])
+    assert world.answers.again(1, REQUESTS[0])[3] < world.time
 
 
 def test_silence_of_the_agent_ends_what_is_remembered(world):
@@ -338,6 +361,43 @@ def test_a_connection_says_the_same_with_memory_and_without(pieces, requests):
 
     world.knowledge.stale_after = 1e12  # this machine's clock is not START
     asyncio.run(both())
+
+
+def test_a_connection_asks_once_for_what_it_repeats_until_something_changes():
+    world = World()
+    world.knowledge.stale_after = 1e12  # this machine's clock is not START
+    asked = []
+
+    async def repeat():
+        responder = Responder(
+            world.knowledge,
+            wall=lambda: START,
+            dialects=Dialects(Options(azure_rate=0, ec2_secret=b"s" * 32)),
+        )
+        again = responder.answers.again
+        responder.answers.again = lambda *key: asked.append(key) or again(*key)
+        reader, writer = os.pipe2(os.O_NONBLOCK)
+        connection = Connection(
+            responder, 1, RequestReader(), writer, unsent=b"", last=False, served=0
+        )
+        transport = Transport(reader)
+        connection.connection_made(transport)
+        await asyncio.sleep(0)
+        for _ in range(5):
+            connection.data_received(REQUESTS[0])
+        assert len(asked) == 2  # as it is made, and as it is dated
+        world.event(1, 1, EventType.REBOOT, 60.0, 60.0, EventStatus.SCHEDULED)
+        connection.data_received(REQUESTS[0])
+        assert len(asked) == 3
+        transport.drain()
+        told = transport.sent.split(b"HTTP/1.1 200 OK")[1:]
+        assert [b"Reboot" in one for one in told] == [False] * 5 + [True]
+        connection.connection_lost(None)
+        responder.waiting.close()
+        os.close(reader)
+        os.close(writer)
+
+    asyncio.run(repeat())
 
 
 @pytest.mark.parametrize("offset", [0.0, 3600.0])
