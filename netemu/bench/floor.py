@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 
 from netemu.errors import NetemuError
+from netemu.kernel import links, netlink
 from netemu.kernel import namespaces as ns
-from netemu.kernel import netlink
 from netemu.lab import bottle
 
 _PORT, _INDEX, _NET = "p0000000", 0x7A7A7A7A, 0x5B5B5B5B
@@ -24,17 +24,17 @@ _BRIDGE_INDEX, _FIRST_INDEX = 2, 100
 
 def build(nodes: int, guests: int) -> list[int]:
     """Build `guests` guests, dealt out to `nodes` bridges; gives what has to be kept open."""
-    wire = netlink.wire(_PORT, _INDEX, _BRIDGE_INDEX, _NET, "02:00:00:00:00:01", "guest")
-    raise_port = netlink.up(_PORT, _INDEX)
-    raise_guest = netlink.up("eth0", netlink.GUEST_INDEX)
+    wire = links.wire(_PORT, _INDEX, _BRIDGE_INDEX, _NET, "02:00:00:00:00:01", "guest")
+    raise_port = links.up(_PORT, _INDEX)
+    raise_guest = links.up("eth0", links.GUEST_INDEX)
     kept = []
     for node in range(nodes):
         ns.unshare(ns.NEWNET)
         net = ns.open_own("net")
         kept.append(net)
         with netlink.Netlink() as kernel:
-            bridge = netlink.bridge("br0", _BRIDGE_INDEX, "02:00:00:00:00:fe")
-            kernel.run((bridge, netlink.up("br0", _BRIDGE_INDEX)))
+            bridge = links.bridge("br0", _BRIDGE_INDEX, "02:00:00:00:00:fe")
+            kernel.run((bridge, links.up("br0", _BRIDGE_INDEX)))
             for number in range(_share(guests, nodes, node)):
                 ns.unshare(ns.NEWNET)
                 guest = ns.open_own("net")

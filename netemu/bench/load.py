@@ -117,11 +117,13 @@ def bursts(nets: Sequence[int], path: str, seconds: float, pids: Sequence[int]) 
 
 
 def paced(net: int, path: str, *, rate: float, seconds: float) -> Delays:
-    """Ask `rate` times a second, whatever the answers do, on connections that are kept alive.
+    """Ask `rate` times a second, whatever the answers do, on connections that are kept alive: for
+    no longer than they are, since to make one is nobody's delay.
 
     A delay counts from when the request was due, so that a server that stalls does not slow the
     questions that would show it.
     """
+    seconds = min(seconds, 0.9 * CONNECTIONS * REQUESTS_KEPT / rate)  # some are asked more often
     _, _, *delays = _own([net], path, "paced", str(rate), seconds=seconds)
     return Delays(*(delay / 1e6 for delay in delays))
 

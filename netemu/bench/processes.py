@@ -101,8 +101,8 @@ def await_reclaim() -> None:
 def _sentinel() -> None:
     import socket
 
+    from netemu.kernel import links, netlink
     from netemu.kernel import namespaces as ns
-    from netemu.kernel import netlink
     from netemu.lab import bottle
 
     bottle.enter()
@@ -113,8 +113,8 @@ def _sentinel() -> None:
     with netlink.Netlink() as kernel:
         kernel.run(
             (
-                netlink.bridge("br0", 2, "02:00:00:00:00:fe"),
-                netlink.wire("sentinel", 3, 2, other, "02:00:00:00:00:01", "sentinel"),
+                links.bridge("br0", 2, "02:00:00:00:00:fe"),
+                links.wire("sentinel", 3, 2, other, "02:00:00:00:00:01", "sentinel"),
             )
         )
     os.close(other)

@@ -21,8 +21,8 @@ import msgspec
 from netemu.bench.build import lab_of
 from netemu.bench.report import Report
 from netemu.errors import NetemuError, NotSo, of_exit_code
+from netemu.kernel import addressing, links, netlink
 from netemu.kernel import namespaces as ns
-from netemu.kernel import netlink
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory import Factory
 from netemu.kernel.namespaces import inside
@@ -130,10 +130,10 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
         table.close()
         for one in node.guests:
             with inside(one.net), netlink.Netlink() as kernel:
-                prefix, index = addresses.PREFIX_LENGTH, netlink.GUEST_INDEX
-                own = netlink.address(index, address_of(one), prefix, BROADCAST)
-                way = netlink.neighbour(index, METADATA, node.node.mac)
-                kernel.run((own, netlink.direct_route(index), way))
+                prefix, index = addresses.PREFIX_LENGTH, links.GUEST_INDEX
+                own = addressing.address(index, address_of(one), prefix, BROADCAST)
+                way = addressing.neighbour(index, METADATA, node.node.mac)
+                kernel.run((own, addressing.direct_route(index), way))
     return nodes
 
 

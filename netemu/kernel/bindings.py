@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from netemu.kernel import netlink
+from netemu.kernel import addressing, netlink
 from netemu.kernel.errors import KernelError
 
 _NETFILTER = 12
@@ -55,7 +55,7 @@ class Bindings:
 
     def add(self, bindings: Sequence[Binding]) -> None:
         """Let these ports speak as these addresses, and know where the addresses are."""
-        self._route.run(netlink.neighbour(self._bridge, b.address, b.mac) for b in bindings)
+        self._route.run(addressing.neighbour(self._bridge, b.address, b.mac) for b in bindings)
         for start in range(0, len(bindings), _AT_ONCE):
             self._change(_NEWSETELEM, bindings[start : start + _AT_ONCE])
 
@@ -63,7 +63,7 @@ class Bindings:
         """Take it back; what is gone already does not matter."""
         for start in range(0, len(bindings), _AT_ONCE):
             self._change(_DELSETELEM, bindings[start : start + _AT_ONCE])
-        self._route.run(netlink.no_neighbour(self._bridge, b.address) for b in bindings)
+        self._route.run(addressing.no_neighbour(self._bridge, b.address) for b in bindings)
 
     def _change(self, kind: int, bindings: Sequence[Binding]) -> None:
         self._netfilter.send(transaction(kind, bindings))

@@ -1,4 +1,5 @@
-"""The kernel settings of a node and of a guest, where a new namespace's defaults are wrong.
+"""The kernel settings of a node, where a new namespace's defaults are wrong; a guest's links get
+theirs by netlink (`links.manners`).
 
 Each is written from inside the namespace (`namespaces.inside`); the reason stands beside it.
 """
@@ -58,22 +59,6 @@ NODE_BRIDGE = (
     ("bridge/bridge-nf-call-iptables", "0"),
     ("bridge/bridge-nf-call-ip6tables", "0"),
     ("bridge/bridge-nf-call-arptables", "0"),
-)
-
-# A guest's, when its eth0 is there. Its root may change them: it is master of its own stack. What
-# its ARP is to do is set by netlink: `netlink.silent_arp` and `netlink.broadcast_arp`.
-GUEST = (
-    # The link has IPv4 only; without this the kernel chatters in IPv6 at each activation.
-    ("ipv6/conf/eth0/disable_ipv6", "1"),
-)
-
-# A guest's eth1, where there is one: IPv4 only, as eth0.
-TENANT = (
-    ("ipv6/conf/eth1/disable_ipv6", "1"),
-    # Each link answers for its own addresses only (the kernel's default is the host's: RFC 1122
-    # section 3.3.4.2 allows both), so that eth1 never tells of what eth0 has.
-    ("ipv4/conf/eth1/arp_ignore", "1"),
-    ("ipv4/conf/eth1/arp_announce", "2"),
 )
 
 

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable
 from typing import Final
 
-from netemu.kernel import netlink
+from netemu.kernel import addressing, links, netlink
 from netemu.kernel.namespaces import inside
 from netemu.lab.progress import Progress
 from netemu.lab.wiring import HTTP, METADATA, WiredGuest, WiredNode
@@ -50,7 +50,7 @@ def _forget_the_way(wired: WiredGuest) -> None:
     would wait for seconds until the kernel has thrown out those before them.
     """
     with inside(wired.net), netlink.Netlink() as kernel:
-        kernel.run((netlink.no_neighbour(netlink.GUEST_INDEX, METADATA),))
+        kernel.run((addressing.no_neighbour(links.GUEST_INDEX, METADATA),))
 
 
 async def answered(wired: WiredGuest, dialect: str) -> bool:

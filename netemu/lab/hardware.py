@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from netemu.errors import NetemuError, NotSo
-from netemu.kernel import netlink
+from netemu.kernel import links, netlink
 from netemu.kernel.factory import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.lab import names
@@ -111,7 +111,7 @@ class Hardware:
 
     def set_ports(self, node: WiredNode, *, up: bool) -> None:
         """Set the node's ends of all its guests' wires up or down."""
-        change = netlink.up if up else netlink.down
+        change = links.up if up else links.down
         with inside(node.net), netlink.Netlink() as kernel:
             for one in node.guests:
                 if one.plugged:
@@ -139,7 +139,7 @@ class Hardware:
         port, index = wired.guest.port, port_index(wired.guest)
         try:
             with inside(self._node_of[guest].net), netlink.Netlink() as kernel:
-                kernel.run((netlink.port_silent(port, index, silent=silent),))
+                kernel.run((links.port_silent(port, index, silent=silent),))
             if self._tenants is not None and wired.guest.tenant:
                 self._tenants.silence(wired, silent=silent)
         except NetemuError:  # its root has done away with it, or set it down

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from netemu.errors import NetemuError
-from netemu.kernel import guard, netlink, packet, sockets, sysctl
+from netemu.kernel import addressing, guard, links, netlink, packet, sockets, sysctl
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory import Factory
@@ -79,12 +79,12 @@ class _Trial:
         with ns.inside(self.node), netlink.Netlink() as kernel:
             kernel.run(
                 (
-                    netlink.bridge("br0", _BRIDGE_INDEX, _NODE_MAC),
-                    netlink.wire(_PORT, _INDEX, _BRIDGE_INDEX, self.guest, _MAC, "guest"),
-                    netlink.port_options(_PORT, _INDEX, isolated=True),
-                    netlink.station(_PORT, _INDEX, _MAC),
-                    netlink.up("br0", _BRIDGE_INDEX),
-                    netlink.address(_BRIDGE_INDEX, "169.254.169.254", 16, "169.254.255.255"),
+                    links.bridge("br0", _BRIDGE_INDEX, _NODE_MAC),
+                    links.wire(_PORT, _INDEX, _BRIDGE_INDEX, self.guest, _MAC, "guest"),
+                    links.port_options(_PORT, _INDEX, isolated=True),
+                    links.station(_PORT, _INDEX, _MAC),
+                    links.up("br0", _BRIDGE_INDEX),
+                    addressing.address(_BRIDGE_INDEX, "169.254.169.254", 16, "169.254.255.255"),
                 )
             )
         return "a bridge with an isolated veth port"

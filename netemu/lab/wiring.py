@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from netemu.errors import NetemuError
-from netemu.kernel import guard, netlink, sockets, sysctl
+from netemu.kernel import addressing, guard, links, netlink, sockets, sysctl
 from netemu.kernel.factory import BATCH, FIRST_HELD, Factory
 from netemu.kernel.namespaces import inside
 from netemu.kernel.protections import Protection, Without
@@ -188,29 +188,29 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
     for one in wired.guests:
         configure(one)
     with inside(net), netlink.Netlink() as kernel:
-        kernel.run(netlink.up(guest.port, port_index(guest)) for guest in node.guests)
+        kernel.run(links.up(guest.port, port_index(guest)) for guest in node.guests)
 
 
 def _bridge(node: Node) -> list[netlink.Message]:
     return [
-        netlink.up("lo", 1),
-        netlink.bridge(BRIDGE, BRIDGE_INDEX, node.mac),
-        netlink.up(BRIDGE, BRIDGE_INDEX),
-        netlink.address(BRIDGE_INDEX, METADATA, addresses.PREFIX_LENGTH, BROADCAST),
+        links.up("lo", 1),
+        links.bridge(BRIDGE, BRIDGE_INDEX, node.mac),
+        links.up(BRIDGE, BRIDGE_INDEX),
+        addressing.address(BRIDGE_INDEX, METADATA, addresses.PREFIX_LENGTH, BROADCAST),
     ]
 
 
 def _plain_wire(wired: WiredGuest) -> netlink.Message:
     guest, index = wired.guest, port_index(wired.guest)
-    return netlink.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
+    return links.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
 
 
 def _port(wired: WiredGuest, manner: Manner) -> list[netlink.Message]:
     guest, index = wired.guest, port_index(wired.guest)
     return [
         _plain_wire(wired),
-        netlink.port_options(guest.port, index, isolated=not manner.same_node),
-        netlink.station(guest.port, index, guest.mac),
+        links.port_options(guest.port, index, isolated=not manner.same_node),
+        links.station(guest.port, index, guest.mac),
     ]
 
 
@@ -222,7 +222,7 @@ def plug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
     guard.load(guard.more([(guest.port, guest.mark, guest.mac)], manner.without), node.net)
     configure(wired)
     with inside(node.net), netlink.Netlink() as kernel:
-        kernel.run((netlink.up(guest.port, port_index(guest)),))
+        kernel.run((links.up(guest.port, port_index(guest)),))
     wired.plugged = True
 
 
@@ -232,12 +232,12 @@ def unplug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
     wired.plugged = False
     with inside(node.net), netlink.Netlink() as kernel:
         try:
-            kernel.run((netlink.down(guest.port, index),))
+            kernel.run((links.down(guest.port, index),))
         except NetemuError:  # its guest has destroyed it
             pass
     guard.unload(guard.one_less(guest.port, guest.mark, guest.mac, manner.without), node.net)
     with inside(node.net), netlink.Netlink() as kernel:
-        kernel.run((netlink.no_link(guest.port, index),))
+        kernel.run((links.no_link(guest.port, index),))
 
 
 def renew(node: WiredNode, wired: WiredGuest, net: int, manner: Manner) -> None:
@@ -250,7 +250,7 @@ def renew(node: WiredNode, wired: WiredGuest, net: int, manner: Manner) -> None:
     if wired.plugged:
         try:
             with inside(old), netlink.Netlink() as kernel:
-                kernel.run((netlink.hand_over("eth0", netlink.GUEST_INDEX, net),))
+                kernel.run((links.hand_over("eth0", links.GUEST_INDEX, net),))
         except NetemuError:
             unplug(node, wired, manner)
     forget_name(wired.guest.name)
@@ -260,18 +260,18 @@ def renew(node: WiredNode, wired: WiredGuest, net: int, manner: Manner) -> None:
         return
     guest = wired.guest
     with inside(net), netlink.Netlink() as kernel:
-        kernel.run((netlink.hardware_address("eth0", netlink.GUEST_INDEX, guest.mac),))
+        kernel.run((links.hardware_address("eth0", links.GUEST_INDEX, guest.mac),))
     configure(wired)
     with inside(node.net), netlink.Netlink() as kernel:
-        kernel.run((netlink.up(guest.port, port_index(guest)),))
+        kernel.run((links.up(guest.port, port_index(guest)),))
 
 
 def go_dark(wired: WiredGuest) -> None:
     """Set a guest's links down, from its own side."""
     with inside(wired.net), netlink.Netlink() as kernel:
-        for name, index in (("eth0", netlink.GUEST_INDEX), ("eth1", netlink.TENANT_INDEX)):
+        for name, index in (("eth0", links.GUEST_INDEX), ("eth1", links.TENANT_INDEX)):
             try:
-                kernel.run((netlink.down(name, index),))
+                kernel.run((links.down(name, index),))
             except NetemuError:  # it has none, or its root has done away with it
                 pass
 
@@ -279,16 +279,15 @@ def go_dark(wired: WiredGuest) -> None:
 def configure(wired: WiredGuest) -> None:
     """Make a guest's new namespace ready, and set its eth0 up."""
     with inside(wired.net), netlink.Netlink() as kernel:
-        sysctl.write(sysctl.GUEST)
         kernel.run(
             (
-                netlink.up("lo", 1),
-                netlink.direct_rule("169.254.0.0", addresses.PREFIX_LENGTH),
+                links.up("lo", 1),
+                addressing.direct_rule("169.254.0.0", addresses.PREFIX_LENGTH),
                 # RFC 3927 section 2.5: the state machine answers ARP, by broadcast; the kernel
                 # would by unicast. Its own requests go out by broadcast, too.
-                netlink.silent_arp("eth0", netlink.GUEST_INDEX),
-                netlink.broadcast_arp("eth0", netlink.GUEST_INDEX),
-                netlink.up("eth0", netlink.GUEST_INDEX),
+                links.manners("eth0", links.GUEST_INDEX, arp_ignore=8),
+                links.broadcast_arp("eth0", links.GUEST_INDEX),
+                links.up("eth0", links.GUEST_INDEX),
             )
         )
 

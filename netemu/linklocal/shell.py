@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from netemu.errors import NetemuError
-from netemu.kernel import netlink, packet, sockets
+from netemu.kernel import addressing, links, netlink, packet, sockets
 from netemu.kernel.bindings import Binding, Bindings
+from netemu.kernel.carriers import LinkMonitor
 from netemu.kernel.namespaces import inside, inside_that_of
 from netemu.linklocal import addresses, arp, bpf
 from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, State, Use
@@ -174,10 +175,10 @@ class GuestShell:
             with inside_that_of(self._socket), netlink.Netlink() as kernel:
                 kernel.run(
                     (
-                        netlink.address(
-                            netlink.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
+                        addressing.address(
+                            links.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
                         ),
-                        netlink.direct_route(netlink.GUEST_INDEX),
+                        addressing.direct_route(links.GUEST_INDEX),
                     )
                 )
             log.info("%s: uses %s", self._name, address)
@@ -190,8 +191,8 @@ class GuestShell:
                 sockets.reset_connections(address)
                 kernel.run(
                     (
-                        netlink.no_address(
-                            netlink.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
+                        addressing.no_address(
+                            links.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
                         ),
                     )
                 )
@@ -238,7 +239,7 @@ class NodeShell:
             self._socket = packet.on_bridge(bpf.probes())
             self._rivals = packet.on_every_port(bpf.claims_of(oracle.own))
             self._bindings = Bindings(bridge_index)
-            self._monitor = netlink.LinkMonitor()
+            self._monitor = LinkMonitor()
         self._loop.add_reader(self._socket, self._readable)
         self._loop.add_reader(self._rivals, self._contested)
         self._loop.add_reader(self._monitor, self._links_changed)

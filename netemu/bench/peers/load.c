@@ -10,8 +10,9 @@
  * and another takes its place; with 1 the request says "Connection: close", and the server closes.
  *
  * as-answered: each connection asks again once it is answered. Quick servers wait for the load then.
- * paced: RATE requests a second, whatever the answers do. A delay counts from when the request was
- *     due, so that a server that stalls does not slow the questions that would show it.
+ * paced: RATE requests a second, whatever the answers do, on connections that have been answered
+ *     once. A delay counts from when the request was due, so that a server that stalls does not slow
+ *     the questions that would show it.
  * bursts: the server (PID…) is stopped while every connection is made and asks, then goes on: it has
  *     all its work before it, and a core for itself. The seconds are those in which it answered.
  *
@@ -33,7 +34,9 @@
 #include <unistd.h>
 
 enum { CONNECTIONS = 4096, EVENTS = 256, REQUEST = 4096, PIPELINED = 16,
-       ANSWERS = 65536, LATE = 10, NETS = 64 };
+       ANSWERS = 65536, LATE = 10, SETTLE = 20000, NETS = 64 };
+
+static const double EARLY = 0.01;
 
 struct link {
 	int fd;
@@ -194,11 +197,24 @@ static int compare(const void *a, const void *b)
 
 static double paced(double seconds, double rate)
 {
-	double start = now(), at = start;
+	double start, at;
+	unsigned count = idle_count;
+	long early = (long)(rate * EARLY), wanted = (long)(rate * seconds);
 
-	delays_room = (long)(rate * seconds);
-	if (delays_room < 1 || !(delays = malloc(sizeof *delays * (size_t)delays_room)))
+	/* Every connection is made, and settled at the server, before it counts. */
+	for (unsigned i = 0; i < count; i++) {
+		idle[i]->left = per_connection;
+		ask_next(0);
+	}
+	while (idle_count < count)
+		hear_all(100);
+	usleep(SETTLE);
+	/* And the machine is awake: the first answers are not kept. */
+	delays_room = early + wanted;
+	if (wanted < 1 || !(delays = malloc(sizeof *delays * (size_t)delays_room)))
 		fail("the rate");
+	answered = 0;
+	start = at = now();
 	for (long asked = 0; answered < delays_room; at = now()) {
 		if (at > start + seconds + LATE)
 			fail("answers that come too late");
@@ -206,8 +222,10 @@ static double paced(double seconds, double rate)
 			ask_next(start + (double)asked / rate);
 		hear_all(0); /* without sleeping: to wake takes longer than the next is due */
 	}
-	qsort(delays, (size_t)delays_room, sizeof *delays, compare);
-	return at - start;
+	delays += early;
+	answered = wanted;
+	qsort(delays, (size_t)answered, sizeof *delays, compare);
+	return at - start - EARLY;
 }
 
 static void signal_all(char **pids, int what)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from netemu.kernel import netlink
+from netemu.kernel import links
 
 octets = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
 names = st.from_regex(r"[a-z][a-z0-9-]{0,14}", fullmatch=True)
@@ -24,7 +24,7 @@ def decoded(kind, message):
 
 @given(names, numbers, numbers, octets, names)
 def test_a_wire_is_what_was_asked_for(port, index, net, mac, alias):
-    read = decoded(ifinfmsg, netlink.wire(port, index, 2, net, mac, alias))
+    read = decoded(ifinfmsg, links.wire(port, index, 2, net, mac, alias))
     assert read["index"] == index
     assert read.get_attr("IFLA_IFNAME") == port
     assert read.get_attr("IFLA_IFALIAS") == alias
@@ -32,7 +32,7 @@ def test_a_wire_is_what_was_asked_for(port, index, net, mac, alias):
     info = read.get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "veth"
     peer = info.get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
-    assert peer["index"] == netlink.GUEST_INDEX
+    assert peer["index"] == links.GUEST_INDEX
     assert peer.get_attr("IFLA_IFNAME") == "eth0"
     assert peer.get_attr("IFLA_ADDRESS") == mac
     assert peer.get_attr("IFLA_NET_NS_FD") == net
@@ -40,20 +40,20 @@ def test_a_wire_is_what_was_asked_for(port, index, net, mac, alias):
 
 @given(numbers, octets)
 def test_a_station_is_behind_its_port(index, mac):
-    read = decoded(ndmsg, netlink.station("p1", index, mac))
+    read = decoded(ndmsg, links.station("p1", index, mac))
     assert (read["ifindex"], read.get_attr("NDA_LLADDR")) == (index, mac)
 
 
 @given(numbers)
 def test_links_go_up_and_down_by_their_index(index):
-    for message, flags in ((netlink.up("p1", index), 1), (netlink.down("p1", index), 0)):
+    for message, flags in ((links.up("p1", index), 1), (links.down("p1", index), 0)):
         read = decoded(ifinfmsg, message)
         assert (read["index"], read["flags"], read["change"]) == (index, flags, 1)
 
 
 @pytest.mark.parametrize("isolated", [True, False])
 def test_a_port_is_isolated_or_not(isolated):
-    read = decoded(ifinfmsg, netlink.port_options("p1", 101, isolated=isolated))
+    read = decoded(ifinfmsg, links.port_options("p1", 101, isolated=isolated))
     options = read.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
     assert read["index"] == 101
     assert options.get_attr("IFLA_BRPORT_ISOLATED") == isolated

@@ -1,0 +1,106 @@
+"""What is asked of addresses, neighbours and routes."""
+
+import errno
+import socket
+from functools import cache
+from typing import Any
+
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from netemu.kernel.netlink import DELNEIGH, DO, MAKE, NEWNEIGH, PUT, Message, encode
+
+# linux/rtnetlink.h, linux/neighbour.h
+_NEWADDR, _DELADDR, _NEWROUTE, _NEWRULE = 20, 21, 24, 32
+_NUD_PERMANENT = 0x80
+_SCOPE_LINK = 253
+
+
+def address(
+    index: int, text: str, prefix: int, broadcast: str, *, link_scope: bool = True
+) -> Message:
+    """Add an address, of link scope or global; that it is there already does not matter."""
+    scope = _SCOPE_LINK if link_scope else 0
+    return Message(
+        f"address {text}",
+        encode(*_address(index, text, prefix, broadcast, _NEWADDR, PUT, scope)),
+    )
+
+
+def no_address(index: int, text: str, prefix: int, broadcast: str) -> Message:
+    """Remove it; that it is gone already does not matter."""
+    return Message(
+        f"address {text} removed",
+        encode(*_address(index, text, prefix, broadcast, _DELADDR, DO, _SCOPE_LINK)),
+        tolerate=errno.EADDRNOTAVAIL,
+    )
+
+
+def _address(
+    index: int, text: str, prefix: int, broadcast: str, kind: int, flags: int, scope: int
+) -> tuple[Any, int, int, list[tuple[str, Any]]]:
+    message = ifaddrmsg()
+    message["family"] = socket.AF_INET
+    message["prefixlen"] = prefix
+    message["index"] = index
+    message["scope"] = scope
+    attributes = [("IFA_LOCAL", text), ("IFA_ADDRESS", text), ("IFA_BROADCAST", broadcast)]
+    return message, kind, flags, attributes
+
+
+def neighbour(index: int, text: str, mac: str) -> Message:
+    """Know for good the MAC of an address."""
+    attributes = [("NDA_DST", text), ("NDA_LLADDR", mac)]
+    return Message(f"neighbour {text}", encode(_neighbour(index), NEWNEIGH, PUT, attributes))
+
+
+def no_neighbour(index: int, text: str) -> Message:
+    """Forget it; that it is gone already does not matter."""
+    return Message(
+        f"neighbour {text} removed",
+        encode(_neighbour(index), DELNEIGH, DO, [("NDA_DST", text)]),
+        tolerate=errno.ENOENT,
+    )
+
+
+def _neighbour(index: int) -> Any:
+    message = ndmsg()
+    message["family"] = socket.AF_INET
+    message["ifindex"] = index
+    message["state"] = _NUD_PERMANENT
+    return message
+
+
+# RFC 3927 section 2.6.2 needs a routing table of its own; its number is the RFC's.
+DIRECT_TABLE = 3927
+
+
+@cache
+def direct_rule(source: str, prefix: int) -> Message:
+    """RFC 3927 section 2.6.2: what leaves with a link-local source never goes to a router."""
+    message = fibmsg()
+    message["family"] = socket.AF_INET
+    message["src_len"] = prefix
+    message["table"] = 0
+    message["action"] = 1  # FR_ACT_TO_TBL
+    attributes = [("FRA_SRC", source), ("FRA_TABLE", DIRECT_TABLE), ("FRA_PRIORITY", DIRECT_TABLE)]
+    return Message(
+        "the rule for link-local sources",
+        encode(message, _NEWRULE, MAKE, attributes),
+        tolerate=errno.EEXIST,
+    )
+
+
+@cache
+def direct_route(index: int) -> Message:
+    """In that table: everything is on the link, to be asked for by ARP."""
+    message = rtmsg()
+    message["family"] = socket.AF_INET
+    message["table"] = 0
+    message["proto"] = 4  # RTPROT_STATIC
+    message["type"] = 1  # RTN_UNICAST
+    message["scope"] = _SCOPE_LINK
+    attributes = [("RTA_OIF", index), ("RTA_TABLE", DIRECT_TABLE)]
+    return Message("the route for link-local sources", encode(message, _NEWROUTE, PUT, attributes))

@@ -1,0 +1,238 @@
+"""What is asked of links: bridges, wires, ports, and how a guest's links are to behave."""
+
+import errno
+import os
+import socket
+import struct
+from functools import cache
+from typing import Any
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
+from netemu.kernel.netlink import (
+    AF_BRIDGE,
+    DELLINK,
+    DO,
+    MAKE,
+    NEWLINK,
+    NEWNEIGH,
+    PUT,
+    Message,
+    attribute,
+    encode,
+    fill,
+    nested,
+)
+
+# linux/rtnetlink.h
+_SETLINK, _SETNEIGHTBL = 19, 67
+_IFF_UP = 1
+_NUD_NOARP, _NTF_MASTER = 0x40, 0x04
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _NDA_LLADDR = 1, 3, 20, 28, 2
+_BR_STATE_DISABLED, _BR_STATE_FORWARDING = 0, 3  # linux/if_bridge.h
+_IFLA_PROTINFO, _IFLA_BRPORT_STATE, _NLA_F_NESTED = 12, 1, 0x8000
+# linux/if_link.h, linux/ip.h, linux/neighbour.h
+_IFLA_AF_SPEC, _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 26, 1, 8
+_IPV4_DEVCONF_ARP_ANNOUNCE, _IPV4_DEVCONF_ARP_IGNORE, _ADDR_GEN_MODE_NONE = 18, 19, 1
+_NDTA_NAME, _NDTA_PARMS = 1, 6
+_NDTPA_IFINDEX, _NDTPA_UCAST_PROBES, _NDTPA_MCAST_REPROBES = 1, 10, 17
+
+
+def bridge(name: str, index: int, mac: str) -> Message:
+    """Make a bridge. It floods nothing that it does not know, and learns nothing."""
+    message = ifinfmsg()
+    message["index"] = index
+    data = nested(("IFLA_BR_STP_STATE", 0), ("IFLA_BR_MCAST_SNOOPING", 0))
+    kind = nested(("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data))
+    attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_LINKINFO", kind)]
+    return Message(f"bridge {name}", encode(message, NEWLINK, MAKE, attributes))
+
+
+# eth0 gets this index in every guest; 1 is the loopback's. eth1, where there is one, the next.
+GUEST_INDEX = 2
+TENANT_INDEX = 3
+
+
+def wire(
+    port: str,
+    index: int,
+    bridge_index: int,
+    net: int,
+    mac: str,
+    alias: str,
+    peer: tuple[str, int] = ("eth0", GUEST_INDEX),
+) -> Message:
+    """Make a guest's wire: `port`, down, on the bridge; and `peer`, down, in the namespace `net`.
+
+    `peer` is the name and the index that the guest's end gets.
+    """
+    template = _wire(bridge_index, *peer)
+    template = template.replace(struct.pack("=i", _SOME_NET), struct.pack("=i", net))
+    template = template.replace(_octets(_SOME_MAC), _octets(mac))
+    name = attribute(_IFLA_IFNAME, port.encode() + b"\0")
+    called = attribute(_IFLA_IFALIAS, alias.encode())
+    return Message(f"the wire of {alias}", fill(template, index, name, called))
+
+
+# What stands in a message that is to be filled in: found by its value, of which nothing else has a
+# part.
+_SOME_NET = 0x5C5D5E5F
+_SOME_MAC = "02:6b:6c:6d:6e:6f"
+
+
+@cache
+def _wire(bridge_index: int, name: str, peer_index: int) -> bytes:
+    peer: dict[str, Any] = nested(
+        ("IFLA_IFNAME", name), ("IFLA_ADDRESS", _SOME_MAC), ("IFLA_NET_NS_FD", _SOME_NET)
+    )
+    peer["index"] = peer_index
+    kind = nested(("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", nested(("VETH_INFO_PEER", peer))))
+    attributes = [("IFLA_MASTER", bridge_index), ("IFLA_LINKINFO", kind)]
+    return encode(ifinfmsg(), NEWLINK, MAKE, attributes)
+
+
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def no_link(name: str, index: int) -> Message:
+    """Take a link away, and with a wire's one end the other; that it is gone does not matter."""
+    return Message(f"{name} removed", fill(_no_link(), index), tolerate=errno.ENODEV)
+
+
+@cache
+def _no_link() -> bytes:
+    return encode(ifinfmsg(), DELLINK, DO, [])
+
+
+def hand_over(name: str, index: int, net: int) -> Message:
+    """Move a link of the present namespace into that of `net`, where it is down, as `name`.
+
+    It keeps its index if that is free there, and loses its addresses.
+    """
+    called = attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    there = attribute(_IFLA_NET_NS_FD, struct.pack("=I", net))
+    return Message(f"{name} into its new namespace", fill(_link(), index, called, there))
+
+
+def hardware_address(name: str, index: int, mac: str) -> Message:
+    """Give a link its MAC."""
+    data = fill(_link(), index, attribute(_IFLA_ADDRESS, _octets(mac)))
+    return Message(f"{name}'s address {mac}", data)
+
+
+def port_silent(port: str, index: int, *, silent: bool) -> Message:
+    """Have the bridge neither take frames from a port nor give it any; its carrier stays.
+
+    By the bridge's own family: after a change of the link the bridge looks at its carrier, and
+    enables the port again.
+    """
+    state = _BR_STATE_DISABLED if silent else _BR_STATE_FORWARDING
+    options = attribute(
+        _IFLA_PROTINFO | _NLA_F_NESTED, attribute(_IFLA_BRPORT_STATE, bytes([state]))
+    )
+    body = struct.pack("=BxHiII", AF_BRIDGE, 0, index, 0, 0) + options
+    head = struct.pack("=IHHII", 16 + len(body), _SETLINK, DO, 0, 0)
+    return Message(f"port {port}", head + body)
+
+
+def port_options(port: str, index: int, *, isolated: bool) -> Message:
+    """Let a port learn nothing and be flooded with broadcast only; isolate it from the others."""
+    return Message(f"port {port}", fill(_port_options(isolated), index))
+
+
+@cache
+def _port_options(isolated: bool) -> bytes:
+    options = nested(
+        ("IFLA_BRPORT_ISOLATED", int(isolated)),
+        ("IFLA_BRPORT_LEARNING", 0),
+        ("IFLA_BRPORT_UNICAST_FLOOD", 0),
+        ("IFLA_BRPORT_MCAST_FLOOD", int(not isolated)),
+        ("IFLA_BRPORT_BCAST_FLOOD", 1),
+    )
+    kind = nested(("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", options))
+    return encode(ifinfmsg(), NEWLINK, DO, [("IFLA_LINKINFO", kind)])
+
+
+def station(port: str, index: int, mac: str) -> Message:
+    """Tell the bridge for good behind which port `mac` is."""
+    there = attribute(_NDA_LLADDR, _octets(mac))
+    return Message(f"{mac} behind {port}", fill(_station(), index, there))
+
+
+@cache
+def _station() -> bytes:
+    message = ndmsg()
+    message["family"] = AF_BRIDGE
+    message["state"] = _NUD_NOARP  # static; "permanent" would mean an address of the bridge's own
+    message["flags"] = _NTF_MASTER
+    return encode(message, NEWNEIGH, PUT, [])
+
+
+def up(name: str, index: int) -> Message:
+    """Set a link up."""
+    return _flags(name, index, _IFF_UP)
+
+
+def down(name: str, index: int) -> Message:
+    """Set a link down."""
+    return _flags(name, index, 0)
+
+
+def _flags(name: str, index: int, flags: int) -> Message:
+    return Message(f"{name} {'up' if flags else 'down'}", fill(_with_flags(flags), index))
+
+
+@cache
+def _with_flags(flags: int) -> bytes:
+    message = ifinfmsg()
+    message["flags"] = flags
+    message["change"] = _IFF_UP
+    return encode(message, NEWLINK, DO, [])
+
+
+@cache
+def manners(name: str, index: int, *, arp_ignore: int, arp_announce: int | None = None) -> Message:
+    """How a guest's link is to behave: net.ipv4.conf.NAME's settings, and no address of IPv6 made
+    by itself, without which the kernel chatters none (addr_gen_mode none).
+
+    In a namespace in which nobody has been before it takes a tenth of what opening a file in
+    /proc/sys does. And that becomes dearer with each namespace: the kernel keeps what was opened
+    of all of them under one name, and looks through it.
+    """
+    values = {_IPV4_DEVCONF_ARP_IGNORE: arp_ignore}
+    if arp_announce is not None:
+        values[_IPV4_DEVCONF_ARP_ANNOUNCE] = arp_announce
+    settings = b"".join(attribute(kind, struct.pack("=I", value)) for kind, value in values.items())
+    families = attribute(socket.AF_INET, attribute(_IFLA_INET_CONF, settings))
+    if os.path.exists("/proc/net/if_inet6"):  # a kernel without IPv6 needs no telling
+        mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, struct.pack("=B", _ADDR_GEN_MODE_NONE))
+        families += attribute(socket.AF_INET6, mode)
+    data = fill(_link(), index, attribute(_IFLA_AF_SPEC, families))
+    return Message(f"setting net.ipv4.conf.{name}", data)
+
+
+@cache
+def _link() -> bytes:
+    return encode(ifinfmsg(), NEWLINK, DO, [])
+
+
+@cache
+def broadcast_arp(name: str, index: int) -> Message:
+    """Have a link's kernel ask by broadcast even where it knows whom to ask.
+
+    It is net.ipv4.neigh.NAME.ucast_solicit=0 and mcast_resolicit=3.
+    """
+    parameters = b"".join(
+        attribute(kind, struct.pack("=I", value))
+        for kind, value in (
+            (_NDTPA_IFINDEX, index),
+            (_NDTPA_UCAST_PROBES, 0),
+            (_NDTPA_MCAST_REPROBES, 3),
+        )
+    )
+    table = attribute(_NDTA_NAME, b"arp_cache\0") + attribute(_NDTA_PARMS, parameters)
+    body = struct.pack("=BxH", socket.AF_INET, 0) + table
+    head = struct.pack("=IHHII", 16 + len(body), _SETNEIGHTBL, DO, 0, 0)
+    return Message(f"setting net.ipv4.neigh.{name}", head + body)
