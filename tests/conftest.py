@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -21,6 +22,10 @@ SOURCE = Path(netemu.__file__).resolve().parent.parent
 NOBODY = 65534
 # RFC 3927 at a fiftieth of its durations: a claim takes a tenth of a second.
 TIME_SCALE = 0.02
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command
+# that they start: tests that press it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -136,28 +136,25 @@ def answer(view: View, request: Request, now: float) -> Outcome | None:
         return _forbidden(path, "X-Forwarded-For is not allowed.")
     if path != "/" and not _says_flavor(request):
         return _forbidden(path, "Missing Metadata-Flavor:Google header.")
-    if _names(path)[1:4] == ["v1", "instance", "guest-attributes"]:
+    asked = _read(request)
+    if asked.names[1:4] == ["v1", "instance", "guest-attributes"]:
         return _DISABLED
     if request.method not in ("GET", "HEAD"):
         return _NOT_ALLOWED
-    query = {
-        unquote_plus(name).lower(): unquote_plus(told)
-        for name, _, told in (part.partition("=") for part in (request.query or "").split("&"))
-    }
-    if query.get("wait_for_change", "").lower() != "true":
-        return _tell(view, request, query, now)
-    timeout = query.get("timeout_sec", "")
+    if asked.query.get("wait_for_change", "").lower() != "true":
+        return _tell(view, asked, now)
+    timeout = asked.query.get("timeout_sec", "")
     if timeout and not (timeout.isdecimal() and timeout.isascii() and len(timeout) < 10):
         return _bad_request("timeout_sec must be a number of seconds.")
     end = now + (min(float(timeout), MAX_TIMEOUT) if timeout else MAX_TIMEOUT)
-    known = query.get("last_etag") or etag(view, now)
+    known = asked.query.get("last_etag") or etag(view, now)
 
     def resume(view: View, now: float) -> Response | Park:
         if now >= end or etag(view, now) != known:
-            return _tell(view, request, query, now)
+            return _tell(view, asked, now)
         return Park(min(end, _moment(view, now).next), known, resume)
 
-    response = _tell(view, request, query, now)
+    response = _tell(view, asked, now)
     # What is not there is not waited for.
     return resume(view, now) if response.status == 200 else response
 
@@ -186,13 +183,37 @@ def _says_flavor(request: Request) -> bool:
     )
 
 
-def _names(path: str) -> list[str]:
-    return [name for name in path.split("/") if name]
+class _Asked(NamedTuple):
+    """What a request asks for: read once, for it may be answered long after."""
+
+    request: Request
+    names: list[str]
+    query: dict[str, str]
+    recursive: bool
+    form: str
+    secret: str
+    """`token` or `identity` where it is a service account's."""
+
+
+def _read(request: Request) -> _Asked:
+    names = [name for name in request.path.split("/") if name]
+    query = {
+        unquote_plus(name).lower(): unquote_plus(told)
+        for name, _, told in (part.partition("=") for part in (request.query or "").split("&"))
+    }
+    recursive = query.get("recursive", "").lower() == "true"
+    form = query.get("alt", "json" if recursive or names[1:] == _TAGS else "text").lower()
+    of_account = names[4:] and names[-3] == "service-accounts" and names[-1] in SECRET
+    return _Asked(request, names, query, recursive, form, names[-1] if of_account else "")
 
 
 def etag(view: View, now: float) -> str:
     """Give 16 hexadecimal digits that grow with every change, whether told or due to time."""
-    return f"{view.revision * _PHASES + _moment(view, now).phase:016x}"
+    return _etag(view, _moment(view, now))
+
+
+def _etag(view: View, moment: "_Moment") -> str:
+    return f"{view.revision * _PHASES + moment.phase:016x}"
 
 
 class _Moment(NamedTuple):
@@ -231,13 +252,11 @@ def _passed(event: Event, now: float) -> int:
     )
 
 
-def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Response:
-    names = _names(request.path)
+def _tell(view: View, asked: _Asked, now: float) -> Response:
+    request, names, query, recursive, form, secret = asked
     found = _find(view, names, now)
     if found is None:
         return _not_found(request.path)
-    recursive = query.get("recursive", "").lower() == "true"
-    form = query.get("alt", "json" if recursive or names[1:] == _TAGS else "text").lower()
     if form not in ("json", "text"):
         return _bad_request("alt must be json or text.")
     branch = isinstance(found, (dict, list))
@@ -247,9 +266,9 @@ def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Re
             return _moved(request, where)
     elif not branch and request.path.endswith("/"):
         return _not_found(request.path)
-    if names[4:] and names[-3] == "service-accounts" and names[-1] == "token":
+    if secret == "token":
         body, kind = str(found).encode(), "application/json"
-    elif names[4:] and names[-3] == "service-accounts" and names[-1] == "identity":
+    elif secret == "identity":
         if not query.get("audience"):
             return _plain_error(400, "non-empty audience parameter required")
         body, kind = identity(view.guest, query["audience"], now).encode(), "text/html"
@@ -262,13 +281,14 @@ def _tell(view: View, request: Request, query: dict[str, str], now: float) -> Re
         body, kind = "".join(_lines(found, "")).encode(), "application/text"
     else:
         body, kind = "".join(f"{name}\n" for name in _children(found)).encode(), "application/text"
+    moment = _moment(view, now)
     return Response(
         200,
         body,
         kind,
-        (*_ALWAYS, ("ETag", etag(view, now))),
+        (*_ALWAYS, ("ETag", _etag(view, moment))),
         server=_SERVER,
-        valid_until=min(_moment(view, now).next, (now // 60 + 1) * 60),  # a token's life in minutes
+        valid_until=min(moment.next, (now // 60 + 1) * 60),  # a token's life in minutes
     )
 
 

@@ -116,6 +116,7 @@ class Supervisor:
         if going_up.done():
             going_up.result()
             await self._live(going_down)
+        going_up.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
 
@@ -161,6 +162,7 @@ class Supervisor:
             )
             host.start()
             self._hosts.append(host)
+            await asyncio.sleep(0)  # whoever wants the lab down need not wait for all of them
         placement = Placement(
             self._nodes,
             [
