@@ -104,6 +104,17 @@ def test_a_link_that_comes_up_again_is_probed_on(two: RunningLab) -> None:
     assert '"_a"' in two.get("a")
 
 
+def test_a_link_that_comes_up_speaks_arp_and_nothing_else(two: RunningLab) -> None:
+    """The link has IPv4 only: a guest that joins it says no word of IPv6."""
+    with listening(two, "n", "p1") as heard:
+        two.exec("a", "sh", "-c", "ip link set eth0 down && ip link set eth0 up")
+        wait_until(lambda: two.guests()["a"]["state"] == "bound")
+        time.sleep(1.5)  # duplicate address detection and router solicitation are that late
+    kinds = {one.split()[1][24:28] for one in heard if one.startswith("in ")}
+    assert kinds == {"0806"}
+    assert "fe80" not in two.exec("a", "ip", "address", "show", "dev", "eth0").stdout
+
+
 def test_a_link_that_blinks_is_probed_on(two: RunningLab) -> None:
     """Section 2.2: also a link that is down for a moment only, as in one command, is probed on."""
     before = two.guests()["a"]

@@ -66,6 +66,14 @@ def link(lab: RunningLab, guest: str, name: str = "eth1") -> dict[str, str]:
     return found
 
 
+def test_a_tenant_link_has_ipv4_only(tenants: RunningLab) -> None:
+    """A user sees no address of IPv6 on a guest's eth1, as on its eth0."""
+    assert "inet6" not in tenants.exec("a", "ip", "address", "show", "dev", "eth1").stdout
+    ignored = tenants.exec("a", "cat", "/proc/sys/net/ipv4/conf/eth1/arp_ignore").stdout
+    announced = tenants.exec("a", "cat", "/proc/sys/net/ipv4/conf/eth1/arp_announce").stdout
+    assert (ignored, announced) == ("1\n", "2\n")
+
+
 def fetch(lab: RunningLab, guest: str, url: str, *options: str) -> str:
     """What curl gets in the guest; the empty text if nothing."""
     words = ("curl", "-sf", "--max-time", "1", *options, url)
