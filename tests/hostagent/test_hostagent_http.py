@@ -13,6 +13,8 @@ from hostagent.http import (
     Response,
     render,
 )
+from hostagent.http import reader as reader_module
+from hostagent.http.chunks import MAX_FRAMING, MAX_LINE
 
 CURL = (
     b"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: 169.254.169.254\r\n"
@@ -22,7 +24,7 @@ CURL = (
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
-    http._memo.clear()
+    reader_module._memo.clear()
 
 
 def read(*pieces):
@@ -80,25 +82,25 @@ def test_curls_request():
 
 def test_a_head_seen_before_means_the_same():
     first = read(CURL)
-    assert CURL in http._memo
+    assert CURL in reader_module._memo
     assert read(CURL) == first
     assert read(CURL, CURL) == first * 2
     assert read(CURL + CURL) == first * 2
 
 
 def test_the_memory_is_bounded():
-    for i in range(3 * http._MEMO_COUNT):
+    for i in range(3 * reader_module._MEMO_COUNT):
         read(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % i)
-        assert len(http._memo) <= http._MEMO_COUNT
-    read(b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"y" * http._MEMO_HEAD + b"\r\n\r\n")
-    assert max(map(len, http._memo)) <= http._MEMO_HEAD
+        assert len(reader_module._memo) <= reader_module._MEMO_COUNT
+    read(b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"y" * reader_module._MEMO_HEAD + b"\r\n\r\n")
+    assert max(map(len, reader_module._memo)) <= reader_module._MEMO_HEAD
 
 
 def test_a_request_with_a_body_is_not_remembered():
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
     assert [r.body for r in read(head + b"hi" + head + b"ho")] == [b"hi", b"ho"]
     assert [r.body for r in read(head, b"h", b"i")] == [b"hi"]
-    assert not http._memo
+    assert not reader_module._memo
 
 
 @pytest.mark.parametrize(
@@ -182,6 +184,10 @@ def fields(text):
     return b"GET / HTTP/1.1\r\nHost: a\r\n" + text + b"\r\n\r\n"
 
 
+def chunked(text):
+    return fields(b"Transfer-Encoding: chunked") + text
+
+
 REFUSED = {
     # the request line
     "HTTP/0.9": (b"GET /\r\n", 400),
@@ -255,9 +261,35 @@ REFUSED = {
     # framing
     "CL and TE": (fields(b"Content-Length: 1\r\nTransfer-Encoding: chunked"), 400),
     "TE and CL": (fields(b"Transfer-Encoding: identity\r\nContent-Length: 1"), 400),
-    "chunked": (fields(b"Transfer-Encoding: chunked"), 501),
-    "TE on 1.0": (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
-    "TE, empty": (fields(b"Transfer-Encoding:"), 501),
+    "another coding": (fields(b"Transfer-Encoding: gzip, chunked"), 501),
+    "chunked and another": (fields(b"Transfer-Encoding: chunked, identity"), 400),
+    "an unknown coding": (fields(b"Transfer-Encoding: xchunked"), 400),
+    "chunked twice": (fields(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"), 400),
+    "TE on 1.0": (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "TE, empty": (fields(b"Transfer-Encoding:"), 400),
+    "a chunk's size with a prefix": (chunked(b"0x2\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk's size with a sign": (chunked(b"+2\r\nhi\r\n0\r\n\r\n"), 400),
+    "a negative chunk": (chunked(b"-2\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk without a size": (chunked(b"\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk's size after a space": (chunked(b" 2\r\nhi\r\n0\r\n\r\n"), 400),
+    "a chunk's size of nine digits": (chunked(b"000000002\r\nhi\r\n0\r\n\r\n"), 400),
+    "no extension": (chunked(b"2 x\r\nhi\r\n0\r\n\r\n"), 400),
+    "a control in an extension": (chunked(b"2;a=\0\r\nhi\r\n0\r\n\r\n"), 400),
+    "bare LF after a chunk's size": (chunked(b"2\nhi\r\n0\r\n\r\n"), 400),
+    "bare LF in an extension": (chunked(b"2;a\nb\r\nhi\r\n0\r\n\r\n"), 400),
+    "bare CR after a chunk's size": (chunked(b"2\rhi\r\n0\r\n\r\n"), 400),
+    "bare LF after a chunk": (chunked(b"2\r\nhi\n0\r\n\r\n"), 400),
+    "a chunk longer than it says": (chunked(b"2\r\nhid\r\n0\r\n\r\n"), 400),
+    "a chunk shorter than it says": (chunked(b"3\r\nhi\r\n0\r\n\r\n"), 400),
+    "a trailer that is no field": (chunked(b"0\r\nnonsense\r\n\r\n"), 400),
+    "a folded trailer": (chunked(b"0\r\nA: b\r\n c\r\n\r\n"), 400),
+    "a chunk too large": (chunked(b"%x\r\n" % (MAX_BODY + 1)), 413),
+    "a chunk far too large": (chunked(b"ffffffff\r\n"), 413),
+    "chunks too large together": (chunked(b"1\r\na\r\n%x\r\n" % MAX_BODY), 413),
+    "an endless extension": (chunked(b"1;" + b"a" * MAX_LINE), 400),
+    "an endless trailer": (chunked(b"0\r\nA: " + b"a" * MAX_LINE), 400),
+    "chunks of nothing but framing": (chunked(b"1;aaaaaaa\r\na\r\n" * MAX_FRAMING), 413),
+    "endless trailers": (chunked(b"0\r\n" + b"A: b\r\n" * MAX_FRAMING), 413),
     "two CLs": (fields(b"Content-Length: 1\r\nContent-Length: 2"), 400),
     "two equal CLs": (fields(b"Content-Length: 1\r\nContent-Length: 1"), 400),
     "a list of CLs": (fields(b"Content-Length: 1, 1"), 400),
@@ -281,6 +313,52 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        (b"0\r\n\r\n", b""),
+        (b"2\r\nhi\r\n0\r\n\r\n", b"hi"),
+        (b"1\r\nh\r\n01\r\ni\r\n000\r\n\r\n", b"hi"),
+        (b"A\r\n0123456789\r\n1\r\n\n\r\n0\r\n\r\n", b"0123456789\n"),
+        (b'2;a;b="c;d" ;e\r\nhi\r\n0 ;f\r\n\r\n', b"hi"),  # RFC 9112 §7.1.1: to be ignored
+        (b"2 \r\nhi\r\n0\r\nContent-Length: 5\r\nA: b\r\n\r\n", b"hi"),  # §7.1.2
+        (b"%x\r\n" % MAX_BODY + b"x" * MAX_BODY + b"\r\n0\r\n\r\n", b"x" * MAX_BODY),
+    ],
+)
+@pytest.mark.parametrize("coding", ["chunked", "Chunked", " CHUNKED\t"])
+def test_a_body_in_chunks(text, body, coding):
+    """RFC 9112 §7.1: what .NET's clients send. What follows is the next request."""
+    head = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:" + coding.encode() + b"\r\n\r\n"
+    first, second = read(head + text + CURL)
+    assert (first.method, first.path, first.body) == ("POST", "/a", body)
+    assert "content-length" not in first.headers
+    assert second.path == "/metadata/v1/InstanceInfo"
+    data = head + text + CURL
+    assert read(*(data[i : i + 1] for i in range(len(data)))) == [first, second]
+    for end in range(len(head) - 1, len(head + text), 1 + len(text) // 50):
+        assert read(data[:end]) == []
+
+
+def test_a_body_in_chunks_that_waits_to_be_asked_for():
+    reader = RequestReader()
+    head = (
+        b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+    )
+    reader.feed(head)
+    assert reader.next() is None
+    assert reader.continue_wanted
+    assert not reader.idle
+    reader.feed(b"2\r\nok\r\n0\r\n\r\n" + head + b"2\r")
+    assert reader.next().body == b"ok"
+    assert not reader.continue_wanted
+    assert reader.next() is None
+    assert not reader.continue_wanted
+    reader.feed(b"\nok\r\n0\r\n\r\n")
+    assert reader.next().body == b"ok"
+    assert reader.idle
+    assert reader.fresh
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name):
     data, expected = REFUSED[name]
@@ -296,7 +374,8 @@ def test_what_is_refused(name):
     [
         (b"GET /a?b HTTP/1.1\r\n\r\n", "/a"),  # no Host
         (b"\r\nGET /a%20b HTTP/1.1\r\nHost : x\r\n\r\n", "/a%20b"),
-        (b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "/a"),
+        (b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "/a"),
+        (b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "/a"),
         (b"GET /a HTTP/1.1\r\nA: " + b"b" * MAX_HEAD, "/a"),
         (b"GET /a HTTP/2.0\r\n\r\n", "/a"),
         (b"GET /a  HTTP/1.1\r\n\r\n", None),
@@ -344,6 +423,11 @@ PIECES = [
     b"Content-Length: 3\r\n\r\nabc",
     b"Expect: 100-continue",
     b"Transfer-Encoding: chunked",
+    chunked(b"3\r\nabc\r\n"),
+    chunked(b"3\r\nabc\r\n0\r\n\r\n"),
+    b"2;a=b\r\nhi\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nA: b\r\n\r\n",
     b"Connection: close",
     b" ",
     b":",
@@ -370,18 +454,18 @@ def streams(draw):
 @example(data=b"A" * (MAX_REQUEST_LINE - 1) + b"\r\n\r\n", cuts=[])
 @example(data=CURL[:-2] + b"A: " + b"b" * 9000 + b"\r\n\r\n", cuts=[])
 def test_any_cut_gives_the_same(data, cuts):
-    http._memo.clear()
+    reader_module._memo.clear()
     whole = read(data)
     pieces, rest = [], data
     for cut in cuts:
         pieces.append(rest[:cut])
         rest = rest[cut:]
     assert read(*pieces, rest) == whole
-    http._memo.clear()
+    reader_module._memo.clear()
     path = refused_path(data)
-    http._memo.clear()
+    reader_module._memo.clear()
     assert refused_path(*pieces, rest) == path
-    http._memo.clear()
+    reader_module._memo.clear()
     assert read(*(data[i : i + 1] for i in range(len(data)))) == whole
     assert read(data) == whole  # with what is remembered
 

@@ -222,7 +222,8 @@ def test_a_body_is_waited_for_and_continue_is_said(run):
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/3.0\r\n\r\n", 505),
-        (INFO + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501),
+        (INFO + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (INFO + b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n\r\n", 400),
         (INFO + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (INFO + b"X: " + b"y" * MAX_HEAD, 431),
         (INFO.replace(b"169.254.169.254", b"evil.example") + b"\r\n", 421),

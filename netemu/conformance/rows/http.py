@@ -179,8 +179,20 @@ def _smuggling(stage: LabStage) -> Observed:
         request(post, "Transfer-Encoding:\x0bchunked", "Content-Length: 4", body=chunked),
         request(post, "Transfer_Encoding: chunked\nContent-Length: 4", body=chunked),
     ]
+    ends = b"\r\n" + hidden
+    both += [
+        request(post, "Transfer-Encoding: chunked", body=sizes + ends)
+        for sizes in (
+            b"0x0\r\n",
+            b"+0\r\n",
+            b"-1\r\n",
+            b"0\n",
+            b"0;\n",
+            b"1\r\nab\r\n0\r\n",
+            b"\r\n",
+        )
+    ]
     alone = [
-        request(post, "Transfer-Encoding: chunked", body=chunked),
         request(post, "Transfer-Encoding: xchunked", body=chunked),
         request(post, "Transfer-Encoding: gzip, chunked", body=chunked),
     ]

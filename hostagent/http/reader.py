@@ -1,0 +1,215 @@
+"""Requests out of bytes, however these are cut."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from hostagent.http.chunks import Chunks
+from hostagent.http.grammar import (
+    CHUNKED,
+    LINE_END,
+    MAX_FIELDS,
+    MAX_HEAD,
+    MAX_REQUEST_LINE,
+    REQUEST_LINE,
+    WHOLE_HEAD,
+    check_field_line,
+    check_headers,
+    check_request_line,
+    combine,
+)
+from hostagent.http.request import BadRequest, Request
+
+_MEMO_HEAD: Final = 512
+_MEMO_COUNT: Final = 256
+"""Clients ask the same thing again and again, to the byte. Heads up to this long, and so many of
+them, are remembered with what they mean; the memory is emptied when it is full."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+_memo: dict[bytes, Request] = {}
+
+
+class RequestReader:
+    """Feed it what arrives; take out requests. After a BadRequest it is of no more use."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._lines: list[bytes] = []  # of an incomplete head: those that are complete
+        self._line_start = 0  # of the first that is not
+        self._scanned = 0  # there is no line end between these two
+        self._skipped_empty_line = False
+        self._request: Request | None = None  # the head whose body is still to come
+        self._wanted = 0  # bytes of that body
+        self._body = bytearray()
+        self._chunks: Chunks | None = None  # of that body, if it comes so
+        self.continue_wanted = False
+        """Whether the client waits for CONTINUE before it sends the body. Clear it once sent."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no part of a further request has been received."""
+        return not self._buffer and self._request is None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is as if nothing had been fed: what comes means what it means to any other."""
+        return not self._buffer and self._request is None and not self._skipped_empty_line
+
+    def feed(self, data: bytes) -> None:
+        """Take in what was received. It may be any amount: bounding it is the caller's task."""
+        if self._chunks is not None:
+            self._chunks.feed(data)
+        elif self._request is not None:
+            self._body += data
+        else:
+            self._buffer = self._buffer + data if self._buffer else data
+
+    def next(self) -> Request | None:
+        """Give the next request, or None until more is fed; raises BadRequest."""
+        if self._request is None:
+            buffer = self._buffer
+            # A head ends with its first empty line, so what follows it (the next request of a
+            # pipeline) has no part in what it means.
+            end = buffer.find(b"\r\n\r\n", 0, _MEMO_HEAD) + 4
+            if end > 3:
+                head = buffer if end == len(buffer) else buffer[:end]
+                if (known := _memo.get(head)) is not None:
+                    self._consume(end)
+                    return known
+            try:
+                request = self._read_head() if buffer else None
+            except BadRequest as error:
+                error.path = self._path()
+                raise
+            if request is None or self._wanted == 0:
+                return request
+            self._request = request
+        try:
+            return self._finish_body(self._request)
+        except BadRequest as error:
+            error.path = self._request.path
+            raise
+
+    def _consume(self, length: int) -> None:
+        """The first `length` bytes of the buffer are dealt with."""
+        self._buffer = self._buffer[length:]
+        self._lines = []
+        self._line_start = self._scanned = 0
+        self._skipped_empty_line = False
+
+    def _read_head(self) -> Request | None:
+        """Read one head off the buffer, if it is whole, and make ready for its body."""
+        buffer = self._buffer
+        # First the common case in one stroke. Whatever it does not match, for being wrong, too long
+        # or incomplete, is looked at line by line.
+        match = WHOLE_HEAD.match(buffer) if self._scanned == 0 else None
+        if match is not None and match.end() <= MAX_HEAD and match.start(5) <= MAX_REQUEST_LINE:
+            method, path, query, minor, block = match.groups()
+            fields = block.decode("latin-1").split("\r\n")[:-1]
+            end = match.end()
+        else:
+            if not self._read_lines():
+                return None
+            match = REQUEST_LINE.fullmatch(self._lines[0])
+            assert match is not None  # _read_lines has checked it
+            method, path, query, _, minor = match.groups()
+            fields = [line.decode("latin-1") for line in self._lines[1:]]
+            end = self._line_start
+        if len(fields) > MAX_FIELDS:
+            raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
+        version = (1, int(minor))
+        headers = combine(fields)
+        self._wanted = check_headers(headers, version)
+        connection = headers.get("connection", "").lower()
+        options = [option.strip() for option in connection.split(",")] if connection else ()
+        request = Request(
+            method=method.decode("ascii"),
+            path=path.decode("ascii"),
+            query=None if query is None else query.decode("ascii"),
+            version=version,
+            headers=headers,
+            # RFC 9112 §9.3: 1.1 persists unless told otherwise, 1.0 only if asked to.
+            keep_alive="close" not in options and (version == (1, 1) or "keep-alive" in options),
+        )
+        self._consume(end)
+        if self._wanted:
+            here, self._buffer = self._buffer, b""
+            if self._wanted == CHUNKED:
+                self._chunks = Chunks()
+                self._chunks.feed(here)
+                partly = not here
+            else:
+                self._body = bytearray(here)
+                partly = len(here) < self._wanted
+            # RFC 9110 §10.1.1: a 1.0 client's expectation is ignored; so is one whose body is here.
+            self.continue_wanted = "expect" in headers and version == (1, 1) and partly
+        elif end <= _MEMO_HEAD:
+            if len(_memo) >= _MEMO_COUNT:
+                _memo.clear()
+            _memo[buffer[:end]] = request
+        return request
+
+    def _path(self) -> str | None:
+        """Give the path of a request line that is whole and right, whatever follows it."""
+        line = self._lines[0] if self._lines else self._buffer.partition(b"\r\n")[0]
+        match = REQUEST_LINE.fullmatch(line) if len(line) <= MAX_REQUEST_LINE - 2 else None
+        return None if match is None else match[2].decode("ascii")
+
+    def _finish_body(self, request: Request) -> Request | None:
+        """Give the request with its body, if that is whole; what follows is the next one's."""
+        if self._chunks is not None:
+            if not self._chunks.whole():
+                return None
+            body, self._buffer = bytes(self._chunks.body), bytes(self._chunks.rest)
+            self._chunks = None
+        else:
+            if len(self._body) < self._wanted:
+                return None
+            body = bytes(self._body[: self._wanted])
+            self._buffer = bytes(self._body[self._wanted :])
+        self._request = None
+        self.continue_wanted = False
+        return replace(request, body=body)
+
+    def _read_lines(self) -> bool:
+        """Check each line as it is complete, and keep it; give True at the empty one.
+
+        Every check looks at one line and at what stands before it, never at what follows: so the
+        verdict is the same however the input was cut.
+        """
+        while True:
+            buffer = self._buffer
+            start = self._line_start
+            limit = MAX_HEAD if self._lines else MAX_REQUEST_LINE
+            end = LINE_END.search(buffer, self._scanned, limit)
+            if end is None or (end.group() == b"\r" and end.end() == limit):
+                self._scanned = min(len(buffer), limit - 1)
+                if len(buffer) < limit:
+                    return False
+                if self._lines:
+                    raise BadRequest(431, f"more than {MAX_HEAD} bytes of header")
+                raise BadRequest(414, f"a request line of more than {MAX_REQUEST_LINE} bytes")
+            self._scanned = end.start()
+            if end.group() == b"\r" and end.end() == len(buffer):
+                return False
+            if end.group() != b"\r\n":
+                # RFC 9112 §2.2: a bare CR is invalid; a bare LF we MAY refuse.
+                raise BadRequest(400, "a line must end with CR LF, which stand nowhere else")
+            line = buffer[start : end.start()]
+            if not line and not self._lines:
+                # RFC 9112 §2.2: one empty line before the request line is to be ignored.
+                if self._skipped_empty_line:
+                    raise BadRequest(400, "empty lines instead of a request")
+                self._consume(end.end())
+                self._skipped_empty_line = True
+                continue
+            self._line_start = self._scanned = end.end()
+            if not line:
+                return True
+            if self._lines:
+                check_field_line(line)
+            else:
+                check_request_line(line)
+            self._lines.append(line)

@@ -1,0 +1,32 @@
+"""What a request is, and the error for what is none."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+
+class BadRequest(Exception):
+    """The request cannot be answered as what it wants to be; the connection must be closed.
+
+    `path` is what it asks for, if its first line says so.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.path: str | None = None
+
+
+class Request(Struct, frozen=True):
+    """One request. `headers` has names in lower case; several fields of one name are joined by
+    ", " (RFC 9110 §5.3). `path` and `query` are as they were sent: nothing is decoded.
+    """
+
+    method: str
+    path: str
+    query: str | None
+    version: tuple[int, int]
+    headers: Mapping[str, str]
+    keep_alive: bool
+    body: bytes = b""
