@@ -42,7 +42,7 @@ def main() -> NoReturn:
     if os.fork() != 0:
         os._exit(0)
     os.setsid()
-    module = "netemu.lab.supervisor"
+    module = "netemu.lab.pid1"
     arguments = [sys.executable, "-P", "-m", module, directory, str(lock), str(progress)]
     os.execv(sys.executable, arguments)
 

@@ -1,8 +1,9 @@
 """Lab files, read with what the host agent knows of the properties that guests can have."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +26,20 @@ def parse(text: str, *, source: str, name: str | None = None) -> Lab:
     """Read a lab file's `text`, which errors call `source`. Raises BadInput."""
     lab = topology.parse(text, source=source, name=name, check_property=wrong_property)
     return _whole(lab, source)
+
+
+def given(source: str | Path | Mapping[str, Any] | None, *, name: str) -> Lab:
+    """Read what a program gives: a path, a lab file's text, what stands in one, or None for the
+    demo. Raises BadInput.
+    """
+    if source is None:
+        return load(topology.DEMO, name=name)
+    if isinstance(source, Mapping):
+        # JSON is YAML, and says of every value which type it has.
+        return parse(json.dumps(source), source="the lab given", name=name)
+    if isinstance(source, str) and ("\n" in source or ": " in source):
+        return parse(source, source="the lab given", name=name)
+    return load(Path(source), name=name)
 
 
 def _whole(lab: Lab, source: str) -> Lab:

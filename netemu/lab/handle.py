@@ -8,7 +8,6 @@ A lab of `netemu up` stays until somebody takes it down. This one goes with its 
 with the process that made it, however that ends. All errors are NetemuError.
 """
 
-import json
 import os
 import subprocess
 import time
@@ -21,41 +20,14 @@ from hostagent.model import Event, EventSource, EventType
 from netemu.errors import BadInput, NotSo
 from netemu.lab import client, files, inside
 from netemu.lab.dialler import Answer, Dialler, request
+from netemu.lab.failures import CommandFailed, CommandTimedOut
 from netemu.lab.maintenance import Maintenance
 from netemu.lab.tether import Tether
-from netemu.topology import DEMO
-from netemu.topology import Lab as Shape
 
 Seen = TypeVar("Seen")
 # How often `until` looks: often enough not to be noticed, seldom enough not to be felt.
 _LOOK_EVERY: Final = 0.02
 _numbers = count(1)
-
-
-class CommandFailed(NotSo, subprocess.CalledProcessError):
-    """A command in a guest ended with another exit code than 0; shows what it said."""
-
-    def __init__(self, place: str, done: "subprocess.CompletedProcess[str]") -> None:
-        subprocess.CalledProcessError.__init__(
-            self, done.returncode, done.args, done.stdout, done.stderr
-        )
-        self.place = place
-
-    def __str__(self) -> str:
-        said = (self.stderr or self.stdout or "").strip()
-        shown = f": {said}" if said else ""
-        return f"{self.place}: {' '.join(self.cmd)} ended with {self.returncode}{shown}"
-
-
-class CommandTimedOut(NotSo, subprocess.TimeoutExpired):
-    """A command in a guest did not end in time, and was killed."""
-
-    def __init__(self, place: str, command: Sequence[str], timeout: float) -> None:
-        subprocess.TimeoutExpired.__init__(self, list(command), timeout)
-        self.place = place
-
-    def __str__(self) -> str:
-        return f"{self.place}: {' '.join(self.cmd)} did not end within {self.timeout:g} s"
 
 
 class Lab:
@@ -77,7 +49,7 @@ class Lab:
         access_log: bool = False,
     ) -> None:
         own = name if name is not None else f"lab-{os.getpid()}-{next(_numbers)}"
-        self._shape = _read(source, own)
+        self._shape = files.given(source, name=own)
         self._time_scale = time_scale
         self._access_log = access_log
         self._maker: int | None = None
@@ -396,17 +368,6 @@ def _listed(command: Sequence[str | os.PathLike[str]]) -> list[str]:
     if isinstance(command, str) or not command:
         raise BadInput("a command is a list of words, as in ['curl', '-s', url]")
     return [os.fspath(word) for word in command]
-
-
-def _read(source: str | Path | Mapping[str, Any] | None, name: str) -> Shape:
-    if source is None:
-        return files.load(DEMO, name=name)
-    if isinstance(source, Mapping):
-        # JSON is YAML, and says of every value which type it has.
-        return files.parse(json.dumps(source), source="the lab given", name=name)
-    if isinstance(source, str) and ("\n" in source or ": " in source):
-        return files.parse(source, source="the lab given", name=name)
-    return files.load(Path(source), name=name)
 
 
 Word = TypeVar("Word", EventType, EventSource)

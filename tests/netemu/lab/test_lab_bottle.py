@@ -85,7 +85,7 @@ def test_killed_at_any_moment_of_up_nothing_is_left(alone: Person) -> None:
         end = time.monotonic() + 10
         victims: list[int] = []
         while not victims and process.poll() is None and time.monotonic() < end:
-            victims = processes_of(alone, "netemu.lab.supervisor")
+            victims = processes_of(alone, "netemu.lab.pid1")
         time.sleep(chance.uniform(0, 0.9))
         if number % 5 == 4:  # now and then it is the command that dies, not the lab
             process.kill()
@@ -148,7 +148,7 @@ def test_a_killed_supervisor_takes_everything_along(alone: Person) -> None:
 def test_a_command_that_is_ended_ends_its_unfinished_lab(alone: Person) -> None:
     """A user who interrupts `up` keeps no half of a lab."""
     process = alone.start("up", "--name", "interrupted", "--time-scale", "1")
-    assert gone(lambda: processes_of(alone, "netemu.lab.supervisor"))
+    assert gone(lambda: processes_of(alone, "netemu.lab.pid1"))
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
