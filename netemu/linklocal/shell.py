@@ -127,11 +127,13 @@ class GuestShell:
                 self._carry_out(self.claimant.receive(heard, self._loop.time()))
 
     def _expired(self) -> None:
-        if self._turns.over():
-            self._timer = self._loop.call_at(self._loop.time(), self._expired)
-            return
         self._timer = None
-        self._carry_out(self.claimant.expire(self._loop.time()))
+        self._turns.take(self._due)
+
+    def _due(self) -> None:
+        """What the timer was for; whatever has changed since is the claimant's to see."""
+        if not self._paused:
+            self._carry_out(self.claimant.expire(self._loop.time()))
 
     def _carry_out(self, effects: Effects) -> None:
         before = self.claimant.state
