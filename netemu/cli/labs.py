@@ -31,11 +31,11 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
     """
     from netemu.lab import client
     from netemu.lab.files import load
-    from netemu.lab.limits import limits
+    from netemu.lab.limits import Size, limits
     from netemu.topology import DEMO
 
     lab = load(file or DEMO, name=name)
-    for one in limits(len(lab.guests), len(lab.nodes)):
+    for one in limits(Size.of(lab)):
         if not one.ok and not one.vital:
             click.echo(f"{one.what}: {one.seen}: {one.remedy}", err=True)
     with phases() as on_step:

@@ -7,17 +7,22 @@ import click
 
 @click.command()
 @click.option("--guests", type=click.IntRange(1, 65024), help="Of a lab that is to run here.")
+@click.option("--same-node", is_flag=True, help="With that policy, and all guests on one node.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def check(guests: int | None, as_json: bool) -> int:
+def check(guests: int | None, same_node: bool, as_json: bool) -> int:
     """Say what this machine's kernel, programs and limits allow.
 
     Tries each step of building a lab in a place that ends with the command, and says which limits
     to raise for a large one. Exit code 3 if a lab, or one of so many guests, cannot run.
     """
     from netemu.errors import MachineCannot
+    from netemu.lab.limits import Size
     from netemu.lab.machine import SMALL, examine
+    from netemu.topology import MAX_GUESTS_PER_NODE
 
-    findings = examine(guests or SMALL)
+    count = guests or SMALL.guests
+    neighbours = min(count, MAX_GUESTS_PER_NODE) if same_node else 0
+    findings = examine(Size(count, neighbours=neighbours))
     able = all(finding.ok for finding in findings)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings]))

@@ -22,7 +22,7 @@ from netemu.kernel.protections import Without
 from netemu.lab import places
 from netemu.lab.control import NoAnswer, ask, listen
 from netemu.lab.files import wrong_property
-from netemu.lab.limits import require
+from netemu.lab.limits import Size, require
 from netemu.lab.logs import file_name
 from netemu.lab.progress import Step, steps
 from netemu.topology import Lab
@@ -53,7 +53,7 @@ def bring_up(
     if not 0 < time_scale <= 100:
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
     if lab.name not in running():
-        require(len(lab.guests), len(lab.nodes))
+        require(Size.of(lab))
     claimed = _claim_or_join(lab)
     if claimed is None:
         return False

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from netemu.errors import MachineCannot
+from netemu.topology import Lab, Policy
 
 MANY = 4000
 """Guests from which on a lab's process holds one descriptor for each, its packet socket, and other
@@ -35,13 +36,33 @@ class Finding(NamedTuple):
     vital: bool = True
 
 
+class Size(NamedTuple):
+    """How large a lab is, as far as a machine's limits are concerned."""
+
+    guests: int
+    nodes: int = _FEW
+    neighbours: int = 0
+    """Guests of the largest node, if they hear each other."""
+    tenants: int = 0
+    """Guests on the tenant network, where they do."""
+
+    @classmethod
+    def of(cls, lab: Lab) -> "Size":
+        """Give the size of a lab."""
+        same_node = lab.policy is Policy.SAME_NODE
+        largest = max(len(node.guests) for node in lab.nodes)
+        tenants = sum(bool(guest.tenant) for guest in lab.guests)
+        return cls(len(lab.guests), len(lab.nodes), largest if same_node else 0, tenants)
+
+
 def open_files(guests: int, nodes: int = _FEW) -> int:
     """How many descriptors the process of a lab of this size may come to hold."""
     return _each(guests) * guests + _besides(nodes)
 
 
-def limits(guests: int, nodes: int = _FEW) -> Iterator[Finding]:
+def limits(size: Size) -> Iterator[Finding]:
     """Whether a lab of this size keeps within this machine's limits, and what to raise."""
+    guests, nodes = size.guests, size.nodes
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unbounded = hard == resource.RLIM_INFINITY
     left = max(hard - _besides(nodes), 0)
@@ -74,13 +95,32 @@ def limits(guests: int, nodes: int = _FEW) -> Iterator[Finding]:
             f"sysctl -w user.max_{kind}_namespaces={max(65536, 2 * guests)}",
         )
 
+    yield from _earshot("same-node guests", size.neighbours, vital=True)
+    yield from _earshot("tenants", size.tenants, vital=False)
 
-def require(guests: int, nodes: int) -> None:
+
+def _earshot(what: str, count: int, *, vital: bool) -> Iterator[Finding]:
+    """A broadcast that all of a bridge's guests hear is as many frames that wait for one core, and
+    what comes last has no place among more of them: the answer to an ARP request, for one.
+    """
+    path = Path("/proc/sys/net/core/netdev_max_backlog")
+    if count and path.exists():  # as the neighbour table: in the machine's own namespace only
+        room = int(path.read_text())
+        yield Finding(
+            what,
+            room >= count,
+            f"{room} frames may wait for a core: so many can hear one's broadcast",
+            f"sysctl -w net.core.netdev_max_backlog={max(4096, 2 * count)}",
+            vital,
+        )
+
+
+def require(size: Size) -> None:
     """Raise MachineCannot if a lab of this size would fail half-way; says what to raise."""
-    short = [one for one in limits(guests, nodes) if one.vital and not one.ok]
+    short = [one for one in limits(size) if one.vital and not one.ok]
     if short:
         told = "; ".join(f"{one.what}: {one.seen}: {one.remedy}" for one in short)
-        raise MachineCannot(f"a lab of {guests} guests does not fit this machine: {told}")
+        raise MachineCannot(f"a lab of {size.guests} guests does not fit this machine: {told}")
 
 
 def _each(guests: int) -> int:

@@ -18,17 +18,17 @@ from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory import Factory
 from netemu.lab import bottle
 from netemu.lab.client import source_path
-from netemu.lab.limits import Finding, limits
+from netemu.lab.limits import Finding, Size, limits
 from netemu.linklocal import bpf
 
-SMALL = 10
-"""Guests of a lab that every machine should have room for."""
+SMALL = Size(10)
+"""Of a lab that every machine should have room for."""
 _PATIENCE = 30.0
 
 
-def examine(guests: int = SMALL) -> list[Finding]:
+def examine(size: Size = SMALL) -> list[Finding]:
     """Try everything that a lab needs, in a child that leaves nothing behind, and look at the
-    limits for one of so many guests.
+    limits for one of this size.
     """
     child = subprocess.run(
         [sys.executable, "-P", "-m", __name__],
@@ -42,7 +42,7 @@ def examine(guests: int = SMALL) -> list[Finding]:
     if not any(finding.what == _STEPS[-1][0] or not finding.ok for finding in found):
         last = child.stderr.strip().splitlines()
         found.append(Finding("a lab of one guest", False, last[-1] if last else "no word", ""))
-    return [*found, *limits(guests)]
+    return [*found, *limits(size)]
 
 
 _MAC, _PORT, _MARK = "02:00:00:00:00:01", "p1", 1

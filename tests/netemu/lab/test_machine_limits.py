@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from netemu.cli.labs import up
 from netemu.errors import MachineCannot
 from netemu.lab import client, limits
-from netemu.lab.files import load
+from netemu.lab.files import load, parse
 
 
-def findings(guests: int) -> dict[str, limits.Finding]:
-    return {one.what: one for one in limits.limits(guests)}
+def findings(guests: int, **size: int) -> dict[str, limits.Finding]:
+    return {one.what: one for one in limits.limits(limits.Size(guests, **size))}
 
 
 def test_a_limit_is_enough_or_it_is_said_what_to_raise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +55,34 @@ def test_the_kernels_own_limits_are_looked_at() -> None:
     found = findings(10**6)
     assert not found["user namespaces"].ok
     assert "sysctl -w user.max_user_namespaces=2000000" in found["user namespaces"].remedy
+
+
+BACKLOG = Path("/proc/sys/net/core/netdev_max_backlog")
+
+
+@pytest.mark.skipif(not BACKLOG.exists(), reason="it is the machine's own namespace that shows it")
+def test_guests_that_hear_each_other_are_counted() -> None:
+    """A broadcast to more guests than the kernel lets frames wait has no answer."""
+    room = int(BACKLOG.read_text())
+    assert findings(room, neighbours=room)["same-node guests"].ok
+    short = findings(room + 1, neighbours=room + 1)["same-node guests"]
+    assert not short.ok
+    assert short.vital
+    assert short.seen.startswith(f"{room} frames")
+    assert "sysctl -w net.core.netdev_max_backlog=" in short.remedy
+    assert not findings(9, tenants=room + 1)["tenants"].vital
+    assert not {"same-node guests", "tenants"} & set(findings(room + 1))
+
+
+@pytest.mark.parametrize(
+    ("policy", "size"),
+    [("responder-only", limits.Size(6, 2, 0, 1)), ("same-node", limits.Size(6, 2, 4, 1))],
+)
+def test_the_size_of_a_lab(policy: str, size: limits.Size) -> None:
+    """Who hears whom is up to the policy, and to who is a tenant."""
+    guests = "[{name: a, tenant: true}, b, c, d]"
+    text = f"name: x\npolicy: {policy}\nnodes: {{n1: {{guests: {guests}}}, n2: {{guests: 2}}}}\n"
+    assert limits.Size.of(parse(text, source="x")) == size
 
 
 def a_file_for(guests: int, tmp_path: Path) -> str:
