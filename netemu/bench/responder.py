@@ -185,7 +185,7 @@ def _delays(
     pace = Spread.of([sample[PRESSED] for sample in samples[NGINX]]).median * 1000 / 2
     turns = {name: partial(contestants[name].delay, pace, SLICE) for name in (OURS, NGINX)}
     what = f"delays at {pace:,.0f}/s"
-    slices = max(1, round(job.seconds / SLICE))
+    slices = max(1, round(2 * job.seconds / SLICE))
     taken = _taken(turns, what, replace(job, rounds=job.rounds * slices, warm_up=False))
     delays = {name: _rounds(many, slices) for name, many in taken.items()}
     _add(samples, delays)
