@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from netemu.bench import load, processes, servers, stage
 from netemu.bench.report import Goal, Report
-from netemu.bench.rounds import Sample, Spread, in_turn, ratio
+from netemu.bench.rounds import Sample, Spread, gathered, in_turn, ratio
 from netemu.bench.servers import (
     AIOHTTP,
     AIOHTTP_PLAIN,
@@ -187,19 +187,10 @@ def _delays(
     what = f"delays at {pace:,.0f}/s"
     slices = max(1, round(2 * job.seconds / SLICE))
     taken = _taken(turns, what, replace(job, rounds=job.rounds * slices, warm_up=False))
-    delays = {name: _rounds(many, slices) for name, many in taken.items()}
+    delays = {name: gathered(many, slices) for name, many in taken.items()}
     _add(samples, delays)
     what = f"p99 at half of nginx's peak, {pace:,.0f} requests/s, over nginx's"
     return Goal(what, ratio(delays[OURS], delays[NGINX], LATENCY), "at most", 1)
-
-
-def _rounds(turns: list[Sample], length: int) -> list[Sample]:
-    """Make rounds of so many turns each, by the median of each metric."""
-    rounds = [turns[start : start + length] for start in range(0, len(turns), length)]
-    return [
-        {metric: Spread.of([turn[metric] for turn in one]).median for metric in one[0]}
-        for one in rounds
-    ]
 
 
 def _busy(samples: Mapping[str, list[Sample]], mode: str) -> str:

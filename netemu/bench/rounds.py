@@ -48,6 +48,12 @@ def in_turn(
     return samples
 
 
+def gathered(turns: Sequence[Sample], length: int) -> list[Sample]:
+    """Make rounds of so many turns each, by the median of each metric."""
+    rounds = [turns[start : start + length] for start in range(0, len(turns), length)]
+    return [{metric: median(turn[metric] for turn in one) for metric in one[0]} for one in rounds]
+
+
 def ratio(over: Sequence[Sample], under: Sequence[Sample], metric: str) -> Spread:
     """Give the spread of the quotients of each round: what was measured side by side.
 

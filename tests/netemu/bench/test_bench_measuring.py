@@ -10,7 +10,7 @@ import pytest
 from netemu.bench import load, processes
 from netemu.bench.build import lab_of
 from netemu.bench.report import Goal, Report
-from netemu.bench.rounds import Spread, in_turn, ratio
+from netemu.bench.rounds import Spread, gathered, in_turn, ratio
 from netemu.errors import NotSo
 
 
@@ -31,6 +31,12 @@ def test_everybody_is_measured_in_turn_and_the_warm_up_does_not_count():
 
 def test_without_a_warm_up_the_first_round_counts():
     assert in_turn({"a": lambda: {"x": 1.0}}, rounds=1, warm_up=False) == {"a": [{"x": 1.0}]}
+
+
+def test_turns_make_rounds_by_their_medians():
+    turns = [{"ms": value, "s": 1.0} for value in (1.0, 9.0, 2.0, 4.0, 5.0, 300.0)]
+    assert gathered(turns, 3) == [{"ms": 2.0, "s": 1.0}, {"ms": 5.0, "s": 1.0}]
+    assert gathered(turns[:1], 1) == turns[:1]
 
 
 def test_a_ratio_is_of_what_was_measured_side_by_side():
