@@ -3,7 +3,7 @@
 A guest takes along what its agent knew: its incarnation and its events, those that are over too.
 From a node that has failed they are read from its repository, once its agent is surely dead: what
 that had acknowledged is on the disk, so nothing is lost, and an event's ID keeps it from being
-there twice.
+there twice. To a node that fails while a guest comes to it they are brought in the same way.
 """
 
 import asyncio
@@ -15,10 +15,9 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from msgspec.structs import replace
 
-from hostagent.channel.messages import HEARTBEAT_INTERVAL
+from hostagent.channel.messages import HEARTBEAT_INTERVAL, Placed
 from hostagent.controller import AgentUnreachable, CommandRefused
 from hostagent.model import EventType
-from hostagent.repository import Repository, RepositoryError
 from netemu.errors import BadInput, NotSo
 from netemu.lab.chronicle import Chronicle
 from netemu.lab.hardware import Hardware
@@ -26,6 +25,7 @@ from netemu.lab.healing import Candidate, choose, spread
 from netemu.lab.hosts import Host
 from netemu.lab.placement import Known, Placement
 from netemu.lab.power import Power
+from netemu.lab.remains import bring, last_known
 from netemu.lab.watching import Watching
 from netemu.lab.wiring import WiredGuest
 from netemu.topology import Guest
@@ -61,7 +61,7 @@ class Relocation:
         self._chronicle = chronicle
         self._failed_at: dict[str, float] = {}
         self._back_at: dict[str, float] = {}  # monotonic
-        self._moving: dict[str, Host] = {}  # guests that are being moved, and from where
+        self._moving: dict[str, tuple[Host, ...]] = {}  # guests, and whence and whither they move
         self._evacuations: dict[str, asyncio.Task[None]] = {}
         self._changing = asyncio.Lock()  # a node is not evacuated and restored at once
 
@@ -94,7 +94,8 @@ class Relocation:
 
     async def _restore(self, host: Host) -> None:
         await _dead(host)
-        while host in self._moving.values():  # they may still have to read what its agent knew
+        # What its agent knew may still have to be read, or to be added to.
+        while any(host in ends for ends in self._moving.values()):
             await asyncio.sleep(_PAUSE)
         node = host.name
         guests = {one.guest.name for one in host.wired.guests}
@@ -175,16 +176,20 @@ class Relocation:
         if not moves:
             return
         try:
-            known = _last_known(host)
+            known = last_known(host)
         except NotSo as error:
             log.error("%s", error)
             return
-        for node, guests in moves.items():
+
+        async def take(node: str, guests: Iterable[Guest]) -> None:
             try:
                 await self._resettle(guests, known, node, because=host)
             except (NotSo, CommandRefused) as error:  # it has failed as well: they stay for now
                 log.warning("%s takes nobody: %s", node, error)
-        self._watching.poke()
+            self._watching.poke()
+
+        # At once: one of them may hang, and whoever goes elsewhere need not wait until that shows.
+        await asyncio.gather(*(take(node, guests) for node, guests in moves.items()))
 
     async def _explain(self, host: Host, node: str, names: Sequence[str]) -> str:
         """Have the guests find out at their new node what has happened; gives the event's ID."""
@@ -211,7 +216,8 @@ class Relocation:
 
     async def move(self, name: str) -> None:
         """Bring a guest that is off to another node. Raises NotSo if there is none for it."""
-        host = self._moving[name] = self._hosts[self._hardware.node_of(name).node.name]
+        host = self._hosts[self._hardware.node_of(name).node.name]
+        self._moving[name] = (host,)
         try:
             await self._move(self._hardware.wired(name).guest, host)
         finally:
@@ -222,6 +228,7 @@ class Relocation:
             node = choose(guest, host.wired.node.fault_domain, self._candidates(host.name))
             if node is None:
                 raise NotSo("no other node has room")
+            self._moving[guest.name] = (host, self._hosts[node])
             try:
                 known = await self._placement.known(host.name)
                 await self._resettle((guest,), known, node)
@@ -241,14 +248,23 @@ class Relocation:
             late = await self._placement.known(host.name)
         except NotSo:  # it has failed: what it had acknowledged is on its disk
             await _dead(host)
-            late = _last_known(host)
+            late = last_known(host)
             left = {one.guest.name: (one.incarnation, one.edits) for one in late.guests} | left
         if name in left:
-            incarnation, edits = left[name]
+            await self._follow(guest, node, late, *left[name])
+
+    async def _follow(
+        self, guest: Guest, node: str, late: Known, incarnation: int, edits: int
+    ) -> None:
+        """Have the new agent know what the old one was told last, even if it has failed since."""
+        try:
             here = await self._placement.known(node)
-            (placed,) = (one for one in here.guests if one.guest.name == name)
-            carried = replace(placed, incarnation=incarnation, edits=edits)
+            carried = _carried(here, guest.name, incarnation, edits)
             await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
+        except NotSo:
+            host = self._hosts[node]
+            await _dead(host)
+            bring(host, _carried(last_known(host), guest.name, incarnation, edits), late)
 
     async def _resettle(
         self, guests: Iterable[Guest], known: Known, node: str, because: Host | None = None
@@ -292,13 +308,7 @@ async def _dead(host: Host) -> None:
         await asyncio.sleep(_PAUSE)
 
 
-def _last_known(host: Host) -> Known:
-    """What the agent of a dead node knew, from its repository. Raises NotSo if it is damaged."""
-    try:
-        repository = Repository(host.repository)
-    except RepositoryError as error:
-        raise NotSo(f"{host.name}: its repository cannot be read: {error}") from None
-    try:
-        return Known(repository.clock_offset, repository.guests(), repository.events())
-    finally:
-        repository.close()
+def _carried(here: Known, name: str, incarnation: int, edits: int) -> Placed:
+    """The guest as its new agent has it, with the numbers that it had when it left the old one."""
+    (placed,) = (one for one in here.guests if one.guest.name == name)
+    return replace(placed, incarnation=incarnation, edits=edits)
