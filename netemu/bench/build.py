@@ -171,7 +171,7 @@ def run(
 
 
 def grow(
-    sizes: tuple[int, ...], *, rounds: int, on_turn: Callable[[str], None]
+    sizes: tuple[int, ...], *, rounds: int, warm_up: int, on_turn: Callable[[str], None]
 ) -> tuple[Report, Mapping[str, dict[float, list[Sample]]]]:
     """Build ever larger labs; gives the report, and per series the samples by guests."""
     pid = os.getpid()
@@ -182,7 +182,7 @@ def grow(
         contestants[f"the kernel alone, {size:,}"] = lambda lab=lab: floor(  # type: ignore[misc]
             len(lab.nodes), len(lab.guests)
         )
-    samples = in_turn(contestants, rounds=rounds, warm_up=False, on_turn=on_turn)
+    samples = in_turn(contestants, rounds=rounds, warm_up=warm_up, on_turn=on_turn)
     report = Report("build, growing", samples)
     ours = [samples[f"netemu, {size:,} guests"] for size in sizes]
     flat = Spread.of([b[UP] / a[UP] for a, b in zip(ours[0], ours[-1], strict=True)])

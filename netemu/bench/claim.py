@@ -8,7 +8,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from resource import RUSAGE_SELF, getrusage
 from typing import Final
 
 import msgspec
@@ -39,15 +40,14 @@ class Job(Struct):
 
     guests: int
     per_bridge: int
-    same_node: bool
+    policy: Policy
     time_scale: float
 
 
 def run(job: Job) -> Report:
     """Wire, claim, and tell the one sample."""
     lab = lab_of(-(-job.guests // job.per_bridge), job.guests, "bench")
-    policy = Policy.SAME_NODE if job.same_node else Policy.RESPONDER_ONLY
-    lab = msgspec.structs.replace(lab, policy=policy)
+    lab = msgspec.structs.replace(lab, policy=job.policy)
     return Report("claim", {"": [asyncio.run(_claim(lab, job.time_scale))]})
 
 
@@ -55,15 +55,15 @@ async def _claim(lab: Lab, time_scale: float) -> Sample:
     progress = stage.Silent(os.dup(2))
     factory = Factory()
     nodes = await wire(lab, factory, time_scale=time_scale, progress=progress)
-    start, before = time.monotonic(), os.times()
+    start, before = time.monotonic(), getrusage(RUSAGE_SELF)
     claims = Claims(nodes, Timing().scaled(time_scale), factory)
     await claims.all_bound(lab.guests, progress)
-    end, after = time.monotonic(), os.times()
+    end, after = time.monotonic(), getrusage(RUSAGE_SELF)
     count = len(lab.guests)
     return {
         BOUND: end - start,
-        USER: 1000 * (after.user - before.user) / count,
-        SYSTEM: 1000 * (after.system - before.system) / count,
+        USER: 1000 * (after.ru_utime - before.ru_utime) / count,
+        SYSTEM: 1000 * (after.ru_stime - before.ru_stime) / count,
     }
 
 
@@ -73,24 +73,31 @@ def compare(
     sizes: tuple[int, ...],
     time_scale: float,
     rounds: int,
+    warm_up: int,
     on_turn: Callable[[str], None],
-) -> Report:
-    """Claim with more and more guests on one bridge, under both policies."""
-    contestants: dict[str, Callable[[], Sample]] = {}
-    for same_node in (False, True):
-        policy = "same-node" if same_node else "responder-only"
-        for size in sizes:
-            job = Job(guests, size, same_node, time_scale)
-            contestants[f"{policy}, {size:,} a bridge"] = _measure(job)
-    report = Report("claim", in_turn(contestants, rounds=rounds, warm_up=False, on_turn=on_turn))
-    few, many = (report.samples[f"responder-only, {n:,} a bridge"] for n in (sizes[0], sizes[-1]))
+) -> tuple[Report, Mapping[str, dict[float, list[Sample]]]]:
+    """Claim with more and more guests on one bridge, under both policies.
+
+    Gives the report, and per policy the samples by guests on a bridge.
+    """
+    names = {(policy, size): f"{policy}, {size:,} a bridge" for policy in Policy for size in sizes}
+    contestants = {
+        name: _measure(Job(guests, size, policy, time_scale))
+        for (policy, size), name in names.items()
+    }
+    samples = in_turn(contestants, rounds=rounds, warm_up=warm_up, on_turn=on_turn)
+    report = Report("claim", samples)
+    series: dict[str, dict[float, list[Sample]]] = {
+        policy: {size: samples[names[policy, size]] for size in sizes} for policy in Policy
+    }
     if time_scale == 1:
-        wall = Spread.of([sample[BOUND] for sample in many])
+        wall = Spread.of([sample[BOUND] for sample in series[Policy.RESPONDER_ONLY][sizes[-1]]])
         report.goals.append(Goal(f"{guests:,} guests: wired to all bound, s", wall, "at most", 8))
-    flat = ratio(many, few, USER)
-    what = f"user CPU per claim, {sizes[-1]:,} on a bridge over {sizes[0]:,}"
-    report.goals.append(Goal(what, flat, "at most", 1.25))
-    return report
+    for policy, by_size in series.items():
+        flat = ratio(by_size[sizes[-1]], by_size[sizes[0]], USER)
+        what = f"{policy}: user CPU per claim, {sizes[-1]:,} on a bridge over {sizes[0]:,}"
+        report.goals.append(Goal(what, flat, "at most", 1.25))
+    return report, series
 
 
 def _measure(job: Job) -> Callable[[], Sample]:

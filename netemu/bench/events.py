@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from hostagent.controller import Controller, SyncController
 from hostagent.model import EventType
 from netemu.bench import load, processes, servers, stage
 from netemu.bench.report import Goal, Report
-from netemu.bench.rounds import Sample, Spread
+from netemu.bench.rounds import Sample, Spread, in_turn
 from netemu.errors import NotSo
 from netemu.kernel.namespaces import inside
 from netemu.lab.wiring import HTTP, METADATA, WiredNode
@@ -33,6 +33,13 @@ _ETAG: Final = re.compile(rb"(?i)\r\netag: (\S+)\r\n")
 _PATIENCE: Final = 10.0
 _SETTLE: Final = 0.3
 """Seconds after the last question until all are parked: the responder has long read them."""
+
+_ASLEEP: Final = 0.01
+"""Seconds until the responder sleeps again: what runs has its CPU time counted up to a tick ago."""
+
+DELAY: Final = "ms"
+LIMITS: Final = (2.0, 50.0)
+"""Milliseconds that may pass until the only one, and until the last of a thousand, is told."""
 
 _CONTROLLERS: Final = 32
 """Controllers that command one agent side by side."""
@@ -70,38 +77,38 @@ def _run(job: Job, node: WiredNode, store: Path) -> Report:
     names = [one.guest.name for one in node.guests]
     stage.await_answer("the responder", nets[0], load.request(PATH, headers=_FLAVOUR))
     report = Report("events", {})
-    one, many = "to a single poller, ms", f"to the last of {len(nets):,}, ms"
-    delays: dict[str, list[float]] = {one: [], many: []}
     with SyncController(servers.command_socket(node)) as controller:
-        for number in range(job.rounds + 1):  # the first is a warm-up
-            for what, count in ((one, 1), (many, len(nets))):
-                stage.say(f"{what}, round {number} of {job.rounds}")
-                woken = [_wake(controller, nets[:count], names[:count]) for _ in range(job.wakes)]
-                delays[what] += woken if number else []
-        for what, limit in ((one, 2.0), (many, 50.0)):
-            report.samples[f"acknowledged {what}"] = [_delay(delays[what])]
-            worst = Spread.of([load.percentile(delays[what], 0.99)])
-            report.goals.append(Goal(f"acknowledged {what}, p99", worst, "at most", limit))
+
+        def wake(count: int) -> Callable[[], Sample]:
+            return lambda: _wake(controller, running, nets[:count], names[:count])
+
+        woken = in_turn(
+            {
+                "acknowledged to a single poller": wake(1),
+                f"acknowledged to the last of {len(nets):,}": wake(len(nets)),
+            },
+            rounds=job.rounds * job.wakes,
+            warm_up=job.wakes,
+            on_turn=stage.say,
+        )
+        for (what, samples), limit in zip(woken.items(), LIMITS, strict=True):
+            report.samples[what] = samples
+            worst = Spread.of([load.percentile([one[DELAY] for one in samples], 0.99)])
+            report.goals.append(Goal(f"{what}, ms, p99", worst, "at most", limit))
         stage.say(f"{job.parked:,} parked connections")
         _memory(report, running, nets, job.parked)
-    rates = []
-    for number in range(job.rounds):
-        stage.say(f"commands, round {number + 1} of {job.rounds}")
-        rates.append(asyncio.run(_commands(servers.command_socket(node), names, job.seconds)))
-    report.samples[f"commands of {_CONTROLLERS} controllers"] = [{"1/s": rate} for rate in rates]
-    report.goals.append(Goal("durable commands, 1/s", Spread.of(rates), "at least", 2000))
+    commands = in_turn(
+        {"commands": lambda: asyncio.run(_commands(node, running, names, job.seconds))},
+        rounds=job.rounds,
+        on_turn=stage.say,
+    )["commands"]
+    report.samples[f"commands of {_CONTROLLERS} controllers"] = commands
+    rates = Spread.of([one["1/s"] for one in commands])
+    report.goals.append(Goal("durable commands, 1/s", rates, "at least", 2000))
     report.notes.append(f"the repository was at {store}, on the disk")
     kept = _kept(node, running, names, job)
     report.goals.append(Goal("commands lost by kill -9", Spread.of([kept]), "at most", 0))
     return report
-
-
-def _delay(values: list[float]) -> Sample:
-    return {
-        "median, ms": load.percentile(values, 0.5),
-        "p99, ms": load.percentile(values, 0.99),
-        "worst, ms": max(values),
-    }
 
 
 def _poll(net: int) -> socket.socket:
@@ -124,8 +131,13 @@ def _wait_on(link: socket.socket, told: bytes) -> None:
     link.sendall(load.request(path, headers=_FLAVOUR))
 
 
-def _wake(controller: SyncController, nets: list[int], names: list[str]) -> float:
-    """Milliseconds from the acknowledgement of an event until the last guest has been told."""
+def _wake(
+    controller: SyncController, running: servers.Ours, nets: list[int], names: list[str]
+) -> Sample:
+    """Milliseconds from the acknowledgement of an event until the last guest has been told.
+
+    The CPU is the responder's, from before the command on.
+    """
     links = [_poll(net) for net in nets]
     with selectors.EpollSelector() as poll:
         for link in links:
@@ -133,6 +145,7 @@ def _wake(controller: SyncController, nets: list[int], names: list[str]) -> floa
         time.sleep(_SETTLE if len(links) > 1 else _SETTLE / 10)
         if poll.select(0):
             raise NotSo("a long poll was answered although nothing had changed")
+        before = processes.cpu_of(running.pids)
         event = controller.schedule(names, EventType.REBOOT, notice=3600)
         start = time.perf_counter()
         waiting = len(links)
@@ -149,13 +162,15 @@ def _wake(controller: SyncController, nets: list[int], names: list[str]) -> floa
                 poll.unregister(last)
                 waiting -= 1
         took = time.perf_counter() - start
+    time.sleep(_ASLEEP)
+    used = processes.cpu_of(running.pids) - before
     assert isinstance(last, socket.socket)
     _wait_on(last, told)
     controller.cancel(event.id)
     last.recv(65536)  # so that the next question is not answered by this
     for link in links:
         link.close()
-    return 1000 * took
+    return {DELAY: 1000 * took, "CPU, ms": 1000 * used}
 
 
 def _ready(poll: selectors.EpollSelector) -> list[tuple[selectors.SelectorKey, int]]:
@@ -184,8 +199,14 @@ def _memory(report: Report, running: servers.Running, nets: list[int], count: in
     report.goals.append(Goal(goal, Spread.of([used]), "at most", 100))
 
 
-async def _commands(path: Path, names: list[str], seconds: float) -> float:
-    """Commands a second that are acknowledged, each by a commit, to controllers side by side."""
+async def _commands(
+    node: WiredNode, running: servers.Ours, names: list[str], seconds: float
+) -> Sample:
+    """Commands a second that are acknowledged, each by a commit, to controllers side by side.
+
+    The CPU is the agent's.
+    """
+    path = servers.command_socket(node)
     controllers = [await Controller.connect(path) for _ in range(_CONTROLLERS)]
     end = time.perf_counter() + seconds
     done = 0
@@ -202,13 +223,15 @@ async def _commands(path: Path, names: list[str], seconds: float) -> float:
                 await controller.cancel(event_id)
                 done += 1
 
+    before = processes.cpu_of([running.agent_pid])
     start = time.perf_counter()
     turns = [_from(names, number) for number in range(_CONTROLLERS)]
     await asyncio.gather(*map(command, controllers, turns))
     took = time.perf_counter() - start
     for controller in controllers:
         await controller.close()
-    return done / took
+    used = processes.cpu_of([running.agent_pid]) - before
+    return {"1/s": done / took, "CPU, µs each": 1e6 * used / done}
 
 
 def _from(names: list[str], number: int) -> Iterator[str]:

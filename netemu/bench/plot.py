@@ -1,6 +1,6 @@
 """Plots, as SVG. matplotlib is imported when one is drawn, and by nobody else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +53,31 @@ def lines(
                 color=line.get_color(), alpha=0.2,
             )  # fmt: skip
         panel.set(xscale="log", ylim=(0, None), xlabel=across)
+        sizes = sorted({at for points in series.values() for at in points})
+        panel.set_xticks(sizes, [f"{at:,.0f}" for at in sizes])
+        panel.minorticks_off()
         panel.set_title(metric, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False)
+    save(figure, file)
+
+
+def shares(report: "Report", metric: str, limits: Sequence[float], file: Path) -> None:
+    """For each contestant that has the metric: the share of samples up to each value.
+
+    `limits` are the values wanted of all but one in a hundred, contestant by contestant.
+    """
+    figures = pyplot()
+    figure, panel = figures.subplots(figsize=(7, 3), layout="constrained")
+    having = {n: many for n, many in report.samples.items() if any(metric in s for s in many)}
+    for (name, many), limit in zip(having.items(), limits, strict=True):
+        values = sorted(sample[metric] for sample in many)
+        portions = [100 * (n + 1) / len(values) for n in range(len(values))]
+        (line,) = panel.step(values, portions, where="post", label=name)
+        panel.plot([limit], [99], "v", color=line.get_color(), label=f"wanted: 99 % by {limit:g}")
+    panel.set(xscale="log", ylim=(0, 102), xlabel=metric, ylabel="% within")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False)
     save(figure, file)
 
 

@@ -61,7 +61,7 @@ class Job(Struct):
     seconds: float
     guests: int
     polls: int
-    warm_up: bool = True
+    warm_up: int = 1
 
 
 def rate(mode: str) -> str:
@@ -186,7 +186,7 @@ def _delays(
     turns = {name: partial(contestants[name].delay, pace, SLICE) for name in (OURS, NGINX)}
     what = f"delays at {pace:,.0f}/s"
     slices = max(1, round(2 * job.seconds / SLICE))
-    taken = _taken(turns, what, replace(job, rounds=job.rounds * slices, warm_up=False))
+    taken = _taken(turns, what, replace(job, rounds=job.rounds * slices, warm_up=0))
     delays = {name: gathered(many, slices) for name, many in taken.items()}
     _add(samples, delays)
     what = f"p99 at half of nginx's peak, {pace:,.0f} requests/s, over nginx's"

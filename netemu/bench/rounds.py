@@ -31,19 +31,19 @@ def in_turn(
     contestants: Mapping[str, Callable[[], Sample]],
     *,
     rounds: int,
-    warm_up: bool = True,
+    warm_up: int = 1,
     on_turn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[Sample]]:
-    """Give each contestant's samples; `warm_up` adds a round that does not count.
+    """Give each contestant's samples; `warm_up` rounds go before that do not count.
 
     `on_turn` is told what begins.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for number in range(1 - warm_up, rounds + 1):
         for name, run in contestants.items():
-            on_turn(f"{name}, {f'round {number} of {rounds}' if number else 'warm-up'}")
+            on_turn(f"{name}, {f'round {number} of {rounds}' if number > 0 else 'warm-up'}")
             sample = run()
-            if number:
+            if number > 0:
                 samples[name].append(sample)
     return samples
 

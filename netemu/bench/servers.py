@@ -124,6 +124,11 @@ class Ours(Running):
             _spawn([sys.executable, "-c", _HAND_OVER, *between], extra=names, descriptors=given)
         )
 
+    @property
+    def agent_pid(self) -> int:
+        """The agent that runs now."""
+        return self._agent.pid
+
     def kill_agent(self) -> None:
         """Kill the agent as a crash would, and start another on what it has stored."""
         self._agent.kill()

@@ -56,7 +56,12 @@ def build(
         sizes: tuple[int, ...] = builds.GROWTH
         if guests is not None or quick:
             sizes = tuple(size for size in (30, 60, *sizes) if size <= (guests or 60))
-        report, series = builds.grow(sizes, rounds=_rounds(rounds, quick), on_turn=stage.say)
+        report, series = builds.grow(
+            sizes,
+            rounds=_rounds(rounds, quick),
+            warm_up=_warm_up(quick),
+            on_turn=stage.say,
+        )
         stage.say("")
         _tell(report, json_file, None)
         if plot_file is not None:
@@ -95,7 +100,7 @@ def claim(
     _before(plot_file)
     from netemu.bench import build as builds
     from netemu.bench import claim as claims
-    from netemu.bench import stage
+    from netemu.bench import plot, stage
 
     count = guests or (60 if quick else 1_000)
     scale = time_scale or (0.1 if quick else 1.0)
@@ -103,19 +108,24 @@ def claim(
         report = claims.whole(
             guests=count, nodes=nodes or -(-count // builds.PER_NODE), time_scale=scale
         )
-    else:
-        sizes = tuple(size for size in claims.SIZES if size < count) or (count,)
-        if count <= claims.SIZES[-1] and count not in sizes:
-            sizes = (*sizes, count)
-        report = claims.compare(
-            guests=count,
-            sizes=sizes,
-            time_scale=scale,
-            rounds=_rounds(rounds, quick),
-            on_turn=stage.say,
-        )
-        stage.say("")
-    _tell(report, json_file, plot_file)
+        _tell(report, json_file, plot_file)
+        return
+    sizes = tuple(size for size in claims.SIZES if size < count) or (count,)
+    if count <= claims.SIZES[-1] and count not in sizes:
+        sizes = (*sizes, count)
+    report, series = claims.compare(
+        guests=count,
+        sizes=sizes,
+        time_scale=scale,
+        rounds=_rounds(rounds, quick),
+        warm_up=_warm_up(quick),
+        on_turn=stage.say,
+    )
+    stage.say("")
+    _tell(report, json_file, None)
+    if plot_file is not None:
+        metrics = [claims.BOUND, claims.USER, claims.SYSTEM]
+        plot.lines(series, metrics, "guests on a bridge", plot_file)
 
 
 @bench.command()
@@ -140,7 +150,7 @@ def responder(
         seconds=seconds or (1 if quick else 3),
         guests=guests or (20 if quick else 1_000),
         polls=5 if quick else 20,
-        warm_up=not quick,
+        warm_up=_warm_up(quick),
     )
     _tell(stage.measure("netemu.bench.responder", job), json_file, plot_file)
 
@@ -158,7 +168,7 @@ def events(
     """Time from a controller's acknowledgement to the last waiting guest; commands per second."""
     _before(plot_file)
     from netemu.bench import events as waits
-    from netemu.bench import stage
+    from netemu.bench import plot, stage
 
     count = guests or (20 if quick else 1_000)
     job = waits.Job(
@@ -168,7 +178,10 @@ def events(
         parked=(5 if quick else 10) * count,
         seconds=0.5 if quick else 3,
     )
-    _tell(stage.measure("netemu.bench.events", job), json_file, plot_file)
+    report = stage.measure("netemu.bench.events", job)
+    _tell(report, json_file, None)
+    if plot_file is not None:
+        plot.shares(report, waits.DELAY, waits.LIMITS, plot_file)
 
 
 def _before(plot_file: Path | None) -> None:
@@ -183,6 +196,10 @@ def _rounds(rounds: int | None, quick: bool) -> int:
     from netemu.bench.rounds import QUICK_ROUNDS, ROUNDS
 
     return rounds or (QUICK_ROUNDS if quick else ROUNDS)
+
+
+def _warm_up(quick: bool) -> int:
+    return 0 if quick else 1
 
 
 def _tell(report: "Report", json_file: Path | None, plot_file: Path | None) -> None:

@@ -27,10 +27,12 @@ def test_everybody_is_measured_in_turn_and_the_warm_up_does_not_count():
     samples = in_turn({name: contestant(name) for name in "ab"}, rounds=2)
     assert order == ["a", "b", "a", "b", "a", "b"]
     assert samples == {"a": [{"at": 3.0}, {"at": 5.0}], "b": [{"at": 4.0}, {"at": 6.0}]}
+    samples = in_turn({"a": contestant("a")}, rounds=1, warm_up=3)
+    assert samples == {"a": [{"at": 10.0}]}
 
 
 def test_without_a_warm_up_the_first_round_counts():
-    assert in_turn({"a": lambda: {"x": 1.0}}, rounds=1, warm_up=False) == {"a": [{"x": 1.0}]}
+    assert in_turn({"a": lambda: {"x": 1.0}}, rounds=1, warm_up=0) == {"a": [{"x": 1.0}]}
 
 
 def test_turns_make_rounds_by_their_medians():
