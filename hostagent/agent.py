@@ -11,9 +11,11 @@ Commands that arrive in one pass of the loop, on whatever connections, share one
 import asyncio
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal, TypeAlias, cast
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
@@ -78,6 +80,10 @@ APPROVALS_AT_ONCE: Final = 128
 """Approvals a second from one guest, and at once: each that is not refused here costs a commit. A
 guest sees few events, and one POST may approve as many as MAX_APPROVALS of the dialect."""
 
+_KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""A listening socket's file belongs to its maker. Since Python 3.13 a server looks the file up when
+it starts and removes it when it ends, by a name that may mean another file here, or none."""
+
 _REQUESTS: Final = (
     Place,
     Withdraw,
@@ -122,9 +128,10 @@ class Agent:
         """
         loop = asyncio.get_running_loop()
         self._run([])  # what fell due while no agent ran
+        doors: list[tuple[Door, socket.socket]] = [("command", command), ("feed", feed)]
         servers = [
-            await loop.create_unix_server(lambda: _Connection(self, "command"), sock=command),
-            await loop.create_unix_server(lambda: _Connection(self, "feed"), sock=feed),
+            await loop.create_unix_server(partial(_Connection, self, door), sock=sock, **_KEEP_FILE)
+            for door, sock in doors
         ]
         ready()
         try:

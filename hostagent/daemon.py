@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -25,10 +26,20 @@ def run(serve: Serve, *, what: str, user: int | None, notifier: Notifier) -> Non
     Everything that needs a privilege must be open already, and everything imported. Raises
     PrivilegesRemain.
     """
+    _import_what_errors_need()
+    # Before there is a loop: libuv may start a kernel thread for io_uring with it.
+    if not privileges.give_up(user):
+        log.warning("cannot become user %s here; staying %s", user, os.getuid())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if not privileges.give_up(user):
-            log.warning("cannot become user %s here; staying %s", user, os.getuid())
         runner.run(_until_told(serve, what, notifier))
+
+
+def _import_what_errors_need() -> None:
+    """Format an error: what Python imports for the first one may be out of reach later."""
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        traceback.format_exc()
 
 
 async def _until_told(serve: Serve, what: str, notifier: Notifier) -> None:

@@ -2,16 +2,13 @@
 
 Thin: what it does, a caller in Python can do as well. Exit codes: 0 well; 1 refused; 2 bad usage or
 input; 3 the machine cannot, or the agent cannot be reached. Each command imports what it needs when
-it runs.
+it starts; a daemon imports nothing once it has given up its privileges.
 """
-
-import sys
 
 import click
 
 from hostagent.cli.controller import controller
 from hostagent.cli.daemons import agent, responder
-from hostagent.cli.options import BAD_INPUT, REFUSED, UNABLE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,22 +27,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code."""
-    try:
-        cli(prog_name="hostagent")
-    except Exception as error:
-        from hostagent.channel.frames import FrameError
-        from hostagent.controller import AgentUnreachable, CommandRefused
-
-        if isinstance(error, CommandRefused):
-            code = BAD_INPUT if error.code in ("bad-message", "bad-frame") else REFUSED
-        elif isinstance(error, FrameError):
-            code = BAD_INPUT
-        elif isinstance(error, AgentUnreachable):
-            code = UNABLE
-        else:
-            raise
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(code)
+    cli(prog_name="hostagent")
 
 
 for command in (agent, responder, controller):

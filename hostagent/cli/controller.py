@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hostagent.cli.options import seconds
+from hostagent.cli.options import BadInput, Refused, Unable, seconds
 
 if TYPE_CHECKING:
     from hostagent.controller import SyncController
@@ -16,7 +16,26 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead
 _event_id = click.argument("event_id", metavar="EVENT_ID")
 
 
-@click.group()
+class _Commands(click.Group):
+    """Turns what an agent, or the way to it, says no with into exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        from hostagent.channel.frames import FrameError
+        from hostagent.controller import AgentUnreachable, CommandRefused
+
+        try:
+            return super().invoke(ctx)
+        except CommandRefused as error:
+            kind = BadInput if error.code in ("bad-message", "bad-frame") else Refused
+            raise kind(str(error)) from error
+        except FrameError as error:
+            raise BadInput(str(error)) from error
+        except AgentUnreachable as error:
+            raise Unable(str(error)) from error
+
+
+@click.group(cls=_Commands)
 @click.option(
     "--agent",
     "agent_path",

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hostagent.cli.options import BadInput, Unable, seconds
+from hostagent.cli.options import UNABLE, BadInput, Unable, seconds
 
 if TYPE_CHECKING:
     from socket import socket
+
+log = logging.getLogger(__name__)
 
 
 def _log_to_stderr(who: str) -> None:
@@ -273,7 +275,8 @@ def responder(
     _run_daemon(lambda: run(serve, what=f"responder on {where}", user=user, notifier=notifier))
     workers.close()
     if lost and not workers.number:
-        raise Unable("a process of the responder has ended, and so all of them")
+        log.error("a process of the responder has ended, and so all of them")
+        sys.exit(UNABLE)
 
 
 def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":
@@ -296,9 +299,14 @@ def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":
 
 
 def _run_daemon(run: "Callable[[], None]") -> None:
+    """Run a daemon. An error is logged: click would import more to print it, and it is too late."""
     from hostagent.privileges import PrivilegesRemain
 
     try:
         run()
     except PrivilegesRemain as error:
-        raise Unable(f"refusing to run with privileges: {error}") from error
+        log.error("refusing to run with privileges: %s", error)
+        sys.exit(UNABLE)
+    except Exception:
+        log.exception("ends by an error")
+        sys.exit(UNABLE)

@@ -12,6 +12,12 @@ UNABLE: Final = 3
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+class Refused(click.ClickException):
+    """Ends the program: the agent has said no, and nothing has changed."""
+
+    exit_code = REFUSED
+
+
 class BadInput(click.ClickException):
     """Ends the program: what it was given cannot be used."""
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,6 +11,11 @@ from netemu.cli.completing import labs
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    _Seconds = click.ParamType[float]
+else:
+    _Seconds = click.ParamType  # generic since click 8.4 only
 
 
 def lab_name(command: Command) -> Command:
@@ -24,7 +29,7 @@ def of_lab(command: Command) -> Command:
     return click.option("--name", metavar="NAME", help=text, shell_complete=labs)(command)
 
 
-class Duration(click.ParamType[float]):
+class Duration(_Seconds):
     """A length of time: 90, 90s, 5m, 1h30m, 1d. Seconds."""
 
     name = "duration"

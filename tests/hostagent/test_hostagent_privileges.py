@@ -3,13 +3,21 @@
 import ast
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 import hostagent
+from hostagent import daemon, privileges
+from hostagent.controller import CommandRefused
+from hostagent.model import EventType, Guest
+from hostagent.notify import Notifier
+from tests.hostagent.daemons import wait_for
+from tests.hostagent.test_hostagent_golden import GOLDEN
 
 SOURCE = Path(hostagent.__file__).parent
 
@@ -147,23 +155,71 @@ def test_the_mark_of_the_connection_says_who_asks():
     assert [line[:3] for line in done.stdout.splitlines()[2:]] == ["403", "403", "0", "0"]
 
 
-def test_nothing_is_imported_once_privileges_are_given_up(node):
-    """The source tree may be out of reach by then."""
-    os.environ["PYTHONPROFILEIMPORTTIME"] = "1"
-    try:
-        node.start_agent()
-        node.start_responder()
-    finally:
-        del os.environ["PYTHONPROFILEIMPORTTIME"]
+def test_privileges_are_given_up_before_there_is_a_loop(monkeypatch):
+    """Some releases of uvloop start a thread with the loop, which would keep them."""
+    order = []
+    new_event_loop = uvloop.new_event_loop
+    monkeypatch.setattr(privileges, "give_up", lambda _user: order.append("privileges") or True)
+    monkeypatch.setattr(uvloop, "new_event_loop", lambda: order.append("loop") or new_event_loop())
+
+    async def serve(_stop, _ready):
+        order.append("serve")
+
+    daemon.run(serve, what="nothing", user=None, notifier=Notifier({}))
+    assert order == ["privileges", "loop", "serve"]
+
+
+# Python runs this before the daemon. Undumpable is the last that `give_up` makes of a process.
+WATCH_IMPORTS = """
+import ctypes, sys
+
+class Late:
+    def find_spec(self, name, *_):
+        if ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 0:
+            print("imported too late:", name, file=sys.stderr)
+
+sys.meta_path.insert(0, Late())
+"""
+
+
+@pytest.fixture
+def watched_imports(tmp_path, monkeypatch):
+    """Has every Python that is started say what it imports without privileges."""
+    (tmp_path / "sitecustomize.py").write_text(WATCH_IMPORTS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{SOURCE.parent}")
+
+
+def test_nothing_is_imported_once_privileges_are_given_up(node, watched_imports):
+    """The source tree may be out of reach by then, whatever a guest or a controller asks."""
+    node.start_agent()
+    node.start_responder("--azure-rate", "0")
     with node.controller() as controller:
+        controller.place([Guest(name="web1", address="127.0.0.1", properties={"iam_role": "r"})])
+        controller.schedule(["web1"], EventType.REBOOT, notice=300)
         controller.advance(1)
+        with pytest.raises(CommandRefused):
+            controller.complete("no such event")
+    wait_for(lambda: node.get()[0] == 200)
     with node.connect() as sock:
         sock.sendall(b"nonsense\r\n\r\n")
         sock.recv(100)
-    node.get()
+    every = ("Metadata: true", "Metadata-Flavor: Google")
+    for line in GOLDEN.read_text().splitlines():
+        if line.startswith("##### GET ") and "wait_for_change" not in line:
+            node.get(line.split()[2], "127.0.0.1", *every)
     for name in ("agent", "responder"):
         assert node.terminate(name) == 0
-        before, ready, after = node.log(name).partition(" READY ")
-        assert "import time:" in before
-        assert ready
-        assert "import time:" not in after
+        assert "READY" in node.log(name)
+        assert "imported too late" not in node.log(name)
+
+
+def test_the_first_error_without_privileges_is_the_one_that_is_told(node, watched_imports):
+    """A socket that cannot be served is found after they are gone: nothing else may hide it."""
+    node.sockets["feed"].close()
+    node.sockets["feed"] = socket.create_server(("127.0.0.1", 0))
+    node.start_agent(ready=False)
+    assert node.processes.pop("agent").wait(20) == 3
+    told = node.log("agent")
+    assert "ends by an error" in told
+    assert "A UNIX Domain Stream Socket was expected" in told.splitlines()[-1]
+    assert "imported too late" not in told

@@ -151,3 +151,41 @@ def test_saying_ready(short_path):
         notifier.close()
     Notifier({}).ready("x")
     Notifier({"NOTIFY_SOCKET": str(short_path / "nobody")}).ready("x")
+
+
+def test_a_socket_whose_name_means_nothing_to_the_agent_is_served(node):
+    """A supervisor binds by a name below its own /proc/self/fd; the files stay when agents end."""
+    directory = os.open(node.directory, os.O_DIRECTORY)
+    for name in ("command", "feed"):
+        node.sockets[name].close()
+        (node.directory / name).unlink()
+        node.sockets[name] = socket.socket(socket.AF_UNIX)
+        node.sockets[name].bind(f"/proc/self/fd/{directory}/{name}")
+        node.sockets[name].listen()
+    os.close(directory)
+    for _ in range(2):
+        assert node.start_agent() == "READY=1\nSTATUS=READY agent n1"
+        assert node.terminate("agent") == 0
+        assert (node.directory / "command").is_socket()
+        assert (node.directory / "feed").is_socket()
+
+
+def test_a_socket_that_an_agent_has_made_is_there_for_the_next(short_path):
+    """As with one that is killed: the next agent replaces what it finds."""
+    agent = [sys.executable, "-m", "hostagent", "agent", "--node", "n1"]
+    agent += ["--repository", "n1.sqlite", "--command", "command", "--feed", "feed"]
+    for _ in range(2):
+        with subprocess.Popen(
+            agent,
+            cwd=short_path,
+            env=os.environ | {"PYTHONPATH": str(SOURCE.parent)},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            while "READY" not in (line := process.stderr.readline()):
+                assert line, "it has ended"
+            process.terminate()
+            assert "agent n1 ends" in process.stderr.read()
+        assert process.returncode == 0
+        assert (short_path / "feed").is_socket()
