@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import netemu
+from tests import distribution
 
 SOURCE = Path(netemu.__file__).resolve().parent.parent
 # Debian's `nobody`: owns nothing, and may make namespaces like any other user.
@@ -26,6 +27,21 @@ TIME_SCALE = 0.02
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command
 # that they start: tests that press it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the pure tests; in a process of pytest-xdist, have long units begin first."""
+    for item in items:
+        if distribution.is_pure(item):
+            item.add_marker("pure")
+    if hasattr(config, "workerinput"):
+        items[:] = distribution.in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Spread the tests over processes by what they share."""
+    return distribution.scheduler(config, log)
 
 
 @dataclass(frozen=True)
