@@ -18,7 +18,7 @@ Nothing here ever touches the machine's own network namespace.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netemu.lab.handle import Lab
+    from netemu.client.api import Lab
 
 __all__ = ["Lab", "__version__"]
 
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`netemu.Lab`, imported when it is first used: `import netemu` costs nothing."""
     if name == "Lab":
-        from netemu.lab.handle import Lab
+        from netemu.client.api import Lab
 
         return Lab
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
-    from netemu.lab.handle import Lab
-    from netemu.lab.recording import Recording
+    from netemu.client.api import Lab
+    from netemu.client.recording import Recording
 
 # A tenth of RFC 3927's durations: a claim takes half a second, and timers still have their order.
 TIME_SCALE: Final = 0.1
@@ -71,7 +71,7 @@ def netemu_logs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 @pytest.fixture
 def netemu_lab(request: pytest.FixtureRequest, netemu_logs: Path) -> Iterator["Lab"]:
     """A lab of the test's own (`netemu.Lab`), up; it goes down with the test."""
-    from netemu.lab.handle import Lab
+    from netemu.client.api import Lab
 
     source, time_scale = _wanted(request)
     lab = Lab(source, name=_name(), time_scale=time_scale, access_log=True)
@@ -110,7 +110,7 @@ def _leave(
 
 
 def _record(lab: "Lab", logs: Path) -> "Recording":
-    from netemu.lab.recording import Recording
+    from netemu.client.recording import Recording
 
     return Recording(lab.name, lab.nodes, logs)
 

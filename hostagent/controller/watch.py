@@ -1,4 +1,4 @@
-"""Watching a node: what its agent knows, as it changes, without a say in it."""
+"""AgentFeeds a node: what its agent knows, as it changes, without a say in it."""
 
 import time
 from collections.abc import Callable

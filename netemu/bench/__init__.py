@@ -11,7 +11,7 @@ instead; one that is not installed is named as not measured.
 - `events`:                   from a controller's acknowledgement to the last guest that knows
 - `theory`, `link`, `simulation`: RFC 3927 in virtual time, held against its formulas; pure
 
-What this room never does: run anything outside a lab's bottle but the peers' own installers'
+What this room never does: run anything outside a lab's sandbox but the peers' own installers'
 programs, or leave something running. Nothing else imports it, and it imports matplotlib only to
 draw.
 """

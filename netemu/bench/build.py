@@ -17,10 +17,11 @@ from typing import Final
 from netemu.bench import processes
 from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn, ratio
+from netemu.client import labs
 from netemu.errors import NotSo
-from netemu.lab import client
-from netemu.lab.progress import Step
 from netemu.topology import Lab, parse
+from netemu.wire.progress import Step
+from netemu.wire.source import python_path
 
 WIRED: Final = "wired, ms/guest"
 UP: Final = "up, ms/guest"
@@ -66,11 +67,11 @@ def build(lab: Lab) -> Sample:
             at["wired"] = time.monotonic()
         else:
             at["up"] = time.monotonic()
-            at["cpu"] = processes.cpu_of_tree(client.supervisor(lab.name))
+            at["cpu"] = processes.cpu_of_tree(labs.supervisor(lab.name))
             raise _Enough
 
     try:
-        client.bring_up(lab, on_step=on_step)
+        labs.bring_up(lab, on_step=on_step)
     except _Enough:
         processes.await_reclaim()
     end = time.monotonic()
@@ -87,10 +88,10 @@ def floor(nodes: int, guests: int) -> Sample:
     """What the kernel takes for the same shape."""
     start = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "netemu.bench.floor", str(nodes), str(guests)],
+        [sys.executable, "-P", "-m", "netemu.bench.kernel_baseline", str(nodes), str(guests)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": client.source_path()},
+        env={**os.environ, "PYTHONPATH": python_path()},
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None

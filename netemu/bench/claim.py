@@ -19,13 +19,13 @@ from netemu.bench import processes, stage
 from netemu.bench.build import lab_of
 from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn, ratio
+from netemu.client import labs
 from netemu.kernel.factory import Factory
-from netemu.lab import client
-from netemu.lab.claims import Claims
-from netemu.lab.progress import Step
-from netemu.lab.wiring import wire
 from netemu.linklocal.timing import Timing
+from netemu.supervisor.nodes.claims import Claims
+from netemu.supervisor.nodes.wiring import wire
 from netemu.topology import Lab, Policy
+from netemu.wire.progress import Step
 
 BOUND: Final = "wired to all bound, s"
 USER: Final = "user CPU, ms/claim"
@@ -117,13 +117,13 @@ def whole(*, guests: int, nodes: int, time_scale: float) -> Report:
         least = min(least, processes.available_memory())
 
     try:
-        client.bring_up(lab, time_scale=time_scale, on_step=on_step)
+        labs.bring_up(lab, time_scale=time_scale, on_step=on_step)
         up = time.monotonic()
         least = min(least, processes.available_memory())
-        cpu = processes.cpu_of_tree(client.supervisor(lab.name))
+        cpu = processes.cpu_of_tree(labs.supervisor(lab.name))
     finally:
         down = time.monotonic()
-        client.take_down(lab.name)
+        labs.take_down(lab.name)
         processes.await_reclaim()
     used = (start_memory - least) / 2**30
     sample = {

@@ -25,7 +25,7 @@ from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn
 from netemu.errors import NotSo
 from netemu.kernel.namespaces import inside
-from netemu.lab.wiring import HTTP, METADATA, WiredNode
+from netemu.supervisor.nodes.wiring import HTTP, METADATA, WiredNode
 
 PATH: Final = "/computeMetadata/v1/instance/maintenance-event"
 _FLAVOUR: Final = ("Metadata-Flavor: Google",)

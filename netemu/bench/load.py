@@ -17,7 +17,7 @@ from msgspec import Struct
 import netemu
 from netemu.errors import NotSo
 from netemu.kernel.namespaces import inside
-from netemu.lab.wiring import HTTP, METADATA
+from netemu.supervisor.nodes.wiring import HTTP, METADATA
 
 PEERS: Final = Path(netemu.__file__).resolve().parent.parent / ".peers" / "bin"
 """Where netns-scripts/bench-peers puts what it installs or compiles."""

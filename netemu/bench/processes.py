@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from netemu.lab.client import source_path
+from netemu.wire.source import python_path
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
 _PATIENCE: Final = 300.0
@@ -94,7 +94,7 @@ def await_reclaim() -> None:
         [sys.executable, "-P", "-m", __name__],
         check=True,
         timeout=_PATIENCE,
-        env={**os.environ, "PYTHONPATH": source_path()},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
 
 
@@ -103,9 +103,9 @@ def _sentinel() -> None:
 
     from netemu.kernel import links, netlink
     from netemu.kernel import namespaces as ns
-    from netemu.lab import bottle
+    from netemu.supervisor.boot import sandbox
 
-    bottle.enter()
+    sandbox.enter()
     home = ns.open_own("net")
     ns.unshare(ns.NEWNET)
     other = ns.open_own("net")

@@ -30,7 +30,7 @@ from netemu.bench.servers import (
 from netemu.errors import MachineCannot
 from netemu.kernel import sysctl
 from netemu.kernel.namespaces import inside
-from netemu.lab.wiring import WiredNode
+from netemu.supervisor.nodes.wiring import WiredNode
 
 MODES: Final = ("keep-alive", "close", "pipelined")
 LATENCY: Final = "p99 at a given rate, ms"

@@ -20,8 +20,8 @@ from netemu.bench import stage
 from netemu.bench.load import PEERS
 from netemu.bench.processes import descendants
 from netemu.kernel.namespaces import inside
-from netemu.lab.client import source_path
-from netemu.lab.wiring import HTTP, METADATA, WiredNode
+from netemu.supervisor.nodes.wiring import HTTP, METADATA, WiredNode
+from netemu.wire.source import python_path
 
 OURS: Final = "netemu"
 OURS_TWICE: Final = "netemu, 2 processes"
@@ -202,7 +202,7 @@ def _spawn(
     extra: Mapping[str, str] = {},
     descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": source_path(), **extra}
+    environment = {**os.environ, "PYTHONPATH": python_path(), **extra}
     with stage.LOG.open("ab") as log, nullcontext() if net is None else inside(net):
         return subprocess.Popen(
             command,

@@ -1,6 +1,6 @@
 """A lab of one's own to measure in: wired and guarded like any, its guests bound by hand.
 
-A measuring process is put into a bottle of its own, where it may set up what it likes; nobody
+A measuring process is put into a sandbox of its own, where it may set up what it likes; nobody
 claims anything there, and which server answers on a node is up to whoever measures. All of it ends
 with the process.
 """
@@ -26,12 +26,12 @@ from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory import Factory
 from netemu.kernel.namespaces import inside
-from netemu.lab import bottle
-from netemu.lab.client import source_path
-from netemu.lab.progress import Progress
-from netemu.lab.wiring import BRIDGE_INDEX, HTTP, METADATA, WiredGuest, WiredNode, wire
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
+from netemu.supervisor.boot import sandbox
+from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, HTTP, METADATA, WiredGuest, WiredNode, wire
+from netemu.wire.progress import Progress
+from netemu.wire.source import python_path
 
 _Job = TypeVar("_Job", bound=msgspec.Struct)
 
@@ -39,7 +39,7 @@ _PATIENCE: Final = 20.0
 """Seconds for a server to answer its first request."""
 
 HERE: Final = Path("/run/bench")
-"""Where servers keep their files; in the bottle."""
+"""Where servers keep their files; in the sandbox."""
 
 LOG: Final = HERE / "log"
 """What servers say."""
@@ -54,13 +54,13 @@ class Outcome(msgspec.Struct):
 
 
 def measure(module: str, job: msgspec.Struct) -> Report:
-    """Run `module` in a bottle with this job; its progress goes to standard error."""
+    """Run `module` in a sandbox with this job; its progress goes to standard error."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", module],
         input=msgspec.json.encode(job),
         stdout=subprocess.PIPE,
         check=False,
-        env={**os.environ, "PYTHONPATH": source_path()},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     if not done.stdout:
         raise NotSo(f"the measuring process ended with {done.returncode}")
@@ -71,11 +71,11 @@ def measure(module: str, job: msgspec.Struct) -> Report:
 
 
 def main(job_type: type[_Job], run: Any) -> int:
-    """Be a measuring process: enter a bottle, and tell what `run(job)` gives."""
+    """Be a measuring process: enter a sandbox, and tell what `run(job)` gives."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=job_type)
     out = os.dup(1)
     try:
-        bottle.enter()
+        sandbox.enter()
         if (child := os.fork()) != 0:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         _settle()

@@ -25,9 +25,9 @@ def capture(name: str | None, target: str, file: str | None, options: tuple[str,
     Shows what passes, or writes it to FILE. Ctrl-C ends it, and the file is whole then. Options
     and a filter for tcpdump come after --, as in: capture web1 -- -c 10 -v tcp port 80
     """
-    from netemu.lab import client, recording
+    from netemu.client import labs, recording
 
-    lab = client.the_one(name)
+    lab = labs.the_one(name)
     node, interface = recording.where(lab, target)
     if file is None:
         # A line at a time, also into a pipe.

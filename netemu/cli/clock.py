@@ -27,13 +27,13 @@ def clock() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def advance(name: str | None, duration: float, as_json: bool) -> None:
     """Move the clock of all the lab's nodes forward, as in: clock advance 10m."""
+    from netemu.client import labs
+    from netemu.client.maintenance import Maintenance
     from netemu.errors import BadInput
-    from netemu.lab import client
-    from netemu.lab.maintenance import Maintenance
 
     if not duration:
         raise BadInput("DURATION: longer than nothing")
-    with Maintenance(client.the_one(name)) as plan:
+    with Maintenance(labs.the_one(name)) as plan:
         _print({"": plan.advance(duration)}, as_json)
 
 
@@ -42,10 +42,10 @@ def advance(name: str | None, duration: float, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def show(name: str | None, as_json: bool) -> None:
     """Show the time that the lab's metadata plane has."""
-    from netemu.lab import client
-    from netemu.lab.maintenance import Maintenance
+    from netemu.client import labs
+    from netemu.client.maintenance import Maintenance
 
-    with Maintenance(client.the_one(name)) as plan:
+    with Maintenance(labs.the_one(name)) as plan:
         times = plan.now()
     if max(times.values()) - min(times.values()) < _SAME:
         times = {"": max(times.values())}

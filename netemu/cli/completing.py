@@ -9,10 +9,10 @@ import click
 def labs(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
     """Names of running labs."""
     from netemu.errors import NetemuError
-    from netemu.lab import places
+    from netemu.wire import runtime_dir
 
     try:
-        return [name for name in places.running() if name.startswith(typed)]
+        return [name for name in runtime_dir.running() if name.startswith(typed)]
     except (NetemuError, OSError):
         return []
 
@@ -38,11 +38,11 @@ def _beginning(typed: str, *names: list[str]) -> list[str]:
 
 def _names(context: click.Context) -> tuple[list[str], list[str]]:
     """The nodes and the guests of the lab that --name says, or of the only one."""
+    from netemu.client import labs
     from netemu.errors import NetemuError
-    from netemu.lab import client
 
     try:
-        told = client.status(client.the_one(context.params.get("name")))
+        told = labs.status(labs.the_one(context.params.get("name")))
     except (NetemuError, OSError):
         return [], []
     return (

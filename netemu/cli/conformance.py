@@ -176,14 +176,14 @@ def _own_lab(policy: str) -> "Lab":
 def _play(
     rows: "list[tuple[str, Row]]", policies: Sequence[str], time_scale: float, name: str | None
 ) -> "list[Column]":
+    from netemu.client import labs
     from netemu.conformance.labstage import LabStage, running
     from netemu.conformance.report import Column
     from netemu.conformance.suite import play
-    from netemu.lab import client
 
     columns = []
     if name is not None:
-        with LabStage(client.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
+        with LabStage(labs.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
             results = play(stage, rows, lambda result: step(f"{name}: {result.row.title}"))
         return [Column(str(stage.policy), {one.row.id: one for one in results})]
     with pieces(len(rows) * len(policies), "building a lab") as step:
@@ -226,8 +226,8 @@ def _compare(
     rows: "list[tuple[str, Row]]", against: str, time_scale: float
 ) -> "tuple[list[tuple[str, Row]], list[Column]]":
     """Play ours, under both policies, and the rivals asked for; the rows that rules decide."""
+    from netemu.conformance.baselines import RIVALS, compare, decided_by_rules
     from netemu.conformance.report import Column
-    from netemu.conformance.rivals import RIVALS, compare, decided_by_rules
     from netemu.errors import BadInput
 
     names = [rival.name for rival in RIVALS]
@@ -259,29 +259,29 @@ def _compare(
 
 def _judge(scale: float, name: str | None) -> "list[Column]":
     """Try the claimants: ours, and at RFC 3927's own pace the foreign ones that are installed."""
+    from netemu.client import labs
     from netemu.conformance.report import Column
     from netemu.conformance.rfc3927.claimants import FOREIGN
     from netemu.conformance.rfc3927.judge import WITHOUT, judge, room_for
     from netemu.conformance.rfc3927.trial import PARTS
-    from netemu.lab import client
 
     foreign = [one for one in FOREIGN if not one.missing]
     for one in FOREIGN:
         if one.missing:
             click.echo(one.missing, err=True)
-    if (scale if name is None else client.status(name)["time_scale"]) != 1:
+    if (scale if name is None else labs.status(name)["time_scale"]) != 1:
         foreign = []  # they know of no pace but RFC 3927's own
     own = name is None
     if name is None:
         lab = room_for(foreign, f"conformance-{os.getpid()}")
         name = lab.name
-        client.bring_up(lab, time_scale=scale, access_log=True, without=WITHOUT)
+        labs.bring_up(lab, time_scale=scale, access_log=True, without=WITHOUT)
     try:
         with pieces(len(PARTS) * (1 + len(foreign)), "building a lab") as step:
             told = judge(name, foreign, step)
     finally:
         if own:
-            client.take_down(name)
+            labs.take_down(name)
     return [Column(claimant, results) for claimant, results in told.items()]
 
 
@@ -289,7 +289,7 @@ def _play_on(
     rows: "list[tuple[str, Row]]", path: Path
 ) -> "tuple[list[tuple[str, Row]], list[Column]]":
     """Play on somebody's own bridges; the rows that make sense there."""
-    from netemu.conformance.ownnodes import playable, stage_of
+    from netemu.conformance.external import playable, stage_of
     from netemu.conformance.report import Column
     from netemu.conformance.suite import play
 

@@ -29,9 +29,9 @@ def demo() -> int:
     Exits with 0 only if everything that it shows is true.
     """
     from netemu.cli.progress import phases
-    from netemu.lab import client
-    from netemu.lab.files import load
+    from netemu.client import labs
     from netemu.topology import DEMO
+    from netemu.wire.lab_file import load
 
     lab = load(DEMO, name=f"demo-{os.getpid()}")
     story = _Story(lab.name)
@@ -39,7 +39,7 @@ def demo() -> int:
     started = time.monotonic()
     try:
         with phases() as on_step:
-            client.bring_up(lab, time_scale=_TIME_SCALE, on_step=on_step)
+            labs.bring_up(lab, time_scale=_TIME_SCALE, on_step=on_step)
         story.tell(f"up in {time.monotonic() - started:.1f} s, in namespaces of its own")
         _claims(story)
         _asking(story)
@@ -48,8 +48,8 @@ def demo() -> int:
     finally:
         story.chapter("Take the lab down.")
         story.close()
-        client.take_down(lab.name)
-        story.check(lab.name not in client.running(), "gone, and nothing is left")
+        labs.take_down(lab.name)
+        story.check(lab.name not in labs.running(), "gone, and nothing is left")
     click.echo()
     if story.failures:
         click.secho(f"{story.failures} of the above is not so", fg="red", err=True)
@@ -135,20 +135,20 @@ def _curl(url: str) -> list[str]:
 
 
 def _addresses(lab: str) -> dict[str, str]:
-    from netemu.lab import client
+    from netemu.client import labs
 
     return {
         guest["name"]: guest["address"]
-        for node in client.status(lab)["nodes"]
+        for node in labs.status(lab)["nodes"]
         for guest in node["guests"]
     }
 
 
 def _claims(story: _Story) -> None:
-    from netemu.lab import client
+    from netemu.client import labs
 
     story.chapter("Every guest has claimed an address by RFC 3927, with nobody to ask for one.")
-    for node in client.status(story.lab)["nodes"]:
+    for node in labs.status(story.lab)["nodes"]:
         guests = "  ".join(f"{one['name']} {one['address']}" for one in node["guests"])
         story.tell(f"{node['name']}:  {guests}")
     addresses = list(_addresses(story.lab).values())
@@ -166,7 +166,7 @@ def _asking(story: _Story) -> None:
 
 def _warning(story: _Story) -> None:
     from hostagent.model import EventType
-    from netemu.lab.maintenance import Maintenance
+    from netemu.client.maintenance import Maintenance
 
     story.chapter("A reboot is planned for web1, four minutes from now.")
     story.tell("$ netemu maintenance schedule web1 --type reboot --in 4m --duration 60s")

@@ -10,7 +10,7 @@ import click
 @click.argument("file", type=click.Path(path_type=Path))
 def validate(file: Path) -> None:
     """Check a lab file: one line that says what is wrong and where, or that nothing is."""
-    from netemu.lab.files import load
+    from netemu.wire.lab_file import load
 
     lab = load(file)
     nodes, guests = len(lab.nodes), len(lab.guests)

@@ -26,14 +26,14 @@ def graph(lab: str | None, name: str | None, kind: str | None, output: Path | No
     As SVG, for Graphviz (dot), or for Mermaid, which code hosts draw in Markdown.
     """
     from netemu import drawing
+    from netemu.client import labs
+    from netemu.client.maintenance import Maintenance
     from netemu.errors import NotSo
-    from netemu.lab import client
-    from netemu.lab.maintenance import Maintenance
 
     if lab and name and lab != name:
         raise click.UsageError(f"two labs are named: {lab} and {name}")
-    one = client.the_one(lab or name)
-    told = client.status(one)
+    one = labs.the_one(lab or name)
+    told = labs.status(one)
     try:
         with Maintenance(one) as plan:
             events, now = plan.events(), max(plan.now().values())

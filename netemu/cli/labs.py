@@ -29,25 +29,25 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
     Returns when every guest holds an address and is answered by its node's responder. A lab of
     the same name and file that runs already is left as it is.
     """
-    from netemu.lab import client
-    from netemu.lab.files import load
-    from netemu.lab.limits import Size, limits
+    from netemu.client import labs
     from netemu.topology import DEMO
+    from netemu.wire.lab_file import load
+    from netemu.wire.limits import Size, limits
 
     lab = load(file or DEMO, name=name)
     for one in limits(Size.of(lab)):
         if not one.ok and not one.vital:
             click.echo(f"{one.what}: {one.seen}: {one.remedy}", err=True)
     with phases() as on_step:
-        new = client.bring_up(lab, time_scale=time_scale, on_step=on_step)
+        new = labs.bring_up(lab, time_scale=time_scale, on_step=on_step)
     nodes, guests = len(lab.nodes), len(lab.guests)
     shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
     click.echo(f"{lab.name}: {'up' if new else 'was up already'} ({shape})")
     if foreground:
         try:
-            client.follow(lab.name)
+            labs.follow(lab.name)
         finally:
-            client.take_down(lab.name)
+            labs.take_down(lab.name)
 
 
 @click.command()
@@ -56,35 +56,35 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
 @click.option("--all", "everything", is_flag=True, help="Every lab of this user.")
 def down(lab: str | None, name: str | None, everything: bool) -> None:
     """Take LAB down, or the only one that runs. That none runs is no error."""
-    from netemu.lab import client
+    from netemu.client import labs
 
     if lab and name and lab != name:
         raise click.UsageError(f"two labs are named: {lab} and {name}")
-    names = client.running()
+    names = labs.running()
     wanted = lab or name
     if wanted is not None:
         chosen = [wanted]
     elif everything:
         chosen = names
     else:
-        chosen = [client.the_one(None)] if names else []
+        chosen = [labs.the_one(None)] if names else []
     if not chosen:
         click.echo("no lab runs")
     for one in chosen:
-        click.echo(f"{one}: down" if client.take_down(one) else f"{one}: was not up")
+        click.echo(f"{one}: down" if labs.take_down(one) else f"{one}: was not up")
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_labs(as_json: bool) -> None:
     """List the labs of this user that run."""
+    from netemu.client import labs
     from netemu.errors import NotSo
-    from netemu.lab import client
 
     found = []
-    for name in client.running():
+    for name in labs.running():
         try:
-            found.append(client.status(name))
+            found.append(labs.status(name))
         except NotSo:  # it has ended meanwhile
             continue
     if as_json:
@@ -115,11 +115,11 @@ def list_labs(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(lab: str | None, name: str | None, as_json: bool) -> None:
     """Show the nodes and guests of LAB, or of the only one that runs."""
-    from netemu.lab import client
+    from netemu.client import labs
 
     if lab and name and lab != name:
         raise click.UsageError(f"two labs are named: {lab} and {name}")
-    told = client.status(client.the_one(lab or name))
+    told = labs.status(labs.the_one(lab or name))
     if as_json:
         click.echo(json.dumps(told))
     else:

@@ -15,10 +15,10 @@ def check(guests: int | None, same_node: bool, as_json: bool) -> int:
     Tries each step of building a lab in a place that ends with the command, and says which limits
     to raise for a large one. Exit code 3 if a lab, or one of so many guests, cannot run.
     """
+    from netemu.client.machine_check import SMALL, examine
     from netemu.errors import MachineCannot
-    from netemu.lab.limits import Size
-    from netemu.lab.machine import SMALL, examine
     from netemu.topology import MAX_GUESTS_PER_NODE
+    from netemu.wire.limits import Size
 
     count = guests or SMALL.guests
     neighbours = min(count, MAX_GUESTS_PER_NODE) if same_node else 0

@@ -54,9 +54,9 @@ def schedule(
 ) -> None:
     """Plan an event for guests, as in: schedule web1 --type reboot --in 5m --duration 60s."""
     from hostagent.model import LONGEST, EventSource, EventType
+    from netemu.client import labs
+    from netemu.client.maintenance import Maintenance
     from netemu.errors import BadInput
-    from netemu.lab import client
-    from netemu.lab.maintenance import Maintenance
 
     if duration is not None and not 0 < duration <= LONGEST:
         raise BadInput(
@@ -66,7 +66,7 @@ def schedule(
         raise BadInput("--in and --now: one or the other")
     if notice is not None and notice > LONGEST:
         raise BadInput("--in: at most a year ahead")
-    with Maintenance(client.the_one(name)) as plan:
+    with Maintenance(labs.the_one(name)) as plan:
         event = plan.schedule(
             guests,
             EventType(kind.capitalize()),
@@ -85,10 +85,10 @@ def schedule(
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_events(name: str | None, history: bool, as_json: bool) -> None:
     """List the events of a lab."""
-    from netemu.lab import client
-    from netemu.lab.maintenance import Maintenance
+    from netemu.client import labs
+    from netemu.client.maintenance import Maintenance
 
-    with Maintenance(client.the_one(name)) as plan:
+    with Maintenance(labs.the_one(name)) as plan:
         events = plan.events(history=history)
     if as_json:
         click.echo(json.dumps([_as_json(event) for event in events]))
@@ -115,10 +115,10 @@ def _verb(verb: str, text: str) -> click.Command:
     @click.argument("event_id", metavar="ID")
     @click.option("--json", "as_json", is_flag=True, help="Print the event, for programs.")
     def act(name: str | None, event_id: str, as_json: bool) -> None:
-        from netemu.lab import client
-        from netemu.lab.maintenance import Maintenance
+        from netemu.client import labs
+        from netemu.client.maintenance import Maintenance
 
-        with Maintenance(client.the_one(name)) as plan:
+        with Maintenance(labs.the_one(name)) as plan:
             event: Event = getattr(plan, verb)(event_id)
         _print(event, as_json)
 

@@ -26,11 +26,11 @@ def fail(name: str | None, nodes: tuple[str, ...]) -> None:
     The controller notices that their heartbeats are missing, eight seconds later, and brings the
     guests to other nodes. 'netemu events --follow' shows it.
     """
-    from netemu.lab import client
+    from netemu.client import labs
 
-    lab = client.the_one(name)
+    lab = labs.the_one(name)
     for one in nodes:
-        client.fail_node(lab, one)
+        labs.fail_node(lab, one)
         click.echo(f"{one}: failed")
 
 
@@ -41,9 +41,9 @@ def fail(name: str | None, nodes: tuple[str, ...]) -> None:
 )
 def restore(name: str | None, nodes: tuple[str, ...]) -> None:
     """Have failed nodes come back. Guests that have left stay where they are now."""
-    from netemu.lab import client
+    from netemu.client import labs
 
-    lab = client.the_one(name)
+    lab = labs.the_one(name)
     for one in nodes:
-        client.restore_node(lab, one)
+        labs.restore_node(lab, one)
         click.echo(f"{one}: running")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from netemu.lab.progress import Step
+    from netemu.wire.progress import Step
 
 # Columns of text before the bar.
 _PHASE, _PIECE = 22, 50

@@ -19,8 +19,8 @@ def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_js
     KEY= takes one away: the guest is told the default again. Without changes, shows the properties
     that the guest has been given by the lab file or in this way.
     """
+    from netemu.client import labs
     from netemu.errors import BadInput
-    from netemu.lab import client
 
     properties: dict[str, str] = {}
     for change in changes:
@@ -30,7 +30,7 @@ def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_js
         if key in properties:
             raise BadInput(f"{key}: stands twice")
         properties[key] = value
-    told = client.set_properties(client.the_one(name), guest, properties)
+    told = labs.set_properties(labs.the_one(name), guest, properties)
     if as_json:
         click.echo(json.dumps(told))
         return

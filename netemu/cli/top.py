@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from hostagent.model import Event
-    from netemu.lab.traffic import Traffic
+    from netemu.client.traffic import Traffic
 
 # The agents' clock is asked for now and then only: telling it costs an agent a write.
 _ASK_CLOCK_EVERY = 5.0
@@ -44,12 +44,12 @@ def top(lab: str | None, name: str | None, interval: float, once: bool, as_json:
     """
     from rich.console import Console
 
-    from netemu.lab import client
-    from netemu.lab.traffic import Traffic
+    from netemu.client import labs
+    from netemu.client.traffic import Traffic
 
     if lab and name and lab != name:
         raise click.UsageError(f"two labs are named: {lab} and {name}")
-    one = client.the_one(lab or name)
+    one = labs.the_one(lab or name)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDE
@@ -118,11 +118,11 @@ class _Watch:
 
     def look(self) -> dict[str, Any]:
         """A frame, as `--json` prints it: rates since the last look."""
+        from netemu.client import labs
+        from netemu.client.traffic import Rates, rates
         from netemu.errors import NotSo
-        from netemu.lab import client
-        from netemu.lab.traffic import Rates, rates
 
-        told = client.status(self._lab)
+        told = labs.status(self._lab)
         before, after = self._before, self._traffic.sample()
         self._before = after
         carried = rates(before, after, told)
@@ -171,7 +171,7 @@ class _Watch:
         }
 
     def _events(self, moment: float) -> "list[Event]":
-        from netemu.lab.maintenance import Maintenance
+        from netemu.client.maintenance import Maintenance
 
         with Maintenance(self._lab) as plan:
             if moment - self._asked >= _ASK_CLOCK_EVERY:
@@ -187,8 +187,8 @@ def _drawn(frame: dict[str, Any], height: int | None) -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
 
+    from netemu.client.traffic import Rates
     from netemu.drawing.scene import words
-    from netemu.lab.traffic import Rates
 
     told = {guest: _Told(one) for one in frame["events"] for guest in one["guests"]}
     rows = [(node, guest) for node in frame["nodes"] for guest in node["guests"]]

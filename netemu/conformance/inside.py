@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import msgpack
 
+from netemu.client import exec_foreground
 from netemu.conformance.taps import Taps, environment
 from netemu.errors import NetemuError
 from netemu.kernel import namespaces as ns
-from netemu.lab import entering
 
 _PR_SET_PDEATHSIG: Final = 1
 _SIGKILL: Final = 9
@@ -335,10 +335,10 @@ def main() -> None:
     pairs = (one.split("=") for one in sys.argv[3:])
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
     if depth == "wire":
-        wanted = {"bottle", "user", "net"} if "bottle" not in namespaces else {"bottle", "net"}
+        wanted = {"sandbox", "user", "net"} if "sandbox" not in namespaces else {"sandbox", "net"}
         namespaces = {kind: fd for kind, fd in namespaces.items() if kind in wanted}
     _die_with_parent()
-    entering.enter(namespaces)
+    exec_foreground.enter(namespaces)
     if depth == "whole" and (child := os.fork()) != 0:
         channel.close()
         os.waitpid(child, 0)

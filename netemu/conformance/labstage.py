@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Self
 
-from netemu.conformance.cast import HTTP, Cast, Guest
-from netemu.conformance.places import Place
+from netemu.client import labs
+from netemu.conformance.probe import Place
+from netemu.conformance.roles import HTTP, Cast, Guest
 from netemu.conformance.stage import CONTROL_PATIENCE, INSTANCE_INFO, Stage, is_answered_as
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import guard
 from netemu.kernel.protections import Protection, Without
-from netemu.lab import client
 from netemu.topology import Lab, Policy
 
 _BRIDGE, _WIRE = "br0", "eth0"
@@ -49,19 +49,19 @@ _ACCESS: Final = re.compile(r"access caller=(\S+) guest=(\S+) status=(\d+) (\S+)
 @contextmanager
 def running(lab: Lab, time_scale: float, without: Without = ()) -> Iterator["LabStage"]:
     """A stage on a lab of one's own, which goes down afterwards."""
-    client.bring_up(lab, time_scale=time_scale, access_log=True, without=without)
+    labs.bring_up(lab, time_scale=time_scale, access_log=True, without=without)
     try:
         with LabStage(lab.name) as stage:
             yield stage
     finally:
-        client.take_down(lab.name)
+        labs.take_down(lab.name)
 
 
 class LabStage(Stage):
     """A running lab with its places manned: the first node that has two guests, and another."""
 
     def __init__(self, lab: str) -> None:
-        told = client.status(lab)
+        told = labs.status(lab)
         self.lab = lab
         self.time_scale = float(told["time_scale"])
         self.without = frozenset(told["without"])
@@ -75,7 +75,7 @@ class LabStage(Stage):
             raise NotSo(f"{unbound[0]}: holds no address; wait until {lab} is up")
         # A transaction that replaces what guards the node by itself, bindings and all.
         self.rules: Callable[[], str] = self._guard
-        self._log = client.log_file(lab).open(encoding="utf-8", errors="replace")
+        self._log = labs.log_file(lab).open(encoding="utf-8", errors="replace")
         # Beside the one that takes part in attacks: it asks while they go on.
         self._answered: bool | None = True
         self.honest = self._man(near["guests"][1]["name"], _WIRE)
@@ -93,7 +93,7 @@ class LabStage(Stage):
         )
 
     def _man(self, target: str, interface: str) -> Place:
-        return Place(target, client.enter(self.lab, target), interface)
+        return Place(target, labs.enter(self.lab, target), interface)
 
     def _guest(self, told: dict[str, Any]) -> Guest:
         place = self._man(told["name"], _WIRE)
@@ -172,7 +172,7 @@ class LabStage(Stage):
 
     def ports(self) -> list[Port]:
         """Every port of the node, and who is behind it now."""
-        told = client.status(self.lab)["nodes"]
+        told = labs.status(self.lab)["nodes"]
         guests = next(node["guests"] for node in told if node["name"] == self.node.name)
         return [Port(f"p{one['port_mark']}", one["mac"], one["address"]) for one in guests]
 
@@ -197,7 +197,7 @@ class LabStage(Stage):
 
     def management_sockets(self) -> list[str]:
         """Every path by which somebody steers this lab or one of its processes."""
-        outside = client.log_file(self.lab).parent
+        outside = labs.log_file(self.lab).parent
         found = [str(path) for path in outside.parent.glob("*/*.sock")]
         inner = [f"/run/hostagent/feed-{number}.sock" for number in range(8)]
         return [*found, *inner, "/run/hostagent/command.sock", "/run/docker.sock"]
@@ -205,7 +205,7 @@ class LabStage(Stage):
     @contextmanager
     def process_of_attacker(self) -> Iterator[Place]:
         """A process of the attacking guest's, like any that runs there."""
-        place = Place(self.one.name, client.enter(self.lab, self.one.name), _WIRE, wire=False)
+        place = Place(self.one.name, labs.enter(self.lab, self.one.name), _WIRE, wire=False)
         try:
             place.ready()
             yield place
@@ -215,16 +215,16 @@ class LabStage(Stage):
     def reboot(self, guest: str) -> None:
         """Reboot a guest: it claims its address anew. `await_bound` waits for it."""
         self.hear_control()
-        client.reboot(self.lab, guest)
+        labs.reboot(self.lab, guest)
         taken = [one.place for one in self.cast.guests if one.name == guest]
         for place in (*taken, *(one for one in self.cast.others if one.name == guest)):
-            place.again(client.enter(self.lab, guest))
+            place.again(labs.enter(self.lab, guest))
         for place in taken:
             self.tap(place)
 
     def bound(self, guest: str) -> str | None:
         """The address that a guest holds, its node knowing of it; else None."""
-        for node in client.status(self.lab)["nodes"]:
+        for node in labs.status(self.lab)["nodes"]:
             for one in node["guests"]:
                 if one["name"] == guest and one["state"] == "bound":
                     return str(one["address"])

@@ -15,8 +15,8 @@ from typing import Final, Self
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from netemu.conformance.cast import BROADCAST, ELSEWHERE, METADATA, NOBODY, SERVICE, Cast, Letters
-from netemu.conformance.places import Place
+from netemu.conformance.probe import Place
+from netemu.conformance.roles import BROADCAST, ELSEWHERE, METADATA, NOBODY, SERVICE, Cast, Letters
 from netemu.conformance.row import ALLOWED, DROPPED, Frame, Observed, Row, Trace
 from netemu.conformance.signing import ATTACKERS, NODES, is_canary, is_signed, sign
 from netemu.errors import NotSo

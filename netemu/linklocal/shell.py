@@ -14,14 +14,14 @@ from typing import Final
 from netemu.errors import NetemuError
 from netemu.kernel import addressing, links, netlink, packet, sockets
 from netemu.kernel.bindings import Binding, Bindings
-from netemu.kernel.carriers import LinkMonitor
+from netemu.kernel.link_monitor import LinkMonitor
 from netemu.kernel.namespaces import inside, inside_that_of
 from netemu.linklocal import addresses, arp, bpf
 from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, State, Use
+from netemu.linklocal.fair_timer import FairTimer
 from netemu.linklocal.oracle import Announce, Bind, Oracle, Refuse, Unbind
 from netemu.linklocal.oracle import Effects as OracleEffects
 from netemu.linklocal.timing import Timing
-from netemu.linklocal.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class GuestShell:
         claimant: Claimant,
         name: str,
         *,
-        turns: Turns,
+        turns: FairTimer,
         changed: Callable[[], None],
         lost: Callable[[], None],
     ) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from hostagent.model import EventStatus
+from netemu.client.api import Lab
 from netemu.errors import MachineCannot, NotSo
-from netemu.lab import files
-from netemu.lab.handle import Lab
-from netemu.lab.progress import Step
 from netemu.scenario.requests import Reboot, Run, read
+from netemu.wire import lab_file
+from netemu.wire.progress import Step
 
 FILES: Final = Path(__file__).resolve().parent / "masked_reboot"
 _LAB: Final = FILES / "lab.yaml"
@@ -126,7 +126,7 @@ def _until(lab: Lab, seen: Callable[[], object], missing: str) -> None:
 
 
 def _address(guest: str) -> str:
-    (found,) = (one for one in files.load(_LAB).guests if one.name == guest)
+    (found,) = (one for one in lab_file.load(_LAB).guests if one.name == guest)
     return found.tenant[0]
 
 

@@ -1,4 +1,4 @@
-"""Watching a node: what its agent knows, and that it is there."""
+"""AgentFeeds a node: what its agent knows, and that it is there."""
 
 import asyncio
 import socket

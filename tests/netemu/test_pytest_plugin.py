@@ -90,7 +90,8 @@ def test_it_costs_a_pytest_without_labs_nothing(pytester: pytest.Pytester) -> No
         """
         import sys
         def test_nothing_of_netemu_is_there():
-            heavy = {"netemu.lab", "msgspec", "hostagent", "pyroute2", "click", "yaml", "asyncio"}
+            heavy = {"netemu.client", "netemu.wire", "msgspec", "hostagent", "pyroute2"}
+            heavy |= {"click", "yaml", "asyncio"}
             assert "netemu.pytest_plugin" in sys.modules
             assert not heavy & set(sys.modules)
         """

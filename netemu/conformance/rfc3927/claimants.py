@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from netemu.conformance.places import Place
+from netemu.client import labs
+from netemu.conformance.probe import Place
 from netemu.errors import NotSo
-from netemu.lab import client
 
 _PATHS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MEMORY: Final = "/run/memory"
@@ -91,8 +91,8 @@ class OurClaimant:
 
     def start(self) -> None:
         """Begin anew, with what it remembers."""
-        client.reboot(self._lab, self._guest)
-        self._wire.again(client.enter(self._lab, self._guest))
+        labs.reboot(self._lab, self._guest)
+        self._wire.again(labs.enter(self._lab, self._guest))
 
     def forget(self) -> bool:
         """Begin with no memory the next time; False if it cannot be made to."""
@@ -109,7 +109,7 @@ class ForeignClaimant:
         self.name = foreign.name
         self._foreign = foreign
         self._wire = wire
-        self._inside = Place(guest, client.enter(lab, guest), "eth0", wire=False)
+        self._inside = Place(guest, labs.enter(lab, guest), "eth0", wire=False)
         self._inside.ready()
         self._running = False
         self._prepare()

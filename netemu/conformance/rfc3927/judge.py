@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
-from netemu.conformance.places import Place
+from netemu.client import labs
+from netemu.conformance.probe import Place
 from netemu.conformance.rfc3927.claimants import Claimant, Foreign, ForeignClaimant, OurClaimant
 from netemu.conformance.rfc3927.rows import PASS, ROWS
 from netemu.conformance.rfc3927.trial import PARTS, Trial
@@ -15,7 +16,6 @@ from netemu.conformance.rfc3927.wire import LATE
 from netemu.conformance.row import Observed, Result, Row
 from netemu.errors import NotSo
 from netemu.kernel.protections import Protection
-from netemu.lab import client
 from netemu.linklocal.timing import Timing
 from netemu.topology import Lab, Policy, parse
 
@@ -40,7 +40,7 @@ def judge(
     lab's first node needs a guest for each claimant; with more of them, parts of the trials are
     made at the same time, and it takes no longer than the longest.
     """
-    told = client.status(lab)
+    told = labs.status(lab)
     near = told["nodes"][0]
     claimants = [None, *foreign]
     each = min(len(near["guests"]) // len(claimants), len(PARTS))
@@ -100,8 +100,8 @@ def _result(row: Row, seen: Observed, policy: Policy, seconds: float) -> Result:
 def _manned(
     lab: str, node_name: str, guest: dict[str, Any], foreign: Foreign | None
 ) -> Iterator[tuple[Place, Place, Claimant]]:
-    node = Place(node_name, client.enter(lab, node_name), "br0")
-    wire = Place(guest["name"], client.enter(lab, guest["name"]), "eth0")
+    node = Place(node_name, labs.enter(lab, node_name), "br0")
+    wire = Place(guest["name"], labs.enter(lab, guest["name"]), "eth0")
     claimant: Claimant | None = None
     try:
         node.ready()

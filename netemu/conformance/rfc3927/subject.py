@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from netemu.conformance.places import Place
+from netemu.conformance.probe import Place
 from netemu.conformance.rfc3927.claimants import Claimant
 from netemu.conformance.rfc3927.rows import FAIL, PASS
 from netemu.conformance.rfc3927.wire import LATE, Wire, is_announcement, is_probe

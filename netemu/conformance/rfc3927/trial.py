@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final
 
-from netemu.conformance.cast import HTTP, METADATA
 from netemu.conformance.rfc3927.claimants import OurClaimant
 from netemu.conformance.rfc3927.rows import FAIL
 from netemu.conformance.rfc3927.subject import START, Subject
@@ -23,6 +22,7 @@ from netemu.conformance.rfc3927.wire import (
     text,
     within,
 )
+from netemu.conformance.roles import HTTP, METADATA
 from netemu.conformance.row import Observed
 from netemu.conformance.stage import INSTANCE_INFO, is_answered_as
 from netemu.errors import NotSo

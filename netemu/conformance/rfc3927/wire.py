@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from netemu.conformance.places import Place
+from netemu.conformance.probe import Place
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
 

@@ -7,7 +7,7 @@ from typing import Final
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.cast import BROADCAST, ELSEWHERE, NOBODY
+from netemu.conformance.roles import BROADCAST, ELSEWHERE, NOBODY
 from netemu.conformance.row import (
     ALLOWED,
     ANSWERED,

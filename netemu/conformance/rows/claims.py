@@ -8,8 +8,8 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from netemu.conformance.cast import BROADCAST
 from netemu.conformance.labstage import LabStage
+from netemu.conformance.roles import BROADCAST
 from netemu.conformance.row import ALLOWED, ANSWERED, DROPPED, LIMITED, Frame, Observed, Row
 from netemu.conformance.rows.arp import REPLY, REQUEST, arp
 from netemu.conformance.stage import Stage

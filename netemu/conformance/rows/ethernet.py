@@ -9,7 +9,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, LLC, SNAP, STP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.cast import BROADCAST, HTTP, NOBODY
+from netemu.conformance.roles import BROADCAST, HTTP, NOBODY
 from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, Recipe, Row
 from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.stage import INSTANCE_INFO, Stage, summary

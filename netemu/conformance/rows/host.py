@@ -7,8 +7,8 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.cast import BROADCAST, HTTP
 from netemu.conformance.labstage import LabStage
+from netemu.conformance.roles import BROADCAST, HTTP
 from netemu.conformance.row import ALLOWED, DROPPED, REFUSED, Observed, Row
 from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.rows.ethernet import syn

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from hostagent.responder.server import Limits
-from netemu.conformance.cast import HTTP, METADATA
 from netemu.conformance.labstage import LabStage
+from netemu.conformance.roles import HTTP, METADATA
 from netemu.conformance.row import ALLOWED, REFUSED, Later, Observed, PlayInLab, Row
 from netemu.conformance.stage import is_answered_as, status_of
 

@@ -21,8 +21,8 @@ from scapy.layers.l2 import GRE, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.cast import BROADCAST, ELSEWHERE, SERVICE
 from netemu.conformance.labstage import LabStage
+from netemu.conformance.roles import BROADCAST, ELSEWHERE, SERVICE
 from netemu.conformance.row import ALLOWED, DROPPED, Observed, Recipe, Row, Trace
 from netemu.conformance.rows.ethernet import answered_syn, syn
 from netemu.conformance.stage import Stage

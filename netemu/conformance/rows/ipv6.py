@@ -19,7 +19,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.cast import SERVICE
+from netemu.conformance.roles import SERVICE
 from netemu.conformance.row import DROPPED, Row
 from netemu.conformance.stage import Stage
 

@@ -8,8 +8,8 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from hostagent.responder.server import Limits
-from netemu.conformance.cast import HTTP
 from netemu.conformance.labstage import LabStage
+from netemu.conformance.roles import HTTP
 from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Observed, Row
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ethernet import syn

@@ -101,7 +101,7 @@ def test_completion_does_not_keep_anybody_waiting(person: Person, lab: RunningLa
     )
     assert done.stdout.split() == ["plain,web1", "plain,web2", "plain,web3"]
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "netemu.lab.client" in loaded
+    assert "netemu.client.labs" in loaded
     assert loaded.isdisjoint({"rich", "uvloop", "pyroute2", "scapy", "matplotlib", "netemu.bench"})
 
 

@@ -139,7 +139,7 @@ def test_what_cannot_be_captured_is_said_in_one_line(lab: RunningLab, place: Pat
     done = lab.netemu("capture", "web1", "-w", "/no/such/directory/x", check=2)
     assert "No such file" in done.stderr
     script = (
-        "import netemu.cli, netemu.lab.recording as r; r.shutil.which = lambda *a, **k: None; "
+        "import netemu.cli, netemu.client.recording as r; r.shutil.which = lambda *a, **k: None; "
         f"netemu.cli.main(['capture', '--name', '{lab.name}', 'web1'])"
     )
     command = [*lab.person.prefix, sys.executable, "-c", script]

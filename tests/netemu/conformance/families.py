@@ -27,8 +27,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import LLC, SNAP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
-from netemu.conformance.cast import BROADCAST, ELSEWHERE, NOBODY, SERVICE
 from netemu.conformance.labstage import LabStage
+from netemu.conformance.roles import BROADCAST, ELSEWHERE, NOBODY, SERVICE
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.arp import REPLY, REQUEST, arp
 from netemu.conformance.rows.ethernet import asking, syn

@@ -7,7 +7,7 @@ looking at it. Where the two differ one of them is wrong.
 from collections.abc import Iterable
 
 from netemu.conformance.labstage import LabStage
-from netemu.conformance.places import Place
+from netemu.conformance.probe import Place
 from netemu.topology import Policy
 
 ALL = b"\xff" * 6

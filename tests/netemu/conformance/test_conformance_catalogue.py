@@ -4,8 +4,8 @@ import pytest
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from netemu.conformance.cast import Cast, Guest
-from netemu.conformance.places import Place
+from netemu.conformance.probe import Place
+from netemu.conformance.roles import Cast, Guest
 from netemu.conformance.row import Row, watch
 from netemu.conformance.rows import CATALOGUE, FAMILIES
 from netemu.conformance.signing import is_signed

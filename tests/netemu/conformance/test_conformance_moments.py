@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 import netemu
+from netemu.client import labs
 from netemu.conformance.labstage import LabStage, running
-from netemu.conformance.places import Place
+from netemu.conformance.probe import Place
 from netemu.conformance.rows import CATALOGUE
-from netemu.lab import client
 from netemu.topology import Policy, parse
 
 pytestmark = pytest.mark.lab
@@ -119,7 +119,7 @@ def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
         stage.begin(CATALOGUE[0][1], 1)
         others = []
         for name in ("web2", "web3", "db1"):
-            other = Place(name, client.enter(stage.lab, name), "eth1")
+            other = Place(name, labs.enter(stage.lab, name), "eth1")
             stack.callback(other.close)
             other.ready()
             other.call("listen", "eth1", 3, True)
@@ -182,7 +182,7 @@ def test_an_event_makes_no_gap(watch: Watch, kind: str) -> None:
 
 def test_a_node_that_fails_and_comes_back_makes_no_gap(watch: Watch) -> None:
     """The attacker's own node: the guest comes up on another, and finds its port guarded there."""
-    told = client.status("moments")["nodes"]
+    told = labs.status("moments")["nodes"]
     home = next(node["name"] for node in told for one in node["guests"] if one["name"] == "web1")
     netemu_("node", "fail", "--name", "moments", home)
     assert watch.seen(1.5) == []

@@ -17,8 +17,8 @@ import pytest
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from netemu.conformance.cast import BROADCAST
 from netemu.conformance.labstage import LabStage, running
+from netemu.conformance.roles import BROADCAST
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.ethernet import asking
 from netemu.kernel.protections import Protection, Without

@@ -20,8 +20,8 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netemu.conformance.cast import BROADCAST, HTTP
 from netemu.conformance.labstage import LabStage, running
+from netemu.conformance.roles import BROADCAST, HTTP
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ipv4 import to_node

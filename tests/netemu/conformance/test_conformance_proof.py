@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from netemu.conformance.baselines import RIVALS, compare
 from netemu.conformance.prove import prove
-from netemu.conformance.rivals import RIVALS, compare
 from netemu.conformance.rows import CATALOGUE
 from netemu.topology import DEMO, Lab, Policy, load
 

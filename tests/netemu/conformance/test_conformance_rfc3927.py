@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from netemu.client import labs
 from netemu.conformance.rfc3927.claimants import FOREIGN, Foreign
 from netemu.conformance.rfc3927.judge import WITHOUT, judge, room_for
 from netemu.conformance.rfc3927.rows import ROWS
-from netemu.lab import client
 from tests.conftest import Person
 
 # What Linux's own ARP and routes do not do for a claimant, whatever it claims by.
@@ -44,11 +44,11 @@ def test_others_are_judged_beside_ours_on_one_bridge(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(place))
     before = [remembered(one) for one in foreign]
     lab = room_for(foreign, "judged")
-    client.bring_up(lab, access_log=True, without=WITHOUT)
+    labs.bring_up(lab, access_log=True, without=WITHOUT)
     try:
         told = judge(lab.name, foreign)
     finally:
-        client.take_down(lab.name)
+        labs.take_down(lab.name)
         place.rmdir()
     assert {row for row, one in told["ours"].items() if not one.ok} == set()
     for one in foreign:

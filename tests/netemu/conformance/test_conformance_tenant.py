@@ -16,11 +16,11 @@ import pytest
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from netemu.client import labs
 from netemu.conformance.labstage import LabStage, running
-from netemu.conformance.places import Place
+from netemu.conformance.probe import Place
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.suite import play
-from netemu.lab import client
 from netemu.topology import parse
 from tests.netemu.conformance.families import FAMILIES, mutations
 from tests.netemu.conformance.law import TenantLaw
@@ -122,7 +122,7 @@ def network(stage: LabStage) -> Iterator[Network]:
 
 
 def _tenant(stage: LabStage, name: str, stack: ExitStack) -> Tenant:
-    place = Place(name, client.enter(stage.lab, name), "eth1")
+    place = Place(name, labs.enter(stage.lab, name), "eth1")
     stack.callback(place.close)
     place.ready()
     mac = place.call("listen", "eth1", 3, True)

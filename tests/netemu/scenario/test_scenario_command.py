@@ -12,9 +12,9 @@ import pytest
 
 from netemu.cli import main
 from netemu.errors import NotSo
-from netemu.lab.progress import Step
 from netemu.scenario import play
 from netemu.scenario.requests import Reboot, Request, Run
+from netemu.wire.progress import Step
 from tests.conftest import SOURCE
 
 REBOOT = Reboot("web1", 10.0, 11.0, 20.0)
@@ -156,7 +156,7 @@ def test_help_imports_nothing_to_play_or_to_draw_with() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     loaded = set(done.stdout.split())
-    assert loaded.isdisjoint({"matplotlib", "rich", "asyncio", "netemu.lab", "netemu.scenario"})
+    assert loaded.isdisjoint({"matplotlib", "rich", "asyncio", "netemu.client", "netemu.scenario"})
 
 
 def test_an_installed_copy_has_all_files_that_are_played() -> None:

@@ -1,0 +1,59 @@
+"""Verbs that act inside a lab: run a command, open a shell, reboot a guest."""
+
+import click
+
+from netemu.cli import completing
+from netemu.cli.options import of_lab
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True})
+@of_lab
+@click.argument("target", metavar="NODE_OR_GUEST", shell_complete=completing.guests_and_nodes)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_command(name: str | None, target: str, command: tuple[str, ...]) -> int:
+    """Run COMMAND in a guest or on a node, as root there.
+
+    Put -- before the command. Streams, terminal, working directory and exit code are the command's
+    own.
+    """
+    from netemu.client import exec_foreground, labs
+
+    return exec_foreground.run(labs.enter(labs.the_one(name), target), command)
+
+
+@click.command()
+@of_lab
+@click.argument("target", metavar="GUEST", shell_complete=completing.guests_and_nodes)
+def shell(name: str | None, target: str) -> int:
+    """Open a shell in a guest (or on a node)."""
+    from netemu.client import exec_foreground, labs
+
+    return exec_foreground.run(labs.enter(labs.the_one(name), target), exec_foreground.shell())
+
+
+@click.command()
+@click.argument("lab", required=False, shell_complete=completing.labs)
+@of_lab
+def enter(lab: str | None, name: str | None) -> int:
+    """Open a shell in the sandbox, where 'ip netns' shows the lab's nodes and guests by name."""
+    from netemu.client import exec_foreground, labs
+
+    return exec_foreground.run(labs.enter(labs.the_one(lab or name), None), exec_foreground.shell())
+
+
+@click.command()
+@of_lab
+@click.argument(
+    "guests", metavar="GUEST...", nargs=-1, required=True, shell_complete=completing.guests
+)
+def reboot(name: str | None, guests: tuple[str, ...]) -> None:
+    """Reboot guests: their processes end, and they claim their addresses anew, the last one first.
+
+    Returns as soon as the link is up again; 'netemu status' shows when they are bound.
+    """
+    from netemu.client import labs
+
+    lab = labs.the_one(name)
+    for guest in guests:
+        labs.reboot(lab, guest)
+        click.echo(f"{guest}: rebooted")

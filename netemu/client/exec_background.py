@@ -1,0 +1,98 @@
+"""Runs a command in a guest or on a node for another program: ends with it, and takes it along.
+
+A process of its own, because only one with a single thread can enter a user namespace, and only a
+child is in a PID namespace. `netemu exec` does the same for a person at a terminal.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from netemu.client.exec_foreground import become, enter, fork
+from netemu.errors import NetemuError
+from netemu.kernel.groups import pass_over_setgroups
+from netemu.wire.source import SOURCE
+
+# What a caller may send the command, as if it were a child of its own.
+_FORWARDED: Final = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+# As env(1) and timeout(1) have it: not the command has failed, but what was to run it.
+_NOT_STARTED: Final = 125
+_PR_SET_PDEATHSIG: Final = 1
+# Without the site's packages it starts in half the time, and this needs none of them.
+_START: Final = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from netemu.client.exec_background import main; "
+    "main(sys.argv[1], sys.argv[2] == 'groups', sys.argv[3:])"
+)
+
+
+def start(
+    namespaces: Mapping[str, int], command: Sequence[str], *, groups: bool = True, **options: Any
+) -> subprocess.Popen[Any]:
+    """Start `command` in these namespaces; `options` are those of subprocess.Popen.
+
+    Signals sent to the process reach the command, its return code is the command's, and killing it
+    kills the command. A command that is not there ends with 127, as in a shell. Without `groups`
+    it may call setgroups(2) where the kernel refuses that, to no effect.
+    """
+    told = ",".join(f"{kind}={descriptor}" for kind, descriptor in namespaces.items())
+    which = "groups" if groups else "no-groups"
+    # A session of its own: Ctrl-C is the caller's to answer, once.
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _START, SOURCE, told, which, *command],
+        pass_fds=tuple(namespaces.values()),
+        start_new_session=True,
+        **options,
+    )
+
+
+def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
+    """Enter the namespaces, run the command, and end as it does."""
+    pairs = (pair.split("=") for pair in told.split(","))
+    namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
+    directory = os.getcwd()
+    # In the C locale Python gives itself another (PEP 538); that is not for the command.
+    if b"LC_CTYPE=" not in Path("/proc/self/environ").read_bytes():
+        os.environ.pop("LC_CTYPE", None)
+    library = ctypes.CDLL(None)
+    try:
+        enter(namespaces)
+        for descriptor in namespaces.values():
+            os.close(descriptor)
+        child = fork()
+    except NetemuError as error:  # the guest ends at this moment
+        os.write(2, f"netemu: {command[0]}: not started: {error}\n".encode())
+        os._exit(_NOT_STARTED)
+    if child == 0:
+        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if not groups:
+            pass_over_setgroups()
+        become(directory, command)
+    for number in _FORWARDED:
+        signal.signal(number, lambda received, _: os.kill(child, received))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        _end_by(signal.Signals(-code))
+    os._exit(code)
+
+
+def _end_by(number: signal.Signals) -> None:
+    """End by the signal that ended the command, so that the caller sees the same; dump no core."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -1,0 +1,93 @@
+"""Runs a command inside a guest, a node or the sandbox, as a child of the caller.
+
+The command has the caller's terminal, streams and working directory; nothing stands between.
+"""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from netemu.errors import MachineCannot, NotSo
+from netemu.kernel import namespaces as ns
+
+# In this order each can be entered from the one before: the user namespaces that grant the rights,
+# and a guest's own last but for those that it owns.
+_ORDER = ("sandbox", "pid", "net", "ipc", "user", "mnt", "uts")
+# The sandbox and its nodes are owned by the sandbox's user, which has to come first there.
+_ORDER_OF_SANDBOX = ("user", "pid", "net", "mnt")
+
+# As shells have it: the command was not found, or cannot be run.
+NOT_FOUND, NOT_RUNNABLE = 127, 126
+_SIGNALLED = 128
+
+
+def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
+    """Run `command` in these namespaces and give its exit code (128 + n if signal n ended it).
+
+    The calling process enters them too, but for the PID namespace: it can do nothing else after.
+    It must have one thread only.
+    """
+    directory = Path.cwd()
+    enter(namespaces)
+    child = fork()
+    if child == 0:
+        become(directory, command)
+    # What the terminal sends goes to the command too, and is the command's to answer.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: os.kill(child, received))
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _SIGNALLED - code
+
+
+def enter(namespaces: Mapping[str, int]) -> None:
+    """Enter these namespaces, from outside the lab; of a PID namespace only the children are."""
+    order = _ORDER if "sandbox" in namespaces else _ORDER_OF_SANDBOX
+    for kind in order:
+        if kind not in namespaces:
+            continue
+        descriptor = namespaces[kind]
+        if kind in ("sandbox", "user"):
+            own = ns.open_own("user")
+            same = ns.same_namespace(own, descriptor)
+            os.close(own)
+            if same:  # root's own sandbox has no user namespace, and one's own cannot be entered
+                continue
+        ns.setns(descriptor)
+
+
+def fork() -> int:
+    """Have a child, in the PID namespace that was entered. Raises NotSo if that ends just now."""
+    try:
+        return os.fork()
+    except OSError as error:
+        raise NotSo(f"no process can be started there: {error.strerror}") from None
+
+
+def become(directory: str | Path, command: Sequence[str]) -> NoReturn:
+    """Be the command, in this directory if it is there; one that cannot be ends as in a shell."""
+    try:
+        os.chdir(directory)
+    except OSError:
+        os.chdir("/")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], list(command))
+    except FileNotFoundError:
+        os.write(2, f"netemu: {command[0]}: not found\n".encode())
+        os._exit(NOT_FOUND)
+    except OSError as error:
+        os.write(2, f"netemu: {command[0]}: {error.strerror}\n".encode())
+        os._exit(NOT_RUNNABLE)
+
+
+def shell() -> list[str]:
+    """The shell that the user likes, or one that every machine has."""
+    for candidate in (os.environ.get("SHELL", ""), "/bin/bash", "/bin/sh"):
+        if candidate and os.access(candidate, os.X_OK):
+            return [candidate]
+    raise MachineCannot("there is no shell on this machine")

@@ -1,0 +1,303 @@
+"""Labs from outside: bring one up, find it, ask it, enter it, take it down.
+
+What the command line does, a program can do with these functions. All raise NetemuError.
+"""
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from netemu.errors import BadInput, MachineCannot, NotSo
+from netemu.kernel.protections import Without
+from netemu.topology import Lab
+from netemu.wire import runtime_dir
+from netemu.wire.control import NoAnswer, ask, listen
+from netemu.wire.lab_file import wrong_property
+from netemu.wire.limits import Size, require
+from netemu.wire.order import Order
+from netemu.wire.progress import Step, steps
+from netemu.wire.source import python_path
+
+# How long a lab may take to end in order before it is killed: its services have two seconds.
+_PATIENCE: Final = 5.0
+# How long the kernel may take to end ten thousand guests' processes and sockets.
+_LONG_PATIENCE: Final = 120.0
+
+
+def bring_up(
+    lab: Lab,
+    *,
+    time_scale: float = 1.0,
+    on_step: Callable[[Step], None] = lambda _: None,
+    access_log: bool = False,
+    without: Without = (),
+) -> bool:
+    """Bring `lab` up and return True when every guest is bound and answered.
+
+    With `access_log` the lab's log has a line for each request answered. `without` leaves out
+    what keeps guests apart, for a proof that a check notices; the lab's status tells of it.
+
+    False if it runs already, as it is. Raises NotSo if another lab of its name runs, and
+    MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
+    meanwhile, so is the lab.
+    """
+    if not 0 < time_scale <= 100:
+        raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
+    if lab.name not in running():
+        require(Size.of(lab))
+    claimed = _claim_or_join(lab)
+    if claimed is None:
+        return False
+    directory, lock = claimed
+    try:
+        order = Order(lab, time_scale, str(directory.parent), access_log, tuple(sorted(without)))
+        _launch(order, directory, lock, on_step)
+    except BaseException:
+        _end(directory)
+        raise
+    return True
+
+
+def _claim_or_join(lab: Lab) -> tuple[Path, int] | None:
+    """The place of a lab that is to be brought up, or None if this very lab runs already.
+
+    One that has just been killed holds its lock for a moment longer, and does not answer: it is
+    waited for.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while (claimed := runtime_dir.claim(lab.name)) is None:
+        try:
+            _require_same(lab)
+        except NoAnswer:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return None
+    return claimed
+
+
+def _launch(order: Order, directory: Path, lock: int, on_step: Callable[[Step], None]) -> None:
+    """Start the sandbox, which takes the lock over, and follow it until the lab is ready."""
+    hear, tell = os.pipe()
+    try:
+        try:
+            sandbox = _start_sandbox(directory, lock, tell)
+        finally:
+            os.close(lock)
+            os.close(tell)
+        try:
+            sandbox.communicate(msgspec.json.encode(order))
+        except BrokenPipeError:
+            pass  # it has said why, on the pipe
+        for step in steps(hear):
+            on_step(step)
+    except NotSo as error:
+        raise NotSo(f"{error}{_last_words(directory)}") from None
+    finally:
+        os.close(hear)
+
+
+def _start_sandbox(directory: Path, lock: int, tell: int) -> subprocess.Popen[bytes]:
+    module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.sandbox")
+    with (directory / runtime_dir.LOG).open("wb") as log:
+        return subprocess.Popen(
+            [*module, str(directory), str(lock), str(tell)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=(lock, tell),
+            env={**os.environ, "PYTHONPATH": python_path()},
+        )
+
+
+def _last_words(directory: Path) -> str:
+    try:
+        lines = (directory / runtime_dir.LOG).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "".join(f"\n    {line}" for line in lines[-5:])
+
+
+def _require_same(lab: Lab) -> None:
+    """The lab of this name that runs must be this very lab; wait until it is up."""
+    head = status(lab.name)
+    if head["fingerprint"] != lab.fingerprint():
+        raise NotSo(
+            f"{lab.name}: a lab of this name runs, from another file; "
+            f"'netemu down {lab.name}' first, or give this one another --name"
+        )
+    ask(_control(lab.name), "wait")
+
+
+def running() -> list[str]:
+    """The names of the labs of this user that run."""
+    return runtime_dir.running()
+
+
+def the_one(name: str | None) -> str:
+    """The lab that is meant: `name`, or the only one that runs. Raises NotSo or BadInput."""
+    names = running()
+    if name is not None:
+        if name not in names:
+            raise NotSo(f"{name}: no such lab runs; 'netemu list' shows those that do")
+        return name
+    if not names:
+        raise NotSo("no lab runs; 'netemu up' brings one up")
+    if len(names) > 1:
+        raise BadInput(f"several labs run ({', '.join(names)}): say which with --name")
+    return names[0]
+
+
+def status(name: str) -> dict[str, Any]:
+    """The state of a running lab, as `netemu status --json` prints it."""
+    (head, *nodes), _ = ask(_control(name), "status")
+    return {
+        **{key: value for key, value in head.items() if key != "more"},
+        "nodes": [{key: value for key, value in node.items() if key != "more"} for node in nodes],
+        "supervisor": supervisor(name),
+    }
+
+
+def enter(name: str, target: str | None) -> dict[str, int]:
+    """Descriptors of the namespaces of a guest, a node or (None) the sandbox, in entering order."""
+    (answer,), descriptors = ask(_control(name), "enter", target=target)
+    return dict(zip(answer["kinds"], descriptors, strict=True))
+
+
+def log_file(name: str) -> Path:
+    """Where a running lab's log is."""
+    return runtime_dir.root() / name / runtime_dir.LOG
+
+
+def reboot(name: str, guest: str) -> None:
+    """Reboot a guest: its processes end, its link blinks, and it claims its address anew."""
+    ask(_control(name), "reboot", guest=guest)
+
+
+def fail_node(name: str, node: str) -> None:
+    """Have a node fail: its wires go dead, its agent and responder end, its guests are off."""
+    ask(_control(name), "fail", node=node)
+
+
+def restore_node(name: str, node: str) -> None:
+    """Have a node that has failed come back."""
+    ask(_control(name), "restore", node=node)
+
+
+def happened(name: str) -> list[dict[str, Any]]:
+    """What has happened in the lab, oldest first: maps as `netemu events --json` prints them."""
+    answers, _ = ask(_control(name), "events")
+    return [{key: value for key, value in one.items() if key != "more"} for one in answers[:-1]]
+
+
+def happening(name: str) -> Iterator[dict[str, Any]]:
+    """The same, and what happens from now on, until the lab ends."""
+    return listen(_control(name), "follow")
+
+
+def guest_log(name: str, guest: str) -> Path:
+    """Where the guest's program's words are, if it has said any. Raises BadInput: no such guest."""
+    if guest not in {one["name"] for node in status(name)["nodes"] for one in node["guests"]}:
+        raise BadInput(f"{guest}: lab {name} has no such guest")
+    return runtime_dir.root() / name / runtime_dir.LOGS / runtime_dir.guest_log(guest)
+
+
+def set_properties(name: str, guest: str, properties: Mapping[str, str]) -> dict[str, str]:
+    """Change what a guest is told of itself; an empty value takes a property away.
+
+    Gives the properties that the guest has then been given, by the lab file or in this way. They
+    are stored when this returns. Raises BadInput if one is not known, or cannot have this value.
+    """
+    for key, value in properties.items():
+        if value and (wrong := wrong_property(key, value)):
+            raise BadInput(f"{key}: {wrong}")
+    (told,), _ = ask(_control(name), "set", guest=guest, properties=dict(properties))
+    return told
+
+
+def agents(name: str) -> dict[str, Path]:
+    """The path of the command socket of each node's agent, by node."""
+    directory = runtime_dir.root() / name
+    return {
+        node["name"]: directory / runtime_dir.agent_socket(number)
+        for number, node in enumerate(status(name)["nodes"])
+    }
+
+
+def supervisor(name: str) -> int:
+    """The process ID of the lab's supervisor, as the caller sees it."""
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(_control(name))
+        except OSError as error:
+            raise NoAnswer(f"{name}: the lab does not answer: {error}") from None
+        peer = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iII", peer)[0])
+
+
+def take_down(name: str) -> bool:
+    """Take a lab down; False if none of that name runs. When this returns, nothing is left."""
+    if name not in running():
+        return False
+    _end(runtime_dir.root() / name)
+    return True
+
+
+def follow(name: str) -> None:
+    """Wait until the lab ends, however it does."""
+    try:
+        _await_end(os.pidfd_open(supervisor(name)), None)
+    except (NotSo, ProcessLookupError):
+        return
+
+
+def _end(directory: Path) -> None:
+    """End the lab of this directory in order, or by force, and take away what it leaves."""
+    try:
+        pidfd = os.pidfd_open(supervisor(directory.name))
+    except (NotSo, ProcessLookupError):
+        _clear(directory.name)
+        return
+    try:
+        ask(str(directory / runtime_dir.CONTROL), "down")
+    except NotSo:
+        pass  # it is ending, or it hangs: either way
+    if not _await_end(os.dup(pidfd), _PATIENCE):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not _await_end(os.dup(pidfd), _LONG_PATIENCE):
+            raise MachineCannot(f"{directory.name}: the kernel does not end the lab's processes")
+    os.close(pidfd)
+    _clear(directory.name)
+
+
+def _clear(name: str) -> None:
+    """Take away what an ended lab leaves; it holds its lock until its last process is gone."""
+    deadline = time.monotonic() + _LONG_PATIENCE
+    while not runtime_dir.clear(name):
+        if time.monotonic() > deadline:
+            raise MachineCannot(f"{name}: the kernel does not end the lab's processes")
+        time.sleep(0.01)
+
+
+def _await_end(pidfd: int, patience: float | None) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    try:
+        return bool(poll.poll(None if patience is None else patience * 1000))
+    finally:
+        os.close(pidfd)
+
+
+def _control(name: str) -> str:
+    return str(runtime_dir.root() / name / runtime_dir.CONTROL)

@@ -1,0 +1,88 @@
+"""How much a lab's guests send and receive, by the counters of their ports."""
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple, Self
+
+from netemu.client import labs
+from netemu.client.dialler import Dialler
+from netemu.kernel.counters import Counters, LinkCounters
+
+
+class Rates(NamedTuple):
+    """What a guest sends and receives in a second, as its port sees it (before the guard)."""
+
+    sent_frames: float = 0.0
+    sent_bytes: float = 0.0
+    received_frames: float = 0.0
+    received_bytes: float = 0.0
+
+
+class Sample(NamedTuple):
+    """All ports' counters at one moment (monotonic seconds), by node and link."""
+
+    moment: float
+    links: Mapping[str, Mapping[str, Counters]]
+
+
+class Traffic:
+    """Reads the counters of a running lab; a context manager. Raises NotSo if the lab is gone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._nodes: dict[str, LinkCounters] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            for node in labs.status(self._name)["nodes"]:
+                entered = labs.enter(self._name, node["name"])
+                try:
+                    if not self._nodes:
+                        dialler = Dialler(entered["user"])
+                        undo.callback(dialler.close)
+                    made = LinkCounters(dialler.socket(entered["net"], "netlink"))
+                finally:
+                    for descriptor in entered.values():
+                        os.close(descriptor)
+                undo.callback(made.close)
+                self._nodes[node["name"]] = made
+            self._open = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self._nodes.clear()
+
+    def sample(self) -> Sample:
+        """Read all counters now: one netlink dump a node."""
+        links = {node: counters.read() for node, counters in self._nodes.items()}
+        return Sample(time.monotonic(), links)
+
+
+def rates(before: Sample, after: Sample, status: Mapping[str, Any]) -> dict[str, Rates]:
+    """What each guest has sent and received between two samples; `status` is the lab's.
+
+    A guest that was not on its node at both moments has none: its counters are other ports'.
+    """
+    seconds = max(after.moment - before.moment, 1e-9)
+    found = {}
+    for node in status["nodes"]:
+        one, other = (sample.links.get(node["name"], {}) for sample in (before, after))
+        for guest in node["guests"]:
+            port = f"p{guest['port_mark']}"
+            if port in one and port in other:
+                found[guest["name"]] = _between(one[port], other[port], seconds)
+    return found
+
+
+def _between(one: Counters, other: Counters, seconds: float) -> Rates:
+    # What the port receives, its guest has sent. A port made anew counts from nothing.
+    return Rates(
+        sent_frames=max(0, other.received_frames - one.received_frames) / seconds,
+        sent_bytes=max(0, other.received_bytes - one.received_bytes) / seconds,
+        received_frames=max(0, other.sent_frames - one.sent_frames) / seconds,
+        received_bytes=max(0, other.sent_bytes - one.sent_bytes) / seconds,
+    )

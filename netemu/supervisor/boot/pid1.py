@@ -1,0 +1,114 @@
+"""PID 1 of the sandbox: dresses it, and has the lab supervised until it ends.
+
+Run by `netemu.supervisor.boot.sandbox` as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK
+PROGRESS`, with the lab on standard input. It holds the lab's lock and every namespace; when it
+ends, all is gone.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from netemu.errors import MachineCannot, NetemuError
+from netemu.kernel import namespaces as ns
+from netemu.supervisor.boot.supervisor import Supervisor
+from netemu.supervisor.nodes.node_services import STATE
+from netemu.topology import Lab
+from netemu.wire import runtime_dir
+from netemu.wire.limits import open_files
+from netemu.wire.order import Order
+from netemu.wire.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+def _make_room_for_descriptors(lab: Lab) -> None:
+    """Raise the limit of open files as far as the lab needs it, or say what to raise."""
+    needed = open_files(len(lab.guests), len(lab.nodes))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, needed))
+        except (ValueError, OSError):
+            raise MachineCannot(
+                f"{len(lab.guests)} guests need {needed} open files, this user may have {hard}: "
+                f"raise the limit with 'ulimit -Hn {needed}' as root, or in limits.conf"
+            ) from None
+    else:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _settle(order: Order, directory: int) -> tuple[socket.socket, list[socket.socket]]:
+    """Make the sockets that the machine sees, then dress the sandbox so that nobody inside does."""
+    here = f"/proc/self/fd/{directory}"
+    control = _listen(f"{here}/{runtime_dir.CONTROL}")
+    agents = [
+        _listen(f"{here}/{runtime_dir.agent_socket(number)}")
+        for number in range(len(order.lab.nodes))
+    ]
+    quiet = ns.MS_NOSUID | ns.MS_NODEV
+    ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
+    ns.mount("proc", "/proc", "proc", quiet | ns.MS_NOEXEC)
+    ns.mount("sysfs", "/sys", "sysfs", quiet | ns.MS_NOEXEC)
+    if Path(order.hidden).is_dir():
+        ns.mount("tmpfs", order.hidden, "tmpfs", quiet | ns.MS_RDONLY, "mode=755,size=4k")
+    ns.mount("tmpfs", "/run", "tmpfs", quiet, "mode=755")
+    STATE.mkdir(mode=0o755)
+    socket.sethostname(order.lab.name)
+    return control, agents
+
+
+def _listen(path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(path)
+    os.chmod(path, 0o600)
+    made.listen(64)
+    return made
+
+
+def main() -> int:
+    """Be the supervisor of the lab that stands on standard input."""
+    os.umask(0o022)
+    directory = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.set_inheritable(int(sys.argv[2]), False)  # the lock: held until the last thread ends
+    progress = Progress(int(sys.argv[3]))
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+        os.chdir("/")
+        ns.set_dumpable()
+        ns.set_process_name(f"lab {order.lab.name}")
+        control, agents = _settle(order, directory)
+        _make_room_for_descriptors(order.lab)
+        asyncio.run(_supervise(order, directory, progress, control, agents))
+    except NetemuError as error:
+        log.error("%s", error)
+        progress.failed(error)
+        return error.exit_code
+    except Exception as error:
+        log.exception("the lab fails")
+        progress.failed(NetemuError(f"the lab fails: {error!r}"))
+        return 1
+    return 0
+
+
+async def _supervise(
+    order: Order,
+    directory: int,
+    progress: Progress,
+    control: socket.socket,
+    agents: list[socket.socket],
+) -> None:
+    await Supervisor(order, directory, progress).run(control, agents)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

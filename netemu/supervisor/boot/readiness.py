@@ -1,0 +1,82 @@
+"""Asks, as a guest would, whether the guest's own responder answers it and knows who it is."""
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from netemu.kernel import addressing, links, netlink
+from netemu.kernel.namespaces import inside
+from netemu.supervisor.nodes.wiring import HTTP, METADATA, WiredGuest, WiredNode
+from netemu.wire.progress import Progress
+
+# How many guests ask at the same time. Under `same-node` each first looks for the responder by a
+# broadcast that a thousand others hear, which takes the kernel some 8 ms: all of them are to be
+# through long before their patience ends, or they ask for the same again and never are.
+_AT_ONCE: Final = 100
+# A responder that is still starting refuses or does not answer; it is asked again.
+_PATIENCE: Final = 5.0
+_PAUSE: Final = 0.05
+# For each dialect something that every guest may ask. Where the guest's name cannot have been given
+# to it as a property, the answer has to tell it.
+_QUESTIONS: Final = {
+    "azure-v1": ("GET /metadata/v1/InstanceInfo", "", '"_{name}"'),
+    "azure": ("GET /metadata/instance?api-version=2021-02-01", "Metadata: true", ""),
+    "ec2": ("PUT /latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 1", ""),
+    "gce": ("GET /computeMetadata/v1/instance/id", "Metadata-Flavor: Google", ""),
+}
+
+
+async def all_answered(nodes: Iterable[WiredNode], progress: Progress) -> None:
+    """Wait until every guest is answered as the one it is, in a dialect that its node speaks."""
+    waiting = [(one, node.node.dialects.names[0]) for node in nodes for one in node.guests]
+    total = len(waiting)
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def until_answered(wired: WiredGuest, dialect: str) -> None:
+        async with slots:
+            while not await answered(wired, dialect):
+                await asyncio.sleep(_PAUSE)
+        _forget_the_way(wired)
+        done.append(wired)
+        progress.step("asking the responders", len(done), total)
+
+    done: list[WiredGuest] = []
+    await asyncio.gather(*(until_answered(*one) for one in waiting))
+
+
+def _forget_the_way(wired: WiredGuest) -> None:
+    """Take the responder's MAC out of the guest's neighbour table, of which all guests share one.
+
+    gc_thresh3, 1,024 by default, bounds it for the whole machine: without this the guests beyond
+    would wait for seconds until the kernel has thrown out those before them.
+    """
+    with inside(wired.net), netlink.Netlink() as kernel:
+        kernel.run((addressing.no_neighbour(links.GUEST_INDEX, METADATA),))
+
+
+async def answered(wired: WiredGuest, dialect: str) -> bool:
+    """Whether this guest's responder answers it now, as the one it is."""
+    loop = asyncio.get_running_loop()
+    line, header, told = _QUESTIONS[dialect]
+    head = [
+        f"{line} HTTP/1.1",
+        f"Host: {METADATA}",
+        "Connection: close",
+        *filter(None, [header]),
+    ]
+    question = "".join(f"{one}\r\n" for one in [*head, ""]).encode()
+    with inside(wired.net):
+        link = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    with link:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await loop.sock_connect(link, (METADATA, HTTP))
+                await loop.sock_sendall(link, question)
+                answer = b""
+                while part := await loop.sock_recv(link, 4096):
+                    answer += part
+        except OSError:  # TimeoutError is one too
+            return False
+    expected = told.format(name=wired.guest.name).encode()
+    return answer.startswith(b"HTTP/1.1 200 ") and expected in answer

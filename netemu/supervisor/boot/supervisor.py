@@ -1,0 +1,309 @@
+"""Builds the lab, runs its claims, keeps its services alive, and answers for it."""
+
+import asyncio
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from netemu.errors import BadInput, NotSo
+from netemu.kernel import namespaces as ns
+from netemu.kernel.factory import Factory
+from netemu.kernel.protections import Protection
+from netemu.linklocal.timing import Timing
+from netemu.supervisor.boot import readiness
+from netemu.supervisor.control.agent_feeds import AgentFeeds
+from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.impact import Impact
+from netemu.supervisor.control.placement import Placement
+from netemu.supervisor.control.relocation import Relocation
+from netemu.supervisor.guests.hardware import Hardware
+from netemu.supervisor.guests.logs import Logs
+from netemu.supervisor.guests.power import Power
+from netemu.supervisor.guests.tenant import TenantNetwork
+from netemu.supervisor.nodes.claims import Claims
+from netemu.supervisor.nodes.node_services import NodeServices
+from netemu.supervisor.nodes.services import GRACE, Reaper
+from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
+from netemu.topology import Guest
+from netemu.wire import runtime_dir
+from netemu.wire.control import Answer, ControlServer, Handler
+from netemu.wire.order import Order
+from netemu.wire.progress import Progress
+
+log = logging.getLogger(__name__)
+
+# How long `up` waits at time scale 1 until it gives up, seconds. A claim takes seven; a guest that
+# has had MAX_CONFLICTS conflicts tries one address a minute (RFC 3927 section 2.2.1).
+CLAIMING_AT_MOST: Final = 180.0
+# … and for the first answers: starting a thousand processes takes a small machine half of it.
+ANSWERING_AT_MOST: Final = 60.0
+
+
+class Parts(NamedTuple):
+    """What makes a lab that is wired."""
+
+    hardware: Hardware
+    placement: Placement
+    watching: AgentFeeds
+    relocation: Relocation
+    impact: Impact
+
+
+class Supervisor:
+    """The lab, from its first namespace to its last."""
+
+    def __init__(self, order: Order, directory: int, progress: Progress) -> None:
+        self._order = order
+        self._lab = order.lab
+        self._directory = Path(f"/proc/self/fd/{directory}")
+        self._progress = progress
+        self._factory = Factory()
+        self._nodes: list[WiredNode] = []
+        self._hosts: list[NodeServices] = []
+        self._claims: Claims | None = None
+        self._parts: Parts | None = None
+        self._event_log = EventLog()
+        self._ready = asyncio.Event()
+        self._down = asyncio.Event()
+        self._sandbox = {kind: ns.open_own(kind) for kind in ("user", "mnt", "pid", "net")}
+
+    async def run(self, control: socket.socket, agents: list[socket.socket]) -> None:
+        """Bring the lab up, and stay until it is to go down."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._down.set)
+        Reaper(lambda: [service for host in self._hosts for service in host.services])
+        verbs: dict[str, Handler] = {
+            "status": self._status,
+            "enter": self._enter,
+            "reboot": self._reboot,
+            "set": self._set,
+            "fail": self._fail,
+            "restore": self._restore,
+            "events": self._events,
+            "down": self._take_down,
+            "wait": self._wait,
+        }
+        ControlServer(control, verbs, {"follow": self._event_log.follow})
+        going_up = asyncio.create_task(self._come_up(agents))
+        going_down = asyncio.create_task(self._down.wait())
+        watch = asyncio.create_task(self._watch_for_abandonment())
+        await asyncio.wait({going_up, going_down, watch}, return_when=asyncio.FIRST_COMPLETED)
+        watch.cancel()
+        if going_up.done():
+            going_up.result()
+            await self._live(going_down)
+        going_up.cancel()
+        log.info("lab %s goes down", self._lab.name)
+        await self._stop_services()
+
+    async def _live(self, going_down: "asyncio.Task[bool]") -> None:
+        """Be up: tell the agents what changes, carry out what they say, and heal."""
+        parts = self._parts
+        assert parts is not None
+        duties = [
+            asyncio.create_task(duty)
+            for duty in (
+                parts.placement.follow(),
+                parts.watching.run(),
+                parts.impact.run(),
+                parts.relocation.heal(),
+            )
+        ]
+        self._progress.ready()
+        self._ready.set()
+        log.info("lab %s is up", self._lab.name)
+        await asyncio.wait({going_down, *duties}, return_when=asyncio.FIRST_COMPLETED)
+        for duty in duties:
+            if duty.done():
+                duty.result()  # none of them ends but by a mistake of ours
+            duty.cancel()
+
+    async def _come_up(self, agents: list[socket.socket]) -> None:
+        lab, scale, without = self._lab, self._order.time_scale, self._order.without
+        self._nodes = await wire(
+            lab, self._factory, time_scale=scale, progress=self._progress, without=without
+        )
+        tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
+        network = TenantNetwork(lab, tenants, self._factory) if tenants else None
+        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), self._factory, without)
+        self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
+        for number, node in enumerate(self._nodes):
+            host = NodeServices(
+                number,
+                node,
+                agents[number],
+                without=without,
+                access_log=self._order.access_log,
+            )
+            host.start()
+            self._hosts.append(host)
+            await asyncio.sleep(0)  # whoever wants the lab down need not wait for all of them
+        placement = Placement(
+            self._nodes,
+            [
+                str(self._directory / runtime_dir.agent_socket(number))
+                for number in range(len(self._nodes))
+            ],
+            claims,
+            by_address=Protection.MARKS in without,
+        )
+        hardware = Hardware(
+            lab,
+            self._nodes,
+            self._factory,
+            claims,
+            Manner(lab.policy, scale, without),
+            network,
+            Logs(self._directory / runtime_dir.LOGS),
+        )
+        watching = AgentFeeds(self._hosts, self._event_log)
+        relocation = Relocation(
+            lab.name, self._hosts, hardware, placement, watching, self._event_log
+        )
+        impact = Impact(hardware, placement, relocation, watching, self._event_log)
+        self._parts = Parts(hardware, placement, watching, relocation, impact)
+        bound = claims.all_bound(lab.guests, self._progress)
+        try:
+            async with asyncio.timeout(CLAIMING_AT_MOST * max(1.0, scale)):
+                await asyncio.gather(bound, placement.tell_all())
+                await placement.tell_all()  # now with everybody's address
+            async with asyncio.timeout(ANSWERING_AT_MOST):
+                await readiness.all_answered(self._nodes, self._progress)
+        except TimeoutError:
+            raise NotSo(self._who_is_missing()) from None
+
+    def _who_is_missing(self) -> str:
+        """Why the lab is not up: the guests without an address, else that some are not answered."""
+        assert self._claims is not None
+        states = {one.name: self._claims.state(one) for one in self._lab.guests}
+        missing = [f"{name} ({state})" for name, state in states.items() if state != "bound"]
+        if not missing:
+            return f"not every guest was answered within {ANSWERING_AT_MOST:g} s"
+        rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return f"no address was bound in time for {', '.join(missing[:3])}{rest}"
+
+    async def _watch_for_abandonment(self) -> None:
+        """Whoever ordered the lab has gone before it was up: nobody wants it."""
+        while not self._progress.abandoned():
+            await asyncio.sleep(0.2)
+        log.info("nobody waits for the lab any longer")
+
+    async def _stop_services(self) -> None:
+        for host in self._hosts:
+            host.stop()
+        services = [service for host in self._hosts for service in host.services]
+        try:
+            async with asyncio.timeout(GRACE):
+                while any(service.pid is not None for service in services):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.warning("some services did not end in time")
+
+    # What may be asked.
+
+    async def _wait(self) -> Answer:
+        await self._ready.wait()
+        return [{}], []
+
+    async def _status(self) -> Answer:
+        nodes = [
+            {
+                "name": host.name,
+                "state": "failed" if host.failed else "running",
+                "guests": [self._guest_status(one.guest) for one in host.wired.guests],
+            }
+            for host in self._hosts
+        ] or [
+            {"name": node.name, "guests": [self._guest_status(guest) for guest in node.guests]}
+            for node in self._lab.nodes
+        ]
+        head = {
+            "name": self._lab.name,
+            "policy": str(self._lab.policy),
+            "state": "up" if self._ready.is_set() else "coming up",
+            "time_scale": self._order.time_scale,
+            "fingerprint": self._lab.fingerprint(),
+            "access_log": self._order.access_log,
+            "without": [str(one) for one in self._order.without],
+            "services": [one.status() for host in self._hosts for one in host.services],
+        }
+        return [head, *nodes], []
+
+    def _guest_status(self, guest: Guest) -> dict[str, Any]:
+        claims, parts = self._claims, self._parts
+        return {
+            "name": guest.name,
+            "mac": guest.mac,
+            "address": claims.address(guest) if claims else None,
+            "state": claims.state(guest) if claims else "down",
+            "port_mark": guest.mark,
+            "power": str(parts.hardware.power(guest.name)) if parts else "running",
+            **({"tenant": list(guest.tenant)} if guest.tenant else {}),
+        }
+
+    async def _enter(self, target: str | None) -> Answer:
+        """Descriptors of the namespaces of a guest, a node, or (None) the sandbox."""
+        user, mnt, pid, net = (self._sandbox[kind] for kind in ("user", "mnt", "pid", "net"))
+        sandbox = {"user": user, "mnt": mnt, "pid": pid, "net": net}
+        if target is None:
+            found = sandbox
+        elif self._parts is not None and target in self._parts.hardware:
+            inner = self._parts.hardware.namespaces(target)
+            # The sandbox's user namespace first: from there the guest's others can be entered.
+            found = {"sandbox": user, **inner}
+            if Protection.NAMESPACES in self._order.without:
+                found = {**sandbox, "net": inner["net"]}
+        else:
+            for node in self._nodes:
+                if node.node.name == target:
+                    found = {**sandbox, "net": node.net}
+                    break
+            else:
+                raise BadInput(f"{target}: lab {self._lab.name} has no such guest or node")
+        return [{"kinds": list(found)}], list(found.values())
+
+    async def _of_guest(self, guest: str) -> "Parts":
+        """What makes the lab, once it is up. Raises BadInput if it has no such guest."""
+        if all(one.name != guest for one in self._lab.guests):
+            raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
+        return await self._whole()
+
+    async def _whole(self) -> "Parts":
+        await self._ready.wait()
+        assert self._parts is not None
+        return self._parts
+
+    async def _reboot(self, guest: str) -> Answer:
+        """End the guest's processes, and boot it again."""
+        await (await self._of_guest(guest)).impact.reboot(guest)
+        return [{}], []
+
+    async def _set(self, guest: str, properties: dict[str, str]) -> Answer:
+        """Change a guest's properties, and tell those that it was given."""
+        parts = await self._of_guest(guest)
+        if properties:
+            if parts.hardware.power(guest) is Power.GONE:
+                raise NotSo(f"{guest} is gone")
+            await parts.placement.change(parts.hardware.node_of(guest), guest, properties)
+        return [parts.placement.properties(guest)], []
+
+    async def _fail(self, node: str) -> Answer:
+        """Have a node fail."""
+        (await self._whole()).relocation.fail(node)
+        return [{}], []
+
+    async def _restore(self, node: str) -> Answer:
+        """Have a node that has failed come back."""
+        await (await self._whole()).relocation.restore(node)
+        return [{}], []
+
+    async def _events(self) -> Answer:
+        """Everything that has happened, as far as it is kept."""
+        return [*self._event_log.entries(), {}], []
+
+    async def _take_down(self) -> Answer:
+        self._down.set()
+        return [{}], []

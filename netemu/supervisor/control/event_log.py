@@ -1,0 +1,57 @@
+"""What has happened in the lab, in order: kept for whoever asks, and told to whoever follows."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+# Entries kept for those who ask later: a day of one every ten seconds.
+KEPT: Final = 10_000
+
+Entry = dict[str, Any]
+
+
+class EventLog:
+    """Entries are maps: `time` (ISO 8601, UTC), `what`, and what belongs to it.
+
+    `what` is `event` (a maintenance event's status), `guest` (its power, node or address) or `node`
+    (its state).
+    """
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._written = 0  # in all, also those that are no longer kept
+        self._news = asyncio.Event()
+
+    def write(self, what: str, **details: Any) -> None:
+        """Note that something has happened, now. A detail None is left out."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {key: value for key, value in details.items() if value is not None}
+        self._entries.append({"time": time, "what": what, **told})
+        self._written += 1
+        log.info("%s: %s", what, ", ".join(f"{key} {value}" for key, value in told.items()))
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def entries(self) -> list[Entry]:
+        """Give what is kept, oldest first."""
+        return list(self._entries)
+
+    async def follow(self) -> AsyncIterator[Entry]:
+        """Give what is kept, and then what happens, for ever.
+
+        Whoever is too slow misses what is no longer kept.
+        """
+        told = 0
+        while True:
+            news = self._news
+            new = self._written - told
+            told = self._written
+            for entry in list(self._entries)[-new:] if new else ():
+                yield entry
+            if told == self._written:  # nothing was written while it was being told
+                await news.wait()

@@ -1,0 +1,203 @@
+"""The emulated hardware behind each guest: its power, its wires, its place, its program.
+
+What is to happen to a guest, and when, others decide; here it is done, one action after another.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from netemu.errors import NetemuError, NotSo
+from netemu.kernel import links, netlink
+from netemu.kernel.factory import Factory, Program
+from netemu.kernel.namespaces import inside
+from netemu.supervisor.guests import etc_hosts
+from netemu.supervisor.guests.guest_init import GuestInits
+from netemu.supervisor.guests.logs import Logs
+from netemu.supervisor.guests.power import Action, Power
+from netemu.supervisor.guests.tenant import TenantNetwork
+from netemu.supervisor.nodes.claims import Claims
+from netemu.supervisor.nodes.wiring import (
+    Manner,
+    WiredGuest,
+    WiredNode,
+    forget_name,
+    go_dark,
+    port_index,
+    renew,
+    unplug,
+)
+from netemu.topology import Lab
+
+
+class Hardware:
+    """The guests of a lab that is wired, each of them running.
+
+    `endured` are the IDs of the events that have been carried out on each, or are being.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        nodes: Iterable[WiredNode],
+        factory: Factory,
+        claims: Claims,
+        manner: Manner,
+        tenants: TenantNetwork | None,
+        logs: Logs,
+    ) -> None:
+        self._lab = lab
+        self._factory = factory
+        self._inits = GuestInits(factory, self._hosts)
+        self._tenant_names = etc_hosts.tenants(lab.guests)
+        self._claims = claims
+        self._manner = manner
+        self._tenants = tenants
+        self._logs = logs
+        self._wired = {one.guest.name: one for node in nodes for one in node.guests}
+        self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
+        self._power = dict.fromkeys(self._wired, Power.RUNNING)
+        self.endured: dict[str, set[str]] = {name: set() for name in self._wired}
+        for name in self._wired:
+            self._start_program(name)
+
+    def __contains__(self, guest: str) -> bool:
+        return guest in self._wired
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wired)
+
+    def power(self, guest: str) -> Power:
+        """Whether the guest runs."""
+        return self._power[guest]
+
+    def node_of(self, guest: str) -> WiredNode:
+        """Give the node that the guest is on, or was on when it went."""
+        return self._node_of[guest]
+
+    def wired(self, guest: str) -> WiredGuest:
+        """Give the guest with its namespace."""
+        return self._wired[guest]
+
+    def bound(self, guest: str) -> bool:
+        """Whether the guest runs and has an address."""
+        running = self._power[guest] is Power.RUNNING
+        return running and self._claims.bound(self._wired[guest].guest)
+
+    def namespaces(self, guest: str) -> dict[str, int]:
+        """Descriptors of a running guest's namespaces by kind. Raises NotSo if it does not run."""
+        if self._power[guest] is not Power.RUNNING:
+            raise NotSo(f"{guest} is {self._power[guest]}: nothing can be run in it")
+        return self._inits.namespaces(guest, self._wired[guest].net)
+
+    def do(self, guest: str, action: Action) -> None:
+        """Carry out an action, but for a move, which takes an agent's word: see `replace`."""
+        _DO[action](self, guest)
+        if action in _LEADS_TO:
+            self._power[guest] = _LEADS_TO[action]
+
+    def replace(self, wired: WiredGuest, node: WiredNode) -> None:
+        """Put a guest that is off on another node, where it will boot."""
+        name = wired.guest.name
+        before = self._node_of[name]
+        self._claims.unplug(wired.guest)
+        if self._wired[name].plugged:
+            unplug(before, self._wired[name], self._manner)
+        before.guests.remove(self._wired[name])
+        wired.plugged = False
+        self._wired[name] = wired
+        node.guests.append(wired)
+        self._node_of[name] = node
+
+    def set_ports(self, node: WiredNode, *, up: bool) -> None:
+        """Set the node's ends of all its guests' wires up or down."""
+        change = links.up if up else links.down
+        with inside(node.net), netlink.Netlink() as kernel:
+            for one in node.guests:
+                if one.plugged:
+                    try:
+                        kernel.run((change(one.guest.port, port_index(one.guest)),))
+                    except NetemuError:  # its guest has destroyed it
+                        pass
+
+    def _hosts(self, guest: str) -> str:
+        wired, node = self._wired[guest], self._node_of[guest]
+        return etc_hosts.hosts(wired.guest, node.node, self._tenant_names)
+
+    def _freeze(self, guest: str) -> None:
+        self._silence(guest, silent=True)
+        self._claims.pause(self._wired[guest].guest)
+        self._inits.freeze(guest)
+
+    def _thaw(self, guest: str) -> None:
+        self._inits.thaw(guest)
+        self._claims.resume(self._wired[guest].guest)
+        self._silence(guest, silent=False)
+
+    def _silence(self, guest: str, *, silent: bool) -> None:
+        wired = self._wired[guest]
+        port, index = wired.guest.port, port_index(wired.guest)
+        try:
+            with inside(self._node_of[guest].net), netlink.Netlink() as kernel:
+                kernel.run((links.port_silent(port, index, silent=silent),))
+            if self._tenants is not None and wired.guest.tenant:
+                self._tenants.silence(wired, silent=silent)
+        except NetemuError:  # its root has done away with it, or set it down
+            pass
+
+    def _shut_down(self, guest: str) -> None:
+        wired = self._wired[guest]
+        if self._power[guest] is Power.FROZEN:
+            self._claims.resume(wired.guest)
+        self._inits.end(guest)
+        self._claims.unplug(wired.guest)
+        go_dark(wired)
+
+    def _boot(self, guest: str) -> None:
+        wired, node = self._wired[guest], self._node_of[guest]
+        old = wired.net
+        (net,) = self._factory.guests(1)
+        renew(node, wired, net, self._manner)
+        if self._tenants is not None and wired.guest.tenant:
+            self._tenants.renew(wired, old)
+        os.close(old)
+        self._claims.boot(wired, node)
+        self._start_program(guest)
+
+    def _remove(self, guest: str) -> None:
+        wired, node = self._wired[guest], self._node_of[guest]
+        unplug(node, wired, self._manner)
+        if self._tenants is not None and wired.guest.tenant:
+            self._tenants.remove(wired)
+        forget_name(guest)
+
+    def _start_program(self, name: str) -> None:
+        guest = self._wired[name].guest
+        if not guest.run:
+            return
+        output = self._logs.open(name)
+        environment = {"NETEMU_LAB": self._lab.name, "NETEMU_GUEST": name}
+        try:
+            self._inits.boot(
+                name,
+                self._wired[name].net,
+                Program(guest.run, self._lab.directory, environment, output),
+            )
+        finally:
+            os.close(output)
+
+
+_DO: Final[Mapping[Action, Callable[[Hardware, str], None]]] = {
+    Action.FREEZE: Hardware._freeze,
+    Action.THAW: Hardware._thaw,
+    Action.SHUT_DOWN: Hardware._shut_down,
+    Action.BOOT: Hardware._boot,
+    Action.REMOVE: Hardware._remove,
+}
+_LEADS_TO: Final = {
+    Action.FREEZE: Power.FROZEN,
+    Action.THAW: Power.RUNNING,
+    Action.SHUT_DOWN: Power.OFF,
+    Action.BOOT: Power.RUNNING,
+    Action.REMOVE: Power.GONE,
+}

@@ -1,0 +1,111 @@
+"""The tenant network: a second interface, eth1, for guests that serve something to each other.
+
+One bridge in a namespace of its own joins guests of all nodes, in 198.18.0.0/15. It is beside the
+link-local network and touches it nowhere: what its guard lets pass has a tenant address at both
+ends (`netemu/kernel/tenant.nft`).
+"""
+
+from collections.abc import Sequence
+
+from netemu.errors import NetemuError
+from netemu.kernel import addressing, guard, links, netlink, sysctl, tenant
+from netemu.kernel.factory import Factory
+from netemu.kernel.namespaces import inside
+from netemu.supervisor.nodes.wiring import WiredGuest
+from netemu.topology import Guest, Lab, mac_address
+
+_BRIDGE, _BRIDGE_INDEX = "tenant0", 2
+_FIRST_PORT_INDEX = 100
+_PREFIX_LENGTH = 15
+_BROADCAST = "198.19.255.255"
+
+
+class TenantNetwork:
+    """The network of a lab whose guests `wired` are those with tenant addresses, and up."""
+
+    def __init__(self, lab: Lab, wired: Sequence[WiredGuest], factory: Factory) -> None:
+        self._lab = lab.name
+        self._net = factory.nodes(1)[0]
+        mac = mac_address(lab.name, "tenant network")
+        with inside(self._net), netlink.Netlink() as kernel:
+            sysctl.write(sysctl.NODE)
+            sysctl.write(sysctl.NODE_BRIDGE, optional=True)
+            kernel.run((links.bridge(_BRIDGE, _BRIDGE_INDEX, mac), links.up(_BRIDGE, 2)))
+            kernel.run(message for one in wired for message in self._wire(one))
+        ports = [(_port(one.guest), self._mac(one.guest), one.guest.tenant) for one in wired]
+        for rules in tenant.pieces(ports):
+            guard.load(rules, self._net)
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run(links.up(_port(one.guest), _index(one.guest)) for one in wired)
+        for one in wired:
+            self._configure(one)
+
+    def renew(self, wired: WiredGuest, old: int) -> None:
+        """Put the guest's eth1 into its new namespace; `old` is a descriptor of the one before."""
+        try:
+            with inside(old), netlink.Netlink() as kernel:
+                kernel.run((links.hand_over("eth1", links.TENANT_INDEX, wired.net),))
+        except NetemuError:  # its root has done away with it
+            self._replace(wired)
+        self._configure(wired)
+
+    def silence(self, wired: WiredGuest, *, silent: bool) -> None:
+        """Have nothing come from the guest or reach it; its carrier stays."""
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run((links.port_silent(_port(wired.guest), _index(wired.guest), silent=silent),))
+
+    def remove(self, wired: WiredGuest) -> None:
+        """Take the guest's wire away for good."""
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run((links.no_link(_port(wired.guest), _index(wired.guest)),))
+
+    def _wire(self, wired: WiredGuest) -> list[netlink.Message]:
+        guest, port, index = wired.guest, _port(wired.guest), _index(wired.guest)
+        mac = self._mac(guest)
+        peer = ("eth1", links.TENANT_INDEX)
+        return [
+            links.wire(port, index, _BRIDGE_INDEX, wired.net, mac, guest.name, peer),
+            links.port_options(port, index, isolated=False),
+            links.station(port, index, mac),
+        ]
+
+    def _replace(self, wired: WiredGuest) -> None:
+        """Make the guest's wire anew, guarded before it is up."""
+        port, index = _port(wired.guest), _index(wired.guest)
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run((links.no_link(port, index), *self._wire(wired)))
+        guard.unload(tenant.one_less(port), self._net)
+        guard.load(tenant.one_more(port), self._net)
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run((links.up(port, index),))
+
+    def _configure(self, wired: WiredGuest) -> None:
+        mac = self._mac(wired.guest)
+        with inside(wired.net), netlink.Netlink() as kernel:
+            kernel.run(
+                (
+                    # Each link answers for its own addresses only (the kernel's default is the
+                    # host's: RFC 1122 section 3.3.4.2 allows both), so that eth1 never tells of
+                    # what eth0 has.
+                    links.manners("eth1", links.TENANT_INDEX, arp_ignore=1, arp_announce=2),
+                    links.hardware_address("eth1", links.TENANT_INDEX, mac),
+                    links.up("eth1", links.TENANT_INDEX),
+                )
+            )
+            kernel.run(
+                addressing.address(
+                    links.TENANT_INDEX, address, _PREFIX_LENGTH, _BROADCAST, link_scope=False
+                )
+                for address in wired.guest.tenant
+            )
+
+    def _mac(self, guest: Guest) -> str:
+        return mac_address(self._lab, f"{guest.name} tenant")
+
+
+def _port(guest: Guest) -> str:
+    return f"t{guest.mark}"
+
+
+def _index(guest: Guest) -> int:
+    return _FIRST_PORT_INDEX + guest.mark

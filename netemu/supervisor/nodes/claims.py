@@ -1,0 +1,167 @@
+"""The lab's claims: every guest's claimant and every node's oracle, run in this process."""
+
+import asyncio
+import random
+from functools import partial
+
+from netemu.kernel.factory import BATCH, Factory
+from netemu.kernel.protections import Protection, Without
+from netemu.linklocal import addresses
+from netemu.linklocal.claimant import Claimant
+from netemu.linklocal.fair_timer import FairTimer
+from netemu.linklocal.oracle import Oracle
+from netemu.linklocal.shell import GuestShell, NodeShell, is_bound
+from netemu.linklocal.timing import Timing
+from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, WiredGuest, WiredNode, port_index
+from netemu.topology import Guest
+from netemu.wire.progress import Progress
+
+
+class Claims:
+    """Who holds what. Claims begin as soon as this is made: the ports have their carriers."""
+
+    def __init__(
+        self, nodes: list[WiredNode], timing: Timing, factory: Factory, without: Without = ()
+    ) -> None:
+        self._changed = asyncio.Event()
+        self._timing = timing
+        self._turns = FairTimer()
+        # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
+        self._jitter = random.Random()
+        self._guests: dict[int, GuestShell] = {}
+        self._nodes: dict[int, NodeShell] = {}  # by guest
+        self._shells: dict[str, NodeShell] = {}  # by node
+        sockets: list[int] = []
+        for node in nodes:
+            for wired in node.guests:
+                last = wired.guest.last_address
+                remembered = None if last is None else addresses.from_text(last)
+                self._guests[wired.guest.mark] = self._shell(wired, remembered)
+            shell = NodeShell(
+                node.net,
+                Oracle(own=addresses.METADATA, own_mac=_octets(node.node.mac), timing=timing),
+                node.node.name,
+                timing=timing,
+                bridge_index=BRIDGE_INDEX,
+                ports={wired.guest.mark: wired.guest.port for wired in node.guests},
+                links=node.links,
+                carrier=self._carrier,
+                changed=self._note_change,
+                resets=Protection.RESETS not in without,
+            )
+            self._shells[node.node.name] = shell
+            self._nodes |= {wired.guest.mark: shell for wired in node.guests}
+            sockets += shell.packet_sockets
+        _hold(factory, [*sockets, *(guest.packet_socket for guest in self._guests.values())])
+
+    def _shell(self, wired: WiredGuest, remembered: int | None) -> GuestShell:
+        guest = wired.guest
+        claimant = Claimant(
+            _octets(guest.mac), timing=self._timing, jitter=self._jitter, remembered=remembered
+        )
+        return GuestShell(
+            wired.net,
+            claimant,
+            guest.name,
+            turns=self._turns,
+            changed=self._note_change,
+            lost=partial(self._lost, guest.mark),
+        )
+
+    def _carrier(self, mark: int, up: bool) -> None:
+        if mark in self._guests:
+            self._guests[mark].link(up=up)
+
+    def _lost(self, mark: int) -> None:
+        if mark in self._nodes:
+            self._nodes[mark].lost(mark)
+
+    # A guest's life.
+
+    def pause(self, guest: Guest) -> None:
+        """The guest is frozen, and its claim with it."""
+        self._guests[guest.mark].pause()
+
+    def resume(self, guest: Guest) -> None:
+        """It goes on."""
+        self._guests[guest.mark].resume()
+
+    def unplug(self, guest: Guest) -> None:
+        """The guest has lost its wire: what it had on its node is free at once."""
+        node = self._nodes.pop(guest.mark, None)
+        if node is not None:
+            node.unplug(guest.mark)
+
+    def boot(self, wired: WiredGuest, node: WiredNode) -> None:
+        """The guest boots, in a namespace of its own and by a wire to `node`: it claims anew.
+
+        What it remembers is the address that it had (RFC 3927 section 2.1).
+        """
+        guest = wired.guest
+        self.unplug(guest)
+        before = self._guests[guest.mark]
+        before.close()
+        self._guests[guest.mark] = self._shell(wired, before.claimant.remembered)
+        shell = self._nodes[guest.mark] = self._shells[node.node.name]
+        shell.plug(guest.mark, guest.port, port_index(guest))
+
+    @property
+    def change(self) -> asyncio.Event:
+        """Set at the next change of any claim. Whoever waits takes it first, and then looks."""
+        return self._changed
+
+    def _note_change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def address(self, guest: Guest) -> str | None:
+        """The address that the guest uses, or None."""
+        held = self._guests[guest.mark].claimant.address
+        return None if held is None else addresses.to_text(held)
+
+    def bound(self, guest: Guest) -> bool:
+        """Whether the guest and its node agree on its address."""
+        if guest.mark not in self._nodes:
+            return False
+        oracle = self._nodes[guest.mark].oracle
+        return is_bound(self._guests[guest.mark].claimant, oracle, guest.mark)
+
+    def state(self, guest: Guest) -> str:
+        """Give `bound`, or where the claim stands: down, waiting, probing, announce-wait.
+
+        A guest that uses an address which its node has for nobody, or for another, is `unbound`.
+        """
+        if self.bound(guest):
+            return "bound"
+        claimant = self._guests[guest.mark].claimant
+        return "unbound" if claimant.address is not None else str(claimant.state)
+
+    async def all_bound(self, guests: list[Guest], progress: Progress) -> None:
+        """Wait until every guest is bound."""
+        waiting = list(guests)
+        while True:
+            change = self.change
+            waiting = [guest for guest in waiting if not self.bound(guest)]
+            progress.step("claiming addresses", len(guests) - len(waiting), len(guests))
+            if not waiting:
+                return
+            await change.wait()
+            # Claims end in swarms: a tenth of a second later there is more to see at one look.
+            await asyncio.sleep(0.1)
+
+
+# Processes that share the closing of packet sockets: not for a handful of them, and no more than
+# it takes to have the largest lab closed in seconds.
+_FEWEST_HELD, _MOST_HOLDERS = 32, 64
+
+
+def _hold(factory: Factory, sockets: list[int]) -> None:
+    """Have the kernel close these side by side when the lab ends; see `Factory.hold`."""
+    share = min(BATCH, max(_FEWEST_HELD, -(-len(sockets) // _MOST_HOLDERS)))
+    if len(sockets) > share:
+        for start in range(0, len(sockets), share):
+            factory.hold(sockets[start : start + share])
+
+
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))

@@ -1,0 +1,137 @@
+"""The nodes' own software: on each a host agent and a responder, which fail with it."""
+
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from netemu.kernel.protections import Protection, Without
+from netemu.supervisor.nodes.services import Service
+from netemu.supervisor.nodes.wiring import WiredNode
+from netemu.topology import Dialects
+
+# What a node's two processes become when the lab is root's: users that own nothing and are nobody
+# else's, from the range that systemd keeps for such (61184 to 65519).
+AGENT_USER: Final = 61901
+RESPONDER_USER: Final = 61902
+# Inside the sandbox, where no guest sees it: the agents' stores and feeds.
+STATE: Final = Path("/run/hostagent")
+
+
+class NodeServices:
+    """One node's software. `commands` is the socket on which its agent takes commands.
+
+    The sockets stay this object's, for as long as a service may be started again.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        wired: WiredNode,
+        commands: socket.socket,
+        *,
+        without: Without = (),
+        access_log: bool = False,
+    ) -> None:
+        self.wired = wired
+        self.failed = False
+        self.services: Sequence[Service] = ()
+        self.store = STATE / f"agent-{number}"
+        self.feed = STATE / f"feed-{number}.sock"
+        self._without = without
+        self._access_log = access_log
+        self._commands = commands
+        self._feed = socket.socket(socket.AF_UNIX)
+        self._feed.bind(str(self.feed))
+        self._feed.listen()
+        self.feed.chmod(0o600)
+        self._make_store()
+        if _is_root():
+            os.chown(self.feed, RESPONDER_USER, RESPONDER_USER)
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.wired.node.name
+
+    @property
+    def repository(self) -> Path:
+        """The agent's repository."""
+        return self.store / "repository.sqlite"
+
+    def start(self) -> None:
+        """Start the node's software."""
+        self.failed = False
+        unix = [("command", self._commands.fileno()), ("feed", self._feed.fileno())]
+        http = [("http", one.fileno()) for one in self.wired.listeners]
+        self.services = [
+            self._service("agent", self._agent(), unix),
+            self._service("responder", self._responder(), http),
+        ]
+
+    def fail(self) -> None:
+        """End it all at once, without a word to anybody."""
+        self.failed = True
+        for service in self.services:
+            service.kill()
+
+    def forget(self) -> None:
+        """Have the node come back as a new one: nobody is on it whom its agent should know."""
+        shutil.rmtree(self.store)
+        self._make_store()
+
+    def stop(self) -> None:
+        """Ask the services to end in order."""
+        for service in self.services:
+            service.stop()
+
+    def _make_store(self) -> None:
+        self.store.mkdir(mode=0o700)
+        if _is_root():
+            os.chown(self.store, AGENT_USER, AGENT_USER)
+
+    def _service(self, role: str, arguments: list[str], sockets: list[tuple[str, int]]) -> Service:
+        service = Service(f"{self.name}/{role}", arguments, sockets=sockets, log_descriptor=2)
+        service.start()
+        return service
+
+    def _agent(self) -> list[str]:
+        arguments = ["hostagent", "agent", "--node", self.name]
+        arguments += ["--repository", str(self.repository)]
+        return arguments + (["--user", str(AGENT_USER)] if _is_root() else [])
+
+    def _responder(self) -> list[str]:
+        if Protection.RESPONDER in self._without:
+            guests = [f"{one.guest.mark}:{one.guest.name}" for one in self.wired.guests]
+            return ["netemu.conformance.insecure_responder", *guests]
+        arguments = ["hostagent", "responder", "--agent", str(self.feed)]
+        arguments += _dialect_options(self.wired.node.dialects)
+        if len(self.wired.listeners) > 1:
+            arguments += ["--processes", str(len(self.wired.listeners))]
+        if self._access_log:
+            arguments.append("--access-log")
+        if Protection.MARKS in self._without:
+            arguments += ["--identity", "address"]
+        return arguments + (["--user", str(RESPONDER_USER)] if _is_root() else [])
+
+
+def _dialect_options(dialects: Dialects) -> list[str]:
+    """What the responder is told to speak, and how; what the lab does not say is its default."""
+    options = []
+    if dialects.names != Dialects().names:
+        options += ["--dialects", ",".join(dialects.names)]
+    if dialects.azure_rate is not None:
+        options += ["--azure-rate", f"{dialects.azure_rate:g}"]
+    if dialects.ec2_imdsv1 is not None:
+        options += ["--ec2-imdsv1" if dialects.ec2_imdsv1 else "--no-ec2-imdsv1"]
+    if dialects.ec2_hop_limit is not None:
+        options += ["--ec2-hop-limit", str(dialects.ec2_hop_limit)]
+    return options
+
+
+def _is_root() -> bool:
+    """Whether the lab is root's. One user's own lab knows that user only, whom it calls 0."""
+    _, _, users = Path("/proc/self/uid_map").read_text().split()[:3]
+    return int(users) > AGENT_USER

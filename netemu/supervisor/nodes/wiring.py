@@ -1,0 +1,302 @@
+"""Wires a lab: namespaces, bridges, wires, guards and listeners, down to ports that are up.
+
+The order is what keeps a port from ever being open: wires are made with their port down, the
+guard of the whole node is loaded, and only then do the ports come up.
+"""
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from netemu.errors import NetemuError
+from netemu.kernel import addressing, guard, links, netlink, sockets, sysctl
+from netemu.kernel.factory import BATCH, FIRST_HELD, Factory
+from netemu.kernel.namespaces import inside
+from netemu.kernel.protections import Protection, Without
+from netemu.linklocal import addresses
+from netemu.linklocal.shell import BROADCAST
+from netemu.topology import Guest, Lab, Node, Policy
+from netemu.wire.limits import MANY, MOST_OPENED
+from netemu.wire.progress import Progress
+
+BRIDGE = "br0"
+BRIDGE_INDEX = 2
+# Ports' links are numbered by their marks, from here on: nothing has to be looked up.
+_FIRST_PORT_INDEX = 100
+METADATA = addresses.to_text(addresses.METADATA)
+HTTP = 80
+NAMES = Path("/run/netns")
+# Guests whose namespaces are made while those before them are wired: some 50 ms of work.
+_AHEAD = 50
+
+
+class WiredGuest:
+    """A guest, and a descriptor of its network namespace, which is another after each boot.
+
+    `plugged` is whether there is a wire between it and its node.
+    """
+
+    _opened: ClassVar[deque["WiredGuest"]] = deque()
+
+    def __init__(self, guest: Guest, net: int, plugged: bool = True) -> None:
+        self.guest = guest
+        self.plugged = plugged
+        self._net: int | None = net
+        self._elsewhere = ""
+
+    @property
+    def net(self) -> int:
+        """The namespace's descriptor, good until as many others as MOST_OPENED have been used."""
+        if self._net is None:
+            self._net = os.open(self._elsewhere, os.O_RDONLY | os.O_CLOEXEC)
+            self._opened.append(self)
+            if len(self._opened) > MOST_OPENED:
+                self._opened.popleft()._close()
+        return self._net
+
+    @net.setter
+    def net(self, net: int) -> None:
+        if self in self._opened:
+            self._opened.remove(self)
+        self._net, self._elsewhere = net, ""
+
+    def taken_over(self, guest: Guest) -> "WiredGuest":
+        """The same namespace for what the guest is now; this object is of no more use."""
+        made = WiredGuest(guest, self.net)
+        if self in self._opened:
+            self._opened.remove(self)
+        return made
+
+    def leave_to(self, process: int, descriptor: int) -> None:
+        """The namespace is held there, and need not be held here."""
+        self._elsewhere = f"/proc/{process}/fd/{descriptor}"
+        forget_name(self.guest.name)
+        (NAMES / self.guest.name).symlink_to(self._elsewhere)
+        self._close()
+
+    def _close(self) -> None:
+        if self._net is not None:
+            os.close(self._net)
+            self._net = None
+
+
+@dataclass
+class WiredNode:
+    """A node: its namespace, its guests', and the sockets on which its responder will listen."""
+
+    node: Node
+    net: int
+    guests: list[WiredGuest] = field(default_factory=list)
+    listeners: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def links(self) -> dict[int, int]:
+        """The mark of each port by the index of its link."""
+        return {port_index(wired.guest): wired.guest.mark for wired in self.guests}
+
+
+def port_index(guest: Guest) -> int:
+    """The index of the link that is this guest's port."""
+    return _FIRST_PORT_INDEX + guest.mark
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a lab is wired: its policy, its pace, and what keeps guests apart and is left out."""
+
+    policy: Policy
+    time_scale: float = 1.0
+    without: Without = ()
+
+    @property
+    def same_node(self) -> bool:
+        """Whether guests of a node may reach each other."""
+        return self.policy is Policy.SAME_NODE
+
+
+async def wire(
+    lab: Lab, factory: Factory, *, time_scale: float, progress: Progress, without: Without = ()
+) -> list[WiredNode]:
+    """Build the whole lab. Every port is up and guarded when this returns; nobody has spoken."""
+    manner = Manner(lab.policy, time_scale, without)
+    total = len(lab.guests)
+    done = 0
+    NAMES.mkdir(exist_ok=True)
+    wired = []
+    nets = [factory.nodes(1)[0] for _ in lab.nodes]
+    guest_nets = _made_ahead(factory, total)
+    for node, net in zip(lab.nodes, nets, strict=True):
+        one = WiredNode(node, net, [WiredGuest(guest, next(guest_nets)) for guest in node.guests])
+        _wire(one, manner)
+        wired.append(one)
+        done += len(node.guests)
+        progress.step("wiring guests", done, total)
+        await asyncio.sleep(0)  # whoever asks for the lab's state gets an answer meanwhile
+    if total > MANY:
+        _leave_to_others(factory, [guest for one in wired for guest in one.guests])
+    return wired
+
+
+def _leave_to_others(factory: Factory, guests: list[WiredGuest]) -> None:
+    for start in range(0, len(guests), BATCH):
+        batch = guests[start : start + BATCH]
+        process = factory.hold([one.net for one in batch])
+        for descriptor, one in enumerate(batch, start=FIRST_HELD):
+            one.leave_to(process, descriptor)
+
+
+def _made_ahead(factory: Factory, count: int) -> Iterator[int]:
+    """Namespaces of guests, made in the factory's process while those before are being wired."""
+    while count:
+        now = min(count, _AHEAD)
+        count -= now
+        yield from factory.guests(now, following=min(count, _AHEAD))
+
+
+def _wire(wired: WiredNode, manner: Manner) -> None:
+    node, net, without = wired.node, wired.net, manner.without
+    _call(node.name, net)
+    for one in wired.guests:
+        _call(one.guest.name, one.net)
+    with inside(net), netlink.Netlink() as kernel:
+        sysctl.write(sysctl.NODE_AS_BORN if Protection.SYSCTLS in without else sysctl.NODE)
+        sysctl.write(sysctl.NODE_BRIDGE, optional=True)
+        kernel.run(_bridge(node))
+        if Protection.BRIDGE in without:
+            kernel.run(_plain_wire(one) for one in wired.guests)
+        else:
+            kernel.run(message for one in wired.guests for message in _port(one, manner))
+        careless = Protection.LISTENER in without
+        count = 1 if Protection.RESPONDER in without else node.processes
+        wired.listeners = [
+            sockets.listener(METADATA, HTTP, BRIDGE, careless=careless, shared=count > 1)
+            for _ in range(count)
+        ]
+    for rules in guard.pieces(
+        [(guest.port, guest.mark, guest.mac) for guest in node.guests],
+        bridge_mac=node.mac,
+        same_node=manner.same_node,
+        time_scale=manner.time_scale,
+        without=without,
+    ):
+        guard.load(rules, net)
+    for one in wired.guests:
+        configure(one)
+    with inside(net), netlink.Netlink() as kernel:
+        kernel.run(links.up(guest.port, port_index(guest)) for guest in node.guests)
+
+
+def _bridge(node: Node) -> list[netlink.Message]:
+    return [
+        links.up("lo", 1),
+        links.bridge(BRIDGE, BRIDGE_INDEX, node.mac),
+        links.up(BRIDGE, BRIDGE_INDEX),
+        addressing.address(BRIDGE_INDEX, METADATA, addresses.PREFIX_LENGTH, BROADCAST),
+    ]
+
+
+def _plain_wire(wired: WiredGuest) -> netlink.Message:
+    guest, index = wired.guest, port_index(wired.guest)
+    return links.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
+
+
+def _port(wired: WiredGuest, manner: Manner) -> list[netlink.Message]:
+    guest, index = wired.guest, port_index(wired.guest)
+    return [
+        _plain_wire(wired),
+        links.port_options(guest.port, index, isolated=not manner.same_node),
+        links.station(guest.port, index, guest.mac),
+    ]
+
+
+def plug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
+    """Wire one more guest to a node that is up; its port comes up last, as ever."""
+    guest = wired.guest
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run(_port(wired, manner))
+    guard.load(guard.more([(guest.port, guest.mark, guest.mac)], manner.without), node.net)
+    configure(wired)
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run((links.up(guest.port, port_index(guest)),))
+    wired.plugged = True
+
+
+def unplug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
+    """Take a guest's wire away, and all that the node knows of its port."""
+    guest, index = wired.guest, port_index(wired.guest)
+    wired.plugged = False
+    with inside(node.net), netlink.Netlink() as kernel:
+        try:
+            kernel.run((links.down(guest.port, index),))
+        except NetemuError:  # its guest has destroyed it
+            pass
+    guard.unload(guard.one_less(guest.port, guest.mark, guest.mac, manner.without), node.net)
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run((links.no_link(guest.port, index),))
+
+
+def renew(node: WiredNode, wired: WiredGuest, net: int, manner: Manner) -> None:
+    """Give a guest that boots the network namespace `net`, in which nobody has been before.
+
+    Its wire goes along; if it has none, or its root has done away with it, it gets another. The
+    descriptor of the namespace before stays open, the caller's to close.
+    """
+    old, wired.net = wired.net, net
+    if wired.plugged:
+        try:
+            with inside(old), netlink.Netlink() as kernel:
+                kernel.run((links.hand_over("eth0", links.GUEST_INDEX, net),))
+        except NetemuError:
+            unplug(node, wired, manner)
+    forget_name(wired.guest.name)
+    _call(wired.guest.name, net)
+    if not wired.plugged:
+        plug(node, wired, manner)
+        return
+    guest = wired.guest
+    with inside(net), netlink.Netlink() as kernel:
+        kernel.run((links.hardware_address("eth0", links.GUEST_INDEX, guest.mac),))
+    configure(wired)
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run((links.up(guest.port, port_index(guest)),))
+
+
+def go_dark(wired: WiredGuest) -> None:
+    """Set a guest's links down, from its own side."""
+    with inside(wired.net), netlink.Netlink() as kernel:
+        for name, index in (("eth0", links.GUEST_INDEX), ("eth1", links.TENANT_INDEX)):
+            try:
+                kernel.run((links.down(name, index),))
+            except NetemuError:  # it has none, or its root has done away with it
+                pass
+
+
+def configure(wired: WiredGuest) -> None:
+    """Make a guest's new namespace ready, and set its eth0 up."""
+    with inside(wired.net), netlink.Netlink() as kernel:
+        kernel.run(
+            (
+                links.up("lo", 1),
+                addressing.direct_rule("169.254.0.0", addresses.PREFIX_LENGTH),
+                # RFC 3927 section 2.5: the state machine answers ARP, by broadcast; the kernel
+                # would by unicast. Its own requests go out by broadcast, too.
+                links.manners("eth0", links.GUEST_INDEX, arp_ignore=8),
+                links.broadcast_arp("eth0", links.GUEST_INDEX),
+                links.up("eth0", links.GUEST_INDEX),
+            )
+        )
+
+
+def forget_name(name: str) -> None:
+    """Let `ip netns` no longer find it."""
+    (NAMES / name).unlink(missing_ok=True)
+
+
+def _call(name: str, net: int) -> None:
+    """Let `ip netns` in the sandbox find a namespace by its name, at no mount's cost."""
+    (NAMES / name).symlink_to(f"/proc/{os.getpid()}/fd/{net}")
