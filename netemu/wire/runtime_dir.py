@@ -1,23 +1,41 @@
-"""Where running labs are found: one directory each, whose lock its supervisor holds.
+"""The directory of this user's labs: one directory a lab, which the lab locks while it lives.
 
-A lab lives exactly as long as its lock is held: the kernel lets go of it with the last process of
-the lab. What a killed lab leaves here are a few files, which whoever looks next takes away.
+The kernel drops the lock with the last process of the lab. What a killed lab leaves is a few
+files, which the next look removes.
+
+Both the runtime directory and each lab's directory carry a mark: a symbolic link that leads
+nowhere and whose target is the text. It is made in one step, so it is never half there. Nothing
+without our mark is used, and nothing but files that labs make is ever removed. A look creates
+nothing. All removals go through descriptors and follow no links.
 """
 
 import fcntl
 import os
-import shutil
+import re
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Final
 
 from netemu.errors import MachineCannot
 
-CONTROL = "control.sock"
-LOG = "lab.log"
-LOGS = "guests"  # what the guests' programs say
-_LOCK = "lock"
+CONTROL: Final = "control.sock"
+LOG: Final = "lab.log"
+LOGS: Final = "guests"  # what the guests' programs print
+
+_MARK: Final = ".netemu"
+_MARK_OF_ROOT: Final = "labs of netemu"
+# What a lab leaves in its directory: see CONTROL, LOG, `agent_socket`.
+_OF_A_LAB: Final = re.compile(r"control\.sock|lab\.log(\.new)?|agent-\d+\.sock")
+_OF_ITS_GUESTS: Final = re.compile(r".+\.(log|new)")  # in LOGS: see `guest_log`
+# A Unix socket's path holds 107 bytes (struct sockaddr_un); the longest here is a node's.
+_LONGEST_SOCKET: Final = 107
+# How long another command may be looking for dead labs, seconds: it takes milliseconds.
+_TURN: Final = 5.0
+_INSTEAD: Final = "; set NETEMU_RUNTIME_DIR to a directory that only labs are kept in"
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def guest_log(guest: str) -> str:
@@ -30,107 +48,209 @@ def agent_socket(number: int) -> str:
     return f"agent-{number}.sock"
 
 
-# A Unix socket's path holds 107 bytes (struct sockaddr_un); the longest here is a node's.
-_LONGEST_SOCKET = 107
-
-
 def root() -> Path:
-    """The directory of this user's labs; made if it is not there.
+    """The directory of this user's labs; it need not be there yet.
 
     NETEMU_RUNTIME_DIR, else /run/netemu for root, else $XDG_RUNTIME_DIR/netemu, else one in /tmp.
+    Raises MachineCannot if it is there and is not one that netemu made for this user.
     """
-    user = os.geteuid()
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if chosen := os.environ.get("NETEMU_RUNTIME_DIR"):
-        place = Path(chosen).absolute()
-    elif user == 0:
-        place = Path("/run/netemu")
-    elif runtime and os.access(runtime, os.W_OK):
-        place = Path(runtime) / "netemu"
-    else:
-        place = Path(f"/tmp/netemu-{user}")
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = place.lstat()
-    except OSError as error:
-        raise MachineCannot(f"{place}: cannot keep labs there: {error.strerror}") from None
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != user:
-        raise MachineCannot(
-            f"{place}: belongs to somebody else; set NETEMU_RUNTIME_DIR to a directory of yours"
-        )
-    return place
+    place = _chosen()
+    with _opened(place):
+        return place
 
 
 def running() -> list[str]:
-    """The names of this user's labs that run, sorted; what dead ones left is taken away."""
-    place = root()
-    names = []
-    with _alone(place):
-        for directory in sorted(path for path in place.iterdir() if path.is_dir()):
-            lock = _try_lock(directory)
-            if lock is None:
-                names.append(directory.name)
-            else:
-                shutil.rmtree(directory, ignore_errors=True)
-                os.close(lock)
-    return names
+    """The names of this user's labs that run, sorted; removes what dead ones left."""
+    place = _chosen()
+    with _opened(place) as top:
+        if top is None:
+            return []
+        with _alone(top, place):
+            return [name for name in sorted(os.listdir(top)) if _runs(top, name)]
 
 
 def claim(name: str) -> tuple[Path, int] | None:
     """Make the directory of a lab that is to run: its path and the held lock.
 
-    None if a lab of that name runs. Whoever holds the descriptor (or a copy) holds the lab.
+    None if a lab of that name runs. A copy of the descriptor, in any process, keeps the lock.
     """
-    place = root()
-    directory = place / name
-    longest = directory / agent_socket(999)
-    if len(os.fsencode(longest)) > _LONGEST_SOCKET:
-        raise MachineCannot(f"{place}: the path is too long for sockets; set NETEMU_RUNTIME_DIR")
-    with _alone(place):
-        if directory.exists():
-            lock = _try_lock(directory)
-            if lock is None:
-                return None
-            shutil.rmtree(directory, ignore_errors=True)
-            os.close(lock)
-        directory.mkdir(mode=0o700)
-        lock = _try_lock(directory)
-        if lock is None:
-            raise MachineCannot(f"{directory}: cannot be locked")
-        return directory, lock
+    place = _chosen()
+    if len(os.fsencode(place / name / agent_socket(999))) > _LONGEST_SOCKET:
+        raise MachineCannot(f"{place}: the path is too long for sockets{_INSTEAD}")
+    with _opened(place, make=True) as top:
+        assert top is not None
+        with _alone(top, place):
+            _mark(top, _MARK_OF_ROOT)
+            return None if _runs(top, name) else (place / name, _make(top, place / name))
 
 
 def clear(name: str) -> bool:
-    """Take away what a lab that has ended left; False if it has not, and nothing is done."""
-    place = root()
-    with _alone(place):
-        directory = place / name
-        if directory.is_dir():
-            lock = _try_lock(directory)
-            if lock is None:
-                return False
-            shutil.rmtree(directory, ignore_errors=True)
-            os.close(lock)
-        return True
+    """Remove what a lab that has ended left; False if it has not, and nothing is done."""
+    place = _chosen()
+    with _opened(place) as top:
+        if top is None:
+            return True
+        with _alone(top, place):
+            return not _runs(top, name)
 
 
-def _try_lock(directory: Path) -> int | None:
-    """The held lock of a lab's directory, or None if somebody else holds it."""
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+def _chosen() -> Path:
+    user = os.geteuid()
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if chosen := os.environ.get("NETEMU_RUNTIME_DIR"):
+        try:
+            return Path(chosen).absolute()
+        except FileNotFoundError:
+            raise MachineCannot(
+                f"NETEMU_RUNTIME_DIR={chosen}: the working directory has been removed, "
+                "so this leads nowhere; write the whole path"
+            ) from None
+    if user == 0:
+        return Path("/run/netemu")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "netemu"
+    return Path(f"/tmp/netemu-{user}")
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """No other command looks for dead labs meanwhile."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _opened(place: Path, *, make: bool = False) -> Iterator[int | None]:
+    """A descriptor of the runtime directory, None if it is not there; raises if it is not ours."""
+    top = None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if make:
+            with suppress(FileExistsError):
+                place.mkdir(mode=0o700)
+        with nullcontext() if make else suppress(FileNotFoundError):
+            top = os.open(place, _DIRECTORY)
+        if top is not None and (wrong := _not_ours(top)):
+            raise MachineCannot(f"{place}: {wrong}{_INSTEAD}")
+        yield top
+    except OSError as error:
+        reason = "is a link" if os.path.islink(place) else str(error.strerror)
+        raise MachineCannot(f"{place}: cannot keep labs there: {reason}{_INSTEAD}") from None
+    finally:
+        if top is not None:
+            os.close(top)
+
+
+def _not_ours(top: int) -> str | None:
+    """Why labs may not be kept in this directory, if so."""
+    status = os.fstat(top)
+    if status.st_uid != os.geteuid():
+        return "belongs to somebody else"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others than its owner may write there"
+    try:
+        if not _is_marked(top, _MARK_OF_ROOT) and os.listdir(top):
+            return "holds other things than labs"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None
+
+
+def _runs(top: int, name: str) -> bool:
+    """Whether this is the directory of a lab that runs; removes what a dead one left."""
+    try:
+        directory = os.open(name, _DIRECTORY, dir_fd=top)
+    except OSError:
+        return False
+    try:
+        if not _is_marked(directory, _mark_of(name)):
+            return False
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        with suppress(OSError):
+            _remove(top, name, directory)
+        return False
+    finally:
+        os.close(directory)
+
+
+def _make(top: int, place: Path) -> int:
+    """Make, mark and lock a lab's directory. An empty one is what a killed command left."""
+    name = place.name
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=top)
+    try:
+        os.mkdir(name, 0o700, dir_fd=top)
+    except FileExistsError:
+        raise MachineCannot(
+            f"{place}: is not a lab's, so it stays; move it, or use --name"
+        ) from None
+    directory = -1
+    try:
+        directory = os.open(name, _DIRECTORY, dir_fd=top)
+        _mark(directory, _mark_of(name))
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if directory >= 0:
+            _remove(top, name, directory)
+            os.close(directory)
+        raise
+    return directory
+
+
+def _remove(top: int, name: str, directory: int) -> None:
+    """Remove a lab's files and its directory; with other things in it, that is left, unmarked."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        logs = os.open(LOGS, _DIRECTORY, dir_fd=directory)
+        try:
+            _unlink(logs, _OF_ITS_GUESTS)
+        finally:
+            os.close(logs)
+        with suppress(OSError):
+            os.rmdir(LOGS, dir_fd=directory)
+    _unlink(directory, _OF_A_LAB)
+    with suppress(FileNotFoundError):
+        os.unlink(_MARK, dir_fd=directory)
+    os.rmdir(name, dir_fd=top)
+
+
+def _unlink(directory: int, names: "re.Pattern[str]") -> None:
+    for name in os.listdir(directory):
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        if names.fullmatch(name) and (stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+            os.unlink(name, dir_fd=directory)
+
+
+def _mark_of(name: str) -> str:
+    return f"lab {name} of netemu"
+
+
+def _mark(directory: int, text: str) -> None:
+    with suppress(FileExistsError):
+        os.symlink(text, _MARK, dir_fd=directory)
+
+
+def _is_marked(directory: int, text: str) -> bool:
+    """Whether this user's netemu made the directory: both it and its mark are the user's own."""
+    try:
+        if os.readlink(_MARK, dir_fd=directory) != text:
+            return False
+        mark = os.stat(_MARK, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return {mark.st_uid, os.fstat(directory).st_uid} == {os.geteuid()}
+
+
+@contextmanager
+def _alone(top: int, place: Path) -> Iterator[None]:
+    """No other command looks for dead labs meanwhile."""
+    deadline = time.monotonic() + _TURN
+    while True:
+        try:
+            fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise MachineCannot(
+                    f"{place}: another process has held it for {_TURN:g} s; "
+                    f"'fuser {place}' says which"
+                ) from None
+        time.sleep(0.005)
+    try:
         yield
     finally:
-        os.close(descriptor)
+        fcntl.flock(top, fcntl.LOCK_UN)

@@ -177,10 +177,27 @@ def test_nothing_of_a_lab_shows_in_the_machines_network(lab: RunningLab) -> None
         assert guest["mac"] not in links
 
 
-def test_dead_labs_are_taken_away_by_whoever_looks(alone: Person) -> None:
-    """Files that a killed lab left do not show in `list`, and are gone after it."""
-    directory = alone.labs / "ghost"
-    subprocess.run([*alone.prefix, "mkdir", str(directory)], check=True)
-    subprocess.run([*alone.prefix, "touch", str(directory / "control.sock")], check=True)
-    assert all(one["name"] != "ghost" for one in json.loads(alone.netemu("list", "--json").stdout))
-    assert not directory.exists()
+def test_what_is_not_a_labs_stays(alone: Person) -> None:
+    """A user whose labs' directory has other things in it keeps them, whatever verb looks."""
+    alone.netemu("up", "--name", "mine", "--time-scale", str(TIME_SCALE))
+    letters = alone.labs / "letters"
+    subprocess.run([*alone.prefix, "mkdir", str(letters)], check=True)
+    subprocess.run([*alone.prefix, "touch", str(letters / "control.sock")], check=True)
+    listed = json.loads(alone.netemu("list", "--json").stdout)
+    assert [one["name"] for one in listed] == ["mine"]
+    assert alone.netemu("down", "letters").stdout == "letters: was not up\n"
+    refused = alone.netemu("up", "--name", "letters", check=3).stderr
+    assert refused.startswith(f"netemu: {letters}: is not a lab's")
+    alone.netemu("down", "--all")
+    assert [path.name for path in letters.iterdir()] == ["control.sock"]
+
+
+def test_a_directory_of_somebodys_own_is_not_taken_for_the_labs(alone: Person) -> None:
+    """A user who names a directory with photos in it is told so, and every photo is kept."""
+    photo = alone.labs / "photos" / "one.jpg"
+    subprocess.run([*alone.prefix, "mkdir", str(photo.parent)], check=True)
+    subprocess.run([*alone.prefix, "touch", str(photo)], check=True)
+    for verb in (["list"], ["up"], ["down", "photos"], ["down", "--all"], ["status"], ["demo"]):
+        assert "holds other things than labs" in alone.netemu(*verb, check=3).stderr
+    assert [path.name for path in alone.labs.iterdir()] == ["photos"]
+    assert [path.name for path in photo.parent.iterdir()] == ["one.jpg"]

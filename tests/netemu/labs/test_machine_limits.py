@@ -96,7 +96,7 @@ def test_up_says_all_that_is_to_be_raised_before_it_starts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A user whose machine is too small for a lab is told what to raise, and nothing is begun."""
-    monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(tmp_path / "labs"))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
     monkeypatch.setattr(limits, "_may_raise", lambda: False)
     begun = []
