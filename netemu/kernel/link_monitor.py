@@ -1,29 +1,50 @@
-"""Which links of a namespace have a carrier, as the kernel tells it."""
+"""Which links of a namespace have a carrier, as the kernel tells it.
+
+Runs in the supervisor's loop, and never waits. The kernel runs one dump a socket at a time, and
+refuses a second with EBUSY; a dump that links change under is interrupted; notifications are lost
+when the socket is full. Each of these leaves a dump owed, and the caller starts it after a pause:
+see `LinkMonitor.owed`.
+"""
 
 import errno
 import socket
 import struct
+from typing import Final
 
 from netemu.kernel.netlink import AF_BRIDGE, DELLINK, DUMP, NEWLINK, REQUEST
 
 _GETLINK = 18
 _RTMGRP_LINK = 1
+_ERROR, _DONE = 2, 3
+_DUMP_INTERRUPTED = 0x10
 _IFF_RUNNING, _IFF_LOWER_UP = 0x40, 0x10000
 # The second is the carrier; with the first the kernel has also made the link, and the bridge that
 # it is a port of, ready for it.
 _PASSES = _IFF_RUNNING | _IFF_LOWER_UP
+
+# The sequence number of a dump. A question about one link has the link's index instead.
+_ALL = 0
+# Datagrams read before the loop turns to others: some 30 links in each.
+_AT_A_TIME: Final = 64
 
 
 class LinkMonitor:
     """Tells which links of the namespace in which it was made have a carrier, as it changes."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(
+        self._socket = self._connect()
+        self._dumping = False
+        self._owed = False
+
+    @staticmethod
+    def _connect() -> socket.socket:
+        made = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
             socket.NETLINK_ROUTE,
         )
-        self._socket.bind((0, _RTMGRP_LINK))
+        made.bind((0, _RTMGRP_LINK))
+        return made
 
     def fileno(self) -> int:
         """To wait for: readable when something has changed."""
@@ -33,34 +54,75 @@ class LinkMonitor:
         """Close the socket."""
         self._socket.close()
 
-    def ask(self) -> None:
-        """Have the state of every link told once more."""
-        header = struct.pack("=IHHII", 32, _GETLINK, REQUEST | DUMP, 0, 0)
-        self._socket.send(header + bytes(16))
+    @property
+    def owed(self) -> bool:
+        """Whether something was missed, and `ask_all` has to be called, after a pause."""
+        return self._owed and not self._dumping
+
+    def ask(self, link: int) -> None:
+        """Have the state of one link told. Any number of these may be asked at one time."""
+        try:
+            self._socket.send(_question(REQUEST, link, link))
+        except OSError:  # no memory for it
+            self._owed = True
+
+    def ask_all(self) -> None:
+        """Have the state of every link told; after the dump that runs, if one does."""
+        self._owed = self._dumping
+        if not self._dumping:
+            try:
+                self._socket.send(_question(REQUEST | DUMP, _ALL, 0))
+                self._dumping = True
+            except OSError:
+                self._owed = True
 
     def changes(self) -> list[tuple[int, bool]]:
         """(link's index, whether it has a carrier) in the order in which the kernel told them.
 
-        If there was more than the socket could hold, everything is told anew.
+        Of very many some are left for the next call: the socket stays readable.
         """
         told: list[tuple[int, bool]] = []
-        while True:
+        for _ in range(_AT_A_TIME):
             try:
                 data = self._socket.recv(65536)
             except BlockingIOError:
-                return told
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self.ask()
+                self._owed = True  # notifications are lost; a dump's own messages never are
                 continue
             offset = 0
             while offset + 16 <= len(data):
-                length, kind = struct.unpack_from("=IH", data, offset)
-                if kind in (NEWLINK, DELLINK) and offset + 32 <= len(data):
-                    index, flags = struct.unpack_from("=iI", data, offset + 20)
-                    family = data[offset + 16]
-                    # A bridge speaks of its ports too (AF_BRIDGE): not of the links themselves.
-                    if family != AF_BRIDGE:
-                        told.append((index, kind == NEWLINK and flags & _PASSES == _PASSES))
+                (length,) = struct.unpack_from("=I", data, offset)
+                self._take(data[offset : offset + length], told)
                 offset += max(16, (length + 3) & ~3)
+        return told
+
+    def _take(self, message: bytes, told: list[tuple[int, bool]]) -> None:
+        _, kind, flags, number, _ = struct.unpack_from("=IHHII", message)
+        if flags & _DUMP_INTERRUPTED:
+            self._owed = True
+        if kind in (NEWLINK, DELLINK) and len(message) >= 32:
+            index, state = struct.unpack_from("=iI", message, 20)
+            # A bridge speaks of its ports too (AF_BRIDGE): not of the links themselves.
+            if message[16] != AF_BRIDGE:
+                told.append((index, kind == NEWLINK and state & _PASSES == _PASSES))
+        elif kind == _DONE:
+            self._dumping = False
+        elif kind == _ERROR and len(message) >= 20:
+            self._refused(number, -struct.unpack_from("=i", message, 16)[0], told)
+
+    def _refused(self, number: int, code: int, told: list[tuple[int, bool]]) -> None:
+        if number != _ALL and code == errno.ENODEV:
+            told.append((number, False))
+            return
+        self._owed = True
+        if number == _ALL:
+            # With EBUSY a dump runs that is still to be done with; with anything else none does.
+            self._dumping = code == errno.EBUSY
+
+
+def _question(flags: int, number: int, link: int) -> bytes:
+    head = struct.pack("=IHHII", 32, _GETLINK, flags, number, 0)
+    return head + struct.pack("=BxHiII", 0, 0, link, 0, 0)

@@ -8,7 +8,7 @@ pass, with the mark of the port. No socket is read by a thread of its own, nothi
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from netemu.errors import NetemuError
@@ -32,6 +32,9 @@ _AT_A_TIME, _OF_A_NODE = 32, 512
 # Until an interface that has a carrier sends, seconds: a moment mostly, at times a second; for one
 # that its root has taken away it may be for ever, which must cost nothing.
 _SOON, _LATER = 0.005, 1.0
+# Until links whose changes were missed are looked at again, seconds: a dump of a thousand takes
+# some 5 ms, and a flood of changes must not have it taken all the time.
+_LOOK_AGAIN: Final = 0.1
 
 
 class GuestShell:
@@ -245,7 +248,9 @@ class NodeShell:
         self._loop.add_reader(self._socket, self._readable)
         self._loop.add_reader(self._rivals, self._contested)
         self._loop.add_reader(self._monitor, self._links_changed)
-        self._monitor.ask()
+        self._look: asyncio.TimerHandle | None = None
+        self._monitor.ask_all()
+        self._look_again_if_owed()
 
     @property
     def packet_sockets(self) -> list[int]:
@@ -254,8 +259,9 @@ class NodeShell:
 
     def close(self) -> None:
         """Stop; the kernel keeps the bindings."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
         for source in (self._socket, self._rivals, self._monitor):
             self._loop.remove_reader(source)
             source.close()
@@ -307,13 +313,13 @@ class NodeShell:
     def lost(self, mark: int) -> None:
         """The guest's end of this port's wire was set down; whether it is up again is asked for."""
         self._note(mark, up=False)
-        self._monitor.ask()
+        self._ask(link for link, other in self._links.items() if other == mark)
 
     def plug(self, mark: int, port: str, link: int) -> None:
         """There is a port, new or with another guest's namespace behind it."""
         self._ports[mark] = port
         self._links[link] = mark
-        self._monitor.ask()
+        self._ask((link,))
 
     def unplug(self, mark: int) -> None:
         """The port is no more, and what it had is free."""
@@ -327,6 +333,21 @@ class NodeShell:
             mark = self._links.get(index)
             if mark is not None:
                 self._note(mark, up=up)
+        self._look_again_if_owed()
+
+    def _ask(self, links: Iterable[int]) -> None:
+        for link in links:
+            self._monitor.ask(link)
+        self._look_again_if_owed()
+
+    def _look_again_if_owed(self) -> None:
+        if self._monitor.owed and self._look is None:
+            self._look = self._loop.call_later(_LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look = None
+        self._monitor.ask_all()
+        self._look_again_if_owed()
 
     def _note(self, mark: int, *, up: bool) -> None:
         if self._has_carrier.get(mark, False) is up:
