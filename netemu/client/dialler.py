@@ -82,7 +82,9 @@ class Dialler:
         with self._lock:
             try:
                 socket.send_fds(self._link, [_KINDS[kind]], [net])
-                answer, descriptors, _, _ = socket.recv_fds(self._link, 1, 1)
+                answer, descriptors, _, _ = socket.recv_fds(
+                    self._link, 1, 1, socket.MSG_CMSG_CLOEXEC
+                )
             except OSError:
                 answer, descriptors = b"", []
         if not answer or not descriptors:
@@ -100,7 +102,7 @@ def main(link_descriptor: int, user: int) -> None:
     link = socket.socket(fileno=link_descriptor)
     enter({"user": user})
     while True:
-        question, descriptors, _, _ = socket.recv_fds(link, 1, 1)
+        question, descriptors, _, _ = socket.recv_fds(link, 1, 1, socket.MSG_CMSG_CLOEXEC)
         if not question:
             return
         (net,) = descriptors

@@ -70,8 +70,6 @@ def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
     library = ctypes.CDLL(None)
     try:
         enter(namespaces)
-        for descriptor in namespaces.values():
-            os.close(descriptor)
         child = fork()
     except NetemuError as error:  # the guest ends at this moment
         os.write(2, f"netemu: {command[0]}: not started: {error}\n".encode())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from netemu.errors import MachineCannot, NotSo
+from netemu.kernel import confinement
 from netemu.kernel import namespaces as ns
 
 # In this order each can be entered from the one before: the user namespaces that grant the rights,
@@ -45,19 +46,31 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
 
 
 def enter(namespaces: Mapping[str, int]) -> None:
-    """Enter these namespaces, from outside the lab; of a PID namespace only the children are."""
+    """Enter these namespaces from outside the lab, and close their descriptors.
+
+    Only children of the process are in a PID namespace that it enters. Nobody in a guest can read
+    the memory of the process from now on.
+    """
+    confinement.hide_memory()
     order = _ORDER if "sandbox" in namespaces else _ORDER_OF_SANDBOX
-    for kind in order:
-        if kind not in namespaces:
-            continue
-        descriptor = namespaces[kind]
-        if kind in ("sandbox", "user"):
-            own = ns.open_own("user")
-            same = ns.same_namespace(own, descriptor)
-            os.close(own)
-            if same:  # root's own sandbox has no user namespace, and one's own cannot be entered
-                continue
-        ns.setns(descriptor)
+    try:
+        for kind in order:
+            if kind in namespaces and not _is_entered(kind, namespaces[kind]):
+                ns.setns(namespaces[kind])
+    finally:
+        for descriptor in namespaces.values():
+            os.close(descriptor)
+
+
+def _is_entered(kind: str, descriptor: int) -> bool:
+    """Whether this is our own user namespace, as root's sandbox is: that cannot be entered."""
+    if kind not in ("sandbox", "user"):
+        return False
+    own = ns.open_own("user")
+    try:
+        return ns.same_namespace(own, descriptor)
+    finally:
+        os.close(own)
 
 
 def fork() -> int:
@@ -69,7 +82,12 @@ def fork() -> int:
 
 
 def become(directory: str | Path, command: Sequence[str]) -> NoReturn:
-    """Be the command, in this directory if it is there; one that cannot be ends as in a shell."""
+    """Be the command, in this directory if it is there; one that cannot be ends as in a shell.
+
+    Of the caller it keeps the standard streams, the environment and nothing else.
+    """
+    confinement.keep_standard_streams_only()
+    confinement.leave_keys_behind()
     try:
         os.chdir(directory)
     except OSError:

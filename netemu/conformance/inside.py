@@ -22,6 +22,7 @@ import msgpack
 from netemu.client import exec_foreground
 from netemu.conformance.taps import Taps, environment
 from netemu.errors import NetemuError
+from netemu.kernel import confinement
 from netemu.kernel import namespaces as ns
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -336,7 +337,8 @@ def main() -> None:
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
     if depth == "wire":
         wanted = {"sandbox", "user", "net"} if "sandbox" not in namespaces else {"sandbox", "net"}
-        namespaces = {kind: fd for kind, fd in namespaces.items() if kind in wanted}
+        for kind in namespaces.keys() - wanted:
+            os.close(namespaces.pop(kind))
     _die_with_parent()
     exec_foreground.enter(namespaces)
     if depth == "whole" and (child := os.fork()) != 0:
@@ -345,6 +347,7 @@ def main() -> None:
         return
     _die_with_parent()
     if depth == "whole":
+        confinement.leave_keys_behind()
         os.chdir("/")
     send(channel, "ready")
     _serve(channel)

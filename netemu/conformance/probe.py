@@ -42,6 +42,9 @@ class Place:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # A process of the guest's gets nothing of the terminal.
+            stderr=subprocess.DEVNULL if self._depth == "whole" else None,
             pass_fds=[theirs.fileno(), *namespaces.values()],
             env={**os.environ, "PYTHONPATH": python_path()},
         )

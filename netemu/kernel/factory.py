@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from netemu.errors import MachineCannot
+from netemu.kernel import confinement
 from netemu.kernel import namespaces as ns
 from netemu.kernel.errors import KernelError
 
@@ -254,7 +255,8 @@ def _boot(received: list[int], hostname: str, program: list[Any]) -> tuple[int, 
             os._exit(1)
         for stream in (1, 2):  # what is said from here on is not the lab's to keep
             os.dup2(output[0] if output else 0, stream)
-        os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+        confinement.keep_standard_streams_only()
+        confinement.leave_keys_behind()
         _be_the_first(program)
     os.close(tell)
     try:

@@ -145,7 +145,7 @@ def _answers(link: socket.socket) -> tuple[list[dict[str, Any]], list[int]]:
     answers: list[dict[str, Any]] = []
     descriptors: list[int] = []
     while True:
-        data, received, _, _ = socket.recv_fds(link, _CHUNK, 16)
+        data, received, _, _ = socket.recv_fds(link, _CHUNK, 16, socket.MSG_CMSG_CLOEXEC)
         descriptors += received
         if not data:
             raise NoAnswer("the lab ended before it had answered")

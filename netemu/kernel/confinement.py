@@ -1,0 +1,40 @@
+"""What a process gives up before it runs a guest's code: descriptors, keys, readable memory.
+
+Used by guests' first processes and by every process that starts a command in a lab, after the fork
+and before the command. Nothing here can be undone by what runs afterwards.
+"""
+
+import ctypes
+import os
+from typing import Final
+
+# linux/prctl.h, linux/keyctl.h, and the numbers of system calls that libraries do not wrap.
+_PR_SET_DUMPABLE: Final = 4
+_JOIN_SESSION_KEYRING: Final = 1
+_SYS_KEYCTL: Final = {"x86_64": 250, "aarch64": 219}
+_SYS_CLOSE_RANGE: Final = 436
+_LAST_DESCRIPTOR: Final = 0xFFFFFFFF
+_FIRST_OTHER: Final = 3
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def keep_standard_streams_only() -> None:
+    """Close every descriptor but 0, 1 and 2."""
+    if _libc.syscall(_SYS_CLOSE_RANGE, _FIRST_OTHER, _LAST_DESCRIPTOR, 0) != 0:
+        os.closerange(_FIRST_OTHER, os.sysconf("SC_OPEN_MAX"))
+
+
+def hide_memory() -> None:
+    """Let no process of a guest trace this one or read its memory, until it runs a program.
+
+    A fork that has entered a guest still has its parent's memory and environment.
+    """
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def leave_keys_behind() -> None:
+    """Take an empty session keyring in the place of the one that the lab's owner has."""
+    number = _SYS_KEYCTL.get(os.uname().machine)
+    if number is not None:  # a kernel without keys refuses, and there is nothing to leave
+        _libc.syscall(number, _JOIN_SESSION_KEYRING, None, None, None, None)

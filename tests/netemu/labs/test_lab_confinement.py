@@ -1,0 +1,80 @@
+"""What a command in a guest is given of the person who runs it, and what it is not."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RunningLab
+from tests.netemu.labs.test_lab_isolation import wait_until
+
+pytestmark = pytest.mark.lab
+
+# The descriptor by which the list itself is read ends with it.
+LIST = (
+    "import os; fds = '/proc/self/fd/'; "
+    "print(sorted(one for one in os.listdir(fds) if os.path.exists(fds + one)))"
+)
+STREAMS = "['0', '1', '2']\n"
+
+
+def test_a_command_has_its_three_streams_and_no_other_descriptor(lab: RunningLab) -> None:
+    """A user runs commands in a guest, on a node and in the sandbox: they hold 0, 1 and 2 only."""
+    script = ["-c", LIST]
+    for place in ("web1", "node1"):
+        assert lab.exec(place, sys.executable, *script).stdout == STREAMS
+    # Also where the caller's shell has more open, and hands it on.
+    command = lab.person.command("exec", "--name", lab.name, "web1", "--", sys.executable, *script)
+    with Path("/etc/passwd").open() as secret:
+        os.set_inheritable(secret.fileno(), True)
+        done = subprocess.run(
+            command, env=lab.person.environment, close_fds=False, capture_output=True, text=True
+        )
+    assert done.stdout == STREAMS, done.stderr
+
+
+PROGRAM = """
+import sys, netemu
+with netemu.Lab() as lab:
+    command = [sys.executable, "-c", sys.argv[1]]
+    print(lab.run("web1", command).stdout, end="")
+    lab.reboot("web1")
+    print(lab.run("web1", command).stdout, end="", flush=True)
+    lab.popen("web1", command).wait()
+"""
+
+
+def test_a_program_hands_its_commands_no_descriptors(person: object) -> None:
+    """A Python program runs commands in a guest, also after a reboot: they hold 0, 1 and 2 only."""
+    process = person.start_python("-c", PROGRAM, LIST)  # type: ignore[attr-defined]
+    out, err = process.communicate(timeout=60)
+    assert out == 3 * STREAMS, err
+
+
+def test_a_guests_own_program_has_three_streams(fresh_lab: Callable[..., RunningLab]) -> None:
+    """What `run:` starts holds 0, 1 and 2 only, at the first boot and at the second."""
+    lab = fresh_lab(
+        f'nodes: {{n: {{guests: [{{name: a, run: [{sys.executable}, -c, "{LIST}"]}}]}}}}'
+    )
+    wait_until(lambda: lab.netemu("logs", "a").stdout.count(STREAMS) == 1)
+    lab.netemu("reboot", "a")
+    wait_until(lambda: lab.netemu("logs", "a").stdout.count(STREAMS) == 2)
+
+
+LEAVE_A_KEY = """
+import ctypes, os
+found = any(' netemu-test' in line for line in open('/proc/keys'))
+libc = ctypes.CDLL(None)
+add_key = {'x86_64': 248, 'aarch64': 217}[os.uname().machine]
+libc.syscall(add_key, b'user', b'netemu-test', b'x', 1, -3)
+print('found' if found else 'nothing')
+"""
+
+
+def test_keys_stay_with_those_who_have_them(lab: RunningLab) -> None:
+    """A user's session keyring is not a guest's: commands there see no keys, and leave none."""
+    for place in ("web1", "web1", "web2", "node1"):
+        assert lab.python(place, LEAVE_A_KEY).stdout == "nothing\n"
