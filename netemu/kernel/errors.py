@@ -11,4 +11,5 @@ class KernelError(MachineCannot):
     def __init__(self, what: str, errno: int, detail: str = "") -> None:
         words = os.strerror(errno) if errno else "failed"
         super().__init__(f"{what}: {words}{f' ({detail})' if detail else ''}")
+        self.what = what
         self.errno = errno

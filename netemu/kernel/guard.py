@@ -218,6 +218,9 @@ def unload(rules: str, net: int) -> None:
 def _nft(rules: str, net: int) -> str:
     """What nft has against `rules`; nothing, if it took them."""
     nft = find_nft()
-    with inside(net):
-        done = subprocess.run([nft, "-f", "-"], input=rules, capture_output=True, text=True)
+    try:
+        with inside(net):
+            done = subprocess.run([nft, "-f", "-"], input=rules, capture_output=True, text=True)
+    except OSError as error:
+        raise MachineCannot(f"{nft}: cannot be run: {error.strerror}") from None
     return " ".join(done.stderr.split())[:500] or "no word" if done.returncode != 0 else ""

@@ -82,17 +82,19 @@ def limits(size: Size) -> Iterator[Finding]:
             "neighbour table",
             entries >= guests,
             f"{entries} entries for all namespaces: so many guests can ask at one time",
-            f"sysctl -w net.ipv4.neigh.default.gc_thresh3={max(65536, 2 * guests)}",
+            f"sudo sysctl -w net.ipv4.neigh.default.gc_thresh3={max(65536, 2 * guests)}",
             vital=False,
         )
     for kind in ("user", "net"):
         path = Path(f"/proc/sys/user/max_{kind}_namespaces")
-        count = int(path.read_text()) if path.exists() else 0
+        if not path.exists():  # without /proc the first step of the sandbox says what to do
+            continue
+        count = int(path.read_text())
         yield Finding(
             f"{kind} namespaces",
             count >= guests + nodes,
             f"at most {count}",
-            f"sysctl -w user.max_{kind}_namespaces={max(65536, 2 * guests)}",
+            f"sudo sysctl -w user.max_{kind}_namespaces={max(65536, 2 * guests)}",
         )
 
     yield from _earshot("same-node guests", size.neighbours, vital=True)
@@ -110,7 +112,7 @@ def _earshot(what: str, count: int, *, vital: bool) -> Iterator[Finding]:
             what,
             room >= count,
             f"{room} frames may wait for a core: so many can hear one's broadcast",
-            f"sysctl -w net.core.netdev_max_backlog={max(4096, 2 * count)}",
+            f"sudo sysctl -w net.core.netdev_max_backlog={max(4096, 2 * count)}",
             vital,
         )
 

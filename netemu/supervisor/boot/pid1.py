@@ -17,6 +17,7 @@ import msgspec
 
 from netemu.errors import MachineCannot, NetemuError
 from netemu.kernel import namespaces as ns
+from netemu.supervisor.boot.remedies import explained
 from netemu.supervisor.boot.supervisor import Supervisor
 from netemu.supervisor.nodes.node_services import STATE
 from netemu.topology import Lab
@@ -55,7 +56,8 @@ def _settle(order: Order, directory: int) -> tuple[socket.socket, list[socket.so
     quiet = ns.MS_NOSUID | ns.MS_NODEV
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount("proc", "/proc", "proc", quiet | ns.MS_NOEXEC)
-    ns.mount("sysfs", "/sys", "sysfs", quiet | ns.MS_NOEXEC)
+    # Read-only, as a container may have it: then the kernel allows no other.
+    ns.mount("sysfs", "/sys", "sysfs", quiet | ns.MS_NOEXEC | ns.MS_RDONLY)
     if Path(order.hidden).is_dir():
         ns.mount("tmpfs", order.hidden, "tmpfs", quiet | ns.MS_RDONLY, "mode=755,size=4k")
     ns.mount("tmpfs", "/run", "tmpfs", quiet, "mode=755")
@@ -90,6 +92,8 @@ def main() -> int:
         _make_room_for_descriptors(order.lab)
         asyncio.run(_supervise(order, directory, progress, control, agents))
     except NetemuError as error:
+        if isinstance(error, MachineCannot):
+            error = explained(error)
         log.error("%s", error)
         progress.failed(error)
         return error.exit_code

@@ -1,8 +1,7 @@
 """The way into the sandbox: leave the machine's namespaces, and become the supervisor, PID 1.
 
 Run as `python -m netemu.supervisor.boot.sandbox DIRECTORY LOCK PROGRESS` with the lab on standard
-input. A user who is not root first becomes root of a user namespace of his own; nothing else
-differs.
+input. An ordinary user first becomes root of a user namespace of his own; nothing else differs.
 """
 
 import os
@@ -10,26 +9,37 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from netemu.errors import MachineCannot, NetemuError
+from netemu.errors import NetemuError
 from netemu.kernel import namespaces as ns
 from netemu.kernel.errors import KernelError
+from netemu.supervisor.boot.remedies import explained, has_what_it_takes
 from netemu.wire.progress import Progress
 
 
 def enter() -> None:
-    """Leave the machine's namespaces; the next child is PID 1 of the sandbox."""
+    """Leave the machine's namespaces; the next child is PID 1 of the sandbox.
+
+    A process that lacks a capability which a lab needs, root's in a container as well, first gets
+    all of them in a user namespace of its own. Raises MachineCannot, with what to do.
+    """
     user, group = os.geteuid(), os.getegid()
     try:
-        if user != 0:
+        if not has_what_it_takes():
             ns.unshare(ns.NEWUSER)
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-            Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+            _map("setgroups", "deny")
+            _map("uid_map", f"0 {user} 1")
+            _map("gid_map", f"0 {group} 1")
         ns.unshare(ns.NEWNS | ns.NEWPID | ns.NEWNET | ns.NEWIPC | ns.NEWUTS)
-    except (KernelError, OSError) as error:
-        raise MachineCannot(
-            f"this user may not make namespaces ({error}); 'netemu check' says what to do"
-        ) from None
+    except KernelError as error:
+        raise explained(error) from None
+
+
+def _map(name: str, text: str) -> None:
+    try:
+        Path(f"/proc/self/{name}").write_text(text)
+    except OSError as error:
+        what = f"a user namespace of its own (/proc/self/{name})"
+        raise KernelError(what, error.errno or 0) from None
 
 
 def main() -> NoReturn:

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from netemu.errors import NetemuError
+from netemu.errors import MachineCannot, NetemuError
 from netemu.kernel import addressing, guard, links, netlink, packet, sockets, sysctl
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory import Factory
 from netemu.linklocal import bpf
 from netemu.supervisor.boot import sandbox
+from netemu.supervisor.boot.remedies import look, remedy
 from netemu.wire.limits import Finding
 
 _MAC, _PORT, _MARK = "02:00:00:00:00:01", "p1", 1
@@ -34,7 +35,7 @@ class _Trial:
     def mounts(self) -> str:
         ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
         ns.mount("proc", "/proc", "proc")
-        ns.mount("sysfs", "/sys", "sysfs")
+        ns.mount("sysfs", "/sys", "sysfs", ns.MS_RDONLY)
         ns.mount("tmpfs", "/run", "tmpfs")
         return "/proc, /sys and /run of its own"
 
@@ -100,52 +101,52 @@ class _Trial:
         return "a guest's first process, with its own mounts and processes"
 
 
-_KERNEL = "this kernel lacks it: Linux 5.19 or later with {} is needed"
-_STEPS: list[tuple[str, Callable[[_Trial], str], str]] = [
-    ("mounts", _Trial.mounts, "a container hides parts of /proc or /sys: run outside of it"),
-    (
-        "namespaces",
-        _Trial.namespaces,
-        "leave the chroot, or raise user.max_user_namespaces and user.max_net_namespaces",
-    ),
-    ("settings", _Trial.settings, "mount /proc/sys writable: a container may have it read-only"),
-    ("bridge and veth", _Trial.wires, _KERNEL.format("CONFIG_BRIDGE and CONFIG_VETH")),
-    ("nft", _Trial.nft, "sudo apt-get install nftables"),
-    ("guard", _Trial.rules, _KERNEL.format("NF_TABLES_NETDEV, NETFILTER_EGRESS, NFT_SOCKET")),
-    ("bindings", _Trial.bindings, _KERNEL.format("CONFIG_NF_TABLES_NETDEV")),
-    ("raw frames", _Trial.frames, _KERNEL.format("CONFIG_PACKET")),
-    ("port 80", _Trial.listener, "see the steps before"),
-    ("guest's processes", _Trial.boot, "a container hides parts of /proc: run outside of it"),
-]
+# In the order in which a lab takes them, each resting on those before it.
+_STEPS: tuple[tuple[str, Callable[[_Trial], str]], ...] = (
+    ("mounts", _Trial.mounts),
+    ("namespaces", _Trial.namespaces),
+    ("settings", _Trial.settings),
+    ("bridge and veth", _Trial.wires),
+    ("nft", _Trial.nft),
+    ("guard", _Trial.rules),
+    ("bindings", _Trial.bindings),
+    ("raw frames", _Trial.frames),
+    ("port 80", _Trial.listener),
+    ("guest's processes", _Trial.boot),
+)
 
 
-def _say(finding: Finding) -> None:
-    print(json.dumps(finding), flush=True)  # noqa: T201  to `examine`, over a pipe
+def _say(what: str, seen: str, *, ok: bool, remedy: str = "") -> None:
+    line = json.dumps(Finding(what, ok, seen, remedy))
+    print(line, flush=True)  # noqa: T201  to `examine`, over a pipe
+
+
+def _refused(what: str, error: NetemuError | OSError) -> None:
+    told = remedy(error, look()) if isinstance(error, MachineCannot) else ""
+    _say(what, str(error), ok=False, remedy=told)
 
 
 def main() -> int:
     """Try every step, and print each finding as a line of JSON."""
-    remedy = (
-        "let ordinary users make user namespaces: sysctl -w kernel.unprivileged_userns_clone=1, "
-        "on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0; or run as root"
-    )
     try:
         sandbox.enter()
     except NetemuError as error:
-        _say(Finding("sandbox", False, str(error), remedy))
+        _refused("sandbox", error)
         return error.exit_code
     if (child := os.fork()) != 0:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    _say(Finding("sandbox", True, "namespaces for a whole lab", remedy))
+    _say("sandbox", "namespaces for a whole lab", ok=True)
     trial = _Trial()
-    for what, step, hint in _STEPS:
+    refused = False
+    for what, step in _STEPS:
         try:
-            _say(Finding(what, True, step(trial), hint))
+            _say(what, step(trial), ok=True)
         except (NetemuError, OSError) as error:
-            _say(Finding(what, False, str(error), hint))
+            _refused(what, error)
+            refused = True
             if what != "nft":  # without nft itself the rest can still be looked at
-                return 3
-    return 0
+                break
+    return MachineCannot.exit_code if refused else 0
 
 
 if __name__ == "__main__":
