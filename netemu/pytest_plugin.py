@@ -6,10 +6,11 @@ Thin: what it does, `netemu.Lab` does. Nothing but pytest is imported until a te
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
@@ -23,6 +24,8 @@ TIME_SCALE: Final = 0.1
 _LOG_LINES: Final = 15
 # By which a report tells of a lab that stays; reports travel between xdist's processes.
 _KEPT: Final = "netemu_kept"
+# How the reason begins for which a test is skipped where labs cannot run.
+_CANNOT: Final = "no lab can run here: "
 
 _failed: Final = pytest.StashKey[bool]()
 _lab: Final = pytest.StashKey["Lab"]()
@@ -48,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Leave the lab of a failed test up, and print its name.",
     )
+    group.addoption(
+        "--netemu-required",
+        action="store_true",
+        help="Fail where this machine cannot run labs (default: skip the tests that want one).",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,19 +79,32 @@ def netemu_logs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 @pytest.fixture
 def netemu_lab(request: pytest.FixtureRequest, netemu_logs: Path) -> Iterator["Lab"]:
     """A lab of the test's own (`netemu.Lab`), up; it goes down with the test."""
-    from netemu.client.api import Lab
+    from netemu.errors import MachineCannot
 
     source, time_scale = _wanted(request)
-    lab = Lab(source, name=_name(), time_scale=time_scale, access_log=True)
     recording = None
     try:
+        from netemu.client.api import Lab
+
+        lab = Lab(source, name=_name(), time_scale=time_scale, access_log=True)
         lab.up()
+    except MachineCannot as error:
+        _do_without(request, f"{_CANNOT}{error}")
+    try:
         request.node.stash[_lab] = lab
         if request.config.getoption("--netemu-pcap"):
             recording = _record(lab, netemu_logs)
         yield lab
     finally:
         _leave(lab, recording, request, netemu_logs)
+
+
+def _do_without(request: pytest.FixtureRequest, reason: str) -> NoReturn:
+    """Skip the test; if labs are required, end the run: the next test would say the same."""
+    if request.config.getoption("--netemu-required"):
+        request.session.shouldfail = reason
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 def _leave(
@@ -177,7 +198,15 @@ def _said(item: pytest.Item) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name the labs that are still up."""
+    """Say once why tests were skipped for want of a lab, and name the labs that are still up."""
+    reasons = Counter(
+        told.removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and _CANNOT in (told := report.longrepr[2])
+    )
+    for reason, tests in reasons.items():
+        terminalreporter.section(f"netemu: {tests} skipped")
+        terminalreporter.write_line(reason)
     kept = [
         (report.nodeid, name)
         for outcome in ("failed", "error")

@@ -268,3 +268,40 @@ def test_it(netemu_lab, turn):
     (kept,) = labs_of(person) - before
     person.netemu("down", kept)
     assert re.search(rf"^{kept}: test_it.py::test_it\[3\]$", done.stdout, re.MULTILINE)
+
+
+TWO_TESTS = """
+def test_one(netemu_lab):
+    pass
+def test_other(netemu_lab):
+    pass
+"""
+# A machine on which labs cannot run: they say so before anything is built.
+CANNOT = """
+import netemu.client.labs
+from netemu.errors import MachineCannot
+def refuse(*_, **__):
+    raise MachineCannot("no namespaces here: sudo do-this")
+netemu.client.labs.bring_up = refuse
+"""
+
+
+def test_where_no_lab_can_run_its_tests_are_skipped_with_one_reason(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(CANNOT)
+    pytester.makepyfile(TWO_TESTS)
+    for workers in ((), ("-n", "2")):
+        done = pytester.runpytest_subprocess(*workers)
+        done.assert_outcomes(skipped=2)
+        told = [line for line in done.outlines if "sudo do-this" in line]
+        assert told == ["no lab can run here: no namespaces here: sudo do-this"]
+
+
+def test_where_labs_are_required_the_run_ends_with_one_reason(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(CANNOT)
+    pytester.makepyfile(TWO_TESTS)
+    done = pytester.runpytest_subprocess("--netemu-required")
+    assert done.ret != 0
+    done.assert_outcomes(errors=1)
+    assert "no lab can run here: no namespaces here: sudo do-this" in done.stdout.str()
