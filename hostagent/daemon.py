@@ -46,6 +46,12 @@ async def _until_told(serve: Serve, what: str, notifier: Notifier) -> None:
     def ready() -> None:
         log.info("READY %s, user %d", what, os.getuid())
         notifier.ready(what)
+        if notifier.interval is not None:
+            alive(notifier.interval)
+
+    def alive(interval: float) -> None:
+        notifier.alive()
+        loop.call_later(interval, alive, interval)
 
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

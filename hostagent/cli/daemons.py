@@ -244,8 +244,7 @@ def responder(
     share = shares[workers.number]
     for listener in set(listeners) - set(share):
         listener.close()
-    if workers.number:
-        notifier = Notifier({})
+    notifier.is_first = workers.number == 0
     lost = False
     knowledge = Knowledge(stale_after)
     approvals = Approvals()

@@ -128,6 +128,7 @@ def status(lab: str | None, name: str | None, as_json: bool) -> None:
 
 def _print_status(told: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
@@ -156,10 +157,11 @@ def _print_status(told: dict[str, Any]) -> None:
             console.print(f"[red]{node['name']}[/]: failed")
     for service in told["services"]:
         if service["state"] != "running" or service["restarts"]:
+            how = ": ".join(filter(None, (service["last_end"], service["last_line"])))
+            ended = f", last ended with {escape(how)}" if how else ""
             console.print(
                 f"[yellow]{service['name']}[/]: {service['state']}, "
-                f"started again {_count(service['restarts'], 'time')}, "
-                f"last ended with {service['last_end']}"
+                f"started again {_count(service['restarts'], 'time')}{ended}"
             )
 
 

@@ -153,6 +153,28 @@ def test_saying_ready(short_path):
     Notifier({"NOTIFY_SOCKET": str(short_path / "nobody")}).ready("x")
 
 
+def test_saying_that_one_lives(short_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(short_path / "n"))
+        environ = {"NOTIFY_SOCKET": str(short_path / "n"), "WATCHDOG_USEC": "3000000"}
+        notifier = Notifier(environ)
+        assert (notifier.interval, environ) == (1.5, {})
+        notifier.is_first = False
+        notifier.ready("a further process")  # is the first one's to say
+        for _ in range(10_000):  # nobody reads them: none waits for that
+            notifier.alive()
+        assert listener.recv(100) == b"WATCHDOG=1"
+        notifier.close()
+    assert Notifier({"WATCHDOG_USEC": "3000000"}).interval is None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(short_path / "m"))
+        for wrong in ("", "0", "-5", "soon"):
+            environ = {"NOTIFY_SOCKET": str(short_path / "m"), "WATCHDOG_USEC": wrong}
+            notifier = Notifier(environ)
+            assert notifier.interval is None
+            notifier.close()
+
+
 def test_a_socket_whose_name_means_nothing_to_the_agent_is_served(node):
     """A supervisor binds by a name below its own /proc/self/fd; the files stay when agents end."""
     directory = os.open(node.directory, os.O_DIRECTORY)

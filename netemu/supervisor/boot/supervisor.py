@@ -24,7 +24,7 @@ from netemu.supervisor.guests.power import Power
 from netemu.supervisor.guests.tenant import TenantNetwork
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.node_services import NodeServices
-from netemu.supervisor.nodes.services import GRACE, Reaper
+from netemu.supervisor.nodes.services import GRACE, Overseer, Service
 from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
 from netemu.topology import Guest
 from netemu.wire import runtime_dir
@@ -74,7 +74,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._down.set)
-        Reaper(lambda: [service for host in self._hosts for service in host.services])
+        overseer = Overseer(self._services)
         verbs: dict[str, Handler] = {
             "status": self._status,
             "enter": self._enter,
@@ -90,12 +90,19 @@ class Supervisor:
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
         watch = asyncio.create_task(self._watch_for_abandonment())
-        await asyncio.wait({going_up, going_down, watch}, return_when=asyncio.FIRST_COMPLETED)
+        overseeing = asyncio.create_task(overseer.run())
+        failing = asyncio.create_task(self._watch_for_failing())
+        first = {going_up, going_down, watch, failing}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         watch.cancel()
+        failing.cancel()
+        if failing.done():
+            failing.result()
         if going_up.done():
             going_up.result()
             await self._live(going_down)
         going_up.cancel()
+        overseeing.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
 
@@ -191,16 +198,26 @@ class Supervisor:
             await asyncio.sleep(0.2)
         log.info("nobody waits for the lab any longer")
 
+    async def _watch_for_failing(self) -> None:
+        """Raise NotSo once a service does not start: nobody has to wait for it in vain."""
+        while True:
+            for service in self._services():
+                if service.failing:
+                    raise NotSo(f"{service.name} does not start: {service.trouble}")
+            await asyncio.sleep(0.2)
+
     async def _stop_services(self) -> None:
         for host in self._hosts:
             host.stop()
-        services = [service for host in self._hosts for service in host.services]
         try:
             async with asyncio.timeout(GRACE):
-                while any(service.pid is not None for service in services):
+                while any(service.pid is not None for service in self._services()):
                     await asyncio.sleep(0.01)
         except TimeoutError:
             log.warning("some services did not end in time")
+
+    def _services(self) -> list[Service]:
+        return [service for host in self._hosts for service in host.services]
 
     # What may be asked.
 
@@ -228,7 +245,7 @@ class Supervisor:
             "fingerprint": self._lab.fingerprint(),
             "access_log": self._order.access_log,
             "without": [str(one) for one in self._order.without],
-            "services": [one.status() for host in self._hosts for one in host.services],
+            "services": [one.status() for one in self._services()],
         }
         return [head, *nodes], []
 

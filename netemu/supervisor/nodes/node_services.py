@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from netemu.kernel.protections import Protection, Without
-from netemu.supervisor.nodes.services import Service
+from netemu.supervisor.nodes.services import PATIENCE, Service
 from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Dialects
 
@@ -16,6 +16,8 @@ from netemu.topology import Dialects
 # else's, from the range that systemd keeps for such (61184 to 65519).
 AGENT_USER: Final = 61901
 RESPONDER_USER: Final = 61902
+# An agent that hangs makes its node fail, once the lab is up (`Relocation.heal`): that comes first.
+AGENT_PATIENCE: Final = 2 * PATIENCE
 # Inside the sandbox, where no guest sees it: the agents' stores and feeds.
 STATE: Final = Path("/run/hostagent")
 
@@ -40,6 +42,7 @@ class NodeServices:
         self.services: Sequence[Service] = ()
         self.store = STATE / f"agent-{number}"
         self.feed = STATE / f"feed-{number}.sock"
+        self._number = number
         self._without = without
         self._access_log = access_log
         self._commands = commands
@@ -93,7 +96,15 @@ class NodeServices:
             os.chown(self.store, AGENT_USER, AGENT_USER)
 
     def _service(self, role: str, arguments: list[str], sockets: list[tuple[str, int]]) -> Service:
-        service = Service(f"{self.name}/{role}", arguments, sockets=sockets, log_descriptor=2)
+        ours = arguments[0] == "hostagent"  # others do not say that they live
+        service = Service(
+            f"{self.name}/{role}",
+            arguments,
+            sockets=sockets,
+            log_descriptor=2,
+            notices=STATE / f"{role}-{self._number}.notices" if ours else None,
+            patience=AGENT_PATIENCE if role == "agent" else PATIENCE,
+        )
         service.start()
         return service
 

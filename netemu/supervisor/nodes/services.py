@@ -1,4 +1,9 @@
-"""The nodes' own processes: a host agent and a responder each, started again when they die."""
+"""The nodes' own processes: a host agent and a responder each, started again when they end or hang.
+
+Runs in the supervisor. A service is told to speak sd_notify(3): READY=1 once it serves, WATCHDOG=1
+every few seconds after that, from each of its processes. One that is silent for too long is killed
+and started again, like one that has ended. A start that fails is tried again in the same way.
+"""
 
 import asyncio
 import fcntl
@@ -7,19 +12,31 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from netemu.supervisor.nodes.service_channels import Notices, Output
 from netemu.wire.source import python_path
 
 log = logging.getLogger(__name__)
 
-# The first restart comes at once: whoever is gone for a moment is missed by nobody. One that dies
-# again and again is tried ever more seldom, and forgiven once it has lived for a while.
+# The first restart comes at once. A service that ends again and again is tried ever more seldom,
+# and forgiven once it has lived for a while. There is no last attempt: what a machine lacks today
+# it may have in an hour, and the service is needed for as long as the lab is up.
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 5.0
 FORGIVEN_AFTER: Final = 10.0
+# So many ends or failed starts in a row are no accident.
+FAILING_AFTER: Final = 3
 # How long a process may take to end in order before it is killed.
 GRACE: Final = 2.0
+# A service is heard four times within its patience; silent for half of it, it is shown as hung.
+PATIENCE: Final = 8.0
+# Until READY a service imports and reads its store, beside a thousand others on a small machine.
+START_PATIENCE: Final = 120.0
+_LOOK: Final = 0.5
+# A look that comes so late says that the machine was too busy, for the services too.
+_LATE: Final = 1.0
 # The protocol of handing sockets over (sd_listen_fds(3)) begins at this descriptor.
 _FIRST_DESCRIPTOR: Final = 3
 
@@ -27,8 +44,8 @@ _FIRST_DESCRIPTOR: Final = 3
 class Service:
     """A process that is to run for as long as the lab does.
 
-    `sockets` are handed over by name as sd_listen_fds(3) says; `log` is a descriptor that takes
-    what it says.
+    `sockets` are handed over by name as sd_listen_fds(3) says; `log_descriptor` takes its output;
+    `notices` is where its notification socket is made. Without one the service is not watched.
     """
 
     def __init__(
@@ -38,67 +55,52 @@ class Service:
         *,
         sockets: Sequence[tuple[str, int]],
         log_descriptor: int,
+        notices: Path | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.name = name
         self.restarts = 0
         self.last_end: str | None = None
+        self.last_line: str | None = None
         self.pid: int | None = None
         self._arguments = [sys.executable, "-P", "-m", *arguments]
         self._names = [name for name, _ in sockets]
         self._sockets = [descriptor for _, descriptor in sockets]
         self._log = log_descriptor
+        self._notices_at = notices
+        self._patience = patience
+        self._output: Output | None = None
+        self._notices: Notices | None = None
+        self._beats: dict[int, float] = {}  # by process: when it was heard last
+        self._hung = False
+        self._failures = 0  # ends and failed starts since it last lived for a while
         self._delay = FIRST_DELAY
         self._started = 0.0
         self._wanted = True
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
-        """Start the process."""
-        # The descriptors' own places may be among those they go to: first out of the way.
-        first = _FIRST_DESCRIPTOR
-        aside = first + len(self._sockets)
-        copies = [
-            descriptor if descriptor >= aside else _dup_above(descriptor, aside)
-            for descriptor in self._sockets
-        ]
-        actions: list[Any] = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, self._log, 1),
-            (os.POSIX_SPAWN_DUP2, self._log, 2),
-            *((os.POSIX_SPAWN_DUP2, copy, first + place) for place, copy in enumerate(copies)),
-        ]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": python_path(),
-            "LISTEN_FDS": str(len(self._sockets)),
-            "LISTEN_FDNAMES": ":".join(self._names),
-        }
-        environment.pop("LISTEN_PID", None)
-        self.pid = os.posix_spawn(
-            sys.executable,
-            self._arguments,
-            environment,
-            file_actions=actions,
-            setsigdef=[signal.SIGCHLD, signal.SIGPIPE],
-            setsigmask=[],
-        )
-        for copy, descriptor in zip(copies, self._sockets, strict=True):
-            if copy != descriptor:
-                os.close(copy)
+        """Start the process. If that fails it is tried again later, as if the process had ended."""
+        self._beats.clear()
+        self._hung = False
         self._started = self._loop.time()
+        try:
+            self.pid = self._spawn(self._open())
+        except OSError as error:
+            self._close()
+            self._again_later(f"no start: {error.strerror}")
 
     def ended(self, status: int) -> None:
         """The process has ended: start another, after a delay that grows with each quick end."""
         code = os.waitstatus_to_exitcode(status)
-        self.last_end = f"signal {-code}" if code < 0 else f"exit code {code}"
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        assert self.pid is not None
+        _kill_group(self.pid)  # those that it has left
         self.pid = None
-        if not self._wanted:
-            return
+        self._close()
         if self._loop.time() - self._started > FORGIVEN_AFTER:
-            self._delay = FIRST_DELAY
-        log.warning("%s: ended with %s, again in %.2f s", self.name, self.last_end, self._delay)
-        self._loop.call_later(self._delay, self._again)
-        self._delay = min(self._delay * 2, LONGEST_DELAY)
+            self._delay, self._failures = FIRST_DELAY, 0
+        self._again_later(f"hung for {self._patience:g} s" if self._hung else how)
 
     def stop(self) -> None:
         """Ask the process to end, and do not start it again."""
@@ -110,36 +112,166 @@ class Service:
         """End the process at once, and do not start it again."""
         self._wanted = False
         if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
+            _kill_group(self.pid)
+
+    def look(self) -> None:
+        """Kill the process if it has been silent for too long."""
+        if self._silence() > (self._patience if self._beats else START_PATIENCE):
+            assert self.pid is not None
+            log.warning("%s: hangs, and is killed", self.name)
+            self._hung = True
+            _kill_group(self.pid)
+
+    def excuse(self) -> None:
+        """Count its silence from now on: it had no chance to be heard."""
+        self._beats = dict.fromkeys(self._beats, self._loop.time())
+
+    @property
+    def state(self) -> str:
+        """One of starting, running, hung, restarting, failing and ended."""
+        if self.pid is None:
+            if not self._wanted:
+                return "ended"
+            return "failing" if self.failing else "restarting"
+        if self._notices_at is None:
+            return "running"
+        if not self._beats:
+            return "starting"
+        return "hung" if self._silence() > self._patience / 2 else "running"
+
+    @property
+    def failing(self) -> bool:
+        """Whether it has ended, or could not be started, several times in a row."""
+        return self._failures >= FAILING_AFTER
+
+    @property
+    def trouble(self) -> str:
+        """How it ended last, and what it said last."""
+        return ": ".join(filter(None, (self.last_end, self.last_line)))
 
     def status(self) -> dict[str, Any]:
         """What `netemu status` tells of it. `pid` is the sandbox's."""
-        idle = "restarting" if self._wanted else "ended"
         return {
             "name": self.name,
-            "state": "running" if self.pid is not None else idle,
+            "state": self.state,
             "pid": self.pid,
             "restarts": self.restarts,
             "last_end": self.last_end,
+            "last_line": self.last_line if self.last_end else None,
         }
+
+    def _again_later(self, how: str) -> None:
+        if how != self.last_end or self._failures < FAILING_AFTER:  # no line for each of thousands
+            log.warning("%s: %s, again in %.2f s", self.name, how, self._delay)
+        self.last_end = how
+        self._failures += 1
+        if self._wanted:
+            self._loop.call_later(self._delay, self._again)
+            self._delay = min(self._delay * 2, LONGEST_DELAY)
 
     def _again(self) -> None:
         if self._wanted:
             self.restarts += 1
             self.start()
 
+    def _silence(self) -> float:
+        """Seconds since the process of it that is most silent was heard."""
+        if self.pid is None or self._notices_at is None:
+            return 0.0
+        return self._loop.time() - min(self._beats.values(), default=self._started)
 
-def _dup_above(descriptor: int, lowest: int) -> int:
+    # What is made for a process, and closed with it.
 
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+    def _open(self) -> int:
+        """Make what the process speaks by; gives the descriptor that takes its output."""
+        self._output = Output(self._log)
+        if self._notices_at is not None:
+            self._notices = Notices(self._notices_at, self._heard)
+        return self._output.theirs
+
+    def _close(self) -> None:
+        if self._output is not None:
+            self._output.close()
+            self.last_line = self._output.last_line
+        if self._notices is not None:
+            self._notices.close()
+        self._output = self._notices = None
+
+    def _heard(self, pid: int, text: str) -> None:
+        if {"READY=1", "WATCHDOG=1"}.intersection(text.split("\n")):
+            self._beats[pid] = self._loop.time()
+
+    def _spawn(self, output: int) -> int:
+        # The descriptors' own places may be among those they go to: first out of the way.
+        first = _FIRST_DESCRIPTOR
+        aside = first + len(self._sockets)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": python_path(),
+            "LISTEN_FDS": str(len(self._sockets)),
+            "LISTEN_FDNAMES": ":".join(self._names),
+        }
+        environment.pop("LISTEN_PID", None)
+        if self._notices_at is not None:
+            environment["NOTIFY_SOCKET"] = str(self._notices_at)
+            environment["WATCHDOG_USEC"] = str(int(self._patience / 2 * 1e6))
+        copies: list[int] = []
+        try:
+            for descriptor in self._sockets:
+                copies.append(  # noqa: PERF401 - one that fails leaves those before it to be closed
+                    fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, aside)
+                )
+            return os.posix_spawn(
+                sys.executable,
+                self._arguments,
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_DUP2, output, 2),
+                    *(
+                        (os.POSIX_SPAWN_DUP2, copy, first + place)
+                        for place, copy in enumerate(copies)
+                    ),
+                ],
+                setpgroup=0,  # several processes may serve as one, and are killed as one
+                setsigdef=[signal.SIGCHLD, signal.SIGPIPE],
+                setsigmask=[],
+            )
+        finally:
+            for copy in copies:
+                os.close(copy)
 
 
-class Reaper:
-    """Takes note of every process that ends in the sandbox: PID 1 is the parent of all orphans."""
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+class Overseer:
+    """Sees each process that ends in the sandbox, and each service that hangs.
+
+    PID 1 is the parent of all orphans: their ends are taken note of as well.
+    """
 
     def __init__(self, services: Callable[[], Sequence[Service]]) -> None:
         self._services = services
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
+
+    async def run(self) -> None:
+        """Look after the services for as long as the lab is up."""
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        while True:
+            await asyncio.sleep(_LOOK)
+            late = loop.time() - last > _LOOK + _LATE
+            for service in self._services():
+                if late:
+                    service.excuse()
+                service.look()
+            last = loop.time()
 
     def _reap(self) -> None:
         while True:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,22 @@ def test_a_dead_agent_is_started_again(fresh_lab: object) -> None:
     # While the agent is away the responder answers from what it knows.
     os.kill(_host_pid(lab, "n/agent"), signal.SIGKILL)
     assert "eboot" in lab.get("a")
+
+
+def test_a_responder_that_hangs_is_started_again(fresh_lab: object) -> None:
+    """A responder hangs: `status` says so, and seconds later guests are answered again."""
+    lab = fresh_lab("nodes: {n: {guests: [a]}}")  # type: ignore[operator]
+    hanging = _host_pid(lab, "n/responder")
+    os.kill(hanging, signal.SIGSTOP)
+    wait_until(lambda: _service(lab, "n/responder")["state"] == "hung", 15)
+    wait_until(lambda: _restarts(lab, "responder") == 1, 20)
+    assert _service(lab, "n/responder")["last_end"] == "hung for 8 s"
+    assert '"_a"' in lab.get("a")
+
+
+def _service(lab: RunningLab, name: str) -> dict[str, Any]:
+    (service,) = [one for one in lab.status()["services"] if one["name"] == name]
+    return service
 
 
 def _restarts(lab: RunningLab, role: str) -> int:
