@@ -4,7 +4,6 @@ A process of its own, because only one with a single thread can enter a user nam
 child is in a PID namespace. `netemu exec` does the same for a person at a terminal.
 """
 
-import ctypes
 import os
 import resource
 import signal
@@ -14,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from netemu.client.exec_foreground import become, enter, fork
+from netemu.client.exec_foreground import become, ended, enter, fork
 from netemu.errors import NetemuError
 from netemu.kernel.groups import pass_over_setgroups
 from netemu.wire.source import SOURCE
@@ -30,12 +29,11 @@ _FORWARDED: Final = (
 )
 # As env(1) and timeout(1) have it: not the command has failed, but what was to run it.
 _NOT_STARTED: Final = 125
-_PR_SET_PDEATHSIG: Final = 1
 # Without the site's packages it starts in half the time, and this needs none of them.
 _START: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from netemu.client.exec_background import main; "
-    "main(sys.argv[1], sys.argv[2] == 'groups', sys.argv[3:])"
+    "main(int(sys.argv[1]), sys.argv[2], sys.argv[3] == 'groups', sys.argv[4:])"
 )
 
 
@@ -45,29 +43,33 @@ def start(
     """Start `command` in these namespaces; `options` are those of subprocess.Popen.
 
     Signals sent to the process reach the command, its return code is the command's, and killing it
-    kills the command. A command that is not there ends with 127, as in a shell. Without `groups`
-    it may call setgroups(2) where the kernel refuses that, to no effect.
+    kills the command. So does the end of this process, in whatever way. A command that is not
+    there ends with 127, as in a shell. Without `groups` it may call setgroups(2) where the kernel
+    refuses that, to no effect.
     """
     told = ",".join(f"{kind}={descriptor}" for kind, descriptor in namespaces.items())
     which = "groups" if groups else "no-groups"
-    # A session of its own: Ctrl-C is the caller's to answer, once.
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _START, SOURCE, told, which, *command],
-        pass_fds=tuple(namespaces.values()),
-        start_new_session=True,
-        **options,
-    )
+    caller = os.pidfd_open(os.getpid())
+    try:
+        # A session of its own: Ctrl-C is the caller's to answer, once.
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _START, SOURCE, str(caller), told, which, *command],
+            pass_fds=(caller, *namespaces.values()),
+            start_new_session=True,
+            **options,
+        )
+    finally:
+        os.close(caller)
 
 
-def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
-    """Enter the namespaces, run the command, and end as it does."""
+def main(caller: int, told: str, groups: bool, command: Sequence[str]) -> NoReturn:
+    """Enter the namespaces, run the command, and end as it does, or kill it with the caller."""
     pairs = (pair.split("=") for pair in told.split(","))
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
     directory = os.getcwd()
     # In the C locale Python gives itself another (PEP 538); that is not for the command.
     if b"LC_CTYPE=" not in Path("/proc/self/environ").read_bytes():
         os.environ.pop("LC_CTYPE", None)
-    library = ctypes.CDLL(None)
     try:
         enter(namespaces)
         child = fork()
@@ -75,12 +77,15 @@ def main(told: str, groups: bool, command: Sequence[str]) -> NoReturn:
         os.write(2, f"netemu: {command[0]}: not started: {error}\n".encode())
         os._exit(_NOT_STARTED)
     if child == 0:
-        library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.close(caller)
         if not groups:
             pass_over_setgroups()
         become(directory, command)
     for number in _FORWARDED:
         signal.signal(number, lambda received, _: os.kill(child, received))
+    command_itself = os.pidfd_open(child)
+    if command_itself not in ended(caller, command_itself, patience=None):
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:

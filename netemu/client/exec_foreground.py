@@ -3,7 +3,9 @@
 The command has the caller's terminal, streams and working directory; nothing stands between.
 """
 
+import ctypes
 import os
+import select
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,9 @@ _ORDER_OF_SANDBOX = ("user", "pid", "net", "mnt")
 # As shells have it: the command was not found, or cannot be run.
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 _SIGNALLED = 128
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
@@ -74,11 +79,30 @@ def _is_entered(kind: str, descriptor: int) -> bool:
 
 
 def fork() -> int:
-    """Have a child, in the PID namespace that was entered. Raises NotSo if that ends just now."""
+    """Have a child, in the PID namespace that was entered; it is killed when this process ends.
+
+    Raises NotSo if that namespace ends just now.
+    """
+    this = os.pidfd_open(os.getpid())
     try:
-        return os.fork()
+        child = os.fork()
+        if child == 0:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if ended(this):  # before it could say so
+                os._exit(_SIGNALLED + signal.SIGKILL)
+        return child
     except OSError as error:
         raise NotSo(f"no process can be started there: {error.strerror}") from None
+    finally:
+        os.close(this)
+
+
+def ended(*processes: int, patience: float | None = 0) -> list[int]:
+    """Those of these processes (pidfds) that have ended, waiting `patience` s for the first."""
+    poll = select.poll()
+    for process in processes:
+        poll.register(process, select.POLLIN)
+    return [one for one, _ in poll.poll(None if patience is None else patience * 1000)]
 
 
 def become(directory: str | Path, command: Sequence[str]) -> NoReturn:
