@@ -1,79 +1,53 @@
 """The host agent: takes commands, stores them, publishes them, and lets them run out.
 
-Two listening sockets: `command` for controllers, and `feed` for responders and watchers, who may
-subscribe. A responder may also pass on that a guest approves of an event which it can see; nothing
-else is commanded there. What to do is decided elsewhere (`commands`, `model`); here are the
-sockets, the timers, and the order: stored, then published, then acknowledged.
+It runs in a process of its own, one for each node. Two listening sockets: `command` for
+controllers, and `feed` for responders and watchers, who subscribe. A responder may also pass on
+that a guest approves of an event which the guest can see; nothing else is commanded there.
+`commands` and `model` decide what to do, `transactions` has it stored, `peers` knows who may say
+what. Here are the sockets, the timers, and the order: stored, then published, then acknowledged.
 
-Commands that arrive in one pass of the loop, on whatever connections, share one commit.
+Commands that arrive while the repository is busy, on any connections, share the next commit.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final
 
-from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     HEARTBEAT_INTERVAL,
-    VERSION,
-    Adopt,
-    Advance,
     Answer,
-    Approve,
-    Cancel,
     Command,
-    Complete,
     Delta,
+    Done,
     Failed,
     Heartbeat,
-    Hello,
-    ListEvents,
-    ListGuests,
-    Message,
-    MessageError,
-    Now,
-    Place,
+    ListResponders,
     Query,
-    Role,
+    Responders,
     Schedule,
-    Start,
-    Welcome,
-    Withdraw,
-    decode,
     encode,
-    snapshot,
 )
-from hostagent.commands import execute, look_up
 from hostagent.model import MAX_GUESTS
+from hostagent.peers import MAX_BUFFERED, Door, Peer
 from hostagent.rates import Rate
 from hostagent.repository import Repository
+from hostagent.transactions import Outcome, Request, Transactions
 
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT: Final = 5.0
 """Seconds for a new connection to say who it is."""
 
-Door: TypeAlias = Literal["command", "feed"]
-
-ROLES: Final[dict[Door, tuple[Role, ...]]] = {
-    "command": ("controller",),
-    "feed": ("responder", "watcher"),
-}
-"""Who may come in by which socket."""
-
 MAX_CONNECTIONS: Final[dict[Door, int]] = {"command": 64, "feed": 96}
 """Each holds a descriptor and buffers. A node has a few controllers and watchers, and up to 64
 processes of a responder."""
-
-MAX_BUFFERED: Final = 4 << 20
-"""Bytes that wait for a peer that does not read, beyond one snapshot or list, however large: some
-frames of the longest kind. A peer further behind is dropped; a subscriber comes back for a new
-snapshot."""
 
 APPROVALS: Final = 10.0
 APPROVALS_AT_ONCE: Final = 128
@@ -84,34 +58,33 @@ _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_inf
 """A listening socket's file belongs to its maker. Since Python 3.13 a server looks the file up when
 it starts and removes it when it ends, by a name that may mean another file here, or none."""
 
-_REQUESTS: Final = (
-    Place,
-    Withdraw,
-    Adopt,
-    Schedule,
-    Start,
-    Complete,
-    Cancel,
-    Approve,
-    Advance,
-    Now,
-    ListEvents,
-    ListGuests,
-)
-
 
 class Agent:
-    """One node's agent, on the running loop. `wall` gives real time, epoch seconds."""
+    """One node's agent, on the running loop."""
 
     def __init__(
-        self, node: str, repository: Repository, wall: Callable[[], float] = time.time
+        self,
+        node: str,
+        repository: Repository,
+        *,
+        wall: Callable[[], float] | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        """Serve `repository` under the name of `node`."""
+        """Serve `repository` under the name of `node`.
+
+        `wall` gives the machine's time, epoch seconds: `time.time`. `executor` runs one thing at a
+        time: a thread.
+        """
         self.node = node
-        self._repository = repository
-        self._wall = wall
-        self._connections: dict[Door, set[_Connection]] = {"command": set(), "feed": set()}
-        self._batch: list[tuple[_Connection, Command | Query | Failed]] = []
+        self._transactions = Transactions(repository, node, time.time if wall is None else wall)
+        self._executor = executor
+        self._connections: dict[Door, dict[Peer, None]] = {"command": {}, "feed": {}}
+        self._batch: list[tuple[Peer, Request]] = []
+        self._joining: list[Peer] = []  # they want a snapshot
+        self._sequence = 0  # of what has been published
+        self._due = False
+        self._ending = False
+        self._working: asyncio.Task[None] | None = None
         self._next_change: asyncio.TimerHandle | None = None
         self._approvals = Rate(APPROVALS, APPROVALS_AT_ONCE, MAX_GUESTS)
 
@@ -127,117 +100,136 @@ class Agent:
         `ready` is called once both are served.
         """
         loop = asyncio.get_running_loop()
-        self._run([])  # what fell due while no agent ran
-        doors: list[tuple[Door, socket.socket]] = [("command", command), ("feed", feed)]
-        servers = [
-            await loop.create_unix_server(partial(_Connection, self, door), sock=sock, **_KEEP_FILE)
-            for door, sock in doors
-        ]
-        ready()
-        try:
-            while not stop.is_set():
-                self._beat()
-                try:
-                    await asyncio.wait_for(stop.wait(), HEARTBEAT_INTERVAL)
-                except TimeoutError:
-                    pass
-        finally:
-            for server in servers:
-                server.close()
-            if self._batch:
-                self._commit()  # what was received before the end is still answered
-            if self._next_change is not None:
-                self._next_change.cancel()
-            for connection in [c for group in self._connections.values() for c in group]:
-                connection.close()
-            await asyncio.sleep(0)
+        with contextlib.ExitStack() as stack:
+            if self._executor is None:
+                self._executor = stack.enter_context(ThreadPoolExecutor(1, "repository"))
+            await self._wake()  # what fell due while no agent ran
+            doors: list[tuple[Door, socket.socket]] = [("command", command), ("feed", feed)]
+            servers = [
+                await loop.create_unix_server(partial(Peer, self, door), sock=sock, **_KEEP_FILE)
+                for door, sock in doors
+            ]
+            ready()
+            try:
+                while not stop.is_set():
+                    self._beat()
+                    try:
+                        await asyncio.wait_for(stop.wait(), HEARTBEAT_INTERVAL)
+                    except TimeoutError:
+                        pass
+            finally:
+                for server in servers:
+                    server.close()
+                self._ending = True
+                if self._working is not None:  # what was received before the end is answered
+                    await self._working
+                if self._next_change is not None:
+                    self._next_change.cancel()
+                for connection in [c for group in self._connections.values() for c in group]:
+                    connection.close()
+                await asyncio.sleep(0)
 
-    def admit(self, connection: "_Connection") -> bool:
+    def admit(self, connection: Peer) -> bool:
         """Take a connection in, if there is room for it."""
         group = self._connections[connection.door]
         if len(group) >= MAX_CONNECTIONS[connection.door]:
             return False
-        group.add(connection)
+        group[connection] = None
         return True
 
-    def forget(self, connection: "_Connection") -> None:
+    def forget(self, connection: Peer) -> None:
         """The connection is gone."""
-        self._connections[connection.door].discard(connection)
+        self._connections[connection.door].pop(connection, None)
 
-    def subscribe(self, connection: "_Connection") -> None:
-        """Send a new subscriber all that is known. Deltas follow on from it: one thread, no gap."""
-        repository = self._repository
-        parts = snapshot(
-            sequence=repository.sequence,
-            node=self.node,
-            clock_offset=repository.clock_offset,
-            guests=repository.guests(),
-            events=repository.events(),
-        )
-        size = connection.send_all(parts)
-        log.info("feed: a %s has subscribed, snapshot of %d bytes", connection.role, size)
+    def subscribe(self, connection: Peer) -> None:
+        """Send a new subscriber all that is known, and from then on each delta, without a gap."""
+        self._joining.append(connection)
+        self._wake()
 
     def may_approve(self, guest: str) -> bool:
         """Whether the guest has not approved too often of late."""
         return self._approvals.allows(guest, asyncio.get_running_loop().time())
 
-    def submit(self, connection: "_Connection", request: Command | Query | Failed) -> None:
-        """Queue a request for the end of this pass of the loop; Failed: answer that, and close."""
-        if not self._batch:
-            asyncio.get_running_loop().call_soon(self._commit)
-        self._batch.append((connection, request))
+    def submit(self, connection: Peer, request: Request) -> None:
+        """Have a request done, together with those that wait already, and answered."""
+        if not self._ending:
+            self._batch.append((connection, request))
+            self._wake()
 
-    def _commit(self) -> None:
-        batch, self._batch = self._batch, []
-        if batch:
-            self._run(batch)
+    # The repository works in a thread, one transaction after the other. A disk may take long to
+    # answer, and the loop, with its heartbeats, does not wait for it.
 
-    def _run(self, batch: list[tuple["_Connection", Command | Query | Failed]]) -> None:
-        """Do what has fallen due, then the batch, in one transaction; publish; answer."""
-        wall = self._wall()
-        repository = self._repository
-        deltas: list[Delta] = []
-        answers: list[tuple[_Connection, list[Answer]]] = []
-        next_change: float | None = None
+    def _wake(self) -> "asyncio.Task[None]":
+        """Have the repository do what waits, and what the time demands."""
+        self._due = True
+        if self._working is None:
+            self._working = asyncio.get_running_loop().create_task(self._work())
+        return self._working
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            with repository.transaction():
-                deltas += repository.settle(wall + repository.clock_offset)
-                for connection, request in batch:
-                    if isinstance(request, (Now, ListEvents, ListGuests)):
-                        answers.append((connection, look_up(repository, request, wall)))
-                    elif isinstance(request, Failed):
-                        answers.append((connection, [request]))
-                    else:
-                        done, changes = execute(repository, request, wall)
-                        deltas += changes
-                        answers.append((connection, [done]))
-                        self._log(request, done)
-            next_change = repository.next_change()
-        except Exception:
-            # Nothing is stored, so nothing is published or acknowledged. The next beat tries again.
-            log.exception("repository: a transaction of %d requests failed", len(batch))
-            deltas = []
-            answers = [
-                (connection, [Failed(code="repository", reason="the repository has failed")])
-                for connection, _ in batch
-            ]
-        self._publish(deltas)
-        for connection, answer in answers:
-            connection.send_all(answer)
-        for connection, request in batch:
+            while self._due:
+                self._due = False
+                batch, self._batch = self._batch, []
+                joining, self._joining = self._joining, []
+                requests = [request for _, request in batch]
+                outcome = await loop.run_in_executor(
+                    self._executor, self._transactions.run, requests, bool(joining)
+                )
+                self._tell(outcome, batch, joining)
+        finally:
+            self._working = None
+
+    # What is said
+
+    def _tell(
+        self,
+        outcome: Outcome,
+        batch: Sequence[tuple[Peer, Request]],
+        joining: Iterable[Peer],
+    ) -> None:
+        """Publish, then answer: nobody hears that a thing is done before those who follow it do."""
+        self._publish(outcome.deltas)
+        self._sequence = outcome.sequence
+        for connection in joining:
+            self._join(connection, outcome.snapshot)
+        for (connection, request), answers in zip(batch, outcome.answers, strict=True):
+            if isinstance(request, ListResponders):
+                connection.send(answers[0] if answers else self._responders())
+            else:
+                connection.send_all(answers)
             if isinstance(request, Failed):
                 connection.close()
-        if next_change is not None:
-            self._arm(next_change - wall - repository.clock_offset)
+            else:
+                connection.resume()
+                _log(request, answers)
+        self._arm(outcome.change_in)
 
-    def _publish(self, deltas: list[Delta]) -> None:
+    def _join(self, connection: Peer, frames: Sequence[bytes]) -> None:
+        if not frames:  # the repository cannot be read: the subscriber will come back
+            connection.close()
+            return
+        size = sum(map(len, frames))
+        connection.write(frames, MAX_BUFFERED + size)
+        connection.subscribed = True
+        log.info("feed: a %s has subscribed, snapshot of %d bytes", connection.role, size)
+
+    def _responders(self) -> Responders:
+        feed = self._connections["feed"]
+        applied = tuple(one.applied for one in feed if one.role == "responder" and one.subscribed)
+        return Responders(sequence=self._sequence, applied=applied)
+
+    def _publish(self, deltas: Iterable[Delta]) -> None:
         for delta in deltas:
-            frame = encode(delta)
             for event in delta.events:
                 log.info("event %s %s: %s", event.id, event.type, event.status)
-            for connection in list(self._connections["feed"]):
-                if connection.welcomed:
-                    connection.write([frame])
+            self._to_subscribers(encode(delta))
+
+    def _to_subscribers(self, frame: bytes) -> None:
+        for connection in list(self._connections["feed"]):
+            if connection.subscribed:
+                connection.write([frame])
 
     def _arm(self, delay: float) -> None:
         if self._next_change is not None:
@@ -245,122 +237,23 @@ class Agent:
         # No timer beyond the next beat, which looks anyway: this machine's clock may be set.
         if delay < HEARTBEAT_INTERVAL:
             loop = asyncio.get_running_loop()
-            self._next_change = loop.call_later(max(delay, 0.0), self._run, [])
+            self._next_change = loop.call_later(max(delay, 0.0), self._wake)
 
     def _beat(self) -> None:
         """Every HEARTBEAT_INTERVAL: tell the subscribers that we live, and look after the rest."""
-        self._run([])
-        frame = encode(Heartbeat(sequence=self._repository.sequence))
-        for connection in list(self._connections["feed"]):
-            if connection.welcomed:
-                connection.write([frame])
+        self._to_subscribers(encode(Heartbeat(sequence=self._sequence)))
+        self._wake()
         now = asyncio.get_running_loop().time()
         for group in self._connections.values():
             for connection in list(group):
                 if not connection.welcomed and now - connection.since > HELLO_TIMEOUT:
                     connection.close()
 
-    def _log(self, command: Command, answer: Answer) -> None:
+
+def _log(request: Command | Query, answers: Sequence[Answer]) -> None:
+    name = type(request).__name__.lower()
+    for answer in answers:
         if isinstance(answer, Failed):
-            log.info("%s refused: %s", type(command).__name__.lower(), answer.reason)
-        elif not isinstance(command, Schedule):  # its event is logged where it is published
-            log.info("%s done", type(command).__name__.lower())
-
-
-class _Connection(asyncio.Protocol):
-    """A peer, who may be whom the socket is for that it came in by."""
-
-    def __init__(self, agent: Agent, door: Door) -> None:
-        self._agent = agent
-        self.door = door
-        self.role: Role = ROLES[door][0]  # until it says which
-        self._decoder = Decoder()
-        self._transport: asyncio.Transport | None = None
-        self._refused = False
-        self.welcomed = False
-        self._bound = MAX_BUFFERED
-        self.since = asyncio.get_running_loop().time()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if not self._agent.admit(self):
-            log.warning("%s: too many connections", self.door)
-            self.send(Failed(code="busy", reason=f"too many {self.door} connections"))
-            self.close()
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self._transport = None
-        self._agent.forget(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._refused:
-            return
-        try:
-            for obj in self._decoder.feed(data):
-                self._received(decode(obj))
-                if self._refused:
-                    return
-        except FrameError as error:
-            self._refuse("bad-frame", str(error))
-        except MessageError as error:
-            self._refuse("bad-message", str(error))
-
-    def _received(self, message: Message) -> None:
-        if not self.welcomed:
-            if not isinstance(message, Hello):
-                self._refuse("bad-message", "the first message must be hello")
-            elif message.version != VERSION:
-                self._refuse("version", f"version {message.version}; this agent speaks {VERSION}")
-            elif message.role not in ROLES[self.door]:
-                self._refuse("role", f"this socket is for a {' or a '.join(ROLES[self.door])}")
-            else:
-                self.role = message.role
-                self.send(Welcome(version=VERSION, node=self._agent.node))
-                if self.door == "feed":
-                    self._agent.subscribe(self)
-                self.welcomed = True
-        elif self.role == "controller" and isinstance(message, _REQUESTS):
-            self._agent.submit(self, message)
-        elif (
-            self.role == "responder" and isinstance(message, Approve) and message.guest is not None
-        ):
-            if self._agent.may_approve(message.guest):
-                self._agent.submit(self, message)
-            else:
-                reason = f"guest {message.guest} approves too often"
-                self.send(Failed(code="busy", reason=reason, command_id=message.command_id))
-        else:
-            kind = type(message).__name__.lower()
-            self._refuse("bad-message", f"a {self.role} may not send {kind} here")
-
-    def _refuse(self, code: str, reason: str) -> None:
-        """Answer, after what was asked before, that this cannot be, and close."""
-        log.warning("%s: refused: %s", self.role, reason)
-        self._refused = True
-        self._agent.submit(self, Failed(code=code, reason=reason))
-
-    def send(self, message: Message) -> None:
-        self.write([encode(message)])
-
-    def send_all(self, messages: Iterable[Message]) -> int:
-        """Send the parts of a whole, which as a whole may wait to be read; give its bytes."""
-        frames = [encode(message) for message in messages]
-        size = sum(map(len, frames))
-        self.write(frames, MAX_BUFFERED + size)
-        return size
-
-    def write(self, frames: Sequence[bytes], bound: int = MAX_BUFFERED) -> None:
-        """Send frames; drop a peer that is then further behind than `bound`, or an earlier one."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        still_behind = self._transport.get_write_buffer_size() > 0
-        self._bound = max(bound, self._bound) if still_behind else bound
-        self._transport.writelines(frames)
-        waiting = self._transport.get_write_buffer_size()
-        if waiting > self._bound:
-            log.warning("%s: dropped, %d bytes behind", self.role, waiting)
-            self._transport.abort()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+            log.info("%s refused: %s", name, answer.reason)
+        elif isinstance(answer, Done) and not isinstance(request, Schedule):
+            log.info("%s done", name)  # a new event is logged where it is published

@@ -40,6 +40,7 @@ from hostagent.channel.messages import (
 from hostagent.model import (
     FINAL,
     LEAST_NOTICE,
+    MAX_CLOCK_OFFSET,
     MAX_GUESTS,
     Event,
     EventStatus,
@@ -58,9 +59,6 @@ MAX_ACTIVE_EVENTS: Final = 4096
 MAX_COUNT: Final = 1 << 40
 """An incarnation that a guest may bring along: no node has counted so far, and from there on there
 is room for ever."""
-
-MAX_CLOCK_OFFSET: Final = 10 * 366 * 24 * 3600.0
-"""The clock can be moved ten years ahead in all: dates must stay dates."""
 
 _REQUESTS: Final[dict[type[Transition], Request]] = {
     Start: Request.START,
@@ -99,13 +97,13 @@ def execute(
     try:
         with repository.transaction():
             # First the past: what fell due before this command came is not the command's to undo.
-            deltas = repository.settle(wall + repository.clock_offset)
+            deltas = repository.settle(wall)
             done, changes = _apply(repository, command, wall + repository.clock_offset)
             deltas += changes
-            now = wall + repository.clock_offset
             if isinstance(command, (Advance, Adopt)):  # now is later; what came is from earlier
-                deltas += repository.settle(now)
-            answer = msgspec.structs.replace(done, now=now)
+                deltas += repository.settle(wall)
+            now = wall + repository.clock_offset
+            answer = msgspec.structs.replace(done, now=now, sequence=repository.sequence)
             repository.remember(
                 command.command_id, fingerprint, msgspec.msgpack.encode(answer), wall
             )
@@ -156,8 +154,11 @@ def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, 
             after, deltas = repository.change(found, _REQUESTS[type(command)], now)
             return msgspec.structs.replace(done, event=after), deltas
         case Advance():
-            _check_clock(repository.clock_offset + command.seconds)
-            return done, repository.advance(command.seconds)
+            to = command.to
+            if to is None:
+                to = repository.clock_offset + (command.seconds or 0.0)
+            _check_clock(to)
+            return done, repository.advance(to)
         case _:
             assert_never(command)
 
@@ -179,13 +180,13 @@ def _adopt(repository: Repository, command: Adopt) -> list[Delta]:
             _check_room(repository)
         deltas += repository.join(event, here)
     deltas += repository.adopt(command.guests)
-    behind = command.clock_offset - repository.clock_offset
-    return deltas + (repository.advance(behind) if behind > 0 else [])
+    return deltas + repository.advance(command.clock_offset)
 
 
 def _check_clock(offset: float) -> None:
     if offset > MAX_CLOCK_OFFSET:
-        raise Refused("clock", f"the clock can be moved {MAX_CLOCK_OFFSET:.0f} s in all")
+        days = [f"{length / 86400:.0f}" for length in (MAX_CLOCK_OFFSET, offset)]
+        raise Refused("clock", "the clock can be {} days ahead at most, not {}".format(*days))
 
 
 def _check_room(repository: Repository) -> None:

@@ -22,6 +22,9 @@ controller that died can leave behind; the longest host maintenance is a matter 
 LONGEST: Final = 366 * 24 * 3600.0
 """No notice and no known duration is longer than a year: beyond it stands a mistake of units."""
 
+MAX_CLOCK_OFFSET: Final = 10 * 366 * 24 * 3600.0
+"""The metadata plane's clock is at most ten years ahead of the machine's: dates must stay dates."""
+
 # `\Z`, not `$`: the latter also matches before a trailing newline.
 GuestName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
 SetName = GuestName

@@ -4,13 +4,15 @@ What is committed survives `kill -9` and the loss of power (WAL, synchronous=FUL
 the file as well, so there is no second truth in memory. One process at a time holds the file.
 
 The metadata plane has a clock of its own: this machine's, plus an offset that only grows, so that a
-lab can move a notice through its whole life without waiting. All `now` here are that clock's, but
-for `remember`, which must not forget commands because a lab has moved its clock.
+lab can move a notice through its whole life without waiting. That clock never goes back: when the
+machine's is set back, the offset grows by as much. `now` here is that clock's time, `wall` the
+machine's.
 """
 
 import json
+import logging
 import sqlite3
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -18,9 +20,20 @@ from typing import Final
 import msgspec
 
 from hostagent.channel.messages import Delta, Placed, parts
-from hostagent.model import Event, Guest, Request, apply, joined, next_change, unfold
+from hostagent.model import (
+    MAX_CLOCK_OFFSET,
+    Event,
+    Guest,
+    Request,
+    apply,
+    joined,
+    next_change,
+    unfold,
+)
 
-SCHEMA_VERSION: Final = 3
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 4
 
 HISTORY_AGE: Final = 7 * 24 * 3600.0
 """Seconds for which an ended event is kept: nobody looks back further than a week."""
@@ -32,14 +45,20 @@ FLOORS: Final = 4096
 """Guests withdrawn whose numbers are remembered one by one: four for each of a full node. What is
 older counts for all that come."""
 
+CLOCK_SLACK: Final = 0.001
+"""Seconds by which the clock may go back: what rounding makes of a sum of times."""
+
 COMMAND_AGE: Final = 3600.0
 """Seconds for which a command's id is remembered. A controller gives up retrying within seconds."""
 
 _FLOORS: Final = "CREATE TABLE floors (name TEXT PRIMARY KEY, floor INTEGER NOT NULL)"
 
 _SCHEMA: Final = f"""
-CREATE TABLE state (clock_offset REAL NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL);
-INSERT INTO state VALUES (0, 0, 0);
+CREATE TABLE state (
+    clock_offset REAL NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL,
+    latest REAL NOT NULL DEFAULT 0
+);
+INSERT INTO state VALUES (0, 0, 0, 0);
 CREATE TABLE guests (
     name TEXT PRIMARY KEY, availability_set TEXT, incarnation INTEGER NOT NULL, body BLOB NOT NULL,
     edits INTEGER NOT NULL DEFAULT 0
@@ -59,6 +78,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 _UPGRADES: Final = {
     1: "ALTER TABLE guests ADD COLUMN edits INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2",
     2: f"{_FLOORS}; PRAGMA user_version = 3",
+    3: "ALTER TABLE state ADD COLUMN latest REAL NOT NULL DEFAULT 0; PRAGMA user_version = 4",
 }
 """By the version found: what makes the next of it."""
 
@@ -82,15 +102,23 @@ class Repository:
     """One node's guests, events, applied commands, incarnations, clock offset and sequence.
 
     Every method that changes something must run inside `transaction()` and gives the deltas that
-    tell of the change; publish them after the transaction has been committed, not before.
+    tell of the change; publish them after the transaction has been committed, not before. One
+    thread at a time may use it, whichever that is.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        """Open or create the file; raises RepositoryError, UnknownSchema or RepositoryInUse."""
+    def __init__(
+        self, path: Path | str, connect: Callable[..., sqlite3.Connection] | None = None
+    ) -> None:
+        """Open or create the file; raises RepositoryError, UnknownSchema or RepositoryInUse.
+
+        `connect` is called in place of `sqlite3.connect`.
+        """
         self.path = Path(path)
+        self._depth = 0  # of transactions
+        connect = sqlite3.connect if connect is None else connect
         try:
-            # Autocommit: the transactions are ours. No wait for a lock: it would block the loop.
-            self._db = sqlite3.connect(self.path, isolation_level=None, timeout=0)
+            # Autocommit: the transactions are ours. Nobody else's lock is waited for.
+            self._db = connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         except sqlite3.Error as error:
             raise RepositoryError(f"{path}: {error}") from error
         try:
@@ -115,6 +143,7 @@ class Repository:
             scripts += [_UPGRADES[old] for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION)]
             for statement in ";".join(scripts).split(";"):
                 db.execute(statement)
+        self._latest = float(db.execute("SELECT latest FROM state").fetchone()[0])
 
     def _check_schema(self) -> int:
         """Give the file's version, 0 for a new one; raises UnknownSchema if it is not ours."""
@@ -138,8 +167,11 @@ class Repository:
 
         They nest: an inner one that fails takes back its own changes only.
         """
-        inner = self._db.in_transaction
+        inner = self._depth > 0
+        if self._db.in_transaction and not inner:  # the last one's end has failed as well
+            self._db.execute("ROLLBACK")
         self._db.execute("SAVEPOINT one" if inner else "BEGIN IMMEDIATE")
+        self._depth += 1
         try:
             yield
             self._db.execute("RELEASE one" if inner else "COMMIT")
@@ -149,6 +181,8 @@ class Repository:
                 if inner:
                     self._db.execute("RELEASE one")
             raise
+        finally:
+            self._depth -= 1
 
     # What is known
 
@@ -320,9 +354,11 @@ class Repository:
             return event, []
         return after, [self._update(after), *self._prune(now)]
 
-    def settle(self, now: float) -> list[Delta]:
-        """Let every event pass through what has fallen due, and forget what is too old."""
-        deltas = []
+    def settle(self, wall: float) -> list[Delta]:
+        """Bring everything to the time that it is now: the clock itself, if the machine's has been
+        set back; every event that something has fallen due for; and the history.
+        """
+        now, deltas = self._go_on(wall)
         rows = self._db.execute(
             "SELECT body FROM events WHERE next_change <= ? ORDER BY next_change", (now,)
         ).fetchall()
@@ -330,14 +366,25 @@ class Repository:
             deltas += [self._update(after) for after in unfold(_event.decode(body), now)]
         return deltas + self._prune(now)
 
-    def advance(self, seconds: float) -> list[Delta]:
-        """Move the metadata plane's clock forward."""
-        if not seconds > 0:
-            raise ValueError(f"the clock moves forward only, not by {seconds} s")
-        row = self._db.execute(
-            "UPDATE state SET clock_offset = clock_offset + ? RETURNING clock_offset", (seconds,)
-        ).fetchone()
-        return [Delta(sequence=self._number(), clock_offset=row[0])]
+    def advance(self, to: float) -> list[Delta]:
+        """Have the clock be `to` seconds ahead of this machine's, unless it is already."""
+        if to <= self.clock_offset:
+            return []
+        self._db.execute("UPDATE state SET clock_offset = ?", (to,))
+        return [Delta(sequence=self._number(), clock_offset=to)]
+
+    def _go_on(self, wall: float) -> tuple[float, list[Delta]]:
+        """Give the time. It is never earlier than it was before, even if the machine's clock says
+        so: a guest that an event has switched off for ten seconds comes back after ten seconds.
+        """
+        offset = self.clock_offset
+        now = wall + offset
+        if now > self._latest - CLOCK_SLACK or offset + self._latest - now > MAX_CLOCK_OFFSET:
+            # In the second case the machine's clock was wrong by years, and time does go back.
+            self._latest = now
+            return now, []
+        log.warning("this machine's clock was set back by %.0f s or more", self._latest - now)
+        return self._latest, self.advance(offset + self._latest - now)
 
     def _update(self, event: Event) -> Delta:
         self._db.execute(
@@ -368,7 +415,10 @@ class Repository:
         return [Delta(sequence=self._number(), forgotten=ids)] if ids else []
 
     def _number(self) -> int:
-        row = self._db.execute("UPDATE state SET sequence = sequence + 1 RETURNING sequence")
+        row = self._db.execute(
+            "UPDATE state SET sequence = sequence + 1, latest = ? RETURNING sequence",
+            (self._latest,),
+        )
         return int(row.fetchone()[0])
 
     # Commands that have been applied

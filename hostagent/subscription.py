@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
@@ -36,13 +35,13 @@ _CHUNK: Final = 65536
 
 
 class Subscriber(Protocol):
-    """Who is told what the agent says."""
+    """What is told what the agent says."""
 
     def welcomed(self, send: Callable[[bytes], None]) -> None:
         """The agent has welcomed us; frames can be sent to it."""
 
     def received(self, message: Message) -> None:
-        """The agent has said this; raises Gap or MessageError to be told everything anew."""
+        """The agent has said this; raises Gap or MessageError to be told everything again."""
 
     def lost(self) -> None:
         """The connection is gone, or could not be made; there will be another attempt."""
@@ -55,14 +54,15 @@ async def follow(path: Path, role: Role, subscriber: Subscriber) -> None:
     """
     delay = FIRST_DELAY
     told = ""
+    now = asyncio.get_running_loop().time
     while True:
-        began = time.monotonic()
+        began = now()
         try:
             await _subscribe(path, role, subscriber)
         except (OSError, Gap, FrameError, MessageError) as error:
             reason = str(error) or "the agent is silent"
         subscriber.lost()
-        if time.monotonic() - began > LAST_DELAY:  # it had been well until now
+        if now() - began > LAST_DELAY:  # it had been well until now
             delay, told = FIRST_DELAY, ""
         if reason != told:  # once, not at every attempt
             log.warning("feed: %s; asking again", reason)

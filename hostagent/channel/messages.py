@@ -1,14 +1,14 @@
 """The message set, typed. VERSION changes whenever a peer of the other version would misread.
 
 Command connections: Hello → Welcome; then each request gets, in order, Done or Failed, or for a
-query Clock, or as many Events or Guests as it takes (`more` says whether another part follows).
+query Clock, Responders, or as many Events or Guests as it takes (`more`: another part follows).
 
 Feed connections: Hello → Welcome, then a snapshot (in parts, `more`), then deltas whose sequence
 numbers follow on from the snapshot's without a gap, and heartbeats that carry the latest number. A
-subscriber that finds a gap connects anew. A watcher may send nothing. A responder may send one
-thing, Approve in the name of a guest, at a bounded rate; Done or Failed answers it, after the delta
-that tells of what it did. Sent again with the same command_id, on whatever connection, it is done
-once.
+subscriber that finds a gap connects again. A watcher may send nothing. A responder may send two
+messages: Applied, which says how far it has come and is not answered, and Approve in the name of a
+guest, at a bounded rate. Done or Failed answers an Approve, after the delta that tells of its
+effect. An Approve sent again with the same command_id, on any connection, is done once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ from hostagent.model import (
     SetName,
 )
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 PART_BYTES: Final = 256 * 1024
 """Lists and snapshots are cut into parts of about this size: far from MAX_FRAME even when the item
@@ -45,6 +45,7 @@ CommandId = Annotated[str, Meta(min_length=1, max_length=64)]
 Names = Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 62)]  # SQLite's integers have 64 bits
 Sequence = Annotated[int, Meta(ge=0)]
+ClockOffset = Annotated[float, Meta(ge=0)]  # the agent refuses more than MAX_CLOCK_OFFSET
 Role = Literal["controller", "responder", "watcher"]
 """The latter two are for the feed: a watcher reads it, and has no say at all."""
 
@@ -150,10 +151,21 @@ class Approve(_Base, frozen=True):
 
 
 class Advance(_Base, frozen=True):
-    """Move the metadata plane's clock forward; it cannot be moved back."""
+    """Move the metadata plane's clock forward; it cannot be moved back.
+
+    Exactly one of the two is given: `seconds` is by how much, `to` is how many seconds it is ahead
+    of the machine's clock afterwards (a clock that is ahead by more stays as it is). `to` may be
+    told to many nodes, in any order and again, and moves none of them twice.
+    """
 
     command_id: CommandId
-    seconds: Seconds
+    seconds: Annotated[float, Meta(gt=0)] | None = None
+    to: ClockOffset | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless one of the two is given."""
+        if (self.seconds is None) == (self.to is None):
+            raise ValueError("give `seconds` or `to`, and not both")
 
 
 class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,7 +188,7 @@ class Adopt(_Base, frozen=True):
     """
 
     command_id: CommandId
-    clock_offset: Annotated[float, Meta(ge=0)]
+    clock_offset: ClockOffset
     guests: Annotated[tuple[Placed, ...], Meta(max_length=MAX_GUESTS)] = ()
     events: tuple[Event, ...] = ()
 
@@ -195,14 +207,20 @@ class ListGuests(_Base, frozen=True):
     """Ask for the guests placed on this node."""
 
 
+class ListResponders(_Base, frozen=True):
+    """Ask how far each responder process has come."""
+
+
 class Done(_Base, frozen=True):
     """The command is stored. `now` is the metadata plane's time at which it was applied.
 
-    `left`: the incarnation and the edits that each guest withdrawn had at last.
+    `sequence` is the number of the last delta then: a responder that has applied it knows of the
+    command's effect. `left`: the incarnation and the edits that each guest withdrawn had at last.
     """
 
     command_id: CommandId
     now: float
+    sequence: Sequence = 0
     event: Event | None = None
     left: dict[GuestName, tuple[Count, Count]] = {}
 
@@ -234,6 +252,22 @@ class Guests(_Base, frozen=True):
 
     guests: tuple[Placed, ...]
     more: bool = False
+
+
+class Responders(_Base, frozen=True):
+    """The number of the last delta, and of the last that each responder process has applied.
+
+    A responder that is not connected is not listed: it may still answer from what it last knew.
+    """
+
+    sequence: Sequence
+    applied: tuple[Sequence, ...] = ()
+
+
+class Applied(_Base, frozen=True):
+    """A responder answers from what is known as of `sequence`."""
+
+    sequence: Sequence
 
 
 class Snapshot(_Base, frozen=True):
@@ -273,11 +307,11 @@ class Heartbeat(_Base, frozen=True):
 
 Transition: TypeAlias = Start | Complete | Cancel | Approve
 Command: TypeAlias = Place | Withdraw | Adopt | Schedule | Transition | Advance
-Query: TypeAlias = Now | ListEvents | ListGuests
-Answer: TypeAlias = Done | Failed | Clock | Events | Guests
+Query: TypeAlias = Now | ListEvents | ListGuests | ListResponders
+Answer: TypeAlias = Done | Failed | Clock | Events | Guests | Responders
 Feed: TypeAlias = Snapshot | Delta | Heartbeat
 """What a feed tells of the node. Its other messages concern the connection or an approval."""
-Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Feed
+Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Applied | Feed
 
 
 def encode(message: Message) -> bytes:

@@ -27,7 +27,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CommandRefused as error:
-            kind = BadInput if error.code in ("bad-message", "bad-frame") else Refused
+            kind = BadInput if error.bad_input else Refused
             raise kind(str(error)) from error
         except FrameError as error:
             raise BadInput(str(error)) from error

@@ -1,7 +1,7 @@
 """The controller for asyncio."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hostagent.channel.messages import (
@@ -14,10 +14,13 @@ from hostagent.channel.messages import (
     Complete,
     ListEvents,
     ListGuests,
+    ListResponders,
     Now,
     Placed,
     Query,
+    Responders,
     Start,
+    Transition,
     Welcome,
     Withdraw,
     encode,
@@ -36,8 +39,9 @@ from hostagent.controller.conversation import (
     event_of,
     events_of,
     guests_of,
-    new_id,
     placements,
+    random_id,
+    responders_of,
     schedule,
 )
 from hostagent.model import Event, EventSource, EventType, Guest
@@ -46,19 +50,33 @@ from hostagent.model import Event, EventSource, EventType, Guest
 class Controller:
     """Commands one node's agent; calls on one Controller wait for each other."""
 
-    def __init__(self, path: Path | str, timeout: float = TIMEOUT) -> None:
-        """Speak to the agent whose command socket is at `path`; `connect` makes one that does."""
+    def __init__(
+        self,
+        path: Path | str,
+        timeout: float = TIMEOUT,
+        new_id: Callable[[], str] | None = None,
+    ) -> None:
+        """Speak to the agent whose command socket is at `path`; `connect` makes one that does.
+
+        `new_id` makes the ids of commands and events, which nobody else may use again.
+        """
         self.path = Path(path)
         self.timeout = timeout
         self.node = ""
+        self._new_id = random_id if new_id is None else new_id
         self._lock = asyncio.Lock()
         self._conversation = Conversation()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     @classmethod
-    async def connect(cls, path: Path | str, timeout: float = TIMEOUT) -> "Controller":  # noqa: ASYNC109
+    async def connect(
+        cls,
+        path: Path | str,
+        timeout: float = TIMEOUT,  # noqa: ASYNC109
+        new_id: Callable[[], str] | None = None,
+    ) -> "Controller":
         """Connect, and learn the node's name; raises AgentUnreachable, CommandRefused."""
-        controller = cls(path, timeout)
+        controller = cls(path, timeout, new_id)
         try:
             async with asyncio.timeout(timeout):
                 await controller._open()
@@ -84,13 +102,16 @@ class Controller:
         """Close the connection."""
         await self.close()
 
-    async def place(self, guests: Iterable[Guest], command_id: str | None = None) -> None:
+    async def place(self, guests: Iterable[Guest], command_id: str | None = None) -> int:
         """Put guests on the node, or change those already there.
 
-        One command, unless the guests' properties are too much for one frame: then several.
+        One command, unless the guests' properties are too much for one frame: then several. Gives
+        the sequence as of which a responder knows of it; see `responders`.
         """
-        for command in placements(guests, command_id):
-            await self._ask(command)
+        sequence = 0
+        for command in placements(guests, self._id(command_id)):
+            sequence = done(await self._ask(command)).sequence
+        return sequence
 
     async def withdraw(
         self, names: Iterable[str], command_id: str | None = None
@@ -99,7 +120,7 @@ class Controller:
 
         Gives the incarnation and the edits that each had at last, for the node that adopts it.
         """
-        command = Withdraw(command_id=new_id(command_id), names=tuple(names))
+        command = Withdraw(command_id=self._id(command_id), names=tuple(names))
         return done(await self._ask(command)).left
 
     async def adopt(
@@ -108,15 +129,18 @@ class Controller:
         events: Iterable[Event],
         clock_offset: float,
         command_id: str | None = None,
-    ) -> None:
+    ) -> int:
         """Put guests on the node that come from another, with what that node knew.
 
         Their incarnations go on above what they were. Events that are known here already become the
         further of the two; the clock is moved forward to `clock_offset` seconds ahead, if it is
-        behind. One command, unless that is too much for one frame: then several.
+        behind. One command, unless that is too much for one frame: then several. Gives the sequence
+        as of which a responder knows of it; see `responders`.
         """
-        for command in adoptions(guests, events, clock_offset, command_id):
-            await self._ask(command)
+        sequence = 0
+        for command in adoptions(guests, events, clock_offset, self._id(command_id)):
+            sequence = done(await self._ask(command)).sequence
+        return sequence
 
     async def schedule(
         self,
@@ -148,8 +172,8 @@ class Controller:
                     duration,
                     source,
                     description,
-                    event_id,
-                    command_id,
+                    self._id(event_id),
+                    self._id(command_id),
                     elsewhere,
                     sets_elsewhere,
                     notice_only,
@@ -159,23 +183,31 @@ class Controller:
 
     async def start(self, event_id: str, command_id: str | None = None) -> Event:
         """Start a scheduled event at once."""
-        return event_of(await self._ask(Start(command_id=new_id(command_id), event_id=event_id)))
+        return await self._move(Start, event_id, command_id)
 
     async def complete(self, event_id: str, command_id: str | None = None) -> Event:
         """End a started event."""
-        return event_of(await self._ask(Complete(command_id=new_id(command_id), event_id=event_id)))
+        return await self._move(Complete, event_id, command_id)
 
     async def cancel(self, event_id: str, command_id: str | None = None) -> Event:
         """Take back a scheduled event."""
-        return event_of(await self._ask(Cancel(command_id=new_id(command_id), event_id=event_id)))
+        return await self._move(Cancel, event_id, command_id)
 
     async def approve(self, event_id: str, command_id: str | None = None) -> Event:
         """Start a scheduled event on a guest's behalf; one that has started stays so."""
-        return event_of(await self._ask(Approve(command_id=new_id(command_id), event_id=event_id)))
+        return await self._move(Approve, event_id, command_id)
 
     async def advance(self, seconds: float, command_id: str | None = None) -> float:
         """Move the metadata plane's clock forward; gives its time now, epoch seconds."""
-        command = Advance(command_id=new_id(command_id), seconds=seconds)
+        command = Advance(command_id=self._id(command_id), seconds=seconds)
+        return done(await self._ask(command)).now
+
+    async def advance_to(self, clock_offset: float, command_id: str | None = None) -> float:
+        """Have the clock be so many seconds ahead of the machine's, unless it is ahead by more.
+
+        Gives its time now. Unlike `advance`, it may be told to many nodes, and again.
+        """
+        command = Advance(command_id=self._id(command_id), to=clock_offset)
         return done(await self._ask(command)).now
 
     async def now(self) -> Clock:
@@ -189,6 +221,21 @@ class Controller:
     async def guests(self) -> tuple[Placed, ...]:
         """Give the guests on the node with their incarnations."""
         return guests_of(await self._ask(ListGuests()))
+
+    async def responders(self) -> Responders:
+        """Give how far the agent is, and each responder process that is connected to it.
+
+        A guest that boots on a node where it has been before may be told old things unless every
+        responder of the node has applied the sequence that `adopt` or `place` gave.
+        """
+        return responders_of(await self._ask(ListResponders()))
+
+    def _id(self, given: str | None) -> str:
+        return self._new_id() if given is None else given
+
+    async def _move(self, kind: type[Transition], event_id: str, command_id: str | None) -> Event:
+        command = kind(command_id=self._id(command_id), event_id=event_id)
+        return event_of(await self._ask(command))
 
     async def _open(self) -> None:
         self._conversation = Conversation()

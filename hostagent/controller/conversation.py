@@ -19,6 +19,7 @@ from hostagent.channel.messages import (
     MessageError,
     Place,
     Placed,
+    Responders,
     Schedule,
     Welcome,
     decode,
@@ -41,11 +42,15 @@ class ControllerError(Exception):
 
 
 class CommandRefused(ControllerError):
-    """The agent has refused; `code` is for programs, the text for people."""
+    """The agent has refused; `code` is for programs, the text for people.
+
+    `bad_input`: no agent would take that command, whatever it knows.
+    """
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
         self.code = code
+        self.bad_input = code in ("bad-message", "bad-frame", "clock")
 
 
 class AgentUnreachable(ControllerError):
@@ -72,7 +77,7 @@ class Conversation:
         try:
             for obj in self._decoder.feed(data):
                 message = decode(obj)
-                if not isinstance(message, (Welcome, Done, Failed, Clock, Events, Guests)):
+                if not isinstance(message, Answer | Welcome):
                     raise MessageError(f"{type(message).__name__.lower()} is no answer")
                 self._answers.append(message)
         except (FrameError, MessageError) as error:
@@ -117,29 +122,33 @@ def guests_of(answers: list[Answer | Welcome]) -> tuple[Placed, ...]:
     return tuple(guest for part in answers if isinstance(part, Guests) for guest in part.guests)
 
 
-def new_id(given: str | None) -> str:
-    return str(uuid4()) if given is None else given
+def responders_of(answers: list[Answer | Welcome]) -> Responders:
+    (answer,) = answers
+    assert isinstance(answer, Responders)
+    return answer
 
 
-def placements(guests: Iterable[Guest], command_id: str | None) -> Iterator[Place]:
+def random_id() -> str:
+    return str(uuid4())
+
+
+def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
     """Give the commands that place the guests: one, or as many as their properties need frames.
 
-    Each is all or nothing; those of several have ids derived from the given one.
+    Each is all or nothing. The first has `name` for its id, and the others what is derived from it.
     """
-    name = new_id(command_id)
     for number, part in enumerate(parts(guests)):
         if part or number == 0:
             yield Place(command_id=f"{name}.{number}" if number else name, guests=part)
 
 
 def adoptions(
-    guests: Iterable[Placed], events: Iterable[Event], clock_offset: float, command_id: str | None
+    guests: Iterable[Placed], events: Iterable[Event], clock_offset: float, name: str
 ) -> Iterator[Adopt]:
     """Give the commands that move guests here: one, or as many as they and their events need.
 
     As for `placements`. The events come first: no guest is here without what it has seen.
     """
-    name = new_id(command_id)
     for number, part in enumerate(parts([*events, *guests])):
         if part or number == 0:
             yield Adopt(
@@ -157,15 +166,15 @@ def schedule(
     duration: float | None,
     source: EventSource,
     description: str,
-    event_id: str | None,
-    command_id: str | None,
+    event_id: str,
+    command_id: str,
     elsewhere: Iterable[str],
     sets_elsewhere: Iterable[str],
     notice_only: bool,
 ) -> Schedule:
     return Schedule(
-        command_id=new_id(command_id),
-        event_id=new_id(event_id),
+        command_id=command_id,
+        event_id=event_id,
         type=event_type,
         guests=tuple(guests),
         elsewhere=tuple(elsewhere),

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hostagent.channel.messages import (
@@ -15,10 +15,13 @@ from hostagent.channel.messages import (
     Complete,
     ListEvents,
     ListGuests,
+    ListResponders,
     Now,
     Placed,
     Query,
+    Responders,
     Start,
+    Transition,
     Welcome,
     Withdraw,
     encode,
@@ -37,8 +40,9 @@ from hostagent.controller.conversation import (
     event_of,
     events_of,
     guests_of,
-    new_id,
     placements,
+    random_id,
+    responders_of,
     schedule,
 )
 from hostagent.model import Event, EventSource, EventType, Guest
@@ -47,11 +51,20 @@ from hostagent.model import Event, EventSource, EventType, Guest
 class SyncController:
     """Commands one node's agent, plainly: every call blocks until its answer or its timeout."""
 
-    def __init__(self, path: Path | str, timeout: float = TIMEOUT) -> None:
-        """Connect to the agent's command socket; raises AgentUnreachable, CommandRefused."""
+    def __init__(
+        self,
+        path: Path | str,
+        timeout: float = TIMEOUT,
+        new_id: Callable[[], str] | None = None,
+    ) -> None:
+        """Connect to the agent's command socket; raises AgentUnreachable, CommandRefused.
+
+        `new_id` makes the ids of commands and events, which nobody else may use again.
+        """
         self.path = Path(path)
         self.timeout = timeout
         self.node = ""
+        self._new_id = random_id if new_id is None else new_id
         self._conversation = Conversation()
         self._socket: socket.socket | None = None
         try:
@@ -77,13 +90,16 @@ class SyncController:
         """Close the connection."""
         self.close()
 
-    def place(self, guests: Iterable[Guest], command_id: str | None = None) -> None:
+    def place(self, guests: Iterable[Guest], command_id: str | None = None) -> int:
         """Put guests on the node, or change those already there.
 
-        One command, unless the guests' properties are too much for one frame: then several.
+        One command, unless the guests' properties are too much for one frame: then several. Gives
+        the sequence as of which a responder knows of it; see `responders`.
         """
-        for command in placements(guests, command_id):
-            self._ask(command)
+        sequence = 0
+        for command in placements(guests, self._id(command_id)):
+            sequence = done(self._ask(command)).sequence
+        return sequence
 
     def withdraw(
         self, names: Iterable[str], command_id: str | None = None
@@ -92,7 +108,7 @@ class SyncController:
 
         Gives the incarnation and the edits that each had at last, for the node that adopts it.
         """
-        command = Withdraw(command_id=new_id(command_id), names=tuple(names))
+        command = Withdraw(command_id=self._id(command_id), names=tuple(names))
         return done(self._ask(command)).left
 
     def adopt(
@@ -101,15 +117,18 @@ class SyncController:
         events: Iterable[Event],
         clock_offset: float,
         command_id: str | None = None,
-    ) -> None:
+    ) -> int:
         """Put guests on the node that come from another, with what that node knew.
 
         Their incarnations go on above what they were. Events that are known here already become the
         further of the two; the clock is moved forward to `clock_offset` seconds ahead, if it is
-        behind. One command, unless that is too much for one frame: then several.
+        behind. One command, unless that is too much for one frame: then several. Gives the sequence
+        as of which a responder knows of it; see `responders`.
         """
-        for command in adoptions(guests, events, clock_offset, command_id):
-            self._ask(command)
+        sequence = 0
+        for command in adoptions(guests, events, clock_offset, self._id(command_id)):
+            sequence = done(self._ask(command)).sequence
+        return sequence
 
     def schedule(
         self,
@@ -141,8 +160,8 @@ class SyncController:
                     duration,
                     source,
                     description,
-                    event_id,
-                    command_id,
+                    self._id(event_id),
+                    self._id(command_id),
                     elsewhere,
                     sets_elsewhere,
                     notice_only,
@@ -152,23 +171,32 @@ class SyncController:
 
     def start(self, event_id: str, command_id: str | None = None) -> Event:
         """Start a scheduled event at once."""
-        return event_of(self._ask(Start(command_id=new_id(command_id), event_id=event_id)))
+        return self._move(Start, event_id, command_id)
 
     def complete(self, event_id: str, command_id: str | None = None) -> Event:
         """End a started event."""
-        return event_of(self._ask(Complete(command_id=new_id(command_id), event_id=event_id)))
+        return self._move(Complete, event_id, command_id)
 
     def cancel(self, event_id: str, command_id: str | None = None) -> Event:
         """Take back a scheduled event."""
-        return event_of(self._ask(Cancel(command_id=new_id(command_id), event_id=event_id)))
+        return self._move(Cancel, event_id, command_id)
 
     def approve(self, event_id: str, command_id: str | None = None) -> Event:
         """Start a scheduled event on a guest's behalf; one that has started stays so."""
-        return event_of(self._ask(Approve(command_id=new_id(command_id), event_id=event_id)))
+        return self._move(Approve, event_id, command_id)
 
     def advance(self, seconds: float, command_id: str | None = None) -> float:
         """Move the metadata plane's clock forward; gives its time now, epoch seconds."""
-        return done(self._ask(Advance(command_id=new_id(command_id), seconds=seconds))).now
+        command = Advance(command_id=self._id(command_id), seconds=seconds)
+        return done(self._ask(command)).now
+
+    def advance_to(self, clock_offset: float, command_id: str | None = None) -> float:
+        """Have the clock be so many seconds ahead of the machine's, unless it is ahead by more.
+
+        Gives its time now. Unlike `advance`, it may be told to many nodes, and again.
+        """
+        command = Advance(command_id=self._id(command_id), to=clock_offset)
+        return done(self._ask(command)).now
 
     def now(self) -> Clock:
         """Give the metadata plane's time, and how far it is ahead of the machine's."""
@@ -181,6 +209,21 @@ class SyncController:
     def guests(self) -> tuple[Placed, ...]:
         """Give the guests on the node with their incarnations."""
         return guests_of(self._ask(ListGuests()))
+
+    def responders(self) -> Responders:
+        """Give how far the agent is, and each responder process that is connected to it.
+
+        A guest that boots on a node where it has been before may be told old things unless every
+        responder of the node has applied the sequence that `adopt` or `place` gave.
+        """
+        return responders_of(self._ask(ListResponders()))
+
+    def _id(self, given: str | None) -> str:
+        return self._new_id() if given is None else given
+
+    def _move(self, kind: type[Transition], event_id: str, command_id: str | None) -> Event:
+        command = kind(command_id=self._id(command_id), event_id=event_id)
+        return event_of(self._ask(command))
 
     def _open(self, deadline: float) -> None:
         self._conversation = Conversation()

@@ -22,7 +22,7 @@ class Watch(Replica):
         path: Path | str,
         changed: Callable[[], None],
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """Watch the agent whose feed socket is at `path`, once `follow` runs.
 
@@ -33,7 +33,7 @@ class Watch(Replica):
         self.connected = False
         self.heard: float | None = None
         self._changed = changed
-        self._clock = clock
+        self._clock = time.monotonic if clock is None else clock
 
     async def follow(self) -> None:
         """Keep up until cancelled, on whatever loop; connects again whenever that is needed."""

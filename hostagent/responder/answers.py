@@ -7,7 +7,6 @@ is known changes. Then nothing has to be read or made again, only dated.
 
 import re
 import socket
-import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from itertools import pairwise
@@ -132,6 +131,7 @@ class Answers:
         allowed_hosts: frozenset[str],
         record: Callable[[Access], None] | None,
         wall: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         """See `Responder`; `look_up` is an identity's second half."""
         self.knowledge = knowledge
@@ -140,6 +140,7 @@ class Answers:
         self._hosts = allowed_hosts
         self._record = record
         self._wall = wall
+        self.clock = clock
         self._kept: dict[tuple[Caller, bytes], _Kept] = {}
         self._dated: dict[tuple[Caller, bytes], Again] = {}  # of these, with this second's date
         self._dated_since = self._dated_until = 0.0  # on the wall's clock
@@ -175,7 +176,7 @@ class Answers:
         since, until = kept.since, kept.until
         if not since <= wall + self.knowledge.clock_offset < until:
             return None
-        if not self.knowledge.fresh(time.monotonic()):
+        if not self.knowledge.fresh(self.clock()):
             return None
         if self._record is not None:
             for access in kept.accesses:
@@ -184,7 +185,7 @@ class Answers:
         if self._record is not None:
             return frame, len(kept.accesses), kept.keep, -inf
         left = self._date_now(wall, until - self.knowledge.clock_offset)
-        now = time.monotonic()
+        now = self.clock()
         if not self.knowledge.fresh(now + 1.0):  # nor, maybe, when the second ends
             return frame, len(kept.accesses), kept.keep, -inf
         again = self._dated[key] = frame, len(kept.accesses), kept.keep, now + left
@@ -230,7 +231,7 @@ class Answers:
         now = self.now()
         keep = request.keep_alive and not last
         view = self.look_up(caller)
-        if not self.knowledge.fresh(time.monotonic()):
+        if not self.knowledge.fresh(self.clock()):
             return self.rendered(caller, view, request, self.dialects.unavailable(request), keep)
         outcome = self._ask(view, request, now)
         if not isinstance(outcome, Response):

@@ -31,8 +31,9 @@ class _Batch:
 class Approvals:
     """Sends each approval until it is answered, under one command id, so that it is done once."""
 
-    def __init__(self) -> None:
-        """Nothing is under way, and the agent is not there."""
+    def __init__(self, new_id: Callable[[], str] | None = None) -> None:
+        """Nothing is under way, and the agent is not there. `new_id` makes the commands' ids."""
+        self._new_id = _random_id if new_id is None else new_id
         self._waiting: dict[str, _Batch] = {}
         self._of_guest: Counter[str] = Counter()
         self._send: Callable[[bytes], None] | None = None
@@ -47,7 +48,7 @@ class Approvals:
             return
         batch = _Batch(guest, result)
         for event_id in event_ids:
-            approve = Approve(command_id=str(uuid4()), event_id=event_id, guest=guest)
+            approve = Approve(command_id=self._new_id(), event_id=event_id, guest=guest)
             batch.frames[approve.command_id] = encode(approve)
             self._waiting[approve.command_id] = batch
         self._of_guest[guest] += len(event_ids)
@@ -93,3 +94,7 @@ class Approvals:
         self._of_guest[batch.guest] -= 1
         if not self._of_guest[batch.guest]:
             del self._of_guest[batch.guest]
+
+
+def _random_id() -> str:
+    return str(uuid4())

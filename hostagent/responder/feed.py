@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from hostagent import subscription
 from hostagent.channel.messages import (
+    Applied,
     Delta,
     Done,
     Failed,
@@ -15,6 +15,7 @@ from hostagent.channel.messages import (
     Message,
     MessageError,
     Snapshot,
+    encode,
 )
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.knowledge import Knowledge
@@ -27,7 +28,8 @@ async def follow(
 ) -> None:
     """Feed the knowledge from the agent's feed socket at `path` until cancelled.
 
-    `heard` is set once something is known. What guests approve of goes the other way.
+    `heard` is set once something is known. What guests approve of goes the other way, and how far
+    the knowledge has come.
     """
     await subscription.follow(path, "responder", _Feed(knowledge, heard, approvals))
 
@@ -37,14 +39,20 @@ class _Feed:
         self._knowledge = knowledge
         self._heard = heard
         self._approvals = approvals
+        self._loop = asyncio.get_running_loop()
+        self._send: Callable[[bytes], None] | None = None
+        self._owing = False  # the agent is still to be told how far the knowledge has come
 
     def welcomed(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
         self._approvals.connected(send)
 
     def received(self, message: Message) -> None:
         match message:
             case Snapshot() | Delta() | Heartbeat():
-                self._knowledge.apply(message, time.monotonic())
+                self._knowledge.apply(message, self._loop.time())
+                if not isinstance(message, Heartbeat):
+                    self._owe()
                 if isinstance(message, Snapshot) and not message.more:
                     self._heard.set()
                     log.info("feed: node %s as of %d", message.node, message.sequence)
@@ -54,6 +62,18 @@ class _Feed:
                 kind = type(message).__name__.lower()
                 raise MessageError(f"{kind} is no message of the feed")
 
+    def _owe(self) -> None:
+        """Say how far the knowledge has come, once for all that arrives in this pass."""
+        if not self._owing:
+            self._owing = True
+            self._loop.call_soon(self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._owing = False
+        if self._send is not None and self._knowledge.sequence >= 0:
+            self._send(encode(Applied(sequence=self._knowledge.sequence)))
+
     def lost(self) -> None:
+        self._send = None
         self._knowledge.interrupted()
         self._approvals.disconnected()

@@ -1,6 +1,6 @@
 """What the agent has told, and the view of it that one guest may have. Pure.
 
-`now` is monotonic here, in seconds: it serves to tell how old the knowledge is.
+`now` is the event loop's time, in seconds: it serves to tell how old the knowledge is.
 """
 
 from collections.abc import Callable, Collection
@@ -27,14 +27,14 @@ class Knowledge(Replica):
         super().__init__()
         self.stale_after = stale_after
         self._heard: float | None = None
-        self._members: dict[str, set[str]] = {}  # names of guests, by availability set
+        self._members: dict[str, dict[str, None]] = {}  # names of guests, by availability set
         self._by_port: dict[int, str] = {}
         self._by_address: dict[str, str] = {}
         self._events_of: dict[str, dict[str, Event]] = {}  # by guest, and by availability set
         self._events_of_set: dict[str, dict[str, Event]] = {}
         self._views: dict[str, View] = {}  # made when asked for, dropped when they change
         self._ordered: dict[tuple[int, ...], _Ordered] = {}  # by the events' identities
-        self._touched: set[str] = set()  # names of guests whose views the message has changed
+        self._touched: dict[str, None] = {}  # names of guests whose views the message has changed
         self.watch: Callable[[Collection[str] | None], None] = lambda _names: None
         """Called after a change with the names of the guests whose views are others now; None: all
         of them, or the clock."""
@@ -59,10 +59,10 @@ class Knowledge(Replica):
             for event in self.events.values():
                 self._file(event)
         self._heard = now
-        touched, self._touched = self._touched, set()
+        touched, self._touched = self._touched, {}
         if isinstance(message, Delta) and message.clock_offset is None:
             if touched:
-                self.watch(touched)
+                self.watch(touched.keys())
         elif changed:
             self.watch(None)
 
@@ -82,7 +82,7 @@ class Knowledge(Replica):
         if guest.address is not None:
             self._by_address[guest.address] = guest.name
         if guest.availability_set is not None:
-            self._members.setdefault(guest.availability_set, set()).add(guest.name)
+            self._members.setdefault(guest.availability_set, {})[guest.name] = None
 
     def _withdraw(self, name: str) -> Placed | None:
         placed = super()._withdraw(name)
@@ -94,7 +94,7 @@ class Knowledge(Replica):
         if guest.address is not None and self._by_address.get(guest.address) == name:
             del self._by_address[guest.address]
         if guest.availability_set is not None:
-            self._members[guest.availability_set].discard(name)
+            self._members[guest.availability_set].pop(name, None)
             if not self._members[guest.availability_set]:
                 del self._members[guest.availability_set]
         return placed
@@ -125,7 +125,7 @@ class Knowledge(Replica):
 
     def _touch(self, name: str) -> None:
         self._views.pop(name, None)
-        self._touched.add(name)
+        self._touched[name] = None
 
     def _view(self, name: str | None) -> View | None:
         if name is None:

@@ -92,14 +92,16 @@ class Responder:
         allowed_hosts: frozenset[str] | None = None,
         limits: Limits | None = None,
         record: Callable[[Access], None] | None = None,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] | None = None,
+        clock: Callable[[], float] | None = None,
         dialects: Dialects | None = None,
         approvals: Approvals | None = None,
     ) -> None:
         """Answer from `knowledge`, in `dialects`; approvals go to `approvals`, or nowhere.
 
         `allowed_hosts`: the Host headers that are answered, lower case, see `host_headers`.
-        `record` is called with each request answered. `wall` gives real time, epoch seconds.
+        `record` is called with each request answered. `wall` gives the machine's time, epoch
+        seconds: `time.time`; `clock` that of the loop's clock: `time.monotonic`.
         """
         self.limits = limits or Limits()
         self._identify, look_up = identity
@@ -109,15 +111,16 @@ class Responder:
             look_up=look_up,
             allowed_hosts=host_headers([], []) if allowed_hosts is None else allowed_hosts,
             record=record,
-            wall=wall,
+            wall=time.time if wall is None else wall,
+            clock=time.monotonic if clock is None else clock,
         )
-        self._held: set[Connection] = set()
+        self._held: dict[Connection, None] = {}
         self._held_by: Counter[Caller] = Counter()
         self.waiting = Waiting(self, approvals)
         knowledge.watch = self._changed
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._room = min(self.limits.held, max(descriptors - RESERVED_DESCRIPTORS, 16))
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     async def serve(
         self,
@@ -313,14 +316,14 @@ class Responder:
             pending=pending,
             hop_limit=hop_limit,
         )
-        self._held.add(connection)
+        self._held[connection] = None
         self._held_by[caller] += 1
         if not served and held.family != socket.AF_UNIX:
             # A client that sends its request piece by piece may wait for each acknowledgement.
             held.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         task = loop.create_task(self._adopt(held, connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _adopt(self, sock: socket.socket, connection: Connection) -> None:
         try:
@@ -333,7 +336,7 @@ class Responder:
         """The connection is gone."""
         self.waiting.leave(connection)
         if connection in self._held:
-            self._held.discard(connection)
+            del self._held[connection]
             self._held_by[connection.caller] -= 1
             if not self._held_by[connection.caller]:
                 del self._held_by[connection.caller]

@@ -5,7 +5,6 @@ all those whom it concerns, and an answer that several of them share is made onc
 """
 
 import asyncio
-import time
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -38,7 +37,7 @@ class Waiting:
         self._responder = responder
         self._answers = responder.answers
         self._approvals = approvals
-        self._parked: dict[str, set[Connection]] = {}  # by the guest's name
+        self._parked: dict[str, dict[Connection, None]] = {}  # by the guest's name
         self._alarms: list[tuple[float, int, Connection, Pending]] = []  # a heap, by `until`
         self._alarm_number = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -52,7 +51,7 @@ class Waiting:
         """Answer the request on this connection once what it waits for is so."""
         outcome = pending.outcome
         if isinstance(outcome, Park):
-            self._parked.setdefault(pending.guest, set()).add(connection)
+            self._parked.setdefault(pending.guest, {})[connection] = None
             self._set_alarm(connection, pending, outcome.until)
             return
         if self._approvals is None:
@@ -69,7 +68,7 @@ class Waiting:
         """The connection is gone, or its request is answered."""
         pending, connection.pending = connection.pending, None
         if pending is not None and (group := self._parked.get(pending.guest)) is not None:
-            group.discard(connection)
+            group.pop(connection, None)
             if not group:
                 del self._parked[pending.guest]
 
@@ -101,7 +100,7 @@ class Waiting:
                 connection.abort()  # it is not this guest's any more
                 return
             response: Response | Park
-            if answers.knowledge.fresh(time.monotonic()):
+            if answers.knowledge.fresh(answers.clock()):
                 response = park.resume(view, now)
             else:
                 response = answers.dialects.unavailable(pending.request)

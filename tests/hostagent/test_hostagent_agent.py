@@ -309,6 +309,7 @@ def test_a_snapshot_larger_than_the_bound_is_sent_all_the_same(node, monkeypatch
     store.close()
     node.start_agent()
     responder = Peer(node, "feed", "responder")
+    wait_for(lambda: "has subscribed" in node.log("agent"))
     with node.controller() as controller:
         controller.place([Guest(name="one-more")])  # looks at the bound, nothing read yet
         assert len(controller.events()) == 120  # a list in parts, as large

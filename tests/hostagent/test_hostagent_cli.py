@@ -37,6 +37,14 @@ def test_what_is_no_duration(text):
     assert "it would look like" in result.output
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "d", "36501d"])
+@pytest.mark.parametrize("option", [["advance"], ["--timeout"]])
+def test_what_is_too_long_for_a_duration(text, option):
+    result = CliRunner().invoke(cli, ["controller", "--agent", "x", *option, text, "clock"][:5])
+    assert result.exit_code == 2
+    assert "a duration is 36500 d at most" in result.output
+
+
 def every_command(command, path=()):
     yield path
     for name, inner in getattr(command, "commands", {}).items():
@@ -229,6 +237,15 @@ def test_what_runs_on_a_real_node_does_not_know_of_the_lab(path):
         for name in names:
             top = name.split(".")[0]
             assert top in allowed or top in sys.stdlib_module_names, name
+
+
+def test_a_clock_is_not_moved_by_thirty_years(node):
+    node.start_agent()
+    controller = ("controller", "--agent", node.directory / "command")
+    done = run(*controller, "advance", "11000d")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: the clock can be 3660 days ahead at most, not 11000\n"
+    assert run(*controller, "clock").stdout.endswith(", 0 s ahead\n")
 
 
 def test_properties(node):

@@ -68,6 +68,16 @@ def test_identity(knowledge):
         assert knowledge.by_address(nobody) is None
 
 
+def test_those_whom_a_change_concerns_are_told_in_an_order_of_their_own(knowledge):
+    """A simulation runs again as it ran before, whatever Python's hashes are."""
+    heard = []
+    knowledge.watch = lambda names: heard.append(list(names))
+    names = tuple(f"other{number}" for number in range(50))
+    both = event(guests=(*names, "web2"), availability_sets=("s",))
+    knowledge.apply(Delta(sequence=6, events=(both,)), 101.0)
+    assert heard == [[*names, "web2", "web3"]]
+
+
 def test_guests_of_the_same_events_share_what_was_put_in_order(knowledge):
     both = event(guests=("web1", "web2"))
     knowledge.apply(Delta(sequence=6, events=(both,), incarnations={"web1": 2, "web2": 8}), 101.0)

@@ -109,7 +109,7 @@ def test_a_guest_comes_with_what_it_knew(store):
         event(2, status=EventStatus.CANCELLED, ended=NOW - 5),
     )
     answer = store(Adopt, guests=(moved(port=9),), events=(active, ended), clock_offset=30.0)
-    assert answer == Done(command_id="here2", now=NOW + 30)
+    assert answer == Done(command_id="here2", now=NOW + 30, sequence=store.repository.sequence)
     assert store.placed()["a"] == moved(incarnation=8, edits=3, port=9)
     assert store.placed()["b"].incarnation == 1
     assert store.events() == {active.id: active, ended.id: ended}
@@ -299,7 +299,7 @@ class Moves(RuleBasedStateMachine):
         for name, node in self.home.items():
             self.stores[node](Place, guests=(self.guest(name, node),))
         self.wall = NOW
-        self.events = 0
+        self.events = self.adopted = 0
         self.told = {name: {} for name in NAMES}  # the events that each has seen, as it saw them
         self.revisions = dict.fromkeys(NAMES, (0, 0))
         self.stale = []  # moves that a confused controller may send again
@@ -374,16 +374,17 @@ class Moves(RuleBasedStateMachine):
     def adopt(self, name, source, killed="no", numbers=None):
         there, here = self.stores[source], self.stores[1 - source]
         with there.repository.transaction():
-            there.repository.settle(self.wall + there.repository.clock_offset)
+            there.repository.settle(self.wall)
         placed = there.placed().get(name)
         incarnation, edits = numbers or (placed.incarnation, placed.edits)
         guest = self.guest(name, 1 - source)
         known = [one for one in there.events().values() if sees(guest, one)]
+        self.adopted += 1
         (command,) = adoptions(
             [Placed(guest=guest, incarnation=incarnation, edits=edits)],
             known,
             there.repository.clock_offset,
-            None,
+            f"a{self.adopted}",
         )
         fields = {
             "guests": command.guests,

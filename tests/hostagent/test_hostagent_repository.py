@@ -323,8 +323,8 @@ def test_the_clock_moves_events_but_not_the_memory_of_commands(store, do):
     assert store.events()[0].status == "Started"
     do(Advance, seconds=100 * 24 * 3600.0)
     assert store.remembered("kept") is not None
-    with pytest.raises(ValueError, match="forward"), store.transaction():
-        store.advance(-1.0)
+    with store.transaction():
+        assert store.advance(1.0) == []  # it is ahead by more
 
 
 def test_commands_are_forgotten_after_their_time(store, do):
@@ -419,7 +419,7 @@ from test_hostagent_repository import *
 store = Repository(sys.argv[1])
 do = Commander(store)
 start = int(sys.argv[2])
-do(Place, command_id=f"p{{start}}", guests=(Guest(name="web1"),))
+do(Place, now=NOW + start, command_id=f"p{{start}}", guests=(Guest(name="web1"),))
 for number in range(start, start + 100000):
     answer = do.schedule("web1", number=number, now=NOW + number, command_id=f"s{{number}}",
                          notice=5.0, duration=5.0)
@@ -474,6 +474,7 @@ def test_a_file_of_the_first_version_is_upgraded(store, do, tmp_path):
     do.schedule("a")
     store._db.execute("ALTER TABLE guests DROP COLUMN edits")
     store._db.execute("DROP TABLE floors")
+    store._db.execute("ALTER TABLE state DROP COLUMN latest")
     store._db.execute("UPDATE events SET body = json_remove(body, '$.notice_only')")
     store._db.execute("PRAGMA user_version = 1")
     store.close()

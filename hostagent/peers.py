@@ -1,0 +1,185 @@
+"""A peer of the agent: one connection to one of its sockets, and what it may say there.
+
+Runs in the agent's event loop. It does nothing itself: what is asked goes to the agent.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+
+from hostagent.channel.frames import Decoder, FrameError
+from hostagent.channel.messages import (
+    VERSION,
+    Adopt,
+    Advance,
+    Applied,
+    Approve,
+    Cancel,
+    Complete,
+    Failed,
+    Hello,
+    ListEvents,
+    ListGuests,
+    ListResponders,
+    Message,
+    MessageError,
+    Now,
+    Place,
+    Role,
+    Schedule,
+    Start,
+    Welcome,
+    Withdraw,
+    decode,
+    encode,
+)
+from hostagent.transactions import Request
+
+if TYPE_CHECKING:
+    from hostagent.agent import Agent
+
+log = logging.getLogger(__name__)
+
+Door: TypeAlias = Literal["command", "feed"]
+
+ROLES: Final[dict[Door, tuple[Role, ...]]] = {
+    "command": ("controller",),
+    "feed": ("responder", "watcher"),
+}
+"""The roles that each socket accepts."""
+
+MAX_BUFFERED: Final = 4 << 20
+"""Bytes that wait for a peer that does not read, beyond one snapshot or list, however large: some
+frames of the longest kind. A peer further behind is dropped; a subscriber comes back for a new
+snapshot."""
+
+_REQUESTS: Final = (
+    Place,
+    Withdraw,
+    Adopt,
+    Schedule,
+    Start,
+    Complete,
+    Cancel,
+    Approve,
+    Advance,
+    Now,
+    ListEvents,
+    ListGuests,
+    ListResponders,
+)
+
+
+class Peer(asyncio.Protocol):
+    """A peer. It may have one of the roles that the socket is for by which it came in.
+
+    Nothing more is read from it while a request of its waits for the repository.
+    """
+
+    def __init__(self, agent: "Agent", door: Door) -> None:
+        self._agent = agent
+        self.door = door
+        self.role: Role = ROLES[door][0]  # until it says which
+        self._decoder = Decoder()
+        self._transport: asyncio.Transport | None = None
+        self._refused = False
+        self.welcomed = False
+        self.subscribed = False  # it has its snapshot, and gets every delta
+        self.applied = 0  # the last delta that a responder says it has applied
+        self._bound = MAX_BUFFERED
+        self.since = asyncio.get_running_loop().time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if not self._agent.admit(self):
+            log.warning("%s: too many connections", self.door)
+            self.send(Failed(code="busy", reason=f"too many {self.door} connections"))
+            self.close()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._transport = None
+        self._agent.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        try:
+            for obj in self._decoder.feed(data):
+                self._received(decode(obj))
+                if self._refused:
+                    return
+        except FrameError as error:
+            self._refuse("bad-frame", str(error))
+        except MessageError as error:
+            self._refuse("bad-message", str(error))
+
+    def _received(self, message: Message) -> None:
+        if not self.welcomed:
+            if not isinstance(message, Hello):
+                self._refuse("bad-message", "the first message must be hello")
+            elif message.version != VERSION:
+                self._refuse("version", f"version {message.version}; this agent speaks {VERSION}")
+            elif message.role not in ROLES[self.door]:
+                self._refuse("role", f"this socket is for a {' or a '.join(ROLES[self.door])}")
+            else:
+                self.role = message.role
+                self.send(Welcome(version=VERSION, node=self._agent.node))
+                if self.door == "feed":
+                    self._agent.subscribe(self)
+                self.welcomed = True
+        elif self.role == "controller" and isinstance(message, _REQUESTS):
+            self._submit(message)
+        elif self.role == "responder" and isinstance(message, Applied):
+            self.applied = message.sequence
+        elif (
+            self.role == "responder" and isinstance(message, Approve) and message.guest is not None
+        ):
+            if self._agent.may_approve(message.guest):
+                self._submit(message)
+            else:
+                reason = f"guest {message.guest} approves too often"
+                self.send(Failed(code="busy", reason=reason, command_id=message.command_id))
+        else:
+            kind = type(message).__name__.lower()
+            self._refuse("bad-message", f"a {self.role} may not send {kind} here")
+
+    def _refuse(self, code: str, reason: str) -> None:
+        """Answer, after what was asked before, that this cannot be, and close."""
+        log.warning("%s: refused: %s", self.role, reason)
+        self._refused = True
+        self._submit(Failed(code=code, reason=reason))
+
+    def _submit(self, request: Request) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._agent.submit(self, request)
+
+    def resume(self) -> None:
+        """Read on: the requests received so far are answered."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def send(self, message: Message) -> None:
+        self.write([encode(message)])
+
+    def send_all(self, messages: Iterable[Message]) -> None:
+        """Send the parts of a whole, which as a whole may wait to be read."""
+        frames = [encode(message) for message in messages]
+        self.write(frames, MAX_BUFFERED + sum(map(len, frames)))
+
+    def write(self, frames: Sequence[bytes], bound: int = MAX_BUFFERED) -> None:
+        """Send frames; drop a peer that is then further behind than `bound`, or an earlier one."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        still_behind = self._transport.get_write_buffer_size() > 0
+        self._bound = max(bound, self._bound) if still_behind else bound
+        self._transport.writelines(frames)
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > self._bound:
+            log.warning("%s: dropped, %d bytes behind", self.role, waiting)
+            self._transport.abort()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,137 @@
+"""The repository's side of the agent: requests in, what is to be said of them out.
+
+Runs in the agent's second thread, one call at a time. It opens no socket, and it knows no peer.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import NamedTuple, TypeAlias
+
+from hostagent.channel.messages import (
+    Answer,
+    Command,
+    Delta,
+    Failed,
+    ListEvents,
+    ListGuests,
+    ListResponders,
+    Now,
+    Query,
+    Snapshot,
+    encode,
+    snapshot,
+)
+from hostagent.commands import execute, look_up
+from hostagent.repository import Repository, RepositoryError
+
+log = logging.getLogger(__name__)
+
+Request: TypeAlias = Command | Query | Failed
+"""What waits for the repository, in the order received. Failed: answer that, and close."""
+
+
+class Outcome(NamedTuple):
+    """What is to be said after one transaction: an answer for each request, and a snapshot's frames
+    if anybody waits for one. `change_in`: seconds until something falls due.
+    """
+
+    deltas: Sequence[Delta]
+    answers: Sequence[Sequence[Answer]]
+    sequence: int
+    snapshot: Sequence[bytes] = ()
+    change_in: float = inf
+
+
+class Transactions:
+    """Everything that an agent has its repository do."""
+
+    def __init__(self, repository: Repository, node: str, wall: Callable[[], float]) -> None:
+        """Nothing has been done yet. `wall` gives the machine's time, epoch seconds."""
+        self._repository = repository
+        self._node = node
+        self._wall = wall
+        self._sequence = 0
+        self._trouble = ""
+
+    def run(self, requests: Sequence[Request], joining: bool) -> Outcome:
+        """Do what has fallen due, then the requests, in one transaction.
+
+        `joining`: somebody wants a snapshot.
+        """
+        wall = self._wall()
+        try:
+            with self._repository.transaction():
+                deltas = self._repository.settle(wall)
+                outcome = self._carry_out(requests, deltas, wall, joining)
+        except Exception as error:
+            # Nothing is stored, so nothing is published or acknowledged. The next beat tries again.
+            self._note(error)
+            reason = f"the repository has failed: {error}"
+            requests = [
+                request if isinstance(request, Query) else _refusal(request, reason)
+                for request in requests
+            ]
+            try:  # what is known can still be told
+                return self._carry_out(requests, [], wall, joining)._replace(change_in=inf)
+            except Exception as error:
+                self._note(error)
+                answers = [[_refusal(request, reason)] for request in requests]
+                return Outcome((), answers, self._sequence)
+        self._note(None)
+        self._sequence = outcome.sequence
+        return outcome
+
+    def _carry_out(
+        self, requests: Sequence[Request], deltas: list[Delta], wall: float, joining: bool
+    ) -> Outcome:
+        repository = self._repository
+        answers: list[Sequence[Answer]] = []
+        for request in requests:
+            if isinstance(request, Failed):
+                answers.append([request])
+            elif isinstance(request, ListResponders):
+                answers.append([])  # not the repository's to say
+            elif isinstance(request, (Now, ListEvents, ListGuests)):
+                answers.append(look_up(repository, request, wall))
+            else:
+                done, changes = execute(repository, request, wall)
+                deltas += changes
+                answers.append([done])
+        change = repository.next_change()
+        return Outcome(
+            deltas,
+            answers,
+            repository.sequence,
+            [encode(part) for part in self._snapshot()] if joining else (),
+            inf if change is None else change - wall - repository.clock_offset,
+        )
+
+    def _snapshot(self) -> Iterable[Snapshot]:
+        repository = self._repository
+        return snapshot(
+            sequence=repository.sequence,
+            node=self._node,
+            clock_offset=repository.clock_offset,
+            guests=repository.guests(),
+            events=repository.events(),
+        )
+
+    def _note(self, error: Exception | None) -> None:
+        """Log that the repository has failed, or works again: once, and not at every beat."""
+        trouble = "" if error is None else str(error) or type(error).__name__
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if error is None:
+            log.info("repository: it works again")
+        else:
+            known = isinstance(error, (sqlite3.Error, RepositoryError, MemoryError))
+            log.error("repository: %s", trouble, exc_info=None if known else error)
+
+
+def _refusal(request: Request, reason: str) -> Failed:
+    if isinstance(request, Failed):
+        return request
+    return Failed(code="repository", reason=reason, command_id=getattr(request, "command_id", None))
