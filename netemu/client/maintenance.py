@@ -145,12 +145,21 @@ class Maintenance:
         ever. If a node does not do it, the others have: the error says which.
         """
         agents = {node: self._agent(node) for node in self._sockets}
-        command_id = str(uuid4())
-        moments = []
+        if not agents:
+            raise NotSo(f"lab {self._lab}: no node runs")
+        with _in_our_words():
+            ahead = max(agent.now().clock_offset for agent in agents.values())
+        moments: list[float] = []
         for node, agent in agents.items():
             try:
                 with _in_our_words():
-                    moments.append(agent.advance(seconds, command_id))
+                    moment = agent.advance_to(ahead)
+                    if not moments:
+                        # The first node says how far, so that two who move the clock at once both
+                        # do. The others follow it, and none that knows already moves twice.
+                        moment = agent.advance(seconds)
+                        ahead = agent.now().clock_offset
+                    moments.append(moment)
             except NotSo as error:
                 moved = list(agents)[: len(moments)]
                 so_far = f"; moved already: {', '.join(moved)}" if moved else ""
@@ -223,7 +232,9 @@ def _in_our_words() -> Iterator[None]:
     """What an agent refuses, or that it does not answer, as an error of the lab."""
     try:
         yield
-    except (CommandRefused, AgentUnreachable) as error:
+    except CommandRefused as error:
+        raise (BadInput if error.bad_input else NotSo)(str(error)) from None
+    except AgentUnreachable as error:
         raise NotSo(str(error)) from None
 
 

@@ -105,9 +105,7 @@ class Relocation:
         host.start()
         self._placement.restore(node)
         async with self._placement.agent(node) as agent:
-            behind = self._watching.clock_offset - (await agent.now()).clock_offset
-            if behind > 0:
-                await agent.advance(behind)
+            await agent.advance_to(self._watching.clock_offset)
             moved = [one.guest.name for one in await agent.guests() if one.guest.name not in guests]
         await self._placement.withdraw(node, moved)
         self._hardware.set_ports(host.wired, up=True)

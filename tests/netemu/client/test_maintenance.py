@@ -12,7 +12,7 @@ from hostagent.controller import CommandRefused, SyncController
 from hostagent.model import EventStatus, EventType, Guest
 from netemu.client import maintenance
 from netemu.client.maintenance import Maintenance
-from netemu.errors import NotSo
+from netemu.errors import BadInput, NotSo
 from tests.hostagent.daemons import Node
 
 
@@ -122,6 +122,18 @@ def test_the_time_is_asked_and_not_moved(nodes: dict[str, Any]) -> None:
     for node in nodes.values():
         with node.controller() as controller:
             assert controller.now().clock_offset == 600
+
+
+def test_a_node_that_an_arriving_guest_has_moved_is_not_moved_twice(nodes: dict[str, Any]) -> None:
+    with nodes["n2"].controller() as controller:
+        controller.adopt([], [], 3 * 86400.0)
+    with Maintenance("lab") as plan:
+        plan.advance(600)
+        with pytest.raises(BadInput, match="3660 days ahead at most"):
+            plan.advance(11000 * 86400.0)
+    for node in nodes.values():
+        with node.controller() as controller:
+            assert controller.now().clock_offset == 3 * 86400 + 600
 
 
 def test_a_notice_alone_is_told_as_such(nodes: dict[str, Any]) -> None:

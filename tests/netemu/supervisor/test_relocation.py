@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from hostagent.channel.messages import Adopt, Done, Place, Schedule, Withdraw
+from hostagent.channel.messages import Adopt, Advance, Done, Place, Schedule, Withdraw
 from hostagent.commands import execute
 from hostagent.model import EventType
 from hostagent.model import Guest as PlacedGuest
@@ -117,8 +117,8 @@ class FakeAgent:
     def __init__(self, placement: FakePlacement, host: FakeHost) -> None:
         self._placement, self._host = placement, host
 
-    async def now(self) -> Known:
-        return last_known(self._host)  # type: ignore[arg-type]
+    async def advance_to(self, clock_offset: float) -> None:
+        self._host.do(Advance(command_id=str(uuid4()), to=clock_offset))
 
     async def guests(self) -> Any:
         return last_known(self._host).guests  # type: ignore[arg-type]
