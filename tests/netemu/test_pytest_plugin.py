@@ -34,7 +34,7 @@ ask(json.dumps({"StartRequests": [{"EventId": events[0]["EventId"]}]}).encode())
 def example() -> str:
     """The test that the README shows, as it stands there."""
     readme = (SOURCE / "README.md").read_text()
-    section = readme.split("\n## From Python and pytest\n")[1].split("\n## ")[0]
+    section = readme.split("\n## From pytest\n")[1].split("\n## ")[0]
     blocks: list[str] = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     (shown,) = (block for block in blocks if "def test_" in block)
     return shown

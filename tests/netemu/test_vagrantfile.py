@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(
 def test_the_machine_is_provisioned_by_the_readmes_two_commands() -> None:
     """A user of Vagrant gets what the README promises, and its source is this checkout."""
     section = (SOURCE / "README.md").read_text().split("\n## Two commands\n")[1]
-    shown = section.split("```sh\n")[1].split("```")[0]
-    commands = [line.split("#")[0].strip() for line in shown.splitlines()]
+    shown = re.findall(r"^```sh\n(.*?)^```$", section.split("\n## ")[0], re.MULTILINE | re.DOTALL)
+    commands = "".join(shown).splitlines()
     assert len(commands) == 2
     text = VAGRANTFILE.read_text()
     (script,) = re.findall(r"<<~SHELL\n(.*?)^ *SHELL$", text, re.MULTILINE | re.DOTALL)
