@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import netemu
 from tests import distribution
@@ -27,6 +28,10 @@ TIME_SCALE = 0.02
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command
 # that they start: tests that press it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine takes long to draw an example, and longer to run it: that says nothing.
+settings.register_profile("netemu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("netemu")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ os.execv(sys.executable, [sys.executable, "-m", "hostagent", *sys.argv[2:]])
 """
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=30.0):
     """Give the condition's first true value; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -41,7 +41,7 @@ class Node:
         self.port = self.sockets["http"].getsockname()[1]
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(directory / "notify"))
-        self.notify.settimeout(20)
+        self.notify.settimeout(60)
 
     def _unix(self, name):
         sock = socket.socket(socket.AF_UNIX)
@@ -92,7 +92,7 @@ class Node:
 
     def terminate(self, name):
         self.processes[name].terminate()
-        return self.processes.pop(name).wait(10)
+        return self.processes.pop(name).wait(30)
 
     def log(self, name):
         return (self.directory / f"{name}.log").read_text()

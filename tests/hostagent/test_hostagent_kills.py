@@ -120,7 +120,8 @@ def ask(port, method="GET", body=b""):
         return answer_of(read_all(sock))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.processes
+@pytest.mark.long
 def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(short_path):
     context = multiprocessing.get_context("fork")
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -143,7 +144,6 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(short_path):
         running[name].start()
 
     randomness = random.Random(5)
-    started = time.monotonic()
     newest, approved, kills, answers = 0, set(), 0, 0
     try:
         start("agent")
@@ -151,7 +151,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(short_path):
         with SyncController(short_path / "command", 30) as sync:
             sync.place([Guest(name="web1", address="127.0.0.1")])
         start("controller")
-        while kills < KILLS and time.monotonic() - started < 60:
+        while kills < KILLS:
             time.sleep(randomness.uniform(0.0, 0.06))
             name = randomness.choice(list(targets))
             running[name].kill()
@@ -191,7 +191,6 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(short_path):
     journal = [json.loads(line) for line in lines if line.endswith("}")]
     done = {one["number"]: one["incarnation"] for one in journal if "incarnation" in one}
     events = {int(event.id[:8], 16): event for event in stored}
-    assert kills == KILLS
     assert len(stored) == len(events), "something was done twice"
     oldest = max(done) - HISTORY
     for number in done:

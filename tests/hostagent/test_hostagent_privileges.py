@@ -128,7 +128,10 @@ try:
             break
         except Exception:
             time.sleep(0.02)
-    time.sleep(0.1)
+    for _ in range(500):  # until the responder has heard of them
+        if ask(17).startswith("200"):
+            break
+        time.sleep(0.02)
     for mark in (17, 2**32 - 1, 18, 0):
         print(ask(mark))
 finally:

@@ -369,6 +369,17 @@ def test_an_unfinished_request_gets_408(run):
     run(scenario)
 
 
+def test_ten_seconds_are_enough_for_any_request(run):
+    async def scenario(world):
+        reader, writer = await world.connect()
+        writer.write(INFO)
+        await until(lambda: world.responder.held == 1)
+        move(10)
+        assert answer_of(await reader.read())[0] == 408
+
+    run(scenario, Limits())
+
+
 def test_a_trickle_gets_408_all_the_same(run):
     async def scenario(world):
         reader, writer = await world.connect()

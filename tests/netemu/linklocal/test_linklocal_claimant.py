@@ -45,7 +45,9 @@ class AnyInterleaving(RuleBasedStateMachine):
         announce_num=st.integers(1, 3),
         max_conflicts=st.sampled_from([1, 2, 3, 10]),
         scale=st.sampled_from([1.0, 0.1]),
-        remembered=st.none() | st.integers(addresses.FIRST, addresses.LAST),
+        remembered=st.none()
+        | st.just(addresses.METADATA)
+        | st.integers(addresses.FIRST, addresses.LAST),
     )
     def begin(
         self,
@@ -193,8 +195,10 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule()
     def somebody_asks(self) -> None:
-        asked = request_by(OTHER_MAC, addresses.METADATA, self.claimant.candidate)
-        state = self.claimant.state
+        wanted, state = self.claimant.candidate, self.claimant.state
+        # By the responder; by somebody else where that would be a claim to the same address.
+        asker = addresses.METADATA if wanted != addresses.METADATA else addresses.FIRST
+        asked = request_by(OTHER_MAC, asker, wanted)
         effects = self.did(self.claimant.receive(asked, self.now))
         assert self.claimant.state is state
         assert len(effects) == (self.using is not None)
