@@ -82,13 +82,12 @@ class Dialler:
         with self._lock:
             try:
                 socket.send_fds(self._link, [_KINDS[kind]], [net])
-                answer, descriptors, _, _ = socket.recv_fds(
-                    self._link, 1, 1, socket.MSG_CMSG_CLOEXEC
-                )
+                answer, descriptors, _, _ = socket.recv_fds(self._link, 1, 1)
             except OSError:
                 answer, descriptors = b"", []
         if not answer or not descriptors:
             raise NotSo("no socket could be made there: the lab has ended, or the guest has")
+        os.set_inheritable(descriptors[0], False)
         return socket.socket(fileno=descriptors[0])
 
     def close(self) -> None:
@@ -102,7 +101,7 @@ def main(link_descriptor: int, user: int) -> None:
     link = socket.socket(fileno=link_descriptor)
     enter({"user": user})
     while True:
-        question, descriptors, _, _ = socket.recv_fds(link, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        question, descriptors, _, _ = socket.recv_fds(link, 1, 1)
         if not question:
             return
         (net,) = descriptors

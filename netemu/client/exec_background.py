@@ -13,20 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from netemu.client.exec_foreground import become, ended, enter, fork
+from netemu.client import relay
+from netemu.client.exec_foreground import become, enter, fork
+from netemu.client.relay import Relay
 from netemu.errors import NetemuError
 from netemu.kernel.groups import pass_over_setgroups
 from netemu.wire.source import SOURCE
 
-# What a caller may send the command, as if it were a child of its own.
-_FORWARDED: Final = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
 # As env(1) and timeout(1) have it: not the command has failed, but what was to run it.
 _NOT_STARTED: Final = 125
 # Without the site's packages it starts in half the time, and this needs none of them.
@@ -72,22 +65,18 @@ def main(caller: int, told: str, groups: bool, command: Sequence[str]) -> NoRetu
         os.environ.pop("LC_CTYPE", None)
     try:
         enter(namespaces)
+        streams = Relay.make(terminal=False)
+        relay.block()
         child = fork()
     except NetemuError as error:  # the guest ends at this moment
         os.write(2, f"netemu: {command[0]}: not started: {error}\n".encode())
         os._exit(_NOT_STARTED)
     if child == 0:
-        os.close(caller)
+        streams.take()
         if not groups:
             pass_over_setgroups()
         become(directory, command)
-    for number in _FORWARDED:
-        signal.signal(number, lambda received, _: os.kill(child, received))
-    command_itself = os.pidfd_open(child)
-    if command_itself not in ended(caller, command_itself, patience=None):
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(streams.follow(child, caller=caller))
     if code < 0:
         _end_by(signal.Signals(-code))
     os._exit(code)

@@ -1,9 +1,9 @@
 """Runs a command inside a guest, a node or the sandbox, as a child of the caller.
 
-The command has the caller's terminal, streams and working directory; nothing stands between.
+It runs in the process of `netemu exec`, `shell` and `enter`. The command has the caller's working
+directory and streams, but never the caller's terminal: see `relay`.
 """
 
-import ctypes
 import os
 import select
 import signal
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from netemu.client import relay
+from netemu.client.relay import Relay
 from netemu.errors import MachineCannot, NotSo
 from netemu.kernel import confinement
 from netemu.kernel import namespaces as ns
@@ -23,10 +25,6 @@ _ORDER_OF_SANDBOX = ("user", "pid", "net", "mnt")
 
 # As shells have it: the command was not found, or cannot be run.
 NOT_FOUND, NOT_RUNNABLE = 127, 126
-_SIGNALLED = 128
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
@@ -37,17 +35,18 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     """
     directory = Path.cwd()
     enter(namespaces)
+    streams = Relay.make(terminal=True)
+    hear, told = os.pipe()
+    relay.block()
     child = fork()
     if child == 0:
+        streams.take()
+        if streams.terminal:
+            relay.lead(told, lambda: become(directory, command))
         become(directory, command)
-    # What the terminal sends goes to the command too, and is the command's to answer.
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: os.kill(child, received))
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else _SIGNALLED - code
+    os.close(told)
+    code = os.waitstatus_to_exitcode(streams.follow(child, told=hear))
+    return code if code >= 0 else relay.SIGNALLED - code
 
 
 def enter(namespaces: Mapping[str, int]) -> None:
@@ -87,9 +86,9 @@ def fork() -> int:
     try:
         child = os.fork()
         if child == 0:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            confinement.end_with_parent()
             if ended(this):  # before it could say so
-                os._exit(_SIGNALLED + signal.SIGKILL)
+                os._exit(relay.SIGNALLED + signal.SIGKILL)
         return child
     except OSError as error:
         raise NotSo(f"no process can be started there: {error.strerror}") from None

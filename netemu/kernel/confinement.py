@@ -6,9 +6,11 @@ and before the command. Nothing here can be undone by what runs afterwards.
 
 import ctypes
 import os
+import signal
 from typing import Final
 
 # linux/prctl.h, linux/keyctl.h, and the numbers of system calls that libraries do not wrap.
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _JOIN_SESSION_KEYRING: Final = 1
 _SYS_KEYCTL: Final = {"x86_64": 250, "aarch64": 219}
@@ -21,8 +23,18 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def keep_standard_streams_only() -> None:
     """Close every descriptor but 0, 1 and 2."""
-    if _libc.syscall(_SYS_CLOSE_RANGE, _FIRST_OTHER, _LAST_DESCRIPTOR, 0) != 0:
-        os.closerange(_FIRST_OTHER, os.sysconf("SC_OPEN_MAX"))
+    close_from(_FIRST_OTHER)
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on."""
+    if _libc.syscall(_SYS_CLOSE_RANGE, first, _LAST_DESCRIPTOR, 0) != 0:
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def end_with_parent() -> None:
+    """Be killed when the parent ends, however it does."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def hide_memory() -> None:

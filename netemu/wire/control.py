@@ -6,6 +6,7 @@ with the lab: each but the last has `more`. Descriptors travel beside the first.
 
 import asyncio
 import logging
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -145,7 +146,9 @@ def _answers(link: socket.socket) -> tuple[list[dict[str, Any]], list[int]]:
     answers: list[dict[str, Any]] = []
     descriptors: list[int] = []
     while True:
-        data, received, _, _ = socket.recv_fds(link, _CHUNK, 16, socket.MSG_CMSG_CLOEXEC)
+        data, received, _, _ = socket.recv_fds(link, _CHUNK, 16)
+        for descriptor in received:  # recv_fds passes no MSG_CMSG_CLOEXEC on
+            os.set_inheritable(descriptor, False)
         descriptors += received
         if not data:
             raise NoAnswer("the lab ended before it had answered")
