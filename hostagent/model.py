@@ -127,10 +127,10 @@ class IllegalTransition(Exception):
     """The event's status does not allow the request."""
 
     def __init__(self, event_id: str, status: EventStatus, request: Request) -> None:
-        legal = ", ".join(r for (s, r) in TRANSITIONS if s is status) or "nothing"
-        super().__init__(
-            f"event {event_id} is {status}: cannot {request} it; {legal} would be possible"
-        )
+        # To expire is what the agent does by itself; nobody can ask for it.
+        legal = [r for (s, r) in TRANSITIONS if s is status and r is not Request.EXPIRE]
+        hint = f"you can {' or '.join(legal)} it" if legal else "it has ended"
+        super().__init__(f"event {event_id} is {status}: cannot {request} it; {hint}")
         self.event_id = event_id
         self.status = status
         self.request = request

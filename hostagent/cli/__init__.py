@@ -5,10 +5,13 @@ input; 3 the machine cannot, or the agent cannot be reached. Each command import
 it starts; a daemon imports nothing once it has given up its privileges.
 """
 
+from typing import NoReturn
+
 import click
 
 from hostagent.cli.controller import controller
 from hostagent.cli.daemons import agent, responder
+from hostagent.terminal.command import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -25,9 +28,9 @@ def cli() -> None:
     """  # noqa: D301
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line; an error is one line on stderr and an exit code."""
-    cli(prog_name="hostagent")
+    run(cli, "hostagent")
 
 
 for command in (agent, responder, controller):

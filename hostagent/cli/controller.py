@@ -1,12 +1,13 @@
 """`hostagent controller`: a person's way to command an agent."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hostagent.cli.options import BadInput, Refused, Unable, seconds
+from hostagent.cli.options import BadInput, Refused, Unable
+from hostagent.terminal.duration import EXPLAINED, Duration
+from hostagent.terminal.output import say, say_json
 
 if TYPE_CHECKING:
     from hostagent.controller import SyncController
@@ -35,7 +36,7 @@ class _Commands(click.Group):
             raise Unable(str(error)) from error
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, epilog=EXPLAINED)
 @click.option(
     "--agent",
     "agent_path",
@@ -44,7 +45,7 @@ class _Commands(click.Group):
 )
 @click.option(
     "--timeout",
-    type=seconds,
+    type=Duration(),
     metavar="DURATION",
     default="10s",
     show_default=True,
@@ -54,7 +55,7 @@ class _Commands(click.Group):
 def controller(ctx: click.Context, agent_path: Path | None, timeout: float) -> None:
     """Command a node's agent: place guests, and schedule what happens to them.
 
-    A DURATION is like 90s, 5m or 1h30m.
+    An event may be named by the beginning of its ID, if no other begins so.
 
     Exit codes: 0 done; 1 refused, and nothing has changed; 2 bad input; 3 no answer.
     """
@@ -117,14 +118,25 @@ def place(
 
 
 @controller.command()
-def properties() -> None:
+@_json
+def properties(as_json: bool) -> None:
     """List the properties that guests may have, with their defaults."""
     from hostagent.model import Guest
     from hostagent.properties import KNOWN, PER_CLOUD, PREFIXES, value
+    from hostagent.terminal.table import Column, print_table
 
     example = Guest(name="web1", address="169.254.3.7")
-    _print_table(
-        ["KEY", "DEFAULT, FOR WEB1", "PER CLOUD", "WHAT IT IS"],
+    if as_json:
+        known = {key: value(example, key) for key in KNOWN}
+        say_json({**known, **{f"{prefix}KEY": "" for prefix in PREFIXES}})
+        return
+    print_table(
+        [
+            Column("KEY"),
+            Column("DEFAULT, FOR WEB1", rank=2, folds=True),
+            Column("PER CLOUD", rank=3),
+            Column("WHAT IT IS", folds=True),
+        ],
         [
             [key, value(example, key), "yes" if key in PER_CLOUD else "", known.about]
             for key, known in KNOWN.items()
@@ -152,14 +164,14 @@ def withdraw(ctx: click.Context, names: tuple[str, ...]) -> None:
 @click.option(
     "--in",
     "notice",
-    type=seconds,
+    type=Duration(),
     metavar="DURATION",
     help="Time until it may start. Default: the type's least notice (Freeze and Reboot 15m, "
     "Redeploy 10m, Terminate 5m, Preempt 30s).",
 )
 @click.option("--now", is_flag=True, help="Start it at once, as a hardware failure would.")
 @click.option(
-    "--duration", type=seconds, metavar="DURATION", help="How long it lasts. Default: not known."
+    "--duration", type=Duration(), metavar="DURATION", help="How long it lasts. Default: not known."
 )
 @click.option(
     "--source",
@@ -169,7 +181,10 @@ def withdraw(ctx: click.Context, names: tuple[str, ...]) -> None:
 )
 @click.option("--description", default="", help="A line for people.")
 @click.option(
-    "--notice-only", is_flag=True, help="Nothing is to be done to the guests: they are told of it."
+    "--no-impact",
+    "notice_only",
+    is_flag=True,
+    help="Give the notice alone: nothing is to be done to the guests.",
 )
 @_json
 @click.pass_context
@@ -208,7 +223,7 @@ def schedule(
 @click.pass_context
 def start(ctx: click.Context, event_id: str, as_json: bool) -> None:
     """Start a scheduled event without waiting for its time."""
-    _print_event(_connected(ctx).start(event_id), as_json)
+    _print_event(_moved(ctx, "start", event_id), as_json)
 
 
 @controller.command()
@@ -217,7 +232,7 @@ def start(ctx: click.Context, event_id: str, as_json: bool) -> None:
 @click.pass_context
 def approve(ctx: click.Context, event_id: str, as_json: bool) -> None:
     """Start a scheduled event on a guest's behalf; one that has started stays so."""
-    _print_event(_connected(ctx).approve(event_id), as_json)
+    _print_event(_moved(ctx, "approve", event_id), as_json)
 
 
 @controller.command()
@@ -226,7 +241,7 @@ def approve(ctx: click.Context, event_id: str, as_json: bool) -> None:
 @click.pass_context
 def complete(ctx: click.Context, event_id: str, as_json: bool) -> None:
     """End a started event."""
-    _print_event(_connected(ctx).complete(event_id), as_json)
+    _print_event(_moved(ctx, "complete", event_id), as_json)
 
 
 @controller.command()
@@ -235,15 +250,31 @@ def complete(ctx: click.Context, event_id: str, as_json: bool) -> None:
 @click.pass_context
 def cancel(ctx: click.Context, event_id: str, as_json: bool) -> None:
     """Take back a scheduled event."""
-    _print_event(_connected(ctx).cancel(event_id), as_json)
+    _print_event(_moved(ctx, "cancel", event_id), as_json)
+
+
+def _moved(ctx: click.Context, verb: str, beginning: str) -> "Event":
+    """Do it to the one event whose ID begins so."""
+    agent = _connected(ctx)
+    known = [event.id for event in agent.events(history=True)]
+    found = [beginning] if beginning in known else [i for i in known if i.startswith(beginning)]
+    if len(found) > 1:
+        raise BadInput(f"{beginning}: begins the IDs of {len(found)} events; write more of it")
+    moved: Event = getattr(agent, verb)(found[0] if found else beginning)
+    return moved
 
 
 @controller.command()
-@click.argument("duration", type=seconds)
+@click.argument("duration", type=Duration())
+@_json
 @click.pass_context
-def advance(ctx: click.Context, duration: float) -> None:
+def advance(ctx: click.Context, duration: float, as_json: bool) -> None:
     """Move the metadata plane's clock forward by DURATION. It cannot be moved back."""
-    click.echo(_utc(_connected(ctx).advance(duration)))
+    now = _connected(ctx).advance(duration)
+    if as_json:
+        say_json({"now": now})
+    else:
+        say(_utc(now))
 
 
 @controller.command()
@@ -253,9 +284,9 @@ def clock(ctx: click.Context, as_json: bool) -> None:
     """Show the metadata plane's time, and how far it is ahead of the machine's."""
     told = _connected(ctx).now()
     if as_json:
-        _print_json({"now": told.now, "clock_offset": told.clock_offset})
+        say_json({"now": told.now, "clock_offset": told.clock_offset})
     else:
-        click.echo(f"{_utc(told.now)}, {told.clock_offset:g} s ahead")
+        say(f"{_utc(told.now)}, {told.clock_offset:g} s ahead")
 
 
 @controller.command(name="list")
@@ -264,12 +295,23 @@ def clock(ctx: click.Context, as_json: bool) -> None:
 @click.pass_context
 def list_events(ctx: click.Context, history: bool, as_json: bool) -> None:
     """List the events of this node."""
-    events = _connected(ctx).events(history=history)
+    from hostagent.model import FINAL
+    from hostagent.terminal.table import Column, print_table
+
+    known = _connected(ctx).events(history=True)
+    events = [event for event in known if history or event.status not in FINAL]
     if as_json:
         _print_json(events)
         return
-    _print_table(
-        ["ID", "TYPE", "STATUS", "NOT BEFORE", "DURATION", "GUESTS"],
+    print_table(
+        [
+            Column("ID", ids=[event.id for event in known]),
+            Column("TYPE", rank=1),
+            Column("STATUS", rank=2),
+            Column("NOT BEFORE", rank=3),
+            Column("DURATION", rank=4),
+            Column("GUESTS", folds=True),
+        ],
         [
             [
                 event.id,
@@ -289,12 +331,22 @@ def list_events(ctx: click.Context, history: bool, as_json: bool) -> None:
 @click.pass_context
 def guests(ctx: click.Context, as_json: bool) -> None:
     """List the guests on this node, with the incarnation of what each can see."""
+    from hostagent.terminal.table import Column, print_table
+
     placed = _connected(ctx).guests()
     if as_json:
         _print_json(placed)
         return
-    _print_table(
-        ["NAME", "PORT", "ADDRESS", "UD", "FD", "SET", "INCARNATION"],
+    print_table(
+        [
+            Column("NAME"),
+            Column("PORT", rank=1),
+            Column("ADDRESS", rank=2),
+            Column("UD", rank=5),
+            Column("FD", rank=6),
+            Column("SET", rank=4),
+            Column("INCARNATION", rank=3),
+        ],
         [
             [
                 one.guest.name,
@@ -316,28 +368,17 @@ def _utc(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _print_json(obj: object) -> None:
+def _print_json(told: object) -> None:
     import msgspec
 
-    click.echo(msgspec.json.encode(obj).decode())
+    say_json(msgspec.to_builtins(told))
 
 
 def _print_event(event: "Event", as_json: bool) -> None:
     if as_json:
         _print_json(event)
     else:
-        click.echo(
+        say(
             f"{event.id} {event.type} {event.status}, not before {_utc(event.not_before)}: "
             f"{', '.join(event.guests)}"
         )
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    # Into a pipe, a line stays a line however long it is.
-    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False).print(table)

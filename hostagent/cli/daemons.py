@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hostagent.cli.options import UNABLE, BadInput, Unable, seconds
+from hostagent.cli.options import UNABLE, BadInput, Unable
+from hostagent.terminal.duration import Duration
 
 if TYPE_CHECKING:
     from socket import socket
@@ -117,7 +118,7 @@ def agent(
 @_user
 @click.option(
     "--stale-after",
-    type=seconds,
+    type=Duration(),
     metavar="DURATION",
     default="60s",
     show_default=True,

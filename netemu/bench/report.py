@@ -11,13 +11,10 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct, field
-from rich.console import Console
-from rich.table import Table
 
+from hostagent.terminal.output import Part, Styled, say, say_json
+from hostagent.terminal.table import Column, print_table
 from netemu.bench.rounds import Sample, Spread
-
-_WIDE: Final = 200
-"""Columns where there is no terminal that has some."""
 
 _REACHED: Final = {"at most": operator.le, "at least": operator.ge}
 
@@ -50,32 +47,53 @@ class Report(Struct):
 
     def print(self) -> None:
         """Print tables on standard output."""
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
         metrics = list(dict.fromkeys(m for many in self.samples.values() for s in many for m in s))
-        table.add_column(self.bench, no_wrap=True)
-        for metric in metrics:
-            table.add_column(metric, justify="right")
-        for name, many in self.samples.items():
-            table.add_row(name, *(_cell(many, metric) for metric in metrics))
-        console.print(table)
+        print_table(
+            [
+                Column(self.bench),
+                *(Column(metric, rank=rank, right=True) for rank, metric in enumerate(metrics)),
+            ],
+            [
+                [name, *(_cell(many, metric) for metric in metrics)]
+                for name, many in self.samples.items()
+            ],
+        )
         if self.goals:
-            goals = Table(box=None, pad_edge=False, header_style="bold")
-            for heading in ("goal", "measured", "wanted", ""):
-                goals.add_column(heading, justify="left" if heading == "goal" else "right")
-            for one in self.goals:
-                verdict = "[green]reached[/]" if one.reached else "[yellow]NOT reached[/]"
-                goals.add_row(one.what, _text(one.value), f"{one.bound} {one.limit:g}", verdict)
-            console.print()
-            console.print(goals)
+            say()
+            rows: list[list[Part]] = [
+                [
+                    one.what,
+                    _text(one.value),
+                    f"{one.bound} {one.limit:g}",
+                    Styled("reached", "green") if one.reached else Styled("NOT reached", "yellow"),
+                ]
+                for one in self.goals
+            ]
+            print_table(
+                [
+                    Column("GOAL", folds=True),
+                    Column("MEASURED", rank=2, right=True),
+                    Column("WANTED", rank=1, right=True),
+                    Column("", right=True),
+                ],
+                rows,
+            )
         for missing in self.not_measured:
-            console.print(f"not measured: {missing}")
+            say(f"not measured: {missing}")
         for note in self.notes:
-            console.print(note)
+            say(note)
+
+    def print_json(self) -> None:
+        """Print what `write` writes."""
+        say_json(msgspec.to_builtins(self._told()))
 
     def write(self, file: Path) -> None:
-        """Write it as JSON, with the machine, the date and the command."""
-        told = {
+        """Write it as JSON."""
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(self._told())) + b"\n")
+
+    def _told(self) -> dict[str, object]:
+        """All that is known, with the machine, the date and the command."""
+        return {
             "bench": self.bench,
             "command": shlex.join(["netemu", *sys.argv[1:]]),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -92,7 +110,6 @@ class Report(Struct):
             "notes": self.notes,
             "samples": self.samples,
         }
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(told)) + b"\n")
 
 
 def machine() -> dict[str, str | int]:

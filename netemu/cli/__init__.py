@@ -1,45 +1,89 @@
 """The command line: thin. Each verb reads its options, calls the lab, and prints.
 
-Nothing is imported before it is used: `netemu --help` costs what Click costs.
+Runs in the user's process. Nothing is imported before it is used: `netemu --help` costs what Click
+costs.
 """
 
+import difflib
 import importlib
-import sys
-from typing import Any, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import click
 
+from hostagent.terminal.command import run
+from hostagent.terminal.duration import EXPLAINED
 from netemu import __version__
 from netemu.errors import NetemuError
 
-# verb: (module of this package, function, what it does). In the order in which people meet them.
-_VERBS = {
-    "demo": ("demo", "demo", "Show the whole story once, in half a minute."),
-    "up": ("labs", "up", "Bring a lab up."),
-    "down": ("labs", "down", "Take a lab down."),
-    "list": ("labs", "list_labs", "List the labs that run."),
-    "status": ("labs", "status", "Show a lab's nodes, guests and services."),
-    "exec": ("exec", "exec_command", "Run a command in a guest or on a node."),
-    "shell": ("exec", "shell", "Open a shell in a guest or on a node."),
-    "enter": ("exec", "enter", "Open a shell where 'ip netns' shows nodes and guests."),
-    "reboot": ("exec", "reboot", "Reboot guests."),
-    "maintenance": ("maintenance", "maintenance", "Plan, list, start and end what befalls guests."),
-    "node": ("nodes", "node", "Have nodes fail, and come back."),
-    "events": ("events", "events", "Tell what has happened, or follow what happens."),
-    "logs": ("events", "logs", "Print what a guest's program says."),
-    "graph": ("graph", "graph", "Draw a lab: nodes, guests, addresses, events."),
-    "top": ("top", "top", "Watch guests, rates and events."),
-    "capture": ("capture", "capture", "Capture at a guest's port or a node's bridge."),
-    "clock": ("clock", "clock", "Move or show the clock by which maintenance goes."),
-    "set": ("properties", "set_properties", "Change what guests are told of themselves."),
-    "conformance": ("conformance", "conformance", "Attack a lab, and say whether it holds."),
-    "scenario": ("scenario", "scenario", "Play a story in a lab, and judge it."),
-    "validate": ("files", "validate", "Check a lab file."),
-    "schema": ("files", "schema", "Print the lab file's JSON schema, for editors."),
-    "simulate": ("simulate", "simulate", "Run claims of many hosts in virtual time."),
-    "bench": ("bench", "bench", "Measure labs and responders, beside others."),
-    "completion": ("completion", "completion", "Print the completion for a shell."),
-    "check": ("machine", "check", "Say what this machine lacks for a lab, and what to do."),
+
+class Verb(NamedTuple):
+    """A verb: the module of this package and the function in it, and what `--help` says of it."""
+
+    module: str
+    function: str
+    text: str
+
+
+# By what they are for, in the order in which people meet them.
+_GROUPS: Final = {
+    "Labs": {
+        "demo": Verb("demo", "demo", "Show the whole story once, in half a minute."),
+        "up": Verb("labs", "up", "Bring a lab up."),
+        "down": Verb("labs", "down", "Take a lab down."),
+        "list": Verb("labs", "list_labs", "List the labs that run."),
+        "status": Verb("labs", "status", "Show a lab's nodes, guests and services."),
+        "check": Verb("machine", "check", "Say what this machine lacks for a lab."),
+        "validate": Verb("files", "validate", "Check a lab file."),
+        "schema": Verb("files", "schema", "Print the lab file's JSON schema, for editors."),
+    },
+    "Inside a lab": {
+        "exec": Verb("exec", "exec_command", "Run a command in a guest or on a node."),
+        "shell": Verb("exec", "shell", "Open a shell in a guest or on a node."),
+        "enter": Verb("exec", "enter", "Open a shell where 'ip netns' shows nodes and guests."),
+        "reboot": Verb("exec", "reboot", "Reboot guests."),
+        "logs": Verb("events", "logs", "Print what a guest's program says."),
+        "set": Verb("properties", "set_properties", "Change what a guest is told of itself."),
+    },
+    "Maintenance": {
+        "maintenance": Verb("maintenance", "maintenance", "Schedule, list, start and end events."),
+        "node": Verb("nodes", "node", "Have nodes fail, and come back."),
+        "clock": Verb("clock", "clock", "Move or show the clock of maintenance."),
+        "events": Verb("events", "events", "Show what has happened, or follow what happens."),
+    },
+    "Look": {
+        "graph": Verb("graph", "graph", "Draw a lab: nodes, guests, addresses, events."),
+        "top": Verb("top", "top", "Watch guests, rates and events."),
+        "capture": Verb("capture", "capture", "Capture at a guest's port or a node's bridge."),
+    },
+    "Prove and measure": {
+        "conformance": Verb("conformance", "conformance", "Attack a lab, and judge it."),
+        "scenario": Verb("scenario", "scenario", "Play a story in a lab, and judge it."),
+        "simulate": Verb("simulate", "simulate", "Run claims of many hosts in virtual time."),
+        "bench": Verb("bench", "bench", "Measure labs and responders, beside others."),
+    },
+    "Your shell": {
+        "completion": Verb("completion", "completion", "Print the completion for a shell."),
+    },
+}  # fmt: skip
+_VERBS: Final = {name: verb for verbs in _GROUPS.values() for name, verb in verbs.items()}
+# What other tools call it.
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("deploy", "create", "start", "run", "apply", "launch"), "up"),
+    **dict.fromkeys(("destroy", "delete", "stop", "rm", "remove", "clean", "kill"), "down"),
+    **dict.fromkeys(("ls", "labs", "ps"), "list"),
+    **dict.fromkeys(("inspect", "show", "info", "describe", "get"), "status"),
+    **dict.fromkeys(("ssh", "console", "attach", "login", "connect", "bash"), "shell"),
+    **dict.fromkeys(("restart", "reset"), "reboot"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("draw", "plot", "topology", "topo"), "graph"),
+    **dict.fromkeys(("tcpdump", "sniff", "pcap"), "capture"),
+    **dict.fromkeys(("event", "history", "watch"), "events"),
+    **dict.fromkeys(("schedule", "approve", "cancel", "complete"), "maintenance"),
+    **dict.fromkeys(("fail", "restore", "nodes"), "node"),
+    **dict.fromkeys(("lint", "config"), "validate"),
+    **dict.fromkeys(("doctor", "version", "preflight"), "check"),
+    **dict.fromkeys(("test", "prove", "attack"), "conformance"),
+    **dict.fromkeys(("benchmark", "perf"), "bench"),
 }
 
 
@@ -52,19 +96,39 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        module, function, _ = _VERBS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+        verb = _VERBS[cmd_name]
+        module = importlib.import_module(f"{__name__}.{verb.module}")
+        command: click.Command = getattr(module, verb.function)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _VERBS and not args[0].startswith("-"):
+            ctx.fail(_unknown(args[0]))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, text) for verb, (_, _, text) in _VERBS.items()])
+        for group, verbs in _GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(name, verb.text) for name, verb in verbs.items()])
+
+
+def _unknown(word: str) -> str:
+    meant = _ELSEWHERE.get(word.lower())
+    if meant is None:
+        close = difflib.get_close_matches(word.lower(), [*_VERBS, *_ELSEWHERE], n=1)
+        meant = _ELSEWHERE.get(close[0], close[0]) if close else None
+    if meant is None:
+        return f"there is no command {word!r}; 'netemu --help' lists them"
+    return f"there is no command {word!r}; did you mean 'netemu {meant}'? {_VERBS[meant].text}"
 
 
 @click.command(
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 well; 1 something is not so; 2 bad usage or input; 3 the machine cannot.",
+    epilog=f"{EXPLAINED} --json prints JSON on standard output, and nothing else there. "
+    "Exit codes: 0 well; 1 something is not so; 2 bad usage or input; 3 the machine cannot.",
 )
 @click.version_option(__version__, prog_name="netemu")
 def cli() -> None:
@@ -73,19 +137,4 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; errors are one line and an exit code, never a traceback."""
-    try:
-        outcome: Any = cli.main(arguments, prog_name="netemu", standalone_mode=False)
-        sys.exit(outcome if isinstance(outcome, int) else 0)
-    except NetemuError as error:
-        click.echo(f"netemu: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("netemu: interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read has had enough; what is left in the buffers must not complain at exit.
-        sys.stderr.close()
-        sys.exit(141)
+    run(cli, "netemu", arguments, (NetemuError,))

@@ -1,10 +1,12 @@
 """`netemu bench`: measure, tell, and say what was not reached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from netemu.cli.options import TIME_SCALE, Number, as_json, output, pictures, writing
 
 if TYPE_CHECKING:
     from netemu.bench.report import Report
@@ -22,10 +24,9 @@ def bench() -> None:
 
 
 def _common(command: _Command) -> _Command:
-    file = click.Path(path_type=Path, dir_okay=False)
     for option in (
-        click.option("--json", "json_file", type=file, metavar="FILE", help="For programs."),
-        click.option("--plot", "plot_file", type=file, metavar="FILE.svg"),
+        as_json,
+        output(".svg", ".json", what="a plot or the results"),
         click.option("--rounds", type=click.IntRange(1), help="Default: 5; 2 with --quick."),
         click.option("--quick", is_flag=True, help="Small and short: to try it, not to quote it."),
     ):
@@ -44,11 +45,11 @@ def build(
     growth: bool,
     quick: bool,
     rounds: int | None,
-    json_file: Path | None,
-    plot_file: Path | None,
+    as_json: bool,
+    files: tuple[Path, ...],
 ) -> None:
     """Bring labs up and down: beside a bare loop over the kernel's part, and beside Mininet."""
-    _before(plot_file)
+    pictures(files)
     from netemu.bench import build as builds
     from netemu.bench import plot, stage
 
@@ -63,10 +64,8 @@ def build(
             on_turn=stage.say,
         )
         stage.say("")
-        _tell(report, json_file, None)
-        if plot_file is not None:
-            metrics = [builds.UP, builds.UP_CPU, builds.DOWN]
-            plot.lines(series, metrics, "guests", plot_file)
+        metrics = [builds.UP, builds.UP_CPU, builds.DOWN]
+        _tell(report, as_json, files, lambda file: plot.lines(series, metrics, "guests", file))
         return
     count = guests or (60 if quick else 1_000)
     report = builds.run(
@@ -77,14 +76,14 @@ def build(
         on_turn=stage.say,
     )
     stage.say("")
-    _tell(report, json_file, plot_file)
+    _tell(report, as_json, files)
 
 
 @bench.command()
 @click.option("--guests", type=click.IntRange(1), help="Default: 1,000; 60 with --quick.")
 @click.option("--nodes", type=click.IntRange(1), help="With --whole. Default: 500 guests each.")
 @click.option("--whole", is_flag=True, help="Once, with services, until every guest is answered.")
-@click.option("--time-scale", type=float, metavar="X", help="Default: 1; 0.1 with --quick.")
+@click.option("--time-scale", type=TIME_SCALE, metavar="X", help="Default: 1; 0.1 with --quick.")
 @_common
 def claim(
     guests: int | None,
@@ -93,11 +92,11 @@ def claim(
     time_scale: float | None,
     quick: bool,
     rounds: int | None,
-    json_file: Path | None,
-    plot_file: Path | None,
+    as_json: bool,
+    files: tuple[Path, ...],
 ) -> None:
     """Claim addresses: from wired to all bound, and CPU per claim as bridges grow."""
-    _before(plot_file)
+    pictures(files)
     from netemu.bench import build as builds
     from netemu.bench import claim as claims
     from netemu.bench import plot, stage
@@ -108,7 +107,7 @@ def claim(
         report = claims.whole(
             guests=count, nodes=nodes or -(-count // builds.PER_NODE), time_scale=scale
         )
-        _tell(report, json_file, plot_file)
+        _tell(report, as_json, files)
         return
     sizes = tuple(size for size in claims.SIZES if size < count) or (count,)
     if count <= claims.SIZES[-1] and count not in sizes:
@@ -122,14 +121,15 @@ def claim(
         on_turn=stage.say,
     )
     stage.say("")
-    _tell(report, json_file, None)
-    if plot_file is not None:
-        metrics = [claims.BOUND, claims.USER, claims.SYSTEM]
-        plot.lines(series, metrics, "guests on a bridge", plot_file)
+    metrics = [claims.BOUND, claims.USER, claims.SYSTEM]
+    axis = "guests on a bridge"
+    _tell(report, as_json, files, lambda file: plot.lines(series, metrics, axis, file))
 
 
 @bench.command()
-@click.option("--seconds", type=float, help="Of each measurement. Default: 3; 1 with --quick.")
+@click.option(
+    "--seconds", type=Number(0.1, 600), help="Of each measurement. Default: 3; 1 with --quick."
+)
 @click.option("--guests", type=click.IntRange(1, 1023), help="That poll at once. Default: 1,000.")
 @_common
 def responder(
@@ -137,11 +137,11 @@ def responder(
     guests: int | None,
     quick: bool,
     rounds: int | None,
-    json_file: Path | None,
-    plot_file: Path | None,
+    as_json: bool,
+    files: tuple[Path, ...],
 ) -> None:
     """Ask the responder over a guest's wire, in turn with nginx, uvicorn, aiohttp and plain C."""
-    _before(plot_file)
+    pictures(files)
     from netemu.bench import responder as responders
     from netemu.bench import stage
 
@@ -152,7 +152,7 @@ def responder(
         polls=5 if quick else 20,
         warm_up=_warm_up(quick),
     )
-    _tell(stage.measure("netemu.bench.responder", job), json_file, plot_file)
+    _tell(stage.measure("netemu.bench.responder", job), as_json, files)
 
 
 @bench.command()
@@ -162,11 +162,11 @@ def events(
     guests: int | None,
     quick: bool,
     rounds: int | None,
-    json_file: Path | None,
-    plot_file: Path | None,
+    as_json: bool,
+    files: tuple[Path, ...],
 ) -> None:
     """Time from a controller's acknowledgement to the last waiting guest; commands per second."""
-    _before(plot_file)
+    pictures(files)
     from netemu.bench import events as waits
     from netemu.bench import plot, stage
 
@@ -179,17 +179,7 @@ def events(
         seconds=0.5 if quick else 3,
     )
     report = stage.measure("netemu.bench.events", job)
-    _tell(report, json_file, None)
-    if plot_file is not None:
-        plot.shares(report, waits.DELAY, waits.LIMITS, plot_file)
-
-
-def _before(plot_file: Path | None) -> None:
-    """What is missing is said before anything is measured."""
-    if plot_file is not None:
-        from netemu.plotting import pyplot
-
-        pyplot()
+    _tell(report, as_json, files, lambda file: plot.shares(report, waits.DELAY, waits.LIMITS, file))
 
 
 def _rounds(rounds: int | None, quick: bool) -> int:
@@ -202,11 +192,24 @@ def _warm_up(quick: bool) -> int:
     return 0 if quick else 1
 
 
-def _tell(report: "Report", json_file: Path | None, plot_file: Path | None) -> None:
-    report.print()
-    if json_file is not None:
-        report.write(json_file)
-    if plot_file is not None:
-        from netemu.bench import plot
+def _tell(
+    report: "Report",
+    as_json: bool,
+    files: Sequence[Path],
+    draw: Callable[[Path], None] | None = None,
+) -> None:
+    """Print a report, and write it into files; `draw` draws the picture that is not bars."""
+    from netemu.bench import plot
 
-        plot.bars(report, plot_file)
+    if as_json:
+        report.print_json()
+    else:
+        report.print()
+    for file in files:
+        with writing(file):
+            if file.suffix.lower() == ".json":
+                report.write(file)
+            elif draw is not None:
+                draw(file)
+            else:
+                plot.bars(report, file)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from hostagent.terminal.output import say
 from netemu.cli.completing import guests_and_nodes
 from netemu.cli.options import of_lab
 
@@ -46,7 +47,7 @@ def capture(name: str | None, target: str, file: str | None, options: tuple[str,
     with opened:
         code = _until_it_ends(recording.start(lab, node, interface, options, stdout=opened))
         size = os.fstat(opened.fileno()).st_size
-    click.echo(f"{file}: {size:,} bytes, captured at {node}'s {interface}", err=True)
+    say(f"{file}: {size:,} bytes, captured at {node}'s {interface}", err=True)
     return code
 
 

@@ -1,12 +1,13 @@
 """`netemu clock`: the metadata plane's time."""
 
-import json
 import time
 from datetime import UTC, datetime
 
 import click
 
-from netemu.cli.options import Duration, of_lab
+from hostagent.terminal.duration import Duration
+from hostagent.terminal.output import say, say_json
+from netemu.cli.options import as_json, of_lab
 
 # Nodes whose clocks are closer than this tell the same time: they were asked one after the other.
 _SAME = 1.0
@@ -24,7 +25,7 @@ def clock() -> None:
 @clock.command()
 @of_lab
 @click.argument("duration", type=Duration())
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def advance(name: str | None, duration: float, as_json: bool) -> None:
     """Move the clock of all the lab's nodes forward, as in: clock advance 10m."""
     from netemu.client import labs
@@ -39,7 +40,7 @@ def advance(name: str | None, duration: float, as_json: bool) -> None:
 
 @clock.command()
 @of_lab
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def show(name: str | None, as_json: bool) -> None:
     """Show the time that the lab's metadata plane has."""
     from netemu.client import labs
@@ -58,12 +59,12 @@ def _print(times: dict[str, float], as_json: bool) -> None:
         latest = max(times.values())
         told = {"now": _iso(latest), "ahead": max(0.0, round(latest - time.time(), 3))}
         nodes = {node: _iso(now) for node, now in times.items() if node}
-        click.echo(json.dumps({**told, "nodes": nodes} if nodes else told))
+        say_json({**told, "nodes": nodes} if nodes else told)
         return
     for node, now in times.items():
         ahead = round(now - time.time())
         whose = f"{node}: " if node else ""
-        click.echo(f"{whose}{_iso(now)}{f', {ahead} s ahead' if ahead else ''}")
+        say(f"{whose}{_iso(now)}{f', {ahead} s ahead' if ahead else ''}")
 
 
 def _iso(moment: float) -> str:

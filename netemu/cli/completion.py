@@ -2,6 +2,8 @@
 
 import click
 
+from hostagent.terminal.output import say_data
+
 # Where a shell looks by itself, or what its start-up file is to say.
 _WHERE = {
     "bash": "~/.local/share/bash-completion/completions/netemu",
@@ -24,4 +26,4 @@ def completion(shell: str) -> None:
     assert kind is not None
     made = kind(cli, {}, "netemu", "_NETEMU_COMPLETE")
     # (`source` would look for a bash on this machine, and this may be for another)
-    click.echo(made.source_template % made.source_vars())
+    say_data(made.source_template % made.source_vars() + "\n")

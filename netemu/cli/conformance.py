@@ -1,18 +1,19 @@
 """`netemu conformance`."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from netemu.cli.options import lab_name
+from hostagent.terminal.output import say, say_data, say_json
+from netemu.cli.options import TIME_SCALE, lab_name, output, write
+from netemu.cli.options import as_json as as_json_option
 from netemu.cli.progress import pieces
 
 if TYPE_CHECKING:
-    from netemu.conformance.report import Column
+    from netemu.conformance.report import Column, Rows
     from netemu.conformance.row import Result, Row
     from netemu.topology import Lab
 
@@ -21,8 +22,6 @@ _TIME_SCALE = 0.1
 _POLICIES = ("responder-only", "same-node")
 # The columns of a comparison that are ours.
 _OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
-_WIDTH_OF_ROWS, _WIDTH_OF_COLUMN = 90, 22
-_file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
 @click.command()
@@ -31,7 +30,7 @@ _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
     "--policy", type=click.Choice([*_POLICIES, "both"]), default="responder-only",
     show_default=True, help="Of a lab of its own; a lab that is named has its own.",
 )  # fmt: skip
-@click.option("--time-scale", type=float, metavar="X",
+@click.option("--time-scale", type=TIME_SCALE, metavar="X",
               help="Of a lab of its own: multiply RFC 3927's durations by X.  "
               f"[default: {_TIME_SCALE}; 1 for rfc3927, the pace of others]")  # fmt: skip
 @click.option("--suite", type=click.Choice(["isolation", "rfc3927"]), default="isolation",
@@ -45,10 +44,14 @@ _file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 @click.option("--nodes-from", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Play on bridges and ports of your own, which FILE names.")  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="Print the catalogue, and play nothing.")
-@click.option("--json", "json_file", type=_file, metavar="FILE", help="Results for programs.")
-@click.option("--junit", type=_file, metavar="FILE", help="Results for continuous integration.")
-@click.option("--html", type=_file, metavar="FILE", help="One page with all there is to say.")
-@click.option("--svg", type=_file, metavar="FILE", help="The matrix as a picture.")
+@as_json_option
+@output(
+    ".json",
+    ".xml",
+    ".html",
+    ".svg",
+    what="results (.json), a JUnit report (.xml), a page (.html) or a picture (.svg)",
+)
 @click.option("--pcap", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Captures of the rows that fail.")  # fmt: skip
 @click.option("--pcap-all", is_flag=True, help="With --pcap: captures of all rows.")
@@ -62,10 +65,8 @@ def conformance(
     against: str | None,
     nodes_from: Path | None,
     listing: bool,
-    json_file: Path | None,
-    junit: Path | None,
-    html: Path | None,
-    svg: Path | None,
+    as_json: bool,
+    files: tuple[Path, ...],
     pcap: Path | None,
     pcap_all: bool,
 ) -> int:
@@ -80,9 +81,12 @@ def conformance(
     from netemu.errors import BadInput
 
     rows = _chosen(suite, wanted)
+    if listing and as_json:
+        say_json([report.catalogued(family, row) for family, row in rows])
+        return 0
     if listing:
         for family, row in rows:
-            click.echo(f"{row.id}  {family:9} {row.title} ({row.reference})")
+            say(f"{row.id}  {family:9} {row.title} ({row.reference})")
         return 0
     if pcap_all and pcap is None:
         raise BadInput("--pcap-all: say where, with --pcap DIR")
@@ -111,20 +115,28 @@ def conformance(
     else:
         columns = _play(rows, policies, scale, name)
         good = all(result.ok for column in columns for result in column.results.values())
-    width = _WIDTH_OF_ROWS + _WIDTH_OF_COLUMN * len(columns)
-    _print(report.table(rows, columns), width, quiet=Path("-") in (json_file, junit, html, svg))
-    if json_file is not None:
-        _write(json_file, report.as_json(columns))
-    if junit is not None:
-        _write(junit, report.as_junit(columns))
-    if html is not None:
-        _write(html, report.as_html(rows, columns, title))
-    if svg is not None:
-        _write(svg, report.as_svg(rows, columns, title))
+    if as_json:
+        say_data(report.as_json(columns))
+    else:
+        report.print_matrix(rows, columns)
+    for file in files:
+        write(file, _rendered(file.suffix.lower(), rows, columns, title))
     if pcap is not None:
         number = report.captures(pcap, columns, everything=pcap_all)
-        click.echo(f"{number} captures in {pcap}", err=True)
+        say(f"{number} captures in {pcap}", err=True)
     return 0 if good else 1
+
+
+def _rendered(ending: str, rows: "Rows", columns: "Sequence[Column]", title: str) -> str:
+    """A report of the kind that a file's ending says."""
+    from netemu.conformance import report
+
+    if ending == ".json":
+        return report.as_json(columns)
+    if ending == ".xml":
+        return report.as_junit(columns)
+    made = report.as_html if ending == ".html" else report.as_svg
+    return made(rows, columns, title)
 
 
 def _require_scapy() -> None:
@@ -215,10 +227,10 @@ def _prove(
             ]
             for row in proof.unproven():
                 good = False
-                click.echo(f"{policy}: row {row.id} was seen to fail nowhere", err=True)
+                say(f"{policy}: row {row.id} was seen to fail nowhere", err=True)
             for _, row in rows:
                 if row.held_by_kernel and not proof.fails(row):
-                    click.echo(f"{row.id} cannot fail here: {row.held_by_kernel}", err=True)
+                    say(f"{row.id} cannot fail here: {row.held_by_kernel}", err=True)
     return columns, good
 
 
@@ -251,9 +263,9 @@ def _compare(
             columns.append(Column(rival.name, results))
     for rival in chosen:
         judged = f"judged as {rival.policy}"
-        click.echo(f"{rival.name}: {rival.title}, {judged}; {rival.aim}. From:", err=True)
+        say(f"{rival.name}: {rival.title}, {judged}; {rival.aim}. From:", err=True)
         for source in rival.sources:
-            click.echo(f"    {source}", err=True)
+            say(f"    {source}", err=True)
     return rows, columns
 
 
@@ -268,7 +280,7 @@ def _judge(scale: float, name: str | None) -> "list[Column]":
     foreign = [one for one in FOREIGN if not one.missing]
     for one in FOREIGN:
         if one.missing:
-            click.echo(one.missing, err=True)
+            say(one.missing, err=True)
     if (scale if name is None else labs.status(name)["time_scale"]) != 1:
         foreign = []  # they know of no pace but RFC 3927's own
     own = name is None
@@ -297,24 +309,3 @@ def _play_on(
     with stage_of(path) as stage, pieces(len(rows), "building a lab") as step:
         results = play(stage, rows, lambda result: step(result.row.title))
     return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]
-
-
-def _print(table: Any, width: int, *, quiet: bool) -> None:
-    from rich.console import Console
-
-    # A file or a pipe gets each line whole.
-    Console(highlight=False, stderr=quiet, width=None if sys.stdout.isatty() else width).print(
-        table
-    )
-
-
-def _write(path: Path, text: str) -> None:
-    from netemu.errors import BadInput
-
-    if str(path) == "-":
-        click.echo(text, nl=False)
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from hostagent.terminal.output import Styled, say
 from netemu.errors import NotSo
 
 # Four times as fast as RFC 3927, so that the claims take a second and a half instead of six.
@@ -52,13 +53,13 @@ def demo() -> int:
         story.close()
         labs.take_down(lab.name)
         story.check(lab.name not in labs.running(), "gone, and nothing is left")
-    click.echo()
+    say()
     if story.failures:
-        click.secho(f"{story.failures} of the above is not so", fg="red", err=True)
+        say(Styled(f"{story.failures} of the above is not so", "red"), err=True)
         return NotSo.exit_code
-    click.secho("Everything above was checked and is true.", fg="green")
-    click.echo("Next: netns-scripts/netemu up; netns-scripts/netemu exec web1 -- curl -s \\")
-    click.echo(f"    {_ASK}")
+    say(Styled("Everything above was checked and is true.", "green"))
+    say("Next: netns-scripts/netemu up; netns-scripts/netemu exec web1 -- curl -s \\")
+    say(f"    {_ASK}")
     return 0
 
 
@@ -73,19 +74,19 @@ class _Story:
 
     def chapter(self, title: str) -> None:
         self._chapters += 1
-        click.echo()
-        click.secho(f"{self._chapters}. {title}", bold=True)
+        say()
+        say(Styled(f"{self._chapters}. {title}", "bold"))
 
     def tell(self, text: str) -> None:
-        click.echo(f"   {text}")
+        say(f"   {text}")
 
     def check(self, true: bool, text: str, *, seen: bool = True) -> None:
         """Tell a line that is to be true. What was not `seen` at all is neither true nor false."""
         if not (true and seen):
             self.failures += 1
         wrong = "✗ NOT SO:" if seen else f"? NOT SHOWN (no answer in {_PATIENCE:g} s):"
-        mark = click.style("✓", fg="green") if true and seen else click.style(wrong, fg="red")
-        click.echo(f"   {mark} {text}")
+        mark = Styled("✓", "green") if true and seen else Styled(wrong, "red")
+        say("   ", mark, f" {text}")
 
     def run(self, place: str, *command: str) -> "subprocess.Popen[str]":
         """Start a command in a guest or on a node."""

@@ -2,8 +2,9 @@
 
 import click
 
+from hostagent.terminal.output import say
 from netemu.cli import completing
-from netemu.cli.options import of_lab
+from netemu.cli.options import named, of_lab
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True})
@@ -38,7 +39,9 @@ def enter(lab: str | None, name: str | None) -> int:
     """Open a shell in the sandbox, where 'ip netns' shows the lab's nodes and guests by name."""
     from netemu.client import exec_foreground, labs
 
-    return exec_foreground.run(labs.enter(labs.the_one(lab or name), None), exec_foreground.shell())
+    return exec_foreground.run(
+        labs.enter(labs.the_one(named(lab, name)), None), exec_foreground.shell()
+    )
 
 
 @click.command()
@@ -56,4 +59,4 @@ def reboot(name: str | None, guests: tuple[str, ...]) -> None:
     lab = labs.the_one(name)
     for guest in guests:
         labs.reboot(lab, guest)
-        click.echo(f"{guest}: rebooted")
+        say(f"{guest}: rebooted")

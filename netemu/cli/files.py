@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from hostagent.terminal.output import say, say_data
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -14,7 +16,7 @@ def validate(file: Path) -> None:
 
     lab = load(file)
     nodes, guests = len(lab.nodes), len(lab.guests)
-    click.echo(f"{file}: valid: lab {lab.name}, {lab.policy}, {nodes} nodes, {guests} guests")
+    say(f"{file}: valid: lab {lab.name}, {lab.policy}, {nodes} nodes, {guests} guests")
 
 
 @click.command()
@@ -22,4 +24,4 @@ def schema() -> None:
     """Print the JSON schema of the lab file."""
     from netemu.topology import schema as labfile_schema
 
-    click.echo(json.dumps(labfile_schema(), indent=2))
+    say_data(json.dumps(labfile_schema(), indent=2) + "\n")

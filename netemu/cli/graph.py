@@ -5,8 +5,13 @@ from pathlib import Path
 
 import click
 
+from hostagent.terminal.output import say, say_data
 from netemu.cli.completing import labs
-from netemu.cli.options import of_lab
+from netemu.cli.options import named, of_lab, output, write
+
+_BY_ENDING = {
+    ".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid",
+}  # fmt: skip
 
 
 @click.command()
@@ -14,13 +19,10 @@ from netemu.cli.options import of_lab
 @of_lab
 @click.option(
     "--format", "kind", type=click.Choice(("svg", "dot", "mermaid")),
-    help="Default: what FILE's name ends with, else svg.",
+    help="What is written on standard output.  [default: svg]",
 )  # fmt: skip
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-    help="Where to; default: standard output.",
-)  # fmt: skip
-def graph(lab: str | None, name: str | None, kind: str | None, output: Path | None) -> None:
+@output(*_BY_ENDING, what="a picture", multiple=False)
+def graph(lab: str | None, name: str | None, kind: str | None, file: Path | None) -> None:
     """Draw LAB, or the only one that runs: nodes, guests, addresses, events.
 
     As SVG, for Graphviz (dot), or for Mermaid, which code hosts draw in Markdown.
@@ -30,28 +32,18 @@ def graph(lab: str | None, name: str | None, kind: str | None, output: Path | No
     from netemu.client.maintenance import Maintenance
     from netemu.errors import NotSo
 
-    if lab and name and lab != name:
-        raise click.UsageError(f"two labs are named: {lab} and {name}")
-    one = labs.the_one(lab or name)
+    if kind is not None and file is not None:
+        raise click.UsageError("--format is for standard output; FILE's ending says its format")
+    one = labs.the_one(named(lab, name))
     told = labs.status(one)
     try:
         with Maintenance(one) as plan:
             events, now = plan.events(), max(plan.now().values())
     except NotSo as error:  # a node's agent is away: the rest is there to be drawn
-        click.echo(f"netemu: events are not drawn: {error}", err=True)
+        say(f"netemu: events are not drawn: {error}", err=True)
         events, now = [], time.time()
-    text = drawing.FORMATS[kind or _by_name(output)](drawing.scene(told, events, now))
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text)
-    except OSError as error:
-        raise click.BadParameter(f"{output}: {error.strerror}", param_hint="-o") from None
-
-
-def _by_name(output: Path | None) -> str:
-    suffix = output.suffix if output is not None else ""
-    return {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid"}.get(
-        suffix, "svg"
-    )
+    drawn = drawing.scene(told, events, now)
+    if file is None:
+        say_data(drawing.FORMATS[kind or "svg"](drawn))
+    else:
+        write(file, drawing.FORMATS[_BY_ENDING[file.suffix.lower()]](drawn))

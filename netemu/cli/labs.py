@@ -1,13 +1,13 @@
 """Verbs that bring labs up and down, and show them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hostagent.terminal.output import Part, Styled, say, say_json
 from netemu.cli.completing import labs
-from netemu.cli.options import lab_name, of_lab
+from netemu.cli.options import TIME_SCALE, as_json, lab_name, named, of_lab
 from netemu.cli.progress import phases
 
 
@@ -16,7 +16,7 @@ from netemu.cli.progress import phases
 @lab_name
 @click.option(
     "--time-scale",
-    type=float,
+    type=TIME_SCALE,
     default=1.0,
     show_default=True,
     metavar="X",
@@ -37,12 +37,12 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
     lab = load(file or DEMO, name=name)
     for one in limits(Size.of(lab)):
         if not one.ok and not one.vital:
-            click.echo(f"{one.what}: {one.seen}: {one.remedy}", err=True)
+            say(f"{one.what}: {one.seen}: {one.remedy}", err=True)
     with phases() as on_step:
         new = labs.bring_up(lab, time_scale=time_scale, on_step=on_step)
     nodes, guests = len(lab.nodes), len(lab.guests)
     shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
-    click.echo(f"{lab.name}: {'up' if new else 'was up already'} ({shape})")
+    say(f"{lab.name}: {'up' if new else 'was up already'} ({shape})")
     if foreground:
         try:
             labs.follow(lab.name)
@@ -58,10 +58,8 @@ def down(lab: str | None, name: str | None, everything: bool) -> None:
     """Take LAB down, or the only one that runs. That none runs is no error."""
     from netemu.client import labs
 
-    if lab and name and lab != name:
-        raise click.UsageError(f"two labs are named: {lab} and {name}")
     names = labs.running()
-    wanted = lab or name
+    wanted = named(lab, name)
     if wanted is not None:
         chosen = [wanted]
     elif everything:
@@ -69,13 +67,13 @@ def down(lab: str | None, name: str | None, everything: bool) -> None:
     else:
         chosen = [labs.the_one(None)] if names else []
     if not chosen:
-        click.echo("no lab runs")
+        say("no lab runs")
     for one in chosen:
-        click.echo(f"{one}: down" if labs.take_down(one) else f"{one}: was not up")
+        say(f"{one}: down" if labs.take_down(one) else f"{one}: was not up")
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def list_labs(as_json: bool) -> None:
     """List the labs of this user that run."""
     from netemu.client import labs
@@ -97,72 +95,94 @@ def list_labs(as_json: bool) -> None:
             }
             for one in found
         ]
-        click.echo(json.dumps(listed))
+        say_json(listed)
         return
     if not found:
-        click.echo("no lab runs")
+        say("no lab runs")
         return
-    for one in found:
-        guests = sum(len(node["guests"]) for node in one["nodes"])
-        nodes = _count(len(one["nodes"]), "node")
-        shape = f"{nodes}, {_count(guests, 'guest')}"
-        click.echo(f"{one['name']}: {one['state']}, {one['policy']}, {shape}")
+    from hostagent.terminal.table import Column, print_table
+
+    print_table(
+        [
+            Column("LAB"),
+            Column("STATE", rank=2),
+            Column("POLICY", rank=3),
+            Column("NODES", rank=4, right=True),
+            Column("GUESTS", rank=1, right=True),
+        ],
+        [
+            [
+                one["name"],
+                one["state"],
+                one["policy"],
+                str(len(one["nodes"])),
+                str(sum(len(node["guests"]) for node in one["nodes"])),
+            ]
+            for one in found
+        ],
+    )
 
 
 @click.command()
 @click.argument("lab", required=False, shell_complete=labs)
 @of_lab
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def status(lab: str | None, name: str | None, as_json: bool) -> None:
     """Show the nodes and guests of LAB, or of the only one that runs."""
     from netemu.client import labs
 
-    if lab and name and lab != name:
-        raise click.UsageError(f"two labs are named: {lab} and {name}")
-    told = labs.status(labs.the_one(lab or name))
+    told = labs.status(labs.the_one(named(lab, name)))
     if as_json:
-        click.echo(json.dumps(told))
+        say_json(told)
     else:
         _print_status(told)
 
 
 def _print_status(told: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from hostagent.terminal.table import Column, print_table
 
-    console = Console(highlight=False)
     scale = told["time_scale"]
     pace = "" if scale == 1 else f", time scale {scale:g}"
-    console.print(f"[bold]{told['name']}[/]: {told['state']}, {told['policy']}{pace}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("NODE", "GUEST", "ADDRESS", "MAC", "PORT", "STATE"):
-        table.add_column(heading, no_wrap=True)
-    for node in told["nodes"]:
-        for place, guest in enumerate(node["guests"]):
-            running = guest["power"] == "running"
-            state = guest["state"] if running else guest["power"]
-            colour = "green" if state == "bound" else "yellow"
-            table.add_row(
+    say(Styled(told["name"], "bold"), f": {told['state']}, {told['policy']}{pace}")
+    print_table(
+        [
+            Column("NODE", rank=1),
+            Column("GUEST"),
+            Column("ADDRESS"),
+            Column("MAC", rank=3),
+            Column("PORT", rank=4),
+            Column("STATE", rank=2),
+        ],
+        [
+            [
                 node["name"] if place == 0 else "",
                 guest["name"],
                 guest["address"] or "-",
                 guest["mac"],
                 f"p{guest['port_mark']}",
-                f"[{colour}]{state}[/]",
-            )
-    console.print(table)
+                _state(guest),
+            ]
+            for node in told["nodes"]
+            for place, guest in enumerate(node["guests"])
+        ],
+    )
     for node in told["nodes"]:
         if node.get("state") == "failed":
-            console.print(f"[red]{node['name']}[/]: failed")
+            say(Styled(node["name"], "red"), ": failed")
     for service in told["services"]:
         if service["state"] != "running" or service["restarts"]:
             how = ": ".join(filter(None, (service["last_end"], service["last_line"])))
-            ended = f", last ended with {escape(how)}" if how else ""
-            console.print(
-                f"[yellow]{service['name']}[/]: {service['state']}, "
-                f"started again {_count(service['restarts'], 'time')}{ended}"
+            say(
+                Styled(service["name"], "yellow"),
+                f": {service['state']}, started again {_count(service['restarts'], 'time')}"
+                + (f", last ended with {how}" if how else ""),
             )
+
+
+def _state(guest: dict[str, Any]) -> Part:
+    if guest["power"] != "running":
+        return Styled(guest["power"], "yellow")
+    return Styled(guest["state"], "green" if guest["state"] == "bound" else "yellow")
 
 
 def _count(number: int, what: str) -> str:

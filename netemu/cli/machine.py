@@ -1,14 +1,15 @@
 """`netemu check`."""
 
-import json
-
 import click
+
+from hostagent.terminal.output import Styled, say, say_json
+from netemu.cli.options import as_json
 
 
 @click.command()
 @click.option("--guests", type=click.IntRange(1, 65024), help="Of a lab that is to run here.")
 @click.option("--same-node", is_flag=True, help="With that policy, and all guests on one node.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def check(guests: int | None, same_node: bool, as_json: bool) -> int:
     """Say what this machine's kernel, programs and limits allow.
 
@@ -25,12 +26,12 @@ def check(guests: int | None, same_node: bool, as_json: bool) -> int:
     findings = examine(Size(count, neighbours=neighbours))
     able = all(finding.ok for finding in findings)
     if as_json:
-        click.echo(json.dumps([finding._asdict() for finding in findings]))
+        say_json([finding._asdict() for finding in findings])
     else:
         for finding in findings:
-            mark = click.style("ok", fg="green") if finding.ok else click.style("NO", fg="red")
-            click.echo(f"{mark}  {finding.what:18} {finding.seen}")
+            mark = Styled("ok", "green") if finding.ok else Styled("NO", "red")
+            say(mark, f"  {finding.what:18} {finding.seen}")
             if not finding.ok and finding.remedy:
-                click.echo(f"    → {finding.remedy}")
-        click.echo("a lab can run here" if able else "a lab cannot run here")
+                say(f"    → {finding.remedy}")
+        say("a lab can run here" if able else "a lab cannot run here")
     return 0 if able else MachineCannot.exit_code

@@ -1,13 +1,15 @@
 """`netemu maintenance`: the controller's verbs."""
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hostagent.terminal.duration import EXPLAINED, Duration
+from hostagent.terminal.output import say, say_json
 from netemu.cli import completing
-from netemu.cli.options import Duration, of_lab
+from netemu.cli.options import as_json as json_option
+from netemu.cli.options import of_lab
 
 if TYPE_CHECKING:
     from hostagent.model import Event
@@ -16,9 +18,12 @@ _TYPES = ("freeze", "reboot", "redeploy", "preempt", "terminate")
 _SOURCES = ("platform", "user")
 
 
-@click.group()
+@click.group(epilog=EXPLAINED)
 def maintenance() -> None:
-    """Plan, list, start and end what befalls guests."""
+    """Schedule, list, start and end events: what happens to guests, with a notice.
+
+    An event may be named by the beginning of its ID, if no other begins so.
+    """
 
 
 @maintenance.command()
@@ -39,7 +44,7 @@ def maintenance() -> None:
 )  # fmt: skip
 @click.option("--description", default="", help="What the guests are told of it.")
 @click.option("--no-impact", is_flag=True, help="Give the notice alone: do nothing to the guests.")
-@click.option("--json", "as_json", is_flag=True, help="Print the event, for programs.")
+@json_option
 def schedule(
     name: str | None,
     guests: tuple[str, ...],
@@ -82,38 +87,52 @@ def schedule(
 @maintenance.command("list")
 @of_lab
 @click.option("--history", is_flag=True, help="Also those that have ended.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
 def list_events(name: str | None, history: bool, as_json: bool) -> None:
     """List the events of a lab."""
+    from hostagent.model import FINAL
     from netemu.client import labs
     from netemu.client.maintenance import Maintenance
 
     with Maintenance(labs.the_one(name)) as plan:
-        events = plan.events(history=history)
+        known = plan.events(history=True)
+    events = [event for event in known if history or event.status not in FINAL]
     if as_json:
-        click.echo(json.dumps([_as_json(event) for event in events]))
+        say_json([_as_json(event) for event in events])
         return
     if not events:
-        click.echo("no events")
+        say("no events")
         return
-    from rich.console import Console
-    from rich.table import Table
+    from hostagent.terminal.table import Column, print_table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("ID", "TYPE", "STATUS", "NOT BEFORE (UTC)", "DURATION", "GUESTS"):
-        table.add_column(heading, no_wrap=heading != "GUESTS")
-    for event in events:
-        lasting = "unknown" if event.duration is None else f"{event.duration:g} s"
-        when = datetime.fromtimestamp(event.not_before, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(event.id, event.type, event.status, when, lasting, ", ".join(event.guests))
-    Console(highlight=False).print(table)
+    print_table(
+        [
+            Column("ID", ids=[event.id for event in known]),
+            Column("TYPE", rank=1),
+            Column("STATUS", rank=2),
+            Column("NOT BEFORE (UTC)", rank=3),
+            Column("DURATION", rank=4),
+            Column("GUESTS", folds=True),
+        ],
+        [
+            [
+                event.id,
+                str(event.type),
+                str(event.status),
+                datetime.fromtimestamp(event.not_before, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                "unknown" if event.duration is None else f"{event.duration:g} s",
+                ", ".join(event.guests),
+            ]
+            for event in events
+        ],
+    )
 
 
 def _verb(verb: str, text: str) -> click.Command:
     @click.command(verb, help=text)
     @of_lab
     @click.argument("event_id", metavar="ID")
-    @click.option("--json", "as_json", is_flag=True, help="Print the event, for programs.")
+    @json_option
     def act(name: str | None, event_id: str, as_json: bool) -> None:
         from netemu.client import labs
         from netemu.client.maintenance import Maintenance
@@ -133,9 +152,9 @@ maintenance.add_command(_verb("cancel", "Take back a scheduled event."))
 
 def _print(event: "Event", as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(_as_json(event)))
+        say_json(_as_json(event))
         return
-    click.echo(f"{event.id} {event.type} {event.status}: {', '.join(event.guests)}")
+    say(f"{event.id} {event.type} {event.status}: {', '.join(event.guests)}")
 
 
 def _as_json(event: "Event") -> dict[str, Any]:

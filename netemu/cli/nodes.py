@@ -2,6 +2,7 @@
 
 import click
 
+from hostagent.terminal.output import say
 from netemu.cli import completing
 from netemu.cli.options import of_lab
 
@@ -17,9 +18,7 @@ def node() -> None:
 
 @node.command()
 @of_lab
-@click.argument(
-    "nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes
-)
+@_nodes
 def fail(name: str | None, nodes: tuple[str, ...]) -> None:
     """Have nodes fail: wires, agent and responder are dead at once, and the guests are off.
 
@@ -31,14 +30,12 @@ def fail(name: str | None, nodes: tuple[str, ...]) -> None:
     lab = labs.the_one(name)
     for one in nodes:
         labs.fail_node(lab, one)
-        click.echo(f"{one}: failed")
+        say(f"{one}: failed")
 
 
 @node.command()
 @of_lab
-@click.argument(
-    "nodes", metavar="NODE...", nargs=-1, required=True, shell_complete=completing.nodes
-)
+@_nodes
 def restore(name: str | None, nodes: tuple[str, ...]) -> None:
     """Have failed nodes come back. Guests that have left stay where they are now."""
     from netemu.client import labs
@@ -46,4 +43,4 @@ def restore(name: str | None, nodes: tuple[str, ...]) -> None:
     lab = labs.the_one(name)
     for one in nodes:
         labs.restore_node(lab, one)
-        click.echo(f"{one}: running")
+        say(f"{one}: running")

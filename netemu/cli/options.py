@@ -1,21 +1,26 @@
 """Options that several verbs share."""
 
-import re
+import math
 from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from netemu.cli.completing import labs
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    _PathType = click.ParamType[Path]
+    _FloatType = click.ParamType[float]
+else:
+    _PathType = _FloatType = click.ParamType  # generic since click 8.4 only
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-if TYPE_CHECKING:
-    _Seconds = click.ParamType[float]
-else:
-    _Seconds = click.ParamType  # generic since click 8.4 only
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def lab_name(command: Command) -> Command:
@@ -29,20 +34,105 @@ def of_lab(command: Command) -> Command:
     return click.option("--name", metavar="NAME", help=text, shell_complete=labs)(command)
 
 
-class Duration(_Seconds):
-    """A length of time: 90, 90s, 5m, 1h30m, 1d. Seconds."""
+def named(lab: str | None, name: str | None) -> str | None:
+    """Return the lab that a verb's argument LAB or its --name says. Raises UsageError: two."""
+    if lab and name and lab != name:
+        raise click.UsageError(f"two labs are named: {lab} and {name}")
+    return lab or name
 
-    name = "duration"
+
+class Number(_FloatType):
+    """A number within bounds; infinities and "nan" are none."""
+
+    name = "number"
+
+    def __init__(self, least: float, most: float, *, above: bool = False) -> None:
+        """With `above`, `least` itself is too little."""
+        self._least, self._most, self._above = least, most, above
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Give the seconds."""
-        if isinstance(value, int | float):
-            return float(value)
-        if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?[smhd])+", value):
-            self.fail(f"{value!r} is no length of time: write 90s, 5m, 1h30m or 1d", param, ctx)
-        return sum(
-            float(number) * _UNITS[unit]
-            for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", value)
-        )
+        """Read what was typed."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if self._least <= number <= self._most and not (self._above and number == self._least):
+            return number
+        least = f"above {self._least:g}" if self._above else f"at least {self._least:g}"
+        return self.fail(f"{value!r} is not {least} and at most {self._most:g}", param, ctx)
+
+
+# Multiplies RFC 3927's durations: within what a lab takes.
+TIME_SCALE = Number(0, 100, above=True)
+
+
+class _OutputFile(_PathType):
+    """A file that is to be written, whose ending says as what. It is tried before the work."""
+
+    name = "file"
+
+    def __init__(self, *endings: str) -> None:
+        self._endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse what cannot be written; leave nothing behind."""
+        path = Path(value)
+        if path.suffix.lower() not in self._endings:
+            known = ", ".join(self._endings)
+            self.fail(f"{value}: its ending says what is written: {known}", param, ctx)
+        try:
+            new = not path.exists()
+            path.open("ab").close()
+            if new:
+                path.unlink()
+        except (OSError, ValueError) as error:
+            self.fail(f"{value}: cannot be written: {_reason(error)}", param, ctx)
+        return path
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[Any]":
+        """Have the shell complete file names."""
+        return click.Path().shell_complete(ctx, param, incomplete)
+
+
+def output(*endings: str, what: str, multiple: bool = True) -> Callable[[Command], Command]:
+    """`-o FILE`, once or several times: what is written is what FILE's name ends with."""
+    return click.option(
+        "-o", "--output", "files" if multiple else "file",
+        type=_OutputFile(*endings), multiple=multiple, metavar="FILE",
+        help=f"Write {what}, by FILE's ending{'; repeatable' if multiple else ''}.",
+    )  # fmt: skip
+
+
+def pictures(files: "tuple[Path, ...]") -> list[Path]:
+    """Those of the files that are plots; raises MachineCannot now if plots cannot be drawn."""
+    found = [file for file in files if file.suffix.lower() == ".svg"]
+    if found:
+        from netemu.plotting import pyplot
+
+        pyplot()
+    return found
+
+
+@contextmanager
+def writing(path: Path) -> "Iterator[None]":
+    """What goes wrong while a file is written, as NotSo."""
+    from netemu.errors import NotSo
+
+    try:
+        yield
+    except OSError as error:
+        raise NotSo(f"{path}: cannot be written: {_reason(error)}") from None
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text into a file. Raises NotSo."""
+    with writing(path):
+        path.write_text(text, encoding="utf-8")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hostagent.terminal.output import visible
+
 if TYPE_CHECKING:
     from netemu.wire.progress import Step
 
@@ -20,7 +22,7 @@ def phases() -> "Iterator[Callable[[Step], None]]":
 
         def on_step(step: "Step") -> None:
             if step.phase not in tasks:
-                tasks[step.phase] = shown.add_task(step.phase, total=step.of)
+                tasks[step.phase] = shown.add_task(visible(step.phase), total=step.of)
             shown.update(tasks[step.phase], completed=step.done)
 
         yield on_step if shown is not None else lambda _: None
@@ -34,7 +36,7 @@ def pieces(total: int, at_first: str) -> Iterator[Callable[[str], None]]:
             yield lambda _: None
             return
         task = shown.add_task(at_first, total=total)
-        yield lambda what: shown.update(task, advance=1, description=what)
+        yield lambda what: shown.update(task, advance=1, description=visible(what))
 
 
 @contextmanager
@@ -47,11 +49,11 @@ def _bars(width: int) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with Progress(
-        TextColumn(f"{{task.description:<{width}.{width}}}"),
+        TextColumn(f"{{task.description:<{width}.{width}}}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, emoji=False, markup=False, highlight=False),
         transient=True,
     ) as shown:
         yield shown

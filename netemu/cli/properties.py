@@ -1,18 +1,17 @@
 """`netemu set`: what a guest is told of itself."""
 
-import json
-
 import click
 
+from hostagent.terminal.output import say, say_json
 from netemu.cli.completing import guests
-from netemu.cli.options import of_lab
+from netemu.cli.options import as_json, of_lab
 
 
 @click.command("set")
 @of_lab
 @click.argument("guest", metavar="GUEST", shell_complete=guests)
 @click.argument("changes", metavar="KEY=VALUE...", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Change a guest's properties while it runs, as in: set web1 vm_size=Standard_F2 tags.team=a.
 
@@ -32,7 +31,7 @@ def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_js
         properties[key] = value
     told = labs.set_properties(labs.the_one(name), guest, properties)
     if as_json:
-        click.echo(json.dumps(told))
+        say_json(told)
         return
     for key in sorted(told):
-        click.echo(f"{key}={told[key]}")
+        say(f"{key}={told[key]}")

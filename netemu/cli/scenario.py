@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hostagent.terminal.output import say, say_json
+from netemu.cli.options import TIME_SCALE, Number, as_json, output, pictures, write, writing
 from netemu.cli.progress import phases
-from netemu.errors import BadInput
 
 if TYPE_CHECKING:
     from netemu.scenario.requests import Run
-
-_file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group()
@@ -23,24 +22,24 @@ def scenario() -> None:
 
 @scenario.command("masked-reboot")
 @click.option("--only", type=click.Choice(["with", "without"]), help="With drain agents, or not.")
-@click.option("--time-scale", type=click.FloatRange(0, min_open=True), default=1.0, metavar="X",
+@click.option("--time-scale", type=TIME_SCALE, default=1.0, metavar="X",
               show_default=True, help="Multiply every duration of RFC 3927 by X.")  # fmt: skip
-@click.option("--duration", type=click.FloatRange(2, 30), default=6.0, show_default=True,
+@click.option("--duration", type=Number(2, 30), default=6.0, show_default=True,
               metavar="SECONDS", help="That a guest is away before it boots.")  # fmt: skip
-@click.option("--calm", type=click.FloatRange(1, 600), default=4.0, show_default=True,
+@click.option("--calm", type=Number(1, 600), default=4.0, show_default=True,
               metavar="SECONDS", help="Between reboots.")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(32, 256), default=64.0, show_default=True,
+@click.option("--rate", type=Number(32, 256), default=64.0, show_default=True,
               metavar="N", help="Requests a second, of 64 clients in turn.")  # fmt: skip
-@click.option("--json", "json_file", type=_file, metavar="FILE", help="For programs.")
-@click.option("--plot", "plot_file", type=_file, metavar="FILE.svg")
+@as_json
+@output(".svg", ".json", what="a plot or the results")
 def masked_reboot(
     only: str | None,
     time_scale: float,
     duration: float,
     calm: float,
     rate: float,
-    json_file: Path | None,
-    plot_file: Path | None,
+    as_json: bool,
+    files: tuple[Path, ...],
 ) -> int:
     """Reboot three web guests in turn, under load, and have nobody notice.
 
@@ -49,56 +48,58 @@ def masked_reboot(
     it back: no request fails, and a client moves only when its guest goes. The same without the
     agents shows the failures. Exit code 1 if it is not so. Takes two minutes.
     """
-    from netemu.plotting import pyplot
     from netemu.scenario import play, plot
 
     play.require()
-    if plot_file is not None:
-        pyplot()
-    for file in (json_file, plot_file):
-        _require_writable(file)
+    plots = pictures(files)
     pace = play.Pace(time_scale=time_scale, duration=duration, calm=calm, rate=rate)
     kinds = {"with": (True,), "without": (False,), None: (True, False)}[only]
     with phases() as on_step:
         runs = [play.play(drained=drained, pace=pace, on_step=on_step) for drained in kinds]
-    _print(runs)
-    if json_file is not None:
-        json_file.write_text(json.dumps([run.summary() for run in runs], indent=2) + "\n")
-    if plot_file is not None:
-        plot.draw(runs, plot_file)
+    results = [run.summary() for run in runs]
+    if as_json:
+        say_json(results)
+    else:
+        _print(runs)
+    for file in files:
+        if file in plots:
+            with writing(file):
+                plot.draw(runs, file)
+        else:
+            write(file, json.dumps(results, indent=2) + "\n")
     problems = [problem for run in runs for problem in run.problems()]
     for problem in problems:
-        click.echo(problem)
+        say(problem, err=as_json)
     return 1 if problems else 0
-
-
-def _require_writable(file: Path | None) -> None:
-    """Raises BadInput for a file that cannot be written, before two minutes have passed."""
-    if file is not None:
-        try:
-            file.open("a").close()
-        except OSError as error:
-            raise BadInput(f"{file}: {error.strerror}") from None
 
 
 def _print(runs: "Sequence[Run]") -> None:
     """The table."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from hostagent.terminal.table import Column, print_table
 
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("agents")
-    for title in ("reboots", "requests", "failed", "slowest", "moved", "without cause"):
-        table.add_column(title, justify="right")
+    rows = []
     for run in runs:
         told = run.summary()
-        slowest = "" if told["slowest"] is None else f"{1000 * told['slowest']:,.0f} ms"
-        table.add_row(
-            "on" if run.drained else "off",
-            *(f"{count:,}" for count in (len(run.reboots), told["requests"], told["failed"])),
-            slowest,
-            f"{told['moved']} of {told['clients']}",
-            str(told["unprovoked"]),
+        rows.append(
+            [
+                "on" if run.drained else "off",
+                f"{len(run.reboots):,}",
+                f"{told['requests']:,}",
+                f"{told['failed']:,}",
+                "" if told["slowest"] is None else f"{1000 * told['slowest']:,.0f} ms",
+                f"{told['moved']} of {told['clients']}",
+                str(told["unprovoked"]),
+            ]
         )
-    Console().print(table)
+    print_table(
+        [
+            Column("AGENTS"),
+            Column("REBOOTS", rank=4, right=True),
+            Column("REQUESTS", rank=1, right=True),
+            Column("FAILED", right=True),
+            Column("SLOWEST", rank=2, right=True),
+            Column("MOVED", rank=3, right=True),
+            Column("WITHOUT CAUSE", rank=5, right=True),
+        ],
+        rows,
+    )

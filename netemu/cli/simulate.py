@@ -1,9 +1,13 @@
 """`netemu simulate`: more hosts than any machine holds, in virtual time."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from hostagent.terminal.output import Part, Styled, say, say_json
+from netemu.cli.options import Number, as_json, output, pictures, write, writing
 
 if TYPE_CHECKING:
     from netemu.bench.simulation import Simulation
@@ -18,7 +22,7 @@ def simulate() -> None:
 @click.option("--hosts", type=click.IntRange(1, 65_000), default=1300, show_default=True)
 @click.option(
     "--loss",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 0.99),
     default=0.0,
     show_default=True,
     help="Probability that a frame does not reach a host that listens for it.",
@@ -31,15 +35,15 @@ def simulate() -> None:
     show_default=True,
     help="Hosts that join, one after another, once all others are settled.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), help="SVG.")
+@as_json
+@output(".svg", ".json", what="a plot or the results")
 def claims(
     hosts: int,
     loss: float,
     seed: int,
     newcomers: int,
-    json_file: Path | None,
-    plot_file: Path | None,
+    as_json: bool,
+    files: tuple[Path, ...],
 ) -> int:
     """Claim addresses (RFC 3927) on a simulated link, and hold it against the formulas.
 
@@ -48,55 +52,68 @@ def claims(
     """
     import sys
 
+    import msgspec
+
     from netemu.bench.simulation import simulate as run
     from netemu.errors import NotSo
 
-    if plot_file is not None:
-        from netemu.plotting import pyplot
-
-        pyplot()
+    plots = pictures(files)
 
     def on_phase(phase: str) -> None:
         if sys.stderr.isatty():
-            click.echo(f"{phase} …", err=True)
+            say(f"{phase} …", err=True)
 
     found = run(hosts, loss=loss, seed=seed, newcomers=newcomers, on_phase=on_phase)
-    _print(found)
-    if json_file is not None:
-        import msgspec
+    results = {**msgspec.to_builtins(found), "holds": found.holds}
+    if as_json:
+        say_json(results)
+    else:
+        _print(found)
+    for file in files:
+        if file in plots:
+            from netemu.bench import plot
 
-        told = {**msgspec.to_builtins(found), "holds": found.holds}
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(told)) + b"\n")
-    if plot_file is not None:
-        from netemu.bench import plot
-
-        plot.simulation(found, plot_file)
+            with writing(file):
+                plot.simulation(found, file)
+        else:
+            write(file, json.dumps(results, indent=2) + "\n")
     return 0 if found.holds else NotSo.exit_code
 
 
 def _print(found: "Simulation") -> None:
     from statistics import fmean
 
-    from rich.console import Console
-    from rich.table import Table
+    from hostagent.terminal.table import Column, print_table
 
     fleet = found.fleet
     times = fleet.claim_times
-    click.echo(
+    say(
         f"{fleet.hosts:,} hosts switched on at once, loss {found.loss:g}, seed {found.seed}: "
         f"{fleet.bound:,} bound after {min(times):.2f} … {max(times):.2f} s, "
         f"{fmean(times):.2f} s on average (a claim without conflict: 4 … 7 s, 5.5 s); "
         f"{fleet.conflicts:,} conflicts, {fleet.frames:,} frames, at most {fleet.most_tries:,} "
         f"candidates for one host; {fleet.held_twice:,} addresses held twice in the end"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("RFC 3927 1.3, DSN 2003", "MEASURED", "FORMULA", "STD. ERROR", "TRIALS", ""):
-        table.add_column(heading, justify="left" if heading[:3] == "RFC" else "right")
-    for one in found.comparisons:
-        verdict = "[green]agrees[/]" if one.holds else "[red]DIFFERS[/]"
-        shares = (_percent(share) for share in (one.measured, one.expected, one.error))
-        table.add_row(one.what, *shares, f"{one.trials:,}", verdict)
-    Console(highlight=False).print(table)
+    rows: list[list[Part]] = [
+        [
+            one.what,
+            *(_percent(share) for share in (one.measured, one.expected, one.error)),
+            f"{one.trials:,}",
+            Styled("agrees", "green") if one.holds else Styled("DIFFERS", "red"),
+        ]
+        for one in found.comparisons
+    ]
+    print_table(
+        [
+            Column("RFC 3927 1.3, DSN 2003", folds=True),
+            Column("MEASURED", right=True),
+            Column("FORMULA", rank=1, right=True),
+            Column("STD. ERROR", rank=2, right=True),
+            Column("TRIALS", rank=3, right=True),
+            Column("", right=True),
+        ],
+        rows,
+    )
 
 
 def _percent(share: float) -> str:

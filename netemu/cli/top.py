@@ -1,6 +1,5 @@
 """`netemu top`: guests, what they send and receive, and what befalls them, as it changes."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -9,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hostagent.terminal.output import Part, Styled, painted, say_json, say_painted
 from netemu.cli.completing import labs
-from netemu.cli.options import of_lab
+from netemu.cli.options import Number, named, of_lab
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
     from hostagent.model import Event
     from netemu.client.traffic import Traffic
 
 # The agents' clock is asked for now and then only: telling it costs an agent a write.
 _ASK_CLOCK_EVERY = 5.0
-# Into a file or a pipe nothing is cut short.
-_WIDE = 200
 # Lines of a frame that are not guests: the lab's, the headings, and what is left out.
 _OTHER_LINES = 4
 _QUIT = ("q", "Q", "\x03", "\x04")
@@ -31,51 +27,53 @@ _QUIT = ("q", "Q", "\x03", "\x04")
 @click.argument("lab", required=False, shell_complete=labs)
 @of_lab
 @click.option(
-    "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True,
+    "--interval", type=Number(0.1, 60), default=1.0, show_default=True,
     metavar="SECONDS", help="How often to look; rates are averages over this.",
 )  # fmt: skip
 @click.option("--once", is_flag=True, help="Print one frame, after one interval.")
-@click.option("--json", "as_json", is_flag=True, help="Print one frame, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one frame as JSON, for programs.")
 def top(lab: str | None, name: str | None, interval: float, once: bool, as_json: bool) -> None:
     """Watch the guests of LAB, or of the only one that runs; q or Ctrl-C ends it.
 
     What a guest sends and receives is counted at its port. Those with an event, and then the
     busiest, come first where not all have room.
     """
-    from rich.console import Console
-
+    from hostagent.terminal.table import width
     from netemu.client import labs
     from netemu.client.traffic import Traffic
 
-    if lab and name and lab != name:
-        raise click.UsageError(f"two labs are named: {lab} and {name}")
-    one = labs.the_one(lab or name)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDE
+    one = labs.the_one(named(lab, name))
     with Traffic(one) as traffic:
         watch = _Watch(one, traffic)
-        if as_json or once or not console.is_terminal:
-            time.sleep(interval)
-            frame = watch.look()
-            if as_json:
-                click.echo(json.dumps(frame))
-            else:
-                console.print(_drawn(frame, None))
+        if not (as_json or once) and width() is not None:
+            _live(watch, interval)
             return
-        _live(watch, interval, console)
+        time.sleep(interval)
+        frame = watch.look()
+        if as_json:
+            say_json(frame)
+        else:
+            for line in _drawn(frame, width(), None):
+                say_painted(line)
 
 
-def _live(watch: "_Watch", interval: float, console: "Console") -> None:
+def _live(watch: "_Watch", interval: float) -> None:
+    from rich.console import Console
     from rich.live import Live
+    from rich.text import Text
 
-    first = _drawn(watch.look(), console.height)
+    console = Console(highlight=False, markup=False, emoji=False)
+
+    def frame() -> Text:
+        # All that it says is visible: the escapes in it are those of our own colours.
+        return Text.from_ansi("\n".join(_drawn(watch.look(), console.width, console.height)))
+
     with (
         _keys() as key,
-        Live(first, console=console, screen=True, auto_refresh=False) as live,
+        Live(frame(), console=console, screen=True, auto_refresh=False) as live,
     ):
         while key(interval) not in _QUIT:
-            live.update(_drawn(watch.look(), console.height), refresh=True)
+            live.update(frame(), refresh=True)
 
 
 def _no_key(seconds: float) -> str:
@@ -180,13 +178,11 @@ class _Watch:
             return plan.events()
 
 
-def _drawn(frame: dict[str, Any], height: int | None) -> "RenderableType":
-    """A frame as a table, of so many lines at most (None: of any number)."""
+def _drawn(frame: dict[str, Any], width: int | None, height: int | None) -> list[str]:
+    """A frame as lines, of so many columns and lines at most (None: of any number)."""
     from datetime import UTC, datetime
 
-    from rich.console import Group
-    from rich.table import Table
-
+    from hostagent.terminal.table import Column, lines
     from netemu.client.traffic import Rates
     from netemu.drawing.scene import words
 
@@ -198,41 +194,51 @@ def _drawn(frame: dict[str, Any], height: int | None) -> "RenderableType":
         rows.sort(key=lambda row: (row[1]["name"] not in told, -_busy(row[1])))
         left_out = len(rows) - room
         rows = rows[:room]
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for heading in ("NODE", "GUEST", "ADDRESS", "STATE"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("↑ BIT/S", "↑ F/S", "↓ BIT/S", "↓ F/S"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("EVENT", no_wrap=True)
+    cells: list[list[Part]] = []
     shown = ""
     for node, guest in rows:
         event = told.get(guest["name"])
         carried = Rates(*(guest[key] for key in Rates._fields))
-        label = node["name"] if node["state"] == "running" else f"[red]{node['name']} failed[/]"
-        table.add_row(
-            "" if label == shown else label,
-            guest["name"],
-            guest["address"] or "-",
-            _state(guest),
-            _bits(carried.sent_bytes),
-            f"{carried.sent_frames:,.0f}",
-            _bits(carried.received_bytes),
-            f"{carried.received_frames:,.0f}",
-            f"[yellow]{words(event, frame['time'])}[/]" if event else "",
+        alive = node["state"] == "running"
+        cells.append(
+            [
+                "" if node["name"] == shown else _node(node["name"], alive),
+                guest["name"],
+                guest["address"] or "-",
+                _state(guest),
+                _bits(carried.sent_bytes),
+                f"{carried.sent_frames:,.0f}",
+                _bits(carried.received_bytes),
+                f"{carried.received_frames:,.0f}",
+                Styled(words(event, frame["time"]), "yellow") if event else "",
+            ]
         )
-        shown = label
+        shown = node["name"]
+    columns = [
+        Column("NODE", rank=5),
+        Column("GUEST"),
+        Column("ADDRESS", rank=1),
+        Column("STATE", rank=2),
+        Column("↑ BIT/S", rank=3, right=True),
+        Column("↑ F/S", rank=6, right=True),
+        Column("↓ BIT/S", rank=4, right=True),
+        Column("↓ F/S", rank=7, right=True),
+        Column("EVENT", rank=0 if told else 8, folds=True),
+    ]
     clock = datetime.fromtimestamp(frame["time"], UTC).strftime("%H:%M:%S UTC")
     guests = sum(len(node["guests"]) for node in frame["nodes"])
-    head = (
-        f"[bold]{frame['lab']}[/]: {frame['state']}, {frame['policy']}, {guests} guests, "
-        f"{len(frame['events'])} events; {clock}"
-    )
-    lines: list[Any] = [head, table]
+    head = f": {frame['state']}, {frame['policy']}, {guests} guests, {len(frame['events'])} events"
+    made = [painted(Styled(frame["lab"], "bold"), f"{head}; {clock}")]
     if frame["trouble"]:
-        lines.insert(1, f"[red]events unknown: {frame['trouble']}[/]")
+        made.append(painted(Styled(f"events unknown: {frame['trouble']}", "red")))
+    made += lines(columns, cells, width)
     if left_out:
-        lines.append(f"[dim]… and {left_out} quieter[/]")
-    return Group(*lines)
+        made.append(painted(Styled(f"… and {left_out} quieter", "dim")))
+    return made
+
+
+def _node(name: str, alive: bool) -> Part:
+    return name if alive else Styled(f"{name} failed", "red")
 
 
 class _Told:
@@ -247,11 +253,10 @@ class _Told:
         self.duration: float | None = told["duration"]
 
 
-def _state(guest: dict[str, Any]) -> str:
+def _state(guest: dict[str, Any]) -> Part:
     if guest["power"] != "running":
-        return f"[red]{guest['power']}[/]"
-    colour = "green" if guest["state"] == "bound" else "yellow"
-    return f"[{colour}]{guest['state']}[/]"
+        return Styled(guest["power"], "red")
+    return Styled(guest["state"], "green" if guest["state"] == "bound" else "yellow")
 
 
 def _busy(guest: dict[str, Any]) -> float:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from rich.table import Table
 from scapy.layers.l2 import Ether
 from scapy.utils import hexdump, wrpcap
 
+from hostagent.terminal import table
+from hostagent.terminal.output import Part, Styled
+from hostagent.terminal.table import print_table
 from netemu.conformance.row import Result, Row
 
 # How much of a failing row is shown: frames, and lines of a decoded one.
@@ -50,30 +52,42 @@ def mark(result: Result | None) -> str:
     return "harm" if result.observed == result.expected else "wrong"
 
 
-def table(rows: Rows, columns: Sequence[Column]) -> Table:
-    """The matrix for a terminal; what was expected stands beside it if that is the same for all."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("ROW")
-    made.add_column("WHAT IS TRIED", overflow="fold")
-    made.add_column("EXPECTED")
-    for column in columns:
-        made.add_column(column.name.upper())
+def print_matrix(rows: Rows, columns: Sequence[Column]) -> None:
+    """Print the matrix, with what was expected beside it."""
+    print_table(
+        [
+            table.Column("ROW"),
+            table.Column("WHAT IS TRIED", rank=1, folds=True),
+            table.Column("EXPECTED", rank=2),
+            *(table.Column(column.name.upper()) for column in columns),
+        ],
+        _cells(rows, columns),
+    )
+
+
+def _cells(rows: Rows, columns: Sequence[Column]) -> Iterable[list[Part]]:
     styles = {"ok": "green", "wrong": "bold red", "harm": "yellow", "none": "dim"}
     family = ""
     for of_family, row in sorted(rows, key=lambda one: (_families(rows)[one[0]], one[1].id)):
         if of_family != family:
             family = of_family
-            made.add_row("", f"[bold]{family}[/]", end_section=False)
+            yield ["", Styled(family, "bold"), *[""] * (1 + len(columns))]
         results = [column.results.get(row.id) for column in columns]
         expected = sorted({result.expected for result in results if result})
-        cells = [
-            f"[{styles[mark(result)]}]{'✓' if mark(result) == 'ok' else '✗'} {result.observed}[/]"
-            if result
-            else "[dim]-[/]"
-            for result in results
+        yield [
+            row.id,
+            row.title,
+            " / ".join(expected),
+            *(
+                Styled(
+                    f"{'✓' if mark(result) == 'ok' else '✗'} {result.observed}",
+                    styles[mark(result)],
+                )
+                if result
+                else Styled("-", "dim")
+                for result in results
+            ),
         ]
-        made.add_row(row.id, row.title, " / ".join(expected), *cells)
-    return made
 
 
 def _families(rows: Rows) -> dict[str, int]:
@@ -93,12 +107,14 @@ def as_json(columns: Sequence[Column]) -> str:
     return json.dumps(told[0] if len(told) == 1 else told, indent=2) + "\n"
 
 
+def catalogued(family: str, row: Row) -> dict[str, Any]:
+    """What the catalogue says of a row, for JSON."""
+    return {"id": row.id, "title": row.title, "reference": row.reference, "family": family}
+
+
 def _row_as_json(result: Result) -> dict[str, Any]:
     return {
-        "id": result.row.id,
-        "title": result.row.title,
-        "reference": result.row.reference,
-        "family": result.family,
+        **catalogued(result.family, result.row),
         "expected": result.expected,
         "observed": result.observed,
         "control": result.control,

@@ -11,7 +11,7 @@ QUICK = ("--quick", "--rounds", "1")
 
 def test_simulate_prints_measured_beside_the_formula_and_writes_json(person, tmp_path):
     file = tmp_path / "found.json"
-    arguments = ("--hosts", "1300", "--newcomers", "500", "--seed", "1", "--json", str(file))
+    arguments = ("--hosts", "1300", "--newcomers", "500", "--seed", "1", "-o", str(file))
     if person.kind != "root":
         pytest.skip("needs no privilege: as root is as good")
     said = person.netemu("simulate", "claims", *arguments).stdout

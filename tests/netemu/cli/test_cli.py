@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hostagent.terminal.duration import Duration
 from netemu.cli import _VERBS
-from netemu.cli.options import Duration
 
 
 def netemu(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -84,13 +84,23 @@ def test_validate_and_schema(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("5m", 300), ("1h30m", 5400), ("1d", 86400), ("0.5s", 0.5)],
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("1d", 86400),
+        ("0.5s", 0.5),
+        ("500ms", 0.5),
+    ],
 )
 def test_lengths_of_time(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "5x", "-5m", "5 m", "m5", "1h30"])
+@pytest.mark.parametrize(
+    "text", ["", "m", "5x", "-5m", "5 m", "m5", "1h30", "nan", "inf", "9" * 400, "11000d"]
+)
 def test_what_is_no_length_of_time(text: str) -> None:
     import click
 

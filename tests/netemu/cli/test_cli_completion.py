@@ -68,7 +68,7 @@ def test_bash_completes_verbs_and_options(complete: Complete) -> None:
     assert "--time-scale" in complete("up", "--")
     assert complete("scenario", "mask") == ["masked-reboot"]
     assert complete("scenario", "masked-reboot", "--only", "") == ["with", "without"]
-    assert "--plot" in complete("scenario", "masked-reboot", "--")
+    assert "--output" in complete("scenario", "masked-reboot", "--")
 
 
 @pytest.mark.lab

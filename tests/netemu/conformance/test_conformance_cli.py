@@ -63,7 +63,7 @@ def test_a_cache_of_scapys_that_is_somebody_elses_is_not_touched(tmp_path: Path)
 def test_our_lab_holds_the_whole_catalogue(person: Person) -> None:
     # One policy for each of the two who run it: what differs between them is not the policy's.
     policy = "responder-only" if person.kind == "root" else "same-node"
-    done = person.netemu("conformance", "--policy", policy, "--json", "-", check=None, timeout=100)
+    done = person.netemu("conformance", "--policy", policy, "--json", check=None, timeout=100)
     told = json.loads(done.stdout)
     wrong = [(one["id"], one["observed"], one["evidence"]) for one in told["rows"] if not one["ok"]]
     assert not wrong, done.stderr
@@ -130,7 +130,7 @@ def test_ones_own_bridge_is_judged_by_what_it_lets_through(
         command = Person("root", (), environment).command("conformance")
         file = ("--nodes-from", str(own_bridge))
         done = subprocess.run(
-            [*command, *file, "--json", "-", "--pcap", str(captures)],
+            [*command, *file, "--json", "--pcap", str(captures)],
             capture_output=True,
             text=True,
             timeout=100,

@@ -16,7 +16,7 @@ class Story:
         self.entries: list[dict[str, Any]] = []
         self._lab = lab
         self._news = threading.Condition()
-        self._command = lab.person.start("events", lab.name, "--follow")
+        self._command = lab.person.start("events", lab.name, "--follow", "--json")
         self._reader = threading.Thread(target=self._read)
 
     def __enter__(self) -> Self:

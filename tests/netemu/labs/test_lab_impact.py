@@ -343,7 +343,7 @@ def test_one_guests_approval_starts_it_for_all(watched: Watched) -> None:
 def test_events_are_told_as_they_happen_until_the_lab_ends(fresh_lab: Any) -> None:
     """A user follows the events as NDJSON: in order, at once, and it ends with the lab."""
     lab = fresh_lab("nodes: {n1: {guests: [a]}}")
-    following = lab.person.start("events", lab.name, "--follow")
+    following = lab.person.start("events", lab.name, "--follow", "--json")
     with Story(lab) as beside:
         event = now(lab, "a", duration="1s")
         beside.until(lambda: beside.boots("a") == 1 and "Completed" in beside.statuses(event))

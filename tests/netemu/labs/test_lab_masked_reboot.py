@@ -30,9 +30,7 @@ def test_with_drain_agents_nobody_notices_and_without_them_they_do(
 ) -> None:
     """A user plays the scenario: no request fails with drain agents, and some do without."""
     file = place / "runs.json"
-    said = person.netemu(
-        "scenario", "masked-reboot", *QUICK, "--json", str(file), timeout=200
-    ).stdout
+    said = person.netemu("scenario", "masked-reboot", *QUICK, "-o", str(file), timeout=200).stdout
     on, off = json.loads(file.read_text())
     assert (on["agents"], off["agents"]) == (True, False)
     assert (on["failed"], on["unprovoked"], on["problems"]) == (0, 0, [])
