@@ -168,37 +168,60 @@ def read(document: Document) -> LabFile:
 
 def _explained(error: msgspec.ValidationError, document: Document) -> BadInput:
     """msgspec's error, with its path turned into a place in the file and a hint added."""
-    text, _, path = str(error).partition(" - at `")
-    place = path.rstrip("`").removeprefix("$").removeprefix(".")
+    text, place = _parted(error)
     if "[...]" not in place and not place.startswith("key"):
-        return _worded(text, place, document)
-    for name, value in document.value["nodes"].items():  # msgspec does not name the key
-        try:
+        return _worded(text, place, "", LabFile, document)
+    nodes = document.value.get("nodes")
+    for name, value in nodes.items() if isinstance(nodes, dict) else ():
+        try:  # msgspec does not name the key
             msgspec.convert(name, Name)
             msgspec.convert(value, NodeEntry)
         except msgspec.ValidationError as inner:
-            text, _, path = str(inner).partition(" - at `")
-            return _worded(text, f"nodes.{name}" + path.rstrip("`").removeprefix("$"), document)
-    raise AssertionError("msgspec refused a node that it accepts alone")
+            text, place = _parted(inner)
+            return _worded(text, place, f"nodes.{name}", NodeEntry, document)
+    return _worded(text, place.partition("[...]")[0], "", LabFile, document)
 
 
-def _worded(text: str, place: str, document: Document) -> BadInput:
+def _parted(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What is wrong, and where."""
+    text, _, path = str(error).partition(" - at `")
+    return text, path.rstrip("`").removeprefix("$").removeprefix(".")
+
+
+def _worded(
+    text: str, place: str, above: str, kind: type[msgspec.Struct], document: Document
+) -> BadInput:
+    """The error in a lab file's words: what is at `place` within an entry of this `kind`."""
+    whole = ".".join(filter(None, (above, place)))
+    if match := re.search(_UNKNOWN, text):
+        fields = _fields(_LEVELS.get(re.sub(r"\[.*?\]", "", place), kind))
+        return document.error(".".join(filter(None, (whole, match[1]))), _unknown(match[1], fields))
     for pattern, words in _WORDS:
         if match := re.search(pattern, text):
-            if pattern is _UNKNOWN:
-                place = f"{place}.{match[1]}" if place else match[1]
-            return document.error(place, words(match))
-    return document.error(place, f"{text[0].lower()}{text[1:]}")
+            return document.error(whole, words(match))
+    return document.error(whole, f"{text[0].lower()}{text[1:]}")
 
 
 _UNKNOWN = r"^Object contains unknown field `(.*)`"
-_FIELDS = sorted(
-    {
-        field.encode_name
-        for kind in (LabFile, NodeEntry, GuestEntry, DialectsEntry, AzureEntry, Ec2Entry)
-        for field in msgspec.structs.fields(kind)
-    }
-)
+# What is below a lab or a node, each by the keys that lead to it.
+_LEVELS: dict[str, type[msgspec.Struct]] = {
+    "guests": GuestEntry,
+    "dialects": DialectsEntry,
+    "dialects.azure": AzureEntry,
+    "dialects.ec2": Ec2Entry,
+}
+
+
+def _fields(kind: type[msgspec.Struct]) -> list[str]:
+    return sorted(field.encode_name for field in msgspec.structs.fields(kind))
+
+
+def _unknown(key: str, fields: list[str]) -> str:
+    close = difflib.get_close_matches(key, fields, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown key; {meant}known here are {', '.join(fields)}"
+
+
 # What msgspec calls types, and what a YAML file's author calls them.
 _TYPES = {
     "object": "a mapping (key: value)",
@@ -208,13 +231,10 @@ _TYPES = {
     "bool": "true or false",
     "float": "a number",
     "null": "nothing",
+    "bytes": "binary data",
+    "datetime": "a time",
+    "date": "a date",
 }
-
-
-def _unknown(match: re.Match[str]) -> str:
-    close = difflib.get_close_matches(match[1], _FIELDS, n=1)
-    meant = f"did you mean {close[0]!r}?" if close else f"known ones are {', '.join(_FIELDS)}"
-    return f"unknown key; {meant}"
 
 
 def _wrong_type(match: re.Match[str]) -> str:
@@ -223,7 +243,6 @@ def _wrong_type(match: re.Match[str]) -> str:
 
 
 _WORDS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
-    (_UNKNOWN, _unknown),
     (r"^Expected `([^`]*)`, got `([^`]*)`", _wrong_type),
     (r"matching regex", lambda _: f"this cannot name a namespace: it takes {NAME_RULE}"),
     (r"^Object missing required field `(.*)`", lambda match: f"{match[1]!r} is missing here"),

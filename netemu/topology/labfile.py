@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from netemu.errors import BadInput
-from netemu.topology.document import Document
+from netemu.topology.document import MAX_CHARACTERS, Document
 from netemu.topology.entries import (
     MAX_GUESTS_PER_NODE,
     MAX_TENANTS,
@@ -22,7 +22,11 @@ from netemu.topology.entries import (
 )
 from netemu.topology.lab import Dialects, Guest, Lab, Node, mac_address
 
+# What is longer in UTF-8 is longer than a document may be.
+MAX_BYTES = 4 * MAX_CHARACTERS
 DEMO = Path(__file__).with_name("demo.yaml")
+
+_METADATA = ipaddress.IPv4Address("169.254.169.254")
 
 # What is wrong with a guest's property of this key and value, or None. Who knows the properties
 # that a guest can have is not this room: whoever calls says.
@@ -30,18 +34,33 @@ CheckProperty = Callable[[str, str], str | None]
 
 
 def load(
-    path: Path, *, name: str | None = None, check_property: CheckProperty = lambda *_: None
+    path: Path,
+    *,
+    name: str | None = None,
+    check_property: CheckProperty = lambda *_: None,
+    variables: Mapping[str, str] | None = None,
 ) -> Lab:
     """Read the lab file at `path`; `name` overrides the lab's. Raises BadInput."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise BadInput(f"{path}: cannot be read: {reason}") from None
-    directory = path.absolute().parent
-    return parse(
-        text, source=str(path), name=name, check_property=check_property, directory=directory
-    )
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        directory = path.absolute().parent
+        if len(text) > MAX_BYTES:
+            raise BadInput(f"{path}: is longer than {MAX_BYTES:,} bytes")
+        return parse(
+            text.decode(),
+            source=str(path),
+            name=name,
+            check_property=check_property,
+            directory=directory,
+            variables=variables,
+        )
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: cannot be read: it is not UTF-8 text") from None
+    except ValueError as error:  # a NUL in the path
+        raise BadInput(f"{str(path)!r}: cannot be read: {error}") from None
 
 
 def parse(
@@ -51,12 +70,14 @@ def parse(
     name: str | None = None,
     check_property: CheckProperty = lambda *_: None,
     directory: Path = Path("/"),
+    variables: Mapping[str, str] | None = None,
 ) -> Lab:
     """Read a lab file's `text`; `source` is what errors call it. Raises BadInput.
 
-    Guests' programs start in `directory`.
+    Guests' programs start in `directory`. `variables` are what ${NAME} in it may stand for; None
+    leaves such text as it is.
     """
-    document = Document(text, source)
+    document = Document(text, source, variables)
     entry = read(document)
     if name is not None:
         check_name(name, "--name")
@@ -116,7 +137,7 @@ class _Expansion:
                     last_address=self._link_local(guest.last_address, at),
                     properties={key: value for key, value in {**shared, **own}.items() if value},
                     tenant=self._tenancy(guest, entry, at),
-                    run=_command(guest.run if guest.run is not None else entry.run),
+                    run=self._command(guest.run if guest.run is not None else entry.run, at),
                 )
             )
         dialects = _dialects(self._entry.dialects, entry.dialects)
@@ -168,6 +189,13 @@ class _Expansion:
                 raise self._document.error(f"{place}.{key}", wrong)
         return dict(given)
 
+    def _command(self, run: str | list[str] | None, place: str) -> tuple[str, ...]:
+        if isinstance(run, str):
+            return ("/bin/sh", "-c", run) if run.strip() else ()
+        if run and not run[0]:
+            raise self._document.error(f"{place}.run", "the first word, the program, is empty")
+        return tuple(run or ())
+
     def _link_local(self, text: str | None, place: str) -> str | None:
         """RFC 3927 section 2.1: 169.254.1.0 to 169.254.254.255 can be claimed."""
         if text is None:
@@ -181,6 +209,10 @@ class _Expansion:
             raise self._document.error(
                 f"{place}.last_address", f"{text!r} is not an address from {low} to {high}"
             )
+        if address == _METADATA:
+            raise self._document.error(
+                f"{place}.last_address", f"{address} is the metadata service's, and no guest's"
+            )
         return str(address)
 
 
@@ -189,12 +221,6 @@ def _named(node: str, guests: int | list[str | GuestEntry]) -> Iterator[GuestEnt
         yield from (GuestEntry(name=f"{node}-{number}") for number in range(1, guests + 1))
     else:
         yield from (GuestEntry(name=one) if isinstance(one, str) else one for one in guests)
-
-
-def _command(run: str | list[str] | None) -> tuple[str, ...]:
-    if isinstance(run, str):
-        return ("/bin/sh", "-c", run) if run.strip() else ()
-    return tuple(run or ())
 
 
 def _first(own: int | None, node: int | None, default: int) -> int:

@@ -1,6 +1,8 @@
 """Lab files, read with what the host agent knows of the properties that guests can have."""
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,13 +20,50 @@ OWN: Final = ("mac", "address")
 
 
 def load(path: Path, *, name: str | None = None) -> Lab:
-    """Read the lab file at `path`; `name` overrides the lab's. Raises BadInput."""
-    return _whole(topology.load(path, name=name, check_property=wrong_property), str(path))
+    """Read the lab file at `path`, or on standard input if that is "-". Raises BadInput.
+
+    ${NAME} in it is the environment's; `name` overrides the lab's.
+    """
+    if str(path) == "-":
+        return _from_standard_input(name)
+    lab = topology.load(path, name=name, check_property=wrong_property, variables=os.environ)
+    return _whole(lab, str(path))
 
 
-def parse(text: str, *, source: str, name: str | None = None) -> Lab:
+def _from_standard_input(name: str | None) -> Lab:
+    source = "standard input"
+    try:
+        text = sys.stdin.buffer.read(topology.MAX_BYTES + 1).decode()
+    except UnicodeDecodeError:
+        raise BadInput(f"{source}: it is not UTF-8 text") from None
+    return parse(text, source=source, name=name, directory=_here(), variables=os.environ)
+
+
+def _here() -> Path:
+    """The working directory, in which the programs of guests start."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise BadInput("the working directory is gone: change to one that is there") from None
+
+
+def parse(
+    text: str,
+    *,
+    source: str,
+    name: str | None = None,
+    directory: Path = Path("/"),
+    variables: Mapping[str, str] | None = None,
+) -> Lab:
     """Read a lab file's `text`, which errors call `source`. Raises BadInput."""
-    lab = topology.parse(text, source=source, name=name, check_property=wrong_property)
+    lab = topology.parse(
+        text,
+        source=source,
+        name=name,
+        check_property=wrong_property,
+        directory=directory,
+        variables=variables,
+    )
     return _whole(lab, source)
 
 
@@ -36,9 +75,13 @@ def given(source: str | Path | Mapping[str, Any] | None, *, name: str) -> Lab:
         return load(topology.DEMO, name=name)
     if isinstance(source, Mapping):
         # JSON is YAML, and says of every value which type it has.
-        return parse(json.dumps(source), source="the lab given", name=name)
+        try:
+            text = json.dumps(source, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadInput(f"the lab given: {error}") from None
+        return parse(text, source="the lab given", name=name)
     if isinstance(source, str) and ("\n" in source or ": " in source):
-        return parse(source, source="the lab given", name=name)
+        return parse(source, source="the lab given", name=name, variables=os.environ)
     return load(Path(source), name=name)
 
 

@@ -139,11 +139,17 @@ def test_what_is_wrong_is_said_with_its_line() -> None:
         {}
 """
     place = "lab.yaml: line 7: nodes.n1.guests[1]"
+    known = (
+        "known here are availability_set, fault_domain, last_address, name, properties, run, "
+        "tenant, update_domain"
+    )
     assert refused(text.format("run: []")) == (
         f"{place}.run: a program is a command line, or a list of at least one word"
     )
     assert refused(text.format("tenant: 65")) == f"{place}.tenant: expected `int` <= 64"
     assert refused(text.format("tenants: 1")) == (
-        f"{place}.tenants: unknown key; did you mean 'tenant'?"
+        f"{place}.tenants: unknown key; did you mean 'tenant'? {known}"
     )
-    assert refused(text.format("runs: x")) == f"{place}.runs: unknown key; did you mean 'run'?"
+    assert refused(text.format("runs: x")) == (
+        f"{place}.runs: unknown key; did you mean 'run'? {known}"
+    )
