@@ -1,5 +1,6 @@
 """matplotlib, set up to draw SVG files; imported when something is drawn, and by nobody else."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ def pyplot() -> Any:
         import matplotlib
     except ImportError:
         raise MachineCannot(
-            "plots need matplotlib: run netns-scripts/bench-peers, or pip install matplotlib"
+            "plots need matplotlib: run netns-scripts/bench-peers, which installs it, or: "
+            f"{sys.executable} -m pip install matplotlib"
         ) from None
     matplotlib.use("svg")
     # Text as text, and the same bytes for the same numbers.

@@ -1,6 +1,7 @@
 """`netemu conformance`."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,7 +147,8 @@ def _require_scapy() -> None:
 
     if find_spec("scapy") is None:
         raise MachineCannot(
-            "scapy crafts the frames and is not installed: pip install 'netemu-imds[conformance]'"
+            "scapy crafts the frames and is not installed: run netns-scripts/netemu conformance, "
+            f"which installs it, or: {sys.executable} -m pip install scapy"
         )
     from netemu.conformance.crafting import import_scapy
 

@@ -122,5 +122,5 @@ def test_up_warns_of_what_does_not_stand_in_the_way(
     monkeypatch.setattr(labs, "bring_up", lambda *_, **__: True)
     done = CliRunner().invoke(up, [a_file_for(6, tmp_path)])
     assert done.exit_code == 0
-    assert "neighbour table: 5 entries: sysctl -w" in done.stderr
+    assert "neighbour table: 5 entries: sysctl -w" in done.output
     assert "x-limits: up (1 node, 6 guests)" in done.stdout

@@ -1,0 +1,247 @@
+"""What the scripts install, in a checkout whose Python, pip and apt-get are stand-ins."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SOURCE
+
+pytestmark = pytest.mark.processes
+
+# Makes an environment as `python -m venv` does, and has pip when it is asked for it.
+PYTHON = """#!/bin/sh
+case "$*" in
+*"-m venv --clear"*)
+    rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo made >>"$CHECKOUT/did" ;;
+*"-m pip install"*)
+    echo "pip $(basename "$(dirname "$(dirname "$0")")")" >>"$CHECKOUT/did"
+    [ -z "$PIP_FAILS" ] || { echo "$PIP_FAILS"; exit 1; }
+    touch "$(dirname "$0")/netemu"; chmod 755 "$(dirname "$0")/netemu" ;;
+*"import ensurepip"*) [ -z "$NO_ENSUREPIP" ] ;;
+esac
+"""
+
+NO_NETWORK = "\n".join(
+    f"WARNING: Retrying: NewConnectionError('Failed to establish a new connection', {number})"
+    for number in range(30)
+)
+
+
+class Checkout:
+    """A copy of the scripts, with stand-ins before the machine's own programs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "bin").mkdir(parents=True)
+        for name in ("netns-scripts", "constraints"):
+            shutil.copytree(SOURCE / name, directory / name)
+        shutil.copy(SOURCE / "pyproject.toml", directory)
+        self.program("python3", PYTHON)
+
+    @property
+    def venv(self) -> Path:
+        return self.directory / ".venv"
+
+    def program(self, name: str, text: str) -> None:
+        path = self.directory / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def bootstrap(
+        self, *arguments: str, before: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `bootstrap` as a script does; `before` replaces what would find the machine's own."""
+        quoted = " ".join(f"'{one}'" for one in arguments or ("",))
+        script = f"""
+            set -euo pipefail
+            source netns-scripts/bootstrap
+            find_python() {{ echo "$CHECKOUT/bin/python3"; }}
+            {before}
+            bootstrap {quoted}
+        """
+        return subprocess.run(
+            ["bash", "-c", script],
+            cwd=self.directory,
+            env=os.environ
+            | {
+                "CHECKOUT": str(self.directory),
+                "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
+                "PIP_FAILS": "",
+                "NO_ENSUREPIP": "",
+                **environ,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def did(self) -> list[str]:
+        """What the stand-ins have done since this was asked last."""
+        path = self.directory / "did"
+        done = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return done
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path / "here")
+
+
+def test_what_is_installed_is_not_installed_again(checkout: Checkout) -> None:
+    """The first run makes .venv and says so; the next ones do nothing and say nothing."""
+    done = checkout.bootstrap()
+    assert done.returncode == 0
+    assert done.stderr == "netemu: installing into .venv (once)\n"
+    assert checkout.did() == ["made", "pip .venv", "pip .venv"]
+    done = checkout.bootstrap()
+    assert (done.returncode, done.stderr, checkout.did()) == (0, "", [])
+    assert checkout.bootstrap("[test,bench]").returncode == 0
+    assert checkout.did() == ["pip .venv", "pip .venv"]
+
+
+def test_a_failed_installation_is_not_remembered_as_done(checkout: Checkout) -> None:
+    for _ in range(2):
+        done = checkout.bootstrap(PIP_FAILS="ERROR: No space left on device")
+        assert done.returncode == 3
+        assert done.stderr.endswith(
+            f"netemu: could not install into {checkout.venv}: ERROR: No space left on device\n"
+        )
+        assert "pip .venv" in checkout.did()
+    assert checkout.bootstrap().returncode == 0
+    assert checkout.did() == ["pip .venv", "pip .venv"]
+
+
+def test_without_network_one_line_says_so(checkout: Checkout) -> None:
+    """A first run without network, and `conformance` once without: the next run tries again."""
+    for extras in ("", "[conformance]"):
+        done = checkout.bootstrap(extras, PIP_FAILS=NO_NETWORK)
+        assert done.returncode == 3
+        first, second = done.stderr.splitlines()
+        assert first == "netemu: installing into .venv (once)"
+        assert second.endswith("cannot be reached; run this again when it can")
+        assert checkout.bootstrap(extras).returncode == 0
+
+
+def test_pips_own_words_are_told_when_there_is_no_network(checkout: Checkout) -> None:
+    """The real pip, of this Python, and an index that does not answer."""
+    done = checkout.bootstrap(
+        before=f"find_python() {{ echo '{sys.executable}'; }}",
+        PIP_INDEX_URL="http://127.0.0.1:9/simple",
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_FIND_LINKS="",
+    )
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 2
+    assert "cannot be reached; run this again when it can" in done.stderr
+    assert not list(checkout.venv.glob(".installed-*"))
+
+
+def test_raised_constraints_are_installed(checkout: Checkout) -> None:
+    checkout.bootstrap()
+    checkout.did()
+    with (checkout.directory / "constraints" / "runtime.txt").open("a") as file:
+        file.write("# raised\n")
+    checkout.bootstrap()
+    assert checkout.did() == ["pip .venv", "pip .venv"]
+
+
+@pytest.mark.parametrize("harm", ["interrupted", "python is gone", "moved", "pip is gone"])
+def test_an_environment_that_is_not_whole_is_made_again(checkout: Checkout, harm: str) -> None:
+    checkout.bootstrap()
+    checkout.did()
+    if harm == "interrupted":  # `python -m venv` was, so nothing says that it is whole
+        (checkout.venv / ".made-at").unlink()
+    elif harm == "python is gone":
+        (checkout.venv / "bin" / "python").unlink()
+        (checkout.venv / "bin" / "python").symlink_to("/no/such/python3")
+    elif harm == "pip is gone":  # as after Debian has replaced one python3 by the next
+        (checkout.venv / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+    else:
+        shutil.move(checkout.directory, checkout.directory.with_name("there"))
+        checkout.directory = checkout.directory.with_name("there")
+    done = checkout.bootstrap()
+    assert done.returncode == 0, done.stderr
+    assert checkout.did() == ["made", "pip .venv", "pip .venv"]
+
+
+MISSING = "program_of[nftables]=no-such-program; id() { echo 1000; }"
+
+
+def test_what_is_missing_is_told_all_at_once(checkout: Checkout) -> None:
+    """A user without nft and python3-venv gets one command that installs both."""
+    done = checkout.bootstrap("", "nftables", before=MISSING, NO_ENSUREPIP="yes")
+    assert done.returncode == 3
+    packages = "nftables python3-venv"
+    assert done.stderr == f"netemu: missing: {packages}; run: sudo apt-get install {packages}\n"
+
+
+def test_python3_venv_is_not_needed_once_there_is_an_environment(checkout: Checkout) -> None:
+    checkout.bootstrap()
+    assert checkout.bootstrap(NO_ENSUREPIP="yes").returncode == 0
+
+
+APT = """#!/bin/sh
+for number in 1 2 3 4 5 6; do
+    echo "E: Failed to fetch http://127.0.0.1/$number Could not connect to 127.0.0.1:9"
+done
+exit 100
+"""
+
+
+def test_debian_packages_without_network_are_one_line_too(checkout: Checkout) -> None:
+    checkout.program("apt-get", APT)
+    as_root = "program_of[nftables]=no-such-program; id() { echo 0; }; start_nothing() { :; }"
+    done = checkout.bootstrap("", "nftables", before=as_root)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "netemu: installing nftables\n"
+        "netemu: could not install nftables: the network or the package index cannot be reached; "
+        "run this again when it can\n"
+    )
+
+
+def test_clients_that_could_not_be_fetched_are_fetched_the_next_time(checkout: Checkout) -> None:
+    checkout.program("apt-get", APT)
+    for _ in range(2):
+        done = subprocess.run(
+            [checkout.directory / "netns-scripts" / "test-clients"],
+            env=os.environ | {"PATH": f"{checkout.directory / 'bin'}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 3
+        assert len(done.stderr.splitlines()) == 2, done.stderr
+        assert "could not fetch cloud-init waagent: the network" in done.stderr
+    assert not (checkout.directory / ".clients" / "fetched").exists()
+
+
+@pytest.mark.parametrize("name", ["runtime", "conformance", "bench", "test", "clients", "peers"])
+def test_each_pinned_package_has_a_hash(name: str) -> None:
+    text = (SOURCE / "constraints" / f"{name}.txt").read_text()
+    entries = [one for one in text.replace("\\\n", "").splitlines() if one[:1] not in ("#", "")]
+    assert entries
+    for entry in entries:
+        assert "==" in entry.split(";")[0].split("--hash")[0]
+        assert "--hash=sha256:" in entry
+
+
+def test_the_sets_agree() -> None:
+    """What `netemu` and then `test` install are the same releases: none is changed back."""
+    pins = {}
+    for name in ("test", "runtime", "conformance", "bench"):
+        for line in (SOURCE / "constraints" / f"{name}.txt").read_text().splitlines():
+            if "==" in line:
+                requirement = line.removesuffix(" \\")
+                package, _, marker = requirement.partition(";")
+                key = package.partition("==")[0], marker
+                assert pins.setdefault(key, requirement) == requirement
+
+
+@pytest.mark.parametrize("name", ["netemu", "test", "test-clients", "test-matrix", "bench-peers"])
+def test_the_readme_of_the_scripts_names_it(name: str) -> None:
+    assert f"`{name}" in (SOURCE / "netns-scripts" / "README.md").read_text()
