@@ -57,6 +57,7 @@ _GROUPS: Final = {
     },
     "Prove and measure": {
         "conformance": Verb("conformance", "conformance", "Attack a lab, and judge it."),
+        "chaos": Verb("chaos", "chaos", "Strike a lab with faults, and say what held."),
         "scenario": Verb("scenario", "scenario", "Play a story in a lab, and judge it."),
         "simulate": Verb("simulate", "simulate", "Run claims of many hosts in virtual time."),
         "bench": Verb("bench", "bench", "Measure labs and responders, beside others."),

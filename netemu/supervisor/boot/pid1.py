@@ -12,6 +12,7 @@ import resource
 import socket
 import sys
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -27,6 +28,9 @@ from netemu.wire.order import Order
 from netemu.wire.progress import Progress
 
 log = logging.getLogger(__name__)
+
+# Bytes for all agents' stores of one lab; they are in memory, which is the whole machine's.
+STATE_SIZE: Final = 256 << 20
 
 
 def _make_room_for_descriptors(lab: Lab) -> None:
@@ -62,6 +66,8 @@ def _settle(order: Order, directory: int) -> tuple[socket.socket, list[socket.so
         ns.mount("tmpfs", order.hidden, "tmpfs", quiet | ns.MS_RDONLY, "mode=755,size=4k")
     ns.mount("tmpfs", "/run", "tmpfs", quiet, "mode=755")
     STATE.mkdir(mode=0o755)
+    # Of a bounded size: it is memory, and an agent that finds it full says so and goes on.
+    ns.mount("tmpfs", str(STATE), "tmpfs", quiet | ns.MS_NOEXEC, f"mode=755,size={STATE_SIZE}")
     socket.sethostname(order.lab.name)
     return control, agents
 

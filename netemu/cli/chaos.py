@@ -1,0 +1,113 @@
+"""`netemu chaos`: faults on purpose, and whether the lab's promises held."""
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hostagent.terminal.duration import Duration
+from netemu.chaos.plan import Kind
+from netemu.cli.options import as_json
+from netemu.errors import BadInput, NotSo
+
+if TYPE_CHECKING:
+    from netemu.chaos.run import Report
+
+_SEEDS = 1 << 31
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", metavar="LAB", help="Strike this lab, which runs, instead of a new one.")
+@click.option("--seed", type=click.IntRange(0), help="Repeat the plan of another run.")
+@click.option(
+    "--for",
+    "duration",
+    default=60.0,
+    metavar="DURATION",
+    type=Duration(),
+    show_default="1m",
+    help="How long.",
+)
+@click.option("--only", metavar="KIND,…", help=f"Of {', '.join(Kind)}.")
+@click.option(
+    "--time-scale", type=click.FloatRange(0, 100, min_open=True), default=0.1, metavar="X"
+)
+@as_json
+def chaos(
+    file: Path | None,
+    name: str | None,
+    seed: int | None,
+    duration: float,
+    only: str | None,
+    time_scale: float,
+    as_json: bool,
+) -> int:
+    """Kill, stop and fail parts of a lab under load, and say what held.
+
+    A lab of its own (FILE, or the built-in one) is brought up, struck at seeded moments while
+    commands and polls go on, given a minute to recover, and judged. Exit code 1 names the seed if
+    an invariant broke.
+    """
+    from netemu.chaos.run import run
+
+    kinds = _kinds(only)
+    chosen = random.randrange(_SEEDS) if seed is None else seed
+    with _lab(file, name, time_scale) as lab:
+        report = run(lab, seed=chosen, duration=duration, kinds=kinds)
+    if as_json:
+        click.echo(json.dumps(report.as_json()))
+    else:
+        _tell(report)
+    return 0 if report.held else NotSo.exit_code
+
+
+def _kinds(only: str | None) -> tuple[Kind, ...]:
+    try:
+        return tuple(map(Kind, only.split(","))) if only else tuple(Kind)
+    except ValueError as error:
+        raise BadInput(f"--only: {error}; kinds are {', '.join(Kind)}") from None
+
+
+@contextmanager
+def _lab(file: Path | None, name: str | None, time_scale: float) -> Iterator[str]:
+    from netemu.client import labs
+    from netemu.client.api import Lab
+
+    if name is not None:
+        if file is not None:
+            raise BadInput("give a lab file or --name LAB, not both")
+        yield labs.the_one(name)
+        return
+    with Lab(file, time_scale=time_scale) as lab:
+        yield lab.name
+
+
+def _tell(report: "Report") -> None:
+    from netemu.chaos import invariants
+
+    done = ", ".join(f"{count} {kind}" for kind, count in sorted(report.done().items()))
+    skipped = sum(one.problem is not None for one in report.struck)
+    click.echo(f"seed {report.seed}, {report.duration:g} s: {done or 'no fault'}")
+    if skipped:
+        click.echo(f"{skipped} faults found nothing to strike, as a node that was away already")
+    click.echo(
+        f"commands: {report.acknowledged} acknowledged, {report.refused} refused; "
+        f"polls: {report.answered} answered, {report.unanswered} not"
+    )
+    broken = dict.fromkeys(invariants.ALL, 0)
+    for invariant, _ in report.breaches:
+        broken[invariant] += 1
+    for invariant, times in broken.items():
+        mark = click.style("✗", fg="red") if times else click.style("✓", fg="green")
+        click.echo(f"{mark} {invariant}{f': broken {times} times' if times else ''}")
+    for invariant, witness in report.breaches[:20]:
+        click.echo(f"    {invariant}: {witness}")
+    if report.calm_after is not None:
+        click.echo(f"well again {report.calm_after:g} s after the last fault")
+    if report.breaches:
+        click.echo(f"repeat it with --seed {report.seed}", err=True)

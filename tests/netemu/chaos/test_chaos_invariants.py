@@ -1,0 +1,59 @@
+"""Each invariant has a checker, and each checker can find its breach."""
+
+from netemu.chaos import invariants
+from netemu.chaos.invariants import Judge
+
+
+def broken(judge: Judge) -> set[str]:
+    return set(judge.broken())
+
+
+def test_what_is_well_breaks_nothing() -> None:
+    judge = Judge()
+    judge.answered("web1", "_web1")
+    judge.told("web1", 1, b"a")
+    judge.told("web1", 1, b"a")
+    judge.told("web1", 2, b"b")
+    judge.events({"e": ["web1", "web2"]}, {"e": ["web2", "web1"], "healing": ["web3"]})
+    judge.log([{"what": "event", "id": "e", "status": status} for status in ("a", "b")])
+    judge.settings("web1", {"1", "2"}, "2")
+    assert not judge.breaches
+
+
+def test_another_guests_answer_is_found() -> None:
+    judge = Judge()
+    judge.answered("web1", "_web2")
+    assert broken(judge) == {invariants.OWN_ANSWER}
+
+
+def test_an_incarnation_that_goes_back_is_found() -> None:
+    judge = Judge()
+    judge.told("web1", 5, b"a")
+    judge.told("web1", 4, b"b")
+    assert broken(judge) == {invariants.NEVER_BACK}
+
+
+def test_other_bytes_of_one_incarnation_are_found() -> None:
+    judge = Judge()
+    judge.told("web1", 5, b"a")
+    judge.told("web1", 5, b"b")
+    assert broken(judge) == {invariants.SAME_BYTES}
+
+
+def test_a_lost_command_and_one_that_is_there_twice_are_found() -> None:
+    judge = Judge()
+    judge.events({"lost": ["web1"], "twice": ["web1"]}, {"twice": ["web1", "web1"]})
+    assert judge.broken()[invariants.ACKNOWLEDGED] == 2
+
+
+def test_an_event_that_starts_twice_is_found() -> None:
+    judge = Judge()
+    judge.log([{"what": "event", "id": "e", "status": "Started"}] * 2)
+    assert broken(judge) == {invariants.ONCE}
+
+
+def test_a_setting_that_was_never_acknowledged_is_found() -> None:
+    judge = Judge()
+    judge.settings("web1", {"2"}, "1")
+    judge.settings("web2", {"2"}, None)
+    assert judge.broken()[invariants.SETTINGS] == 2
