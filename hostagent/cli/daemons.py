@@ -65,22 +65,20 @@ def agent(
     from hostagent.agent import Agent
     from hostagent.daemon import hand_over, run
     from hostagent.notify import Notifier
-    from hostagent.repository import Repository, RepositoryInUse, UnknownSchema
-    from hostagent.repository import RepositoryError as Unusable
+    from hostagent.repository import Damaged, Repository, RepositoryError, UnknownSchema
 
     _log_to_stderr(f"agent[{node}]")
     notifier = Notifier(os.environ)
-    sockets = _sockets({"command": command, "feed": feed})
     directory = repository.absolute().parent
+    if not directory.is_dir():
+        raise BadInput(f"--repository: there is no directory {directory}")
     try:
-        directory.mkdir(exist_ok=True)
         store = Repository(repository)
-    except RepositoryInUse as error:
-        raise Unable(str(error)) from error
-    except UnknownSchema as error:
+    except (UnknownSchema, Damaged) as error:
         raise BadInput(str(error)) from error
-    except (Unusable, OSError) as error:
+    except RepositoryError as error:
         raise Unable(str(error)) from error
+    sockets = _sockets({"command": command, "feed": feed})
     for path in (repository, Path(f"{repository}-wal"), command, feed):
         if path is not None:
             hand_over(path, user)
