@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
-from netemu.kernel.factory import Factory
+from netemu.kernel.factory_client import Factory
 from netemu.kernel.protections import Protection
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
@@ -59,12 +59,12 @@ class Supervisor:
         self._lab = order.lab
         self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
-        self._factory = Factory()
+        self._factory = Factory(self._factory_ended)
+        self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
         self._hosts: list[NodeServices] = []
         self._claims: Claims | None = None
         self._parts: Parts | None = None
-        self._event_log = EventLog()
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
         self._sandbox = {kind: ns.open_own(kind) for kind in ("user", "mnt", "pid", "net")}
@@ -74,7 +74,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._down.set)
-        overseer = Overseer(self._services)
+        self._factory.watch()
+        overseer = Overseer(self._services, also=[self._factory])
         verbs: dict[str, Handler] = {
             "status": self._status,
             "enter": self._enter,
@@ -106,6 +107,10 @@ class Supervisor:
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
 
+    def _factory_ended(self, reason: str) -> None:
+        log.error("the factory %s", reason)
+        self._event_log.write("service", service="factory", state="ended", reason=reason)
+
     async def _live(self, going_down: "asyncio.Task[bool]") -> None:
         """Be up: tell the agents what changes, carry out what they say, and heal."""
         parts = self._parts
@@ -134,8 +139,9 @@ class Supervisor:
             lab, self._factory, time_scale=scale, progress=self._progress, without=without
         )
         tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
-        network = TenantNetwork(lab, tenants, self._factory) if tenants else None
-        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), self._factory, without)
+        tenant_net = await self._factory.nodes(1) if tenants else []
+        network = TenantNetwork(lab, tenants, tenant_net[0]) if tenants else None
+        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), without)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
         for number, node in enumerate(self._nodes):
             host = NodeServices(
@@ -166,6 +172,8 @@ class Supervisor:
             network,
             Logs(self._directory / runtime_dir.LOGS),
         )
+        await claims.hold(self._factory)
+        await hardware.start_programs()
         watching = AgentFeeds(self._hosts, self._event_log)
         relocation = Relocation(
             lab.name, self._hosts, hardware, placement, watching, self._event_log
@@ -245,7 +253,7 @@ class Supervisor:
             "fingerprint": self._lab.fingerprint(),
             "access_log": self._order.access_log,
             "without": [str(one) for one in self._order.without],
-            "services": [one.status() for one in self._services()],
+            "services": [*(one.status() for one in self._services()), self._factory.status()],
         }
         return [head, *nodes], []
 
@@ -268,7 +276,7 @@ class Supervisor:
         if target is None:
             found = sandbox
         elif self._parts is not None and target in self._parts.hardware:
-            inner = self._parts.hardware.namespaces(target)
+            inner = await self._parts.hardware.namespaces(target)
             # The sandbox's user namespace first: from there the guest's others can be entered.
             found = {"sandbox": user, **inner}
             if Protection.NAMESPACES in self._order.without:

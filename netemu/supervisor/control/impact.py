@@ -154,7 +154,7 @@ class Impact:
             except NotSo as error:
                 self._note(name, problem=f"it stays where it is: {error}")
             return
-        self._hardware.do(name, action)
+        await self._hardware.do(name, action)
         self._note(name, power=str(self._hardware.power(name)), events=[one.id for one in events])
         if action is Action.BOOT:
             self._booting.add(name)

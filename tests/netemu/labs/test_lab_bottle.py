@@ -132,7 +132,9 @@ def test_a_killed_supervisor_takes_everything_along(alone: Person) -> None:
     lab = RunningLab(alone, "victim")
     supervisor = int(lab.status()["supervisor"])
     services = [service["name"] for service in lab.status()["services"]]
-    assert services == ["node1/agent", "node1/responder", "node2/agent", "node2/responder"]
+    assert services == [
+        "node1/agent", "node1/responder", "node2/agent", "node2/responder", "factory"
+    ]  # fmt: skip
     os.kill(supervisor, signal.SIGKILL)
     assert sleeper.wait(timeout=10) == 128 + signal.SIGKILL
     sleeper.communicate()
