@@ -79,13 +79,14 @@ def agent(
     except RepositoryError as error:
         raise Unable(str(error)) from error
     sockets = _sockets({"command": command, "feed": feed})
+    (takes_commands, *more), (feeds, *_) = sockets["command"], sockets["feed"]
     for path in (repository, Path(f"{repository}-wal"), command, feed):
         if path is not None:
             hand_over(path, user)
     host = Agent(node, store)
     _run_daemon(
         lambda: run(
-            lambda stop, ready: host.serve(sockets["command"], sockets["feed"], stop, ready),
+            lambda stop, ready: host.serve(takes_commands, feeds, stop, ready, more),
             what=f"agent {node}",
             user=user,
             notifier=notifier,
@@ -277,8 +278,8 @@ def responder(
         sys.exit(UNABLE)
 
 
-def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":
-    """Give a listening unix socket for each name: handed over, or made at its path."""
+def _sockets(paths: "dict[str, Path | None]") -> "dict[str, list[socket]]":
+    """Give the listening unix sockets of each name: handed over, or one made at its path."""
     from hostagent.sockets import SocketError, handed_over, listen_unix
 
     taken = {}
@@ -286,9 +287,9 @@ def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":
         given = handed_over(os.environ)
         for name, path in paths.items():
             if name in given:
-                taken[name] = given.pop(name)[0]
+                taken[name] = given.pop(name)
             elif path is not None:
-                taken[name] = listen_unix(path)
+                taken[name] = [listen_unix(path)]
             else:
                 raise click.UsageError(f"no `{name}` socket: give --{name}, or hand one over")
     except SocketError as error:

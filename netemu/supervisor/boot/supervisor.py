@@ -156,10 +156,7 @@ class Supervisor:
             await asyncio.sleep(0)  # whoever wants the lab down need not wait for all of them
         placement = Placement(
             self._nodes,
-            [
-                str(self._directory / runtime_dir.agent_socket(number))
-                for number in range(len(self._nodes))
-            ],
+            [str(host.commands) for host in self._hosts],
             claims,
             by_address=Protection.MARKS in without,
         )
