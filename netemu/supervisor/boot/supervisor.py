@@ -178,24 +178,21 @@ class Supervisor:
         impact = Impact(hardware, placement, relocation, watching, self._event_log)
         self._parts = Parts(hardware, placement, watching, relocation, impact)
         bound = claims.all_bound(lab.guests, self._progress)
-        try:
-            async with asyncio.timeout(CLAIMING_AT_MOST * max(1.0, scale)):
-                await asyncio.gather(bound, placement.tell_all())
-                await placement.tell_all()  # now with everybody's address
-            async with asyncio.timeout(ANSWERING_AT_MOST):
-                await readiness.all_answered(self._nodes, self._progress)
-        except TimeoutError:
-            raise NotSo(self._who_is_missing()) from None
+        async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):
+            await asyncio.gather(bound, placement.tell_all())
+            await placement.tell_all()  # now with everybody's address
+        async with readiness.within(ANSWERING_AT_MOST, lambda: "not every guest was answered"):
+            await readiness.all_answered(self._nodes, self._progress)
 
-    def _who_is_missing(self) -> str:
-        """Why the lab is not up: the guests without an address, else that some are not answered."""
+    def _what_is_missing(self) -> str:
+        """Why the lab is not up: guests without an address, else agents that do not answer."""
         assert self._claims is not None
         states = {one.name: self._claims.state(one) for one in self._lab.guests}
         missing = [f"{name} ({state})" for name, state in states.items() if state != "bound"]
         if not missing:
-            return f"not every guest was answered within {ANSWERING_AT_MOST:g} s"
+            return "not every host agent took its guests"
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return f"no address was bound in time for {', '.join(missing[:3])}{rest}"
+        return f"no address was bound for {', '.join(missing[:3])}{rest}"
 
     async def _watch_for_abandonment(self) -> None:
         """Whoever ordered the lab has gone before it was up: nobody wants it."""
