@@ -50,12 +50,11 @@ def _in_words(entry: dict[str, Any], known: Collection[str] | None) -> str:
         case {"what": "guest", "guest": guest, "node": node}:
             how = entry.get("power") or entry.get("state") or entry.get("problem")
             return f"{time_of_day}  {guest} on {node}: {how}"
+        case {"what": "node", "node": node, "problem": problem}:
+            return f"{time_of_day}  {node}: {problem}"
         case {"what": "node", "node": node, "state": state}:
             reason = f" ({entry['reason']})" if "reason" in entry else ""
             return f"{time_of_day}  {node}: {state}{reason}"
-        case {"what": "service", "service": service, "state": state}:
-            reason = f" ({entry['reason']})" if "reason" in entry else ""
-            return f"{time_of_day}  {service}: {state}{reason}"
     return json.dumps(entry)
 
 

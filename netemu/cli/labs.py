@@ -168,7 +168,11 @@ def _print_status(told: dict[str, Any]) -> None:
     )
     for node in told["nodes"]:
         if node.get("state") == "failed":
-            say(Styled(node["name"], "red"), ": failed")
+            problem = node.get("problem")
+            say(Styled(node["name"], "red"), f": failed{f', and {problem}' if problem else ''}")
+        for guest in node["guests"]:
+            if "problem" in guest:
+                say(Styled(guest["name"], "yellow"), f": {guest['problem']}")
     for service in told["services"]:
         if service["state"] != "running" or service["restarts"]:
             how = ": ".join(filter(None, (service["last_end"], service["last_line"])))

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from hostagent.controller import Watch
 from hostagent.model import FINAL, Event, EventStatus, joined
+from netemu.supervisor.control.agents import Known
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.nodes.node_services import NodeServices
 
@@ -25,6 +26,7 @@ class AgentFeeds:
         self._event_log = event_log
         self._news = asyncio.Event()
         self._told: dict[str, Event] = {}
+        self._latest = 0.0
         self._watches = {host.name: Watch(host.feed, self.poke) for host in hosts}
 
     async def run(self) -> None:
@@ -50,12 +52,21 @@ class AgentFeeds:
         return max(watch.clock_offset for watch in self._watches.values())
 
     def now(self) -> float:
-        """The metadata plane's time, seconds since the epoch."""
-        return time.time() + self.clock_offset
+        """The metadata plane's time, seconds since the epoch. It never goes back.
+
+        When this machine's clock is set back the agents move theirs on by as much, a little later.
+        """
+        self._latest = max(self._latest, time.time() + self.clock_offset)
+        return self._latest
 
     def heard(self, node: str) -> float | None:
         """When the node's agent last said anything, monotonic seconds; None: never."""
         return self._watches[node].heard
+
+    def known(self, node: str) -> Known:
+        """What the node's agent has told of all that it knows."""
+        watch = self._watches[node]
+        return Known(watch.clock_offset, list(watch.guests.values()), list(watch.events.values()))
 
     def holders(self, event_id: str, status: EventStatus) -> list[str]:
         """The nodes whose agents have the event in this status."""

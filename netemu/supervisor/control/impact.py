@@ -8,12 +8,13 @@ duration is over when it has been carried out.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from hostagent.controller import AgentUnreachable, CommandRefused, Controller
+from hostagent.controller import Controller
 from hostagent.model import Event, EventStatus, EventType
 from netemu.errors import NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
+from netemu.supervisor.control.agents import Agents
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
@@ -34,21 +35,42 @@ log = logging.getLogger(__name__)
 _BUSY: Final = 0.1
 # … and otherwise so seldom: what changes pokes.
 _IDLE: Final = 5.0
-# After an action that failed the guest is looked at again.
-_RETRY: Final = 1.0
+# An action that failed is tried again after that, then twice that, up to the last; and after so
+# many attempts, half an hour later, not before something else is wanted of the guest.
+_FIRST_RETRY: Final = 1.0
+_LAST_RETRY: Final = 300.0
+_ATTEMPTS: Final = 14
+
+
+class Failing(NamedTuple):
+    """What was wanted of a guest and did not succeed; how often, and when it is tried again."""
+
+    wanted: "Wanted"
+    attempts: int
+    again: float
+
+
+Wanted: TypeAlias = tuple[Power, frozenset[str]]
+"""The power that a guest is to have, and the events that are to be carried out on it."""
 
 
 class Impact:
-    """What happens to the guests of one lab."""
+    """What happens to the guests of one lab.
+
+    `problems` says what did not succeed, by guest, until something does.
+    """
 
     def __init__(
         self,
+        agents: Agents,
         hardware: Hardware,
         placement: Placement,
         relocation: Relocation,
         watching: AgentFeeds,
         event_log: EventLog,
     ) -> None:
+        self.problems: dict[str, str] = {}
+        self._agents = agents
         self._hardware = hardware
         self._placement = placement
         self._relocation = relocation
@@ -59,8 +81,9 @@ class Impact:
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._booting: set[str] = set()
         self._carried_out: dict[str, float] = {}  # events, and when they were
-        self._telling: set[tuple[str, str]] = set()  # what an agent is being told of which event
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._failing: dict[str, Failing] = {}
+        self._telling: dict[tuple[str, str], asyncio.Task[None]] = {}  # by node and event
+        self._now = asyncio.get_running_loop().time
 
     async def run(self) -> None:
         """Look whenever there is something new, for as long as the lab is up."""
@@ -71,7 +94,7 @@ class Impact:
     async def reboot(self, guest: str) -> None:
         """Reboot a guest, event or none; it is booting when this returns.
 
-        Raises NotSo if it is gone, or its node has failed.
+        Raises NotSo if it is gone, if its node has failed, or if it does not boot.
         """
         if self._hardware.power(guest) is Power.GONE:
             raise NotSo(f"{guest} is gone")
@@ -80,6 +103,8 @@ class Impact:
         self._asked.add(guest)
         while guest in self._asked:
             await self._drive(guest)
+        if guest in self._failing:
+            raise NotSo(f"{guest} does not boot: {self.problems[guest]}")
 
     def _look(self) -> bool:
         """Have everything done that is due; whether something is under way."""
@@ -101,13 +126,22 @@ class Impact:
         self._finish(lasting)
         for name, endured in self._hardware.endured.items():
             endured.intersection_update(events.keys() | self._told_of(name))
-        return bool(lasting or self._booting or self._drivers)
+        return bool(lasting or self._booting or self._drivers or self._retries())
+
+    def _retries(self) -> bool:
+        return any(one.attempts < _ATTEMPTS for one in self._failing.values())
 
     # One guest.
 
     def _is_due(self, name: str) -> bool:
         fresh, wanted = self._due(name)
-        return bool(fresh) or (self._hardware.power(name) not in (wanted, Power.GONE))
+        if not fresh and self._hardware.power(name) in (wanted, Power.GONE):
+            self._failing.pop(name, None)
+            return False
+        failing = self._failing.get(name)
+        if failing is None or failing.wanted != _wanted(wanted, fresh):
+            return True
+        return failing.attempts < _ATTEMPTS and self._now() >= failing.again
 
     def _due(self, name: str) -> tuple[list[Event], Power]:
         """The events that are to be carried out on a guest, and what all of them demand of it."""
@@ -127,41 +161,74 @@ class Impact:
 
     async def _bring(self, name: str) -> None:
         try:
-            while True:
-                fresh, wanted = self._due(name)
-                begun = [event.type for event in fresh]
-                if name in self._asked:
-                    begun.append(EventType.REBOOT)
-                actions = plan(self._hardware.power(name), begun, wanted)
-                self._hardware.endured[name].update(event.id for event in fresh)
-                self._asked.discard(name)
-                if not actions:
-                    return
-                for action in actions:
-                    await self._do(name, action, fresh)
-        except (NetemuError, OSError) as error:
-            log.error("%s: %s", name, error)
-            self._note(name, problem=str(error))
-            await asyncio.sleep(_RETRY)
+            while await self._carry_out(name):
+                pass
+        except Exception as error:
+            if not isinstance(error, (NetemuError, OSError)):  # a mistake of ours
+                log.exception("%s: nothing more is done to it", name)
+            self._fail(name, str(error) or type(error).__name__)
         finally:
+            self._asked.discard(name)
             del self._drivers[name]
             self._watching.poke()
 
+    async def _carry_out(self, name: str) -> bool:
+        """Do what is due to a guest; whether there was anything."""
+        fresh, wanted = self._due(name)
+        begun = [event.type for event in fresh]
+        if name in self._asked:
+            begun.append(EventType.REBOOT)
+        actions = plan(self._hardware.power(name), begun, wanted)
+        problem = None
+        for action in actions:
+            if action is Action.MOVE:
+                problem = await self._move(name)
+            else:
+                await self._do(name, action, fresh)
+            # From here on they are carried out, even if a later action fails: nobody moves twice.
+            self._hardware.endured[name].update(event.id for event in fresh)
+        self._hardware.endured[name].update(event.id for event in fresh)
+        self._asked.discard(name)
+        if actions:
+            self._failing.pop(name, None)
+            self.problems.pop(name, None)
+        if problem is not None:
+            self._tell_problem(name, problem)
+        return bool(actions)
+
+    def _fail(self, name: str, problem: str) -> None:
+        """An action has failed: it is tried again later."""
+        fresh, power = self._due(name)
+        wanted = _wanted(power, fresh)
+        before = self._failing.get(name)
+        attempts = before.attempts if before is not None and before.wanted == wanted else 0
+        pause = min(_FIRST_RETRY * 2**attempts, _LAST_RETRY)
+        self._failing[name] = Failing(wanted, attempts + 1, self._now() + pause)
+        self._tell_problem(name, problem)
+
+    def _tell_problem(self, name: str, problem: str) -> None:
+        if self.problems.get(name) != problem:  # once, and not at every attempt
+            self.problems[name] = problem
+            log.error("%s: %s", name, problem)
+            self._note(name, problem=problem)
+
+    async def _move(self, name: str) -> str | None:
+        """Bring it to another node; gives why it stays, if it does."""
+        try:
+            await self._relocation.move(name)
+        except NotSo as error:
+            return f"it stays where it is: {error}"
+        return None
+
     async def _do(self, name: str, action: Action, events: Iterable[Event]) -> None:
-        if action is Action.MOVE:
-            try:
-                await self._relocation.move(name)
-            except NotSo as error:
-                self._note(name, problem=f"it stays where it is: {error}")
-            return
-        await self._hardware.do(name, action)
+        self._hardware.do(name, action)
         self._note(name, power=str(self._hardware.power(name)), events=[one.id for one in events])
         if action is Action.BOOT:
             self._booting.add(name)
         elif action is Action.REMOVE:
             node = self._hardware.node_of(name).node.name
             await self._placement.remove(node, name)
-        # Many guests may be concerned: whoever asks something meanwhile gets an answer.
+        # Many guests may be concerned: what else is asked meanwhile is answered.
         await asyncio.sleep(0)
 
     def _note(self, name: str, **details: Any) -> None:
@@ -222,13 +289,9 @@ class Impact:
         what: Callable[[Controller, str], Coroutine[Any, Any, Event]],
     ) -> None:
         """Have a node's agent move an event on; once at a time."""
-        key = (node, event_id)
-        if key in self._telling:
-            return
-        self._telling.add(key)
-        task = asyncio.create_task(self._say(node, event_id, what))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if (node, event_id) not in self._telling:
+            task = asyncio.create_task(self._say(node, event_id, what))
+            self._telling[node, event_id] = task
 
     async def _say(
         self,
@@ -237,10 +300,17 @@ class Impact:
         what: Callable[[Controller, str], Coroutine[Any, Any, Event]],
     ) -> None:
         try:
-            async with self._placement.agent(node) as agent:
+            async with self._agents.agent(node) as agent:
                 await what(agent, event_id)
-        except (NotSo, AgentUnreachable, CommandRefused) as error:
+        except Exception as error:
+            # It has gone further by itself, as a rule; what is still due is said again.
+            if not isinstance(error, NotSo):
+                log.exception("%s: event %s", node, event_id)
             log.info("%s: event %s: %s", node, event_id, error)
-            await asyncio.sleep(_RETRY)
+            await asyncio.sleep(_FIRST_RETRY)
         finally:
-            self._telling.discard((node, event_id))
+            del self._telling[node, event_id]
+
+
+def _wanted(power: Power, fresh: Iterable[Event]) -> Wanted:
+    return power, frozenset(event.id for event in fresh)

@@ -2,18 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 from uuid import uuid4
 
 from msgspec.structs import replace
 
-from hostagent.channel.messages import Placed
-from hostagent.controller import AgentUnreachable, CommandRefused, Controller
-from hostagent.model import Event, sees
+from hostagent.controller import Controller
 from hostagent.model import Guest as PlacedGuest
+from hostagent.model import sees
 from netemu.errors import BadInput, NotSo
+from netemu.supervisor.control.agents import (
+    PASSING,
+    AgentRefuses,
+    Agents,
+    AgentSilent,
+    Known,
+    NodeFailed,
+)
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Guest
@@ -23,21 +30,17 @@ log = logging.getLogger(__name__)
 
 # Addresses change in swarms, as when a lab's guests are rebooted: a swarm is one command.
 _SWARM: Final = 0.1
-# An agent that does not answer is being started again.
+# An agent that has refused, or is being started again, is told again.
+_FIRST_RETRY: Final = 0.05
+_LAST_RETRY: Final = 5.0
+# How long a guest that comes to a node waits for the node's responder to know of it. A responder
+# that hangs is started again within ten seconds.
+_APPLIED_WITHIN: Final = 15.0
 _PAUSE: Final = 0.05
-_RETRY: Final = 1.0
-
-
-class Known(NamedTuple):
-    """What one agent knows: how far its clock is ahead, its guests, its events and past ones."""
-
-    clock_offset: float
-    guests: Sequence[Placed]
-    events: Sequence[Event]
 
 
 class Placement:
-    """What the agents of `nodes` have been told, by guest; `agents` are their command sockets.
+    """What the agents of `nodes` have been told, by node and guest.
 
     A guest is placed with its port, and with its properties: those of the lab file or of `set`,
     its MAC, and the address that it was last bound to. With `by_address` that address is also what
@@ -46,168 +49,260 @@ class Placement:
 
     def __init__(
         self,
+        agents: Agents,
         nodes: Sequence[WiredNode],
-        agents: Sequence[str],
         claims: Claims,
         *,
         by_address: bool = False,
     ) -> None:
-        self._agents = {wired.node.name: agent for wired, agent in zip(nodes, agents, strict=True)}
+        self._agents = agents
         self._locks = {wired.node.name: asyncio.Lock() for wired in nodes}
-        self._nodes = nodes
+        self._nodes = {wired.node.name: wired for wired in nodes}
         self._claims = claims
         self._by_address = by_address
         self._properties = {
             one.guest.name: dict(one.guest.properties) for wired in nodes for one in wired.guests
         }
         self._addresses: dict[str, str] = {}
-        self._told: dict[str, PlacedGuest] = {}
-        self._away: set[str] = set()  # nodes that have failed: nobody is there to be told
+        self._told: dict[str, dict[str, PlacedGuest]] = defaultdict(dict)
+        self._unwanted: dict[str, set[str]] = defaultdict(set)  # guests that a node may still know
         self._gone: set[str] = set()  # guests that are on no node any more
+        self._stale = {name: asyncio.Event() for name in self._nodes}
 
     async def tell_all(self) -> None:
-        """Have every agent know what is so now; raises NotSo if one refuses it."""
-        await asyncio.gather(*(self._tell(node) for node in self._nodes))
+        """Have every agent know what is so now, once it is there. Raises NotSo if one refuses."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for node in self._nodes:
+                    group.create_task(self._tell_patiently(node))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _tell_patiently(self, node: str) -> None:
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                return await self.tell(node)
+            except AgentSilent:  # it is being started
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LAST_RETRY)
 
     async def follow(self) -> None:
         """Have the agents know of every change from now on, for as long as the lab is up."""
+        async with asyncio.TaskGroup() as group:
+            for node in self._nodes:
+                group.create_task(self._keep_told(node))
+            while True:
+                change = self._claims.change
+                for stale in self._stale.values():
+                    stale.set()
+                await change.wait()
+                await asyncio.sleep(_SWARM)
+
+    async def _keep_told(self, node: str) -> None:
+        pause, problem = _FIRST_RETRY, ""
         while True:
-            change = self._claims.change
+            await self._stale[node].wait()
+            self._stale[node].clear()
             try:
-                await self.tell_all()
+                await self.tell(node)
             except NotSo as error:
-                log.warning("placing guests: %s", error)
-                await asyncio.sleep(_RETRY)
-                continue
-            await change.wait()
-            await asyncio.sleep(_SWARM)
+                if str(error) != problem:
+                    problem = str(error)
+                    log.warning("placing guests: %s", problem)
+                self._stale[node].set()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LAST_RETRY)
+            else:
+                pause, problem = _FIRST_RETRY, ""
 
     def properties(self, guest: str) -> dict[str, str]:
         """The properties that the lab file or `change` has given to the guest."""
         return dict(self._properties[guest])
 
-    async def change(self, node: WiredNode, guest: str, changes: Mapping[str, str]) -> None:
-        """Change properties; an empty value takes one away. Returns when the agent has stored it.
+    async def change(self, guest: str, changes: Mapping[str, str]) -> None:
+        """Change properties; an empty value takes one away. Returns when the agent has stored
+        it. If its node has failed the guest's next agent is told, be it the same or another.
 
-        Raises BadInput, and has changed nothing, if the agent refuses.
+        Raises BadInput or NotSo if the agent refuses; then nothing has changed.
         """
-        before = self._properties[guest]
-        after = {key: value for key, value in {**before, **changes}.items() if value}
+        while True:
+            node = self._home(guest)
+            async with self._locks[node]:
+                if self._home(guest) == node:  # it has not moved meanwhile
+                    return await self._change(node, guest, changes)
+
+    async def _change(self, node: str, guest: str, changes: Mapping[str, str]) -> None:
+        merged = {**self._properties[guest], **changes}
+        after = {key: value for key, value in merged.items() if value}
         if wrong := wrong_together(after):
             raise BadInput(f"{guest}: {wrong}")
+        (known,) = (one.guest for one in self._nodes[node].guests if one.guest.name == guest)
+        placed = self._placed(known, after)
+        command_id = str(uuid4())
+        self._told[node].pop(guest, None)  # until it is known what is so
+
+        async def place(agent: Controller) -> None:
+            await agent.place([placed], command_id)
+
+        try:
+            await self._agents.settle(node, place, insist=False)
+            self._told[node][guest] = placed
+        except NodeFailed:
+            pass
+        except (AgentSilent, AgentRefuses) as error:
+            self._stale[node].set()
+            wrong_input = isinstance(error, AgentRefuses) and error.code == "bad-property"
+            raise (BadInput if wrong_input else NotSo)(f"{guest}: {error}") from None
         self._properties[guest] = after
-        try:
-            await self._tell(node)
-        except NotSo as error:
-            self._properties[guest] = before
-            raise BadInput(f"{guest}: {error}") from None
 
-    @asynccontextmanager
-    async def agent(self, node: str) -> AsyncIterator[Controller]:
-        """A connection to a node's agent, as soon as it takes one. Raises NotSo: it has failed."""
-        controller = await self._reached(node)
-        try:
-            yield controller
-        finally:
-            await controller.close()
+    def _home(self, guest: str) -> str:
+        return next(
+            name
+            for name, wired in self._nodes.items()
+            if any(one.guest.name == guest for one in wired.guests)
+        )
 
-    async def _reached(self, node: str) -> Controller:
-        """A connection as soon as there is one: the agent may only just have been started."""
-        while node not in self._away:
+    async def tell(self, node: str) -> None:
+        """Have the node's agent know what is so now. Raises AgentSilent, AgentRefuses."""
+        async with self._locks[node]:
+            if self._agents.away(node):
+                return
+            wired = self._nodes[node]
+            here = [one.guest for one in wired.guests if one.guest.name not in self._gone]
+            self._unwanted[node].difference_update(guest.name for guest in here)
+            told = self._told[node]
+            current = [self._placed(guest) for guest in here]
+            news = [one for one in current if told.get(one.name) != one]
+            for one in news:
+                told.pop(one.name, None)  # until it is known what is so
             try:
-                return await Controller.connect(self._agents[node])
-            except AgentUnreachable:
-                await asyncio.sleep(_PAUSE)
-        raise NotSo(f"{node} has failed")
+                if news:
+                    await self._place(node, news)
+                if unwanted := sorted(self._unwanted[node]):
+                    async with self._agents.agent(node) as agent:
+                        await agent.withdraw(unwanted)
+                    self._unwanted[node].difference_update(unwanted)
+            except NodeFailed:
+                pass
+
+    async def _place(self, node: str, news: Sequence[PlacedGuest]) -> None:
+        """Together, or else one by one: what is refused of one is not refused of the others."""
+        try:
+            async with self._agents.agent(node) as agent:
+                await agent.place(news)
+            self._told[node].update((one.name, one) for one in news)
+        except AgentRefuses as error:
+            if len(news) == 1 or error.code in PASSING:
+                raise
+            problem: AgentRefuses | None = None
+            for one in news:
+                try:
+                    await self._place(node, (one,))
+                except AgentRefuses as refusal:
+                    problem = problem or refusal
+            if problem is not None:
+                raise problem from None
 
     # Guests that change places.
 
     async def known(self, node: str) -> Known:
-        """Give what a node's agent knows."""
-        async with self.agent(node) as agent:
+        """Give what a node's agent knows. Raises NodeFailed."""
+
+        async def ask(agent: Controller) -> Known:
             offset = (await agent.now()).clock_offset
             return Known(offset, await agent.guests(), await agent.events(history=True))
 
-    async def adopt(self, node: str, guests: Iterable[Guest], known: Known) -> None:
+        return await self._agents.settle(node, ask)
+
+    async def adopt(self, node: str, guests: Iterable[Guest], known: Known) -> int:
         """Have a node's agent take over guests, with what was `known` of them elsewhere.
 
-        When this returns it is stored there.
+        When this returns it is stored there; gives the sequence as of which responders know of it.
+        Raises NodeFailed and AgentRefuses; then none of them is there.
         """
         before = {placed.guest.name: placed for placed in known.guests}
-        placed = [
-            replace(before[guest.name], guest=self._placed(guest))
-            for guest in guests
-            if guest.name in before
-        ]
-        concerned = [
-            event for event in known.events if any(sees(one.guest, event) for one in placed)
-        ]
+        arriving = [guest for guest in guests if guest.name in before]
         command_id = str(uuid4())
         async with self._locks[node]:
-            while True:
-                try:
-                    async with self.agent(node) as agent:
-                        await agent.adopt(placed, concerned, known.clock_offset, command_id)
-                    break
-                except AgentUnreachable:
-                    await asyncio.sleep(_PAUSE)
-            self._told.update((one.guest.name, one.guest) for one in placed)
+            placed = [replace(before[one.name], guest=self._placed(one)) for one in arriving]
+            concerned = [
+                event for event in known.events if any(sees(one.guest, event) for one in placed)
+            ]
 
-    async def withdraw(self, node: str, guests: Iterable[str]) -> Mapping[str, tuple[int, int]]:
-        """Have a node's agent forget guests: they are elsewhere.
+            async def take(agent: Controller) -> int:
+                return await agent.adopt(placed, concerned, known.clock_offset, command_id)
+
+            try:
+                sequence = await self._agents.settle(node, take)
+            except AgentRefuses:  # of several commands the first may have been carried out
+                self.disown(node, (guest.name for guest in arriving))
+                raise
+            self._told[node].update((one.guest.name, one.guest) for one in placed)
+            self._unwanted[node].difference_update(guest.name for guest in arriving)
+            return sequence
+
+    async def withdraw(
+        self, node: str, guests: Iterable[str], command_id: str
+    ) -> Mapping[str, tuple[int, int]]:
+        """Have a node's agent forget guests: they are elsewhere. Raises NodeFailed.
 
         Gives the last incarnation and edits of each that it had.
         """
-        names, command_id = tuple(guests), str(uuid4())
+        names = tuple(guests)
+
+        async def forget(agent: Controller) -> Mapping[str, tuple[int, int]]:
+            return await agent.withdraw(names, command_id)
+
         async with self._locks[node]:
-            while names:
-                try:
-                    async with self.agent(node) as agent:
-                        return await agent.withdraw(names, command_id)
-                except AgentUnreachable:
-                    await asyncio.sleep(_PAUSE)
-        return {}
+            for name in names:
+                self._told[node].pop(name, None)
+            return await self._agents.settle(node, forget)
+
+    def disown(self, node: str, guests: Iterable[str]) -> None:
+        """Have the node's agent forget guests that it may know and that are not on the node."""
+        self._unwanted[node].update(guests)
+        self._stale[node].set()
+
+    def refresh(self, node: str) -> None:
+        """What is so on the node has changed: its agent is to be told, if it does not know."""
+        self._stale[node].set()
 
     async def remove(self, node: str, guest: str) -> None:
         """Have its agent forget a guest that has gone for good."""
         self._gone.add(guest)
-        await self.withdraw(node, (guest,))
+        self.disown(node, (guest,))
+        await self.tell(node)
 
-    def fail(self, node: str) -> None:
-        """The node has failed: it is told nothing until it is back."""
-        self._away.add(node)
+    async def applied(self, node: str, sequence: int, responders: int) -> None:
+        """Wait until all responders of a node answer from what was so as of `sequence`.
+
+        A guest that returns to a node would else be told what was so before it left. Not for ever:
+        a responder that does not come up is no reason to keep a guest off.
+        """
+        try:
+            async with asyncio.timeout(_APPLIED_WITHIN), self._agents.agent(node) as agent:
+                while True:
+                    applied = (await agent.responders()).applied
+                    if len(applied) >= responders and min(applied, default=sequence) >= sequence:
+                        return
+                    await asyncio.sleep(_PAUSE)
+        except (TimeoutError, NotSo) as error:
+            log.warning("%s: its responder may be behind: %s", node, error or "it is not heard")
 
     def restore(self, node: str) -> None:
-        """The node is back, and knows what it knew, or nothing: it is told all anew."""
-        self._away.discard(node)
-        for wired in self._nodes:
-            if wired.node.name == node:
-                for one in wired.guests:
-                    self._told.pop(one.guest.name, None)
+        """The node is back, and knows what it knew, or nothing: it is told all of it again."""
+        self._told[node].clear()
+        self._unwanted[node].clear()
+        self._stale[node].set()
 
-    async def _tell(self, wired: WiredNode) -> None:
-        name = wired.node.name
-        async with self._locks[name]:
-            if name in self._away:
-                return
-            here = [one.guest for one in wired.guests if one.guest.name not in self._gone]
-            current = [self._placed(guest) for guest in here]
-            news = [one for one in current if self._told.get(one.name) != one]
-            if not news:
-                return
-            async with self.agent(name) as controller:
-                try:
-                    await controller.place(news)
-                except (AgentUnreachable, CommandRefused) as error:
-                    raise NotSo(f"{name}: {error}") from None
-            self._told.update((one.name, one) for one in news)
-
-    def _placed(self, guest: Guest) -> PlacedGuest:
+    def _placed(self, guest: Guest, properties: Mapping[str, str] | None = None) -> PlacedGuest:
         address = self._claims.address(guest)
         if address is not None and self._claims.bound(guest):
             self._addresses[guest.name] = address
         known = self._addresses.get(guest.name)
         found = {"mac": guest.mac, **({} if known is None else {"address": known})}
+        given = self._properties[guest.name] if properties is None else properties
         return PlacedGuest(
             name=guest.name,
             port=guest.mark,
@@ -215,5 +310,5 @@ class Placement:
             update_domain=guest.update_domain,
             fault_domain=guest.fault_domain,
             availability_set=guest.availability_set,
-            properties={**self._properties[guest.name], **found},
+            properties={**given, **found},
         )

@@ -9,21 +9,22 @@ there twice. To a node that fails while a guest comes to it they are brought in 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from msgspec.structs import replace
 
 from hostagent.channel.messages import HEARTBEAT_INTERVAL, Placed
-from hostagent.controller import AgentUnreachable, CommandRefused
+from hostagent.controller import Controller
 from hostagent.model import EventType
-from netemu.errors import BadInput, NotSo
+from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.dead_node_store import bring, last_known
+from netemu.supervisor.control.agents import AgentRefuses, Agents, Known, NodeFailed
+from netemu.supervisor.control.dead_node_store import bring, last_known, withdrawn
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import Candidate, choose, spread
-from netemu.supervisor.control.placement import Known, Placement
+from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.power import Power
 from netemu.supervisor.nodes.node_services import NodeServices
@@ -33,20 +34,31 @@ from netemu.topology import Guest
 log = logging.getLogger(__name__)
 
 # A node is taken for dead when its agent has missed so many heartbeats: as long as its responder
-# waits until it connects anew.
+# waits until it connects again.
 SILENCE: Final = 4 * HEARTBEAT_INTERVAL
 _LOOK: Final = 0.25
 # A look that comes so late says that this machine was too busy: for anybody, agents too.
 _LATE: Final = 1.0
 _PAUSE: Final = 0.05
+# Guests that found no new node are tried again after that, then twice that, up to the last.
+_FIRST_RETRY: Final = 0.5
+_LAST_RETRY: Final = 10.0
+# A process that was killed ends in milliseconds, unless the kernel holds it.
+_DEAD_WITHIN: Final = 10.0
+# Moves from or to a node that is to come back: each asks two agents a few things, at most.
+_MOVED_WITHIN: Final = 60.0
 
 
 class Relocation:
-    """Which node each guest is on, and how that changes."""
+    """Which node each guest is on, and how that changes.
+
+    `problems` says why guests of a failed node are still on it, by node.
+    """
 
     def __init__(
         self,
         lab: str,
+        agents: Agents,
         hosts: Sequence[NodeServices],
         hardware: Hardware,
         placement: Placement,
@@ -54,16 +66,21 @@ class Relocation:
         event_log: EventLog,
     ) -> None:
         self._lab = lab
+        self._agents = agents
         self._hosts = {host.name: host for host in hosts}
         self._hardware = hardware
         self._placement = placement
         self._watching = watching
         self._event_log = event_log
-        self._failed_at: dict[str, float] = {}
+        self.problems: dict[str, str] = {}
+        self._failures: dict[str, UUID] = {}  # the last of each node
         self._back_at: dict[str, float] = {}  # monotonic
+        self._returning: set[str] = set()  # nodes that take nobody yet
         self._moving: dict[str, tuple[NodeServices, ...]] = {}  # by guest: the nodes it is between
         self._evacuations: dict[str, asyncio.Task[None]] = {}
+        self._retries: dict[str, tuple[float, float]] = {}  # by node: when, and the pause after
         self._changing = asyncio.Lock()  # a node is not evacuated and restored at once
+        agents.lose = lambda node, reason: self._lose(self._hosts[node], reason)
 
     def host(self, node: str) -> NodeServices:
         """Raise BadInput unless there is such a node."""
@@ -78,7 +95,7 @@ class Relocation:
     # A node's end, and its return.
 
     def fail(self, node: str) -> None:
-        """End a node's software and set its wires dead; whoever is on it is off."""
+        """End a node's software and set its wires dead; its guests are off."""
         host = self.host(node)
         if host.failed:
             raise NotSo(f"{node} has failed already")
@@ -87,35 +104,60 @@ class Relocation:
     async def restore(self, node: str) -> None:
         """Have a node that has failed come back; guests that are still on it boot."""
         host = self.host(node)
-        if not host.failed:
-            raise NotSo(f"{node} has not failed")
+        _require_failed(host)
         async with self._changing:
-            await self._restore(host)
+            _require_failed(host)  # another restore may have been before
+            self._returning.add(node)
+            try:
+                await self._restore(host)
+            except NetemuError as error:
+                if not host.failed:
+                    self._lose(host, f"it does not come back: {error}")
+                raise
+            finally:
+                self._returning.discard(node)
+        self._event_log.write("node", node=node, state="running")
+        self._retries.clear()  # there may be room again
+        self._watching.poke()
 
     async def _restore(self, host: NodeServices) -> None:
         await _dead(host)
-        # What its agent knew may still have to be read, or to be added to.
-        while any(host in ends for ends in self._moving.values()):
-            await asyncio.sleep(_PAUSE)
+        await self._let_go(host)
         node = host.name
-        guests = {one.guest.name for one in host.wired.guests}
-        if not guests:
+        if not host.wired.guests:
             host.forget()
         self._back_at[node] = time.monotonic()
         host.start()
+        self._agents.restore(node)
         self._placement.restore(node)
-        async with self._placement.agent(node) as agent:
+
+        async def ask(agent: Controller) -> list[str]:
             await agent.advance_to(self._watching.clock_offset)
-            moved = [one.guest.name for one in await agent.guests() if one.guest.name not in guests]
-        await self._placement.withdraw(node, moved)
+            return [one.guest.name for one in await agent.guests()]
+
+        known = await self._agents.settle(node, ask)
+        here = {one.guest.name for one in host.wired.guests}
+        self._placement.disown(node, (name for name in known if name not in here))
+        await self._placement.tell(node)
+        await host.serving()
+        _require_running(host)
         self._hardware.set_ports(host.wired, up=True)
-        self._event_log.write("node", node=node, state="running")
-        self._watching.poke()
+
+    async def _let_go(self, host: NodeServices) -> None:
+        """Wait until what the agent knew is no longer to be read, or to be added to."""
+        try:
+            async with asyncio.timeout(_MOVED_WITHIN):
+                while any(host in ends for ends in self._moving.values()):
+                    await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            raise NotSo(f"{host.name}: guests are still being moved from it or to it") from None
 
     def _lose(self, host: NodeServices, reason: str) -> None:
+        if host.failed:
+            return
         host.fail()
-        self._failed_at[host.name] = time.time()
-        self._placement.fail(host.name)
+        self._failures[host.name] = uuid4()
+        self._agents.fail(host.name)
         self._hardware.set_ports(host.wired, up=False)
         self._event_log.write("node", node=host.name, state="failed", reason=reason)
         self._watching.poke()
@@ -123,7 +165,7 @@ class Relocation:
     # Service healing.
 
     async def heal(self) -> None:
-        """Take notice of nodes that are silent, and find other nodes for their guests; for ever."""
+        """Notice nodes that are silent, and find other nodes for their guests; for ever."""
         begun = last = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK)
@@ -141,12 +183,21 @@ class Relocation:
                 if silent < SILENCE:
                     continue
                 if not host.failed:
-                    # Whoever is not heard may still live: first make sure that it does not.
-                    self._lose(host, f"no heartbeat for {SILENCE:g} s")
-                elif host.name not in self._evacuations and self._waiting(host):
-                    # Not here: whoever is to take its guests may be silent as well.
+                    # It is not heard, and may still live: first make sure that it does not.
+                    self._lose(host, _silent_for(host))
+                elif self._is_to_be_evacuated(host, now):
+                    # Not here: a node that is to take its guests may be silent as well.
                     task = asyncio.create_task(self._evacuate_in_turn(host))
                     self._evacuations[host.name] = task
+
+    def _is_to_be_evacuated(self, host: NodeServices, now: float) -> bool:
+        if host.name in self._evacuations:
+            return False
+        waiting = bool(self._waiting(host))
+        if not waiting:
+            self._retries.pop(host.name, None)
+            self.problems.pop(host.name, None)
+        return waiting and now >= self._retries.get(host.name, (0.0, 0.0))[0]
 
     def _waiting(self, host: NodeServices) -> list[WiredGuest]:
         """The guests that have to leave: those that are off, not for good, and not leaving."""
@@ -154,62 +205,98 @@ class Relocation:
             one
             for one in host.wired.guests
             if self._hardware.power(one.guest.name) is Power.OFF
-            and not self._hardware.busy(one.guest.name)
             and one.guest.name not in self._moving
         ]
 
     async def _evacuate_in_turn(self, host: NodeServices) -> None:
+        done = False
         try:
             async with self._changing:
-                if host.failed:
-                    await self._evacuate(host)
+                done = not host.failed or await self._evacuate(host)
+        except Exception as error:
+            if not isinstance(error, NetemuError):
+                log.exception("%s: its guests are not brought elsewhere", host.name)
+            self._tell_problem(host, str(error))
         finally:
+            _, pause = self._retries.pop(host.name, (0.0, _FIRST_RETRY))
+            if not done:
+                self._retries[host.name] = (time.monotonic() + pause, min(2 * pause, _LAST_RETRY))
             del self._evacuations[host.name]
 
-    async def _evacuate(self, host: NodeServices) -> None:
-        """Bring the guests of a dead node to others; those for whom there is no room stay."""
+    async def _evacuate(self, host: NodeServices) -> bool:
+        """Bring the guests of a dead node to others; whether all of them have left.
+
+        Those for whom there is no room stay.
+        """
         await _dead(host)
         leaving = [one.guest for one in self._waiting(host)]
         origin = host.wired.node.fault_domain
         moves = spread(leaving, origin, self._candidates(host.name))
+        if sum(map(len, moves.values())) < len(leaving):
+            self._tell_problem(host, "no other node has room for all of its guests")
         if not moves:
-            return
-        try:
-            known = last_known(host)
-        except NotSo as error:
-            log.error("%s", error)
-            return
+            return False
+        known = self._left_by(host)
 
-        async def take(node: str, guests: Iterable[Guest]) -> None:
+        async def take(node: str, guests: Sequence[Guest]) -> None:
             try:
                 await self._resettle(guests, known, node, because=host)
-            except (NotSo, CommandRefused) as error:  # it has failed as well: they stay for now
-                log.warning("%s takes nobody: %s", node, error)
+            except (NetemuError, OSError) as error:  # it has failed as well: they stay for now
+                self._tell_problem(host, f"{node} takes nobody: {error}")
             self._watching.poke()
 
-        # At once: one of them may hang, and whoever goes elsewhere need not wait until that shows.
-        await asyncio.gather(*(take(node, guests) for node, guests in moves.items()))
+        # At once: one of them may hang, and guests that go elsewhere need not wait for it.
+        async with asyncio.TaskGroup() as group:
+            for node, guests in moves.items():
+                group.create_task(take(node, guests))
+        names = {guest.name for guest in leaving}
+        return names.isdisjoint(one.guest.name for one in host.wired.guests)
 
-    async def _explain(self, host: NodeServices, node: str, names: Sequence[str]) -> str:
-        """Have the guests find out at their new node what has happened; gives the event's ID."""
-        when = self._failed_at[host.name]
+    def _left_by(self, host: NodeServices) -> Known:
+        """What the agent of a dead node knew. Should its disk be damaged, what it said last."""
+        try:
+            return last_known(host)
+        except NotSo as error:
+            self._tell_problem(host, f"{error}; its guests keep what it has told the lab")
+            return self._watching.known(host.name)
+
+    def _withdrawn(self, host: NodeServices, command_id: str) -> Mapping[str, tuple[int, int]]:
+        try:
+            return withdrawn(host, command_id)
+        except NotSo:  # said already: its disk is damaged
+            return {}
+
+    def _tell_problem(self, host: NodeServices, problem: str) -> None:
+        """Say why guests stay on a failed node; once, and not at every attempt."""
+        if self.problems.get(host.name) != problem:
+            self.problems[host.name] = problem
+            self._event_log.write("node", node=host.name, problem=problem)
+
+    async def _explain(self, host: NodeServices, node: str, names: Sequence[str]) -> str | None:
+        """Have the guests find out at their new node what has happened; gives the event's ID.
+
+        None: the agent refuses. A guest that is not told why it was booted is still booted.
+        """
         told = ",".join(names)  # others may follow later: that is another event
-        event_id = str(uuid5(NAMESPACE_URL, f"{self._lab}/{host.name}/{when}/{node}/{told}"))
+        event_id = str(uuid5(self._failures[host.name], f"{node}/{told}"))
         command_id = str(uuid4())
-        while True:
-            try:
-                async with self._placement.agent(node) as agent:
-                    await agent.schedule(
-                        names,
-                        EventType.REBOOT,
-                        notice=0.0,
-                        description=f"{host.name} has failed",
-                        event_id=event_id,
-                        command_id=command_id,
-                    )
-                return event_id
-            except AgentUnreachable:
-                await asyncio.sleep(_PAUSE)
+
+        async def schedule(agent: Controller) -> None:
+            await agent.schedule(
+                names,
+                EventType.REBOOT,
+                notice=0.0,
+                description=f"{host.name} has failed",
+                event_id=event_id,
+                command_id=command_id,
+            )
+
+        try:
+            await self._agents.settle(node, schedule)
+        except AgentRefuses as error:
+            log.warning("guests of %s are not told of its end: %s", host.name, error)
+            return None
+        return event_id
 
     # One guest's move.
 
@@ -223,32 +310,52 @@ class Relocation:
             del self._moving[name]
 
     async def _move(self, guest: Guest, host: NodeServices) -> None:
+        refusals: dict[str, AgentRefuses] = {}
         while True:
-            node = choose(guest, host.wired.node.fault_domain, self._candidates(host.name))
+            candidates = [one for one in self._candidates(host.name) if one.name not in refusals]
+            node = choose(guest, host.wired.node.fault_domain, candidates)
             if node is None:
-                raise NotSo("no other node has room")
+                told = "; ".join(str(error) for error in refusals.values())
+                raise NotSo(told or "no other node has room")
             self._moving[guest.name] = (host, self._hosts[node])
             try:
                 known = await self._placement.known(host.name)
                 await self._resettle((guest,), known, node)
-            except NotSo:
+            except AgentRefuses as error:
+                refusals[node] = error
+                continue
+            except NodeFailed:
                 if host.failed:
                     raise
                 continue  # the other one has failed meanwhile
-            await self._leave(guest.name, host, node)
+            try:
+                await self._leave(guest.name, host, node)
+            except NetemuError as error:  # it has moved all the same
+                self._event_log.write(
+                    "guest",
+                    guest=guest.name,
+                    node=node,
+                    problem=f"what {host.name} was told last of it may be lost: {error}",
+                )
             return
 
     async def _leave(self, name: str, host: NodeServices, node: str) -> None:
         """Have the old agent forget the guest; what it was told meanwhile comes along, too."""
         guest = self._hardware.wired(name).guest
-        left: dict[str, tuple[int, int]] = {}
+        command_id = str(uuid4())
+        left: Mapping[str, tuple[int, int]] = {}
         try:
-            left |= await self._placement.withdraw(host.name, (name,))
+            left = await self._placement.withdraw(host.name, (name,), command_id)
             late = await self._placement.known(host.name)
-        except NotSo:  # it has failed: what it had acknowledged is on its disk
+        except NodeFailed:  # what it had acknowledged is on its disk
             await _dead(host)
-            late = last_known(host)
-            left = {one.guest.name: (one.incarnation, one.edits) for one in late.guests} | left
+            late = self._left_by(host)
+            # It may have done so, and nobody has heard its answer.
+            left = {
+                **{one.guest.name: (one.incarnation, one.edits) for one in late.guests},
+                **self._withdrawn(host, command_id),
+                **left,
+            }
         if name in left:
             await self._follow(guest, node, late, *left[name])
 
@@ -259,8 +366,9 @@ class Relocation:
         try:
             here = await self._placement.known(node)
             carried = _carried(here, guest.name, incarnation, edits)
-            await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
-        except NotSo:
+            sequence = await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
+            await self._applied(node, sequence)
+        except NodeFailed:
             host = self._hosts[node]
             await _dead(host)
             bring(host, _carried(last_known(host), guest.name, incarnation, edits), late)
@@ -272,12 +380,14 @@ class Relocation:
         wired = self._hosts[node].wired
         domain = wired.node.fault_domain
         moving = [replace(guest, fault_domain=domain) for guest in guests]
-        await self._placement.adopt(node, moving, known)
+        sequence = await self._placement.adopt(node, moving, known)
         if because is not None:
             names = [guest.name for guest in moving]
             event_id = await self._explain(because, node, names)
+            await self._applied(node, sequence)
             for name in names:  # they are off already
-                self._hardware.endured[name].add(event_id)
+                if event_id is not None:
+                    self._hardware.endured[name].add(event_id)
         for guest in moving:
             before = self._hardware.node_of(guest.name).node.name
             self._hardware.replace(self._hardware.wired(guest.name).taken_over(guest), wired)
@@ -288,6 +398,10 @@ class Relocation:
                 moved_from=before,
                 reason=None if because is None else f"{because.name} has failed",
             )
+        self._placement.refresh(node)
+
+    async def _applied(self, node: str, sequence: int) -> None:
+        await self._placement.applied(node, sequence, self._hosts[node].responders)
 
     def _candidates(self, leaving: str) -> list[Candidate]:
         return [
@@ -297,14 +411,35 @@ class Relocation:
                 [one.guest for one in host.wired.guests],
             )
             for host in self._hosts.values()
-            if not host.failed and host.name != leaving
+            if not host.failed and host.name != leaving and host.name not in self._returning
         ]
 
 
+def _require_failed(host: NodeServices) -> None:
+    if not host.failed:
+        raise NotSo(f"{host.name} has not failed")
+
+
+def _require_running(host: NodeServices) -> None:
+    if host.failed:
+        raise NodeFailed(f"{host.name} has failed again")
+
+
+def _silent_for(host: NodeServices) -> str:
+    trouble = "; ".join(
+        f"{service.name}: {service.trouble}" for service in host.services if service.failing
+    )
+    return f"no heartbeat for {SILENCE:g} s{f' ({trouble})' if trouble else ''}"
+
+
 async def _dead(host: NodeServices) -> None:
-    """Wait until the last of its processes has ended."""
-    while any(service.pid is not None for service in host.services):
-        await asyncio.sleep(_PAUSE)
+    """Wait until the last of its processes has ended. Raises NotSo if one does not."""
+    try:
+        async with asyncio.timeout(_DEAD_WITHIN):
+            while any(service.pid is not None for service in host.services):
+                await asyncio.sleep(_PAUSE)
+    except TimeoutError:
+        raise NotSo(f"{host.name}: its processes do not end") from None
 
 
 def _carried(here: Known, name: str, incarnation: int, edits: int) -> Placed:

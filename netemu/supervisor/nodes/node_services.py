@@ -1,5 +1,6 @@
 """The nodes' own software: on each a host agent and a responder, which fail with it."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -16,16 +17,17 @@ from netemu.topology import Dialects
 # else's, from the range that systemd keeps for such (61184 to 65519).
 AGENT_USER: Final = 61901
 RESPONDER_USER: Final = 61902
-# An agent that hangs makes its node fail, once the lab is up (`Relocation.heal`): that comes first.
+# An agent that hangs makes its node fail, once the lab is up (`Relocation.heal`): that is sooner.
 AGENT_PATIENCE: Final = 2 * PATIENCE
+# How long a node that comes back is waited for: a responder takes a second, on a busy machine ten.
+SERVING_WITHIN: Final = 20.0
 # Inside the sandbox, where no guest sees it: the agents' stores and feeds.
 STATE: Final = Path("/run/hostagent")
 
 
 class NodeServices:
-    """One node's software. Its agent takes commands on `outer` and, from the lab, at `commands`.
+    """One node's software. `commands` is the socket on which its agent takes commands.
 
-    No guest and no process outside can reach that path.
     The sockets stay this object's, for as long as a service may be started again.
     """
 
@@ -33,7 +35,7 @@ class NodeServices:
         self,
         number: int,
         wired: WiredNode,
-        outer: socket.socket,
+        commands: socket.socket,
         *,
         without: Without = (),
         access_log: bool = False,
@@ -46,10 +48,11 @@ class NodeServices:
         self._number = number
         self._without = without
         self._access_log = access_log
-        self.commands = STATE / f"command-{number}.sock"
-        self._outer = outer
-        self._commands = _listening(self.commands)
-        self._feed = _listening(self.feed)
+        self._commands = commands
+        self._feed = socket.socket(socket.AF_UNIX)
+        self._feed.bind(str(self.feed))
+        self._feed.listen()
+        self.feed.chmod(0o600)
         self._make_store()
         if _is_root():
             os.chown(self.feed, RESPONDER_USER, RESPONDER_USER)
@@ -67,16 +70,26 @@ class NodeServices:
     def start(self) -> None:
         """Start the node's software."""
         self.failed = False
-        unix = [
-            ("command", self._commands.fileno()),
-            ("command", self._outer.fileno()),
-            ("feed", self._feed.fileno()),
-        ]
+        unix = [("command", self._commands.fileno()), ("feed", self._feed.fileno())]
         http = [("http", one.fileno()) for one in self.wired.listeners]
         self.services = [
             self._service("agent", self._agent(), unix),
             self._service("responder", self._responder(), http),
         ]
+
+    @property
+    def responders(self) -> int:
+        """How many responder processes follow its agent."""
+        return 0 if Protection.RESPONDER in self._without else len(self.wired.listeners)
+
+    async def serving(self) -> None:
+        """Wait until its software is there; not for ever."""
+        try:
+            async with asyncio.timeout(SERVING_WITHIN):
+                while any(service.state == "starting" for service in self.services):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pass
 
     def fail(self) -> None:
         """End it all at once, without a word to anybody."""
@@ -130,14 +143,6 @@ class NodeServices:
         if Protection.MARKS in self._without:
             arguments += ["--identity", "address"]
         return arguments + (["--user", str(RESPONDER_USER)] if _is_root() else [])
-
-
-def _listening(path: Path) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX)
-    made.bind(str(path))
-    made.listen()
-    path.chmod(0o600)
-    return made
 
 
 def _dialect_options(dialects: Dialects) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 from hostagent.controller import AgentUnreachable, CommandRefused
 from hostagent.model import Guest as PlacedGuest
 from netemu.errors import BadInput, NotSo
-from netemu.supervisor.control import placement
+from netemu.supervisor.control import agents, placement
+from netemu.supervisor.control.agents import Agents, NodeFailed
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import Guest, parse
@@ -50,10 +51,18 @@ class FakeAgents:
     def __init__(self) -> None:
         self.commands: list[tuple[str, list[PlacedGuest]]] = []
         self.refusing: str | None = None
+        self.code = "conflict"
+        self.before_place: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self.withdrawn: list[tuple[str, list[str]]] = []
         self.away = 0
+        self.full = False
+        self.silent = 0  # so many commands are carried out, and their answers lost
+        self.lost: list[str] = []  # their IDs
         self.told = asyncio.Event()
 
     async def connect(self, path: str) -> "FakeController":
+        if self.full:
+            raise CommandRefused("busy", "too many command connections")
         if self.away:
             self.away -= 1
             raise AgentUnreachable(Path(path), OSError(111, "Connection refused"))
@@ -67,14 +76,27 @@ class FakeController:
     def __init__(self, agents: FakeAgents, path: str) -> None:
         self.agents, self.path = agents, path
 
-    async def place(self, guests: Iterable[PlacedGuest]) -> None:
+    async def place(self, guests: Iterable[PlacedGuest], command_id: str | None = None) -> None:
         await asyncio.sleep(0)
+        if self.agents.before_place is not None:
+            await self.agents.before_place()
         if self.agents.refusing:
-            raise CommandRefused("conflict", self.agents.refusing)
-        self.agents.commands.append((self.path, list(guests)))
+            raise CommandRefused(self.agents.code, self.agents.refusing)
+        if command_id not in self.agents.lost:
+            self.agents.commands.append((self.path, list(guests)))
+        if self.agents.silent:
+            self.agents.silent -= 1
+            self.agents.lost.append(command_id or "")
+            raise AgentUnreachable(self.path, TimeoutError())
         self.agents.told.set()
 
-    async def close(self) -> None:
+    async def withdraw(self, names: Iterable[str]) -> None:
+        self.agents.withdrawn.append((self.path, list(names)))
+
+    async def __aenter__(self) -> "FakeController":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         pass
 
 
@@ -83,16 +105,25 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **how: Any) -> None:
         self.claims, self.agents = FakeClaims(), FakeAgents()
-        monkeypatch.setattr(placement, "Controller", self.agents)
+        monkeypatch.setattr(agents, "Controller", self.agents)
+        monkeypatch.setattr(agents, "_FIRST_PAUSE", 0.001)
         monkeypatch.setattr(placement, "_SWARM", 0.05)
-        monkeypatch.setattr(placement, "_RETRY", 0.01)
-        monkeypatch.setattr(placement, "_PAUSE", 0.001)
+        monkeypatch.setattr(placement, "_FIRST_RETRY", 0.001)
+        monkeypatch.setattr(placement, "_LAST_RETRY", 0.01)
         self.nodes = [
             WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
             for node in parse(LAB, source="lab.yaml").nodes
         ]
         claims: Any = self.claims
-        self.placement = Placement(self.nodes, ["A", "B", "C"], claims, **how)
+        self.border = Agents(dict(zip(["one", "two", "none"], "ABC", strict=True)))
+        self.lost: list[tuple[str, str]] = []
+        self.border.lose = lambda node, reason: self.lost.append((node, reason))
+        self.placement = Placement(self.border, self.nodes, claims, **how)
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not what():
+                await asyncio.sleep(0.001)
 
     async def told(self) -> None:
         await asyncio.wait_for(self.agents.told.wait(), 5)
@@ -212,21 +243,172 @@ def test_an_agent_that_starts_or_refuses_is_told_again(
 def test_properties_can_be_changed_and_taken_away(play: Callable[..., None]) -> None:
     async def script(stage: Stage) -> None:
         await stage.placement.tell_all()
-        await stage.placement.change(stage.nodes[0], "a", {"region": "here", "vm_size": ""})
+        await stage.placement.change("a", {"region": "here", "vm_size": ""})
         assert stage.placement.properties("a") == {"tags.team": "web", "region": "here"}
         told = stage.agents.commands[-1][1][0].properties
         assert told["region"] == "here"
         assert "vm_size" not in told
         many = {f"tags.{number}": "x" for number in range(300)}
         with pytest.raises(BadInput, match=r"^a: properties: .*256"):
-            await stage.placement.change(stage.nodes[0], "a", many)
+            await stage.placement.change("a", many)
         stage.agents.refusing = "no"
-        with pytest.raises(BadInput, match=r"^a: one: no$"):
-            await stage.placement.change(stage.nodes[0], "a", {"region": "there"})
+        for code, kind in (("conflict", NotSo), ("bad-property", BadInput)):
+            stage.agents.code = code
+            with pytest.raises(kind, match=r"^a: one: no$"):
+                await stage.placement.change("a", {"region": "there"})
         assert stage.placement.properties("a")["region"] == "here"
         stage.agents.refusing = None
-        before = len(stage.agents.commands)
         await stage.placement.tell_all()
-        assert len(stage.agents.commands) == before
+        assert stage.agents.commands[-1][1][0].properties["region"] == "here"
+
+    play(script)
+
+
+def test_a_full_agent_is_told_later_and_takes_nobody_along(play: Callable[..., None]) -> None:
+    """Somebody holds all of an agent's connections: the lab goes on, and `set` says why not."""
+
+    async def script(stage: Stage) -> None:
+        await stage.placement.tell_all()
+        following = asyncio.create_task(stage.placement.follow())
+        stage.agents.full = True
+        stage.claims.hold(c="169.254.1.3")
+        await asyncio.sleep(0.1)
+        assert not following.done()
+        with pytest.raises(NotSo, match=r"^a: one: too many command connections$"):
+            await stage.placement.change("a", {"region": "there"})
+        assert "region" not in stage.placement.properties("a")
+        stage.agents.full = False
+        await stage.until(lambda: ("B", ["c"]) in stage.agents.names()[2:])
+        assert not following.done()
+        following.cancel()
+
+    play(script)
+
+
+def test_what_one_set_is_refused_another_that_was_acknowledged_keeps(
+    play: Callable[..., None],
+) -> None:
+    """Two change a guest at once: the one that fails takes back its own change and no other."""
+
+    async def script(stage: Stage) -> None:
+        await stage.placement.tell_all()
+
+        async def refuse_once() -> None:
+            stage.agents.before_place = None
+            await asyncio.sleep(0.01)
+            stage.agents.refusing = "no"
+
+        stage.agents.before_place = refuse_once
+        refused = asyncio.create_task(stage.placement.change("a", {"region": "there"}))
+        await asyncio.sleep(0.001)
+        kept = asyncio.create_task(stage.placement.change("a", {"tags.team": "db"}))
+        with pytest.raises(NotSo, match="no"):
+            await refused
+        stage.agents.refusing = None
+        await kept
+        assert stage.placement.properties("a") == {"tags.team": "db", "vm_size": "Big"}
+        await stage.placement.tell_all()
+        told = stage.agents.commands[-1][1][0].properties
+        assert (told["tags.team"], told.get("region")) == ("db", None)
+
+    play(script)
+
+
+def test_a_set_whose_answer_is_lost_is_asked_again_until_it_is_known(
+    play: Callable[..., None],
+) -> None:
+    """Under the same ID, so that it is done once; and what is told afterwards is what is so."""
+
+    async def script(stage: Stage) -> None:
+        await stage.placement.tell_all()
+        before = len(stage.agents.commands)
+        stage.agents.silent = 2
+        await stage.placement.change("a", {"region": "there"})
+        assert len(set(stage.agents.lost)) == 1
+        assert len(stage.agents.commands) == before + 1
+        assert stage.placement.properties("a")["region"] == "there"
+
+    play(script)
+
+
+def test_an_agent_that_heeds_no_command_makes_its_node_fail(
+    play: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what it has done: its guests go elsewhere, with what is on its disk."""
+    monkeypatch.setattr(agents, "SETTLED_WITHIN", 0.02)
+
+    async def script(stage: Stage) -> None:
+        await stage.placement.tell_all()
+        stage.agents.silent = 10_000
+        await stage.placement.change("a", {"region": "there"})  # its next agent is told
+        ((node, reason),) = stage.lost
+        assert node == "one"
+        assert reason.startswith("its agent heeds no command: one: agent at A: ")
+        stage.agents.silent = 0
+        stage.placement.restore("one")
+        await stage.placement.tell_all()
+        assert stage.agents.commands[-1][1][0].properties["region"] == "there"
+
+    play(script)
+
+
+def test_a_node_that_fails_ends_what_is_being_asked_of_it(play: Callable[..., None]) -> None:
+    async def script(stage: Stage) -> None:
+        stage.agents.before_place = lambda: asyncio.sleep(60)
+        telling = asyncio.create_task(stage.placement.tell("one"))
+        asking = asyncio.create_task(stage.border.settle("one", lambda _: asyncio.sleep(60)))
+        await asyncio.sleep(0.01)
+        stage.border.fail("one")
+        with pytest.raises(NodeFailed, match=r"^one has failed$"):
+            await asking
+        await telling
+        with pytest.raises(NodeFailed):
+            async with stage.border.agent("one"):
+                pass
+
+    play(script)
+
+
+def test_a_set_goes_where_the_guest_is_once_it_has_moved(play: Callable[..., None]) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.placement.tell_all()
+        one, two, _ = stage.nodes
+        async with stage.placement._locks["one"]:  # as a telling that takes its time
+            setting = asyncio.create_task(stage.placement.change("a", {"region": "there"}))
+            await asyncio.sleep(0.001)
+            (moved,) = (wired for wired in one.guests if wired.guest.name == "a")
+            one.guests.remove(moved)
+            two.guests.append(moved)
+        await setting
+        path, (told,) = stage.agents.commands[-1]
+        assert (path, told.name, told.properties["region"]) == ("B", "a", "there")
+
+    play(script)
+
+
+def test_what_is_refused_of_one_guest_is_not_refused_of_the_others(
+    play: Callable[..., None],
+) -> None:
+    async def script(stage: Stage) -> None:
+        async def refuse() -> None:
+            stage.agents.refusing = "no" if sizes.pop(0) else None
+
+        sizes = [True, True, False]  # both together, then `a`, then `b`
+        stage.agents.before_place = refuse
+        with pytest.raises(NotSo, match="one: no"):
+            await stage.placement.tell("one")
+        assert stage.agents.names() == [("A", ["b"])]
+
+    play(script)
+
+
+def test_a_guest_that_a_node_may_know_and_has_not_is_withdrawn(play: Callable[..., None]) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.placement.tell_all()
+        following = asyncio.create_task(stage.placement.follow())
+        stage.placement.disown("two", ["a", "c"])  # `c` is on it
+        await asyncio.sleep(0.02)
+        assert stage.agents.withdrawn == [("B", ["a"])]
+        following.cancel()
 
     play(script)

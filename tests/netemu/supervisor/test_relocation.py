@@ -2,23 +2,33 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from hostagent.channel.messages import Adopt, Advance, Done, Place, Schedule, Withdraw
+from hostagent.channel.messages import (
+    Adopt,
+    Advance,
+    Done,
+    Failed,
+    Place,
+    Responders,
+    Schedule,
+    Withdraw,
+)
 from hostagent.commands import execute
+from hostagent.controller import AgentUnreachable, CommandRefused
 from hostagent.model import EventType
 from hostagent.model import Guest as PlacedGuest
 from hostagent.repository import Repository
 from netemu.errors import NotSo
-from netemu.supervisor.control import relocation
+from netemu.supervisor.control import agents, placement, relocation
+from netemu.supervisor.control.agents import Agents, Known
 from netemu.supervisor.control.dead_node_store import last_known
-from netemu.supervisor.control.placement import Known
+from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.guests.power import Power
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
@@ -40,6 +50,7 @@ class FakeHost:
         self.wired, self.name, self.failed = wired, wired.node.name, False
         self.repository = directory / f"{self.name}.sqlite"
         self.services: list[Any] = []
+        self.responders = 1
         self.found: list[list[str]] = []  # events that were on its disk, by start
 
     def fail(self) -> None:
@@ -48,6 +59,9 @@ class FakeHost:
     def start(self) -> None:
         self.failed = False
         self.found.append([event.id for event in last_known(self).events])  # type: ignore[arg-type]
+
+    async def serving(self) -> None:
+        pass
 
     def forget(self) -> None:
         self.repository.unlink()
@@ -59,72 +73,109 @@ class FakeHost:
                 answer, _ = execute(repository, command, time.time())
         finally:
             repository.close()
-        assert isinstance(answer, Done), answer
+        if isinstance(answer, Failed):
+            raise CommandRefused(answer.code, answer.reason)
         return answer
 
 
-class FakePlacement:
-    """Asks the repositories; a test may have something happen before one of its steps."""
+Hook = Callable[[], None]
+
+
+class FakeAgents:
+    """Takes the place of `Controller`: asks the repositories.
+
+    A test may have something happen `before` a step or `after` it, once: then its answer is lost
+    if the node has failed.
+    """
 
     def __init__(self, hosts: Mapping[str, FakeHost]) -> None:
         self._hosts = hosts
-        self.before: dict[tuple[str, str], Callable[[], None]] = {}
+        self.before: dict[tuple[str, str], Hook] = {}
+        self.after: dict[tuple[str, str], Hook] = {}
         self.hanging: set[str] = set()
-        self._commands = 0
+        self.lagging: dict[str, int] = {}  # nodes whose responder is so far only
 
-    def command(self, **values: Any) -> Any:
-        self._commands += 1
-        return {"command_id": f"{self._commands:08x}-0000-4000-8000-000000000000", **values}
+    async def connect(self, path: str) -> "FakeController":
+        return FakeController(self, self._hosts[path])
 
-    async def step(self, what: str, node: str) -> FakeHost:
+
+class FakeController:
+    def __init__(self, agents: FakeAgents, host: FakeHost) -> None:
+        self._agents, self._host = agents, host
+
+    async def __aenter__(self) -> "FakeController":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def _step(self, what: str, command: Any = None) -> Any:
+        name = self._host.name
         await asyncio.sleep(0)
-        while node in self.hanging:
+        while name in self._agents.hanging:
             await asyncio.sleep(0.001)
-        self.before.pop((what, node), lambda: None)()
-        if self._hosts[node].failed:
-            await asyncio.sleep(0.005)  # it shows only when a connection is tried again
-            raise NotSo(f"{node} has failed")
-        return self._hosts[node]
+        self._agents.before.pop((what, name), lambda: None)()
+        if self._host.failed:
+            await asyncio.sleep(60)  # nobody answers
+        done = None if command is None else self._host.do(command)
+        self._agents.after.pop((what, name), lambda: None)()
+        if self._host.failed:
+            await asyncio.sleep(60)
+        return done
 
-    async def known(self, node: str) -> Known:
-        return last_known(await self.step("known", node))  # type: ignore[arg-type]
+    def _known(self) -> Known:
+        return last_known(self._host)  # type: ignore[arg-type]
 
-    async def adopt(self, node: str, guests: Iterable[Guest], known: Known) -> None:
-        host = await self.step("adopt", node)
-        names = {guest.name for guest in guests}
-        placed = tuple(one for one in known.guests if one.guest.name in names)
-        values = self.command(clock_offset=0.0, guests=placed, events=tuple(known.events))
-        host.do(Adopt(**values))
-
-    async def withdraw(self, node: str, names: Iterable[str]) -> Mapping[str, tuple[int, int]]:
-        host = await self.step("withdraw", node)
-        left = host.do(Withdraw(**self.command(names=tuple(names)))).left
-        assert left is not None
-        return left
-
-    def fail(self, node: str) -> None:
-        pass
-
-    def restore(self, node: str) -> None:
-        pass
-
-    @asynccontextmanager
-    async def agent(self, node: str) -> AsyncIterator["FakeAgent"]:
-        yield FakeAgent(self, await self.step("agent", node))
-
-
-class FakeAgent:
-    def __init__(self, placement: FakePlacement, host: FakeHost) -> None:
-        self._placement, self._host = placement, host
-
-    async def advance_to(self, clock_offset: float) -> None:
-        self._host.do(Advance(command_id=str(uuid4()), to=clock_offset))
+    async def now(self) -> Any:
+        await self._step("known")
+        return self._known()
 
     async def guests(self) -> Any:
-        return last_known(self._host).guests  # type: ignore[arg-type]
+        return self._known().guests
+
+    async def events(self, *, history: bool) -> Any:
+        return self._known().events
+
+    async def adopt(self, guests: Any, events: Any, offset: float, command_id: str) -> int:
+        values = {"clock_offset": offset, "guests": tuple(guests), "events": tuple(events)}
+        done = await self._step("adopt", Adopt(command_id=command_id, **values))
+        return int(done.sequence)
+
+    async def withdraw(self, names: Iterable[str], command_id: str | None = None) -> Any:
+        command = Withdraw(command_id=command_id or str(uuid4()), names=tuple(names))
+        return (await self._step("withdraw", command)).left
+
+    async def place(self, guests: Iterable[PlacedGuest], command_id: str | None = None) -> None:
+        command = Place(command_id=command_id or str(uuid4()), guests=tuple(guests))
+        await self._step("place", command)
+
+    async def advance_to(self, clock_offset: float) -> None:
+        await self._step("advance", Advance(command_id=str(uuid4()), to=clock_offset))
 
     async def schedule(self, names: Iterable[str], kind: EventType, **values: Any) -> None:
-        self._host.do(Schedule(guests=tuple(names), type=kind, **values))
+        await self._step("schedule", Schedule(guests=tuple(names), type=kind, **values))
+
+    async def responders(self) -> Responders:
+        repository = Repository(self._host.repository)
+        sequence = repository.sequence
+        repository.close()
+        return Responders(
+            sequence=sequence,
+            applied=(self._agents.lagging.get(self._host.name, sequence),),
+        )
+
+
+class FakeClaims:
+    """Nobody has an address."""
+
+    def __init__(self) -> None:
+        self.change = asyncio.Event()
+
+    def address(self, guest: Guest) -> None:
+        return None
+
+    def bound(self, guest: Guest) -> bool:
+        return False
 
 
 class FakeHardware:
@@ -135,9 +186,6 @@ class FakeHardware:
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
         self.endured: dict[str, set[str]] = {name: set() for name in self._wired}
         self.off: set[str] = set()
-
-    def busy(self, _: str) -> bool:
-        return False
 
     def power(self, name: str) -> Power:
         return Power.OFF if name in self.off else Power.RUNNING
@@ -166,43 +214,62 @@ class FakeWatching:
 
     def __init__(self, hosts: Mapping[str, FakeHost]) -> None:
         self._hosts = hosts
+        self.told: dict[str, Known] = {}
 
     def poke(self) -> None:
         pass
+
+    def known(self, node: str) -> Known:
+        return self.told[node]
 
     def heard(self, node: str) -> float | None:
         return None if self._hosts[node].failed else time.monotonic()
 
 
-class FakeChronicle:
-    def write(self, kind: str, **values: Any) -> None:
-        pass
+class FakeEventLog:
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def write(self, what: str, **details: Any) -> None:
+        self.entries.append({"what": what, **details})
 
 
 class Stage:
-    """A relocation among fakes, but for the repositories: every guest is placed."""
+    """A relocation and a placement among fakes, but for the repositories: every guest is placed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         nodes = [
             WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
             for node in parse(LAB, source="lab.yaml").nodes
         ]
         self.hosts = {node.node.name: FakeHost(node, directory) for node in nodes}
-        self.placement = FakePlacement(self.hosts)
+        self.agents = FakeAgents(self.hosts)
+        monkeypatch.setattr(agents, "Controller", self.agents)
         self.hardware = FakeHardware(nodes)
         for host in self.hosts.values():
             guests = tuple(
                 PlacedGuest(name=one.guest.name, port=one.guest.mark) for one in host.wired.guests
             )
-            host.do(Place(**self.placement.command(guests=guests)))
+            host.do(Place(command_id=str(uuid4()), guests=guests))
+        self.log = FakeEventLog()
+        claims: Any = FakeClaims()
+        border = Agents({name: name for name in self.hosts})
+        self.placement = Placement(border, nodes, claims)
         fakes: Any = (list(self.hosts.values()), self.hardware, self.placement)
-        others: Any = (FakeWatching(self.hosts), FakeChronicle())
-        self.relocation = Relocation("test", *fakes, *others)
+        self.watching = FakeWatching(self.hosts)
+        others: Any = (self.watching, self.log)
+        self.relocation = Relocation("test", border, *fakes, *others)
 
     def tell(self, node: str, guest: str) -> str:
         """Have a node's agent acknowledge an event; gives its ID."""
-        values = self.placement.command(guests=(guest,), type=EventType.FREEZE, notice=3600.0)
-        event = self.hosts[node].do(Schedule(event_id=str(uuid4()), **values)).event
+        command = Schedule(
+            command_id=str(uuid4()),
+            event_id=str(uuid4()),
+            guests=(guest,),
+            type=EventType.FREEZE,
+            notice=3600.0,
+        )
+        event = self.hosts[node].do(command).event
         assert event is not None
         return event.id
 
@@ -227,12 +294,15 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(relocation, "_PAUSE", 0.001)
     monkeypatch.setattr(relocation, "_LOOK", 0.001)
     monkeypatch.setattr(relocation, "SILENCE", 0.01)
-    return Stage(tmp_path)
+    monkeypatch.setattr(relocation, "_FIRST_RETRY", 0.001)
+    monkeypatch.setattr(placement, "_PAUSE", 0.001)
+    monkeypatch.setattr(agents, "_FIRST_PAUSE", 0.001)
+    return Stage(tmp_path, monkeypatch)
 
 
 def test_a_guest_takes_along_what_its_agent_was_told_last(stage: Stage) -> None:
     early, late = stage.tell("old", "a"), []
-    stage.placement.before["withdraw", "old"] = lambda: late.append(stage.tell("old", "a"))
+    stage.agents.before["withdraw", "old"] = lambda: late.append(stage.tell("old", "a"))
     asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "new"
     assert {one.id for one in stage.known("new").events} == {early, *late}
@@ -251,9 +321,9 @@ def test_where_the_guest_comes_to_fails_before_it_knows_all(stage: Stage, step: 
 
     def tell() -> None:
         late.append(stage.tell("old", "a"))
-        stage.placement.before[step, "new"] = fail
+        stage.agents.before[step, "new"] = fail
 
-    stage.placement.before["withdraw", "old"] = tell
+    stage.agents.before["withdraw", "old"] = tell
     asyncio.run(stage.relocation.move("a"))
     assert late
     assert stage.hosts["new"].failed
@@ -274,9 +344,9 @@ def test_a_node_does_not_come_back_before_its_disk_has_been_brought_all(stage: S
 
         def tell() -> None:
             late.append(stage.tell("old", "a"))
-            stage.placement.before["known", "new"] = fail
+            stage.agents.before["known", "new"] = fail
 
-        stage.placement.before["withdraw", "old"] = tell
+        stage.agents.before["withdraw", "old"] = tell
         await stage.relocation.move("a")
         await back[0]
 
@@ -292,7 +362,7 @@ def test_the_old_node_fails_while_the_guest_leaves_it(stage: Stage) -> None:
         late.append(stage.tell("old", "a"))
         stage.relocation.fail("old")
 
-    stage.placement.before["withdraw", "old"] = tell_and_fail
+    stage.agents.before["withdraw", "old"] = tell_and_fail
     asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "new"
     assert [one.id for one in stage.known("new").events] == late
@@ -325,12 +395,12 @@ def test_who_goes_elsewhere_does_not_wait_for_a_node_that_hangs(stage: Stage) ->
     async def script() -> None:
         healing = asyncio.create_task(stage.relocation.heal())
         await asyncio.sleep(0)
-        stage.placement.hanging.add("new")
+        stage.agents.hanging.add("new")
         stage.hardware.off |= {"a", "b"}
         stage.relocation.fail("old")
         await stage.until(lambda: stage.home("b") == "third")
         assert stage.home("a") == "old"
-        stage.placement.hanging.clear()
+        stage.agents.hanging.clear()
         await stage.until(lambda: stage.home("a") == "new")
         healing.cancel()
 
@@ -354,3 +424,180 @@ def test_a_guest_stays_when_nobody_has_room(stage: Stage) -> None:
         asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "old"
     assert list(stage.placed("old")) == ["a", "b"]
+
+
+def test_a_second_restore_of_a_node_is_refused_and_hangs_nothing(stage: Stage) -> None:
+    """A user asks twice while guests are being brought elsewhere."""
+
+    async def script() -> None:
+        stage.relocation.fail("old")
+        async with stage.relocation._changing:  # as an evacuation
+            both = [asyncio.create_task(stage.relocation.restore("old")) for _ in range(2)]
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert first is None
+        assert str(second) == "old has not failed"
+        stage.relocation.fail("old")
+        await stage.relocation.restore("old")
+
+    asyncio.run(script())
+
+
+def test_a_node_that_comes_back_throws_nobody_out(stage: Stage) -> None:
+    """A user restores a node and, meanwhile, redeploys a guest that could go there."""
+    event = stage.tell("new", "c")
+
+    async def script() -> None:
+        for guest in ("a", "b"):
+            stage.hardware.replace(stage.hardware.wired(guest), stage.hosts["third"].wired)
+        stage.relocation.fail("old")
+        moving: list[asyncio.Task[None]] = []
+
+        def redeploy() -> None:
+            moving.append(asyncio.create_task(stage.relocation.move("c")))
+
+        stage.agents.before["advance", "old"] = redeploy
+        await stage.relocation.restore("old")
+        await moving[0]
+        following = asyncio.create_task(stage.placement.follow())
+        await asyncio.sleep(0.05)
+        following.cancel()
+
+    asyncio.run(script())
+    home = stage.home("c")
+    assert "c" in stage.placed(home)
+    assert event in {one.id for one in stage.known(home).events}
+    assert list(stage.placed("new")) == []
+
+
+def test_a_node_that_does_not_come_back_is_failed_again(stage: Stage) -> None:
+    async def script() -> None:
+        stage.relocation.fail("old")
+
+        def fail_again() -> None:
+            stage.relocation.fail("old")
+
+        stage.agents.before["advance", "old"] = fail_again
+        with pytest.raises(NotSo, match="old has failed"):
+            await stage.relocation.restore("old")
+        assert stage.hosts["old"].failed
+        await stage.relocation.restore("old")
+        assert not stage.hosts["old"].failed
+
+    asyncio.run(script())
+
+
+def test_the_old_node_fails_before_its_answer_is_heard(stage: Stage) -> None:
+    """Its agent has forgotten the guest: what it had acknowledged is found all the same."""
+    late: list[str] = []
+
+    def tell() -> None:
+        late.append(stage.tell("old", "a"))
+        late.append(stage.tell("old", "a"))
+
+    stage.agents.before["withdraw", "old"] = tell
+    stage.agents.after["withdraw", "old"] = lambda: stage.relocation.fail("old")
+    before = stage.placed("old")["a"]
+    asyncio.run(stage.relocation.move("a"))
+    assert "a" not in stage.placed("old")
+    assert {one.id for one in stage.known("new").events} == set(late)
+    assert stage.placed("new")["a"] > before + len(late)
+
+
+def fill(stage: Stage, node: str) -> None:
+    """Have its agent refuse a guest: the mark of its port is somebody else's."""
+    stage.hosts[node].do(Place(command_id=str(uuid4()), guests=(PlacedGuest(name="x", port=1),)))
+
+
+def test_where_it_is_refused_a_guest_goes_elsewhere(stage: Stage) -> None:
+    fill(stage, "new")
+    asyncio.run(stage.relocation.move("a"))
+    assert stage.home("a") == "third"
+    assert "a" in stage.placed("third")
+
+
+def test_a_guest_that_nobody_takes_stays_and_it_is_said_why(stage: Stage) -> None:
+    fill(stage, "new")
+    fill(stage, "third")
+    with pytest.raises(NotSo, match=r"new: port 1 is guest x's.*third: port 1 is guest x's"):
+        asyncio.run(stage.relocation.move("a"))
+    assert stage.home("a") == "old"
+    assert "a" in stage.placed("old")
+
+
+def test_an_agent_that_is_silent_for_a_moment_is_asked_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [2]
+    connect = stage.agents.connect
+
+    async def refuse(path: str) -> FakeController:
+        if left[0]:
+            left[0] -= 1
+            raise AgentUnreachable(path, OSError(111, "Connection refused"))
+        return await connect(path)
+
+    monkeypatch.setattr(stage.agents, "connect", refuse)
+    asyncio.run(stage.relocation.move("a"))
+    assert stage.home("a") == "new"
+
+
+def test_a_guest_that_comes_to_a_node_waits_for_its_responder(stage: Stage) -> None:
+    """Else it would be told what was so when it was there last."""
+
+    async def script() -> None:
+        stage.agents.lagging["new"] = 0
+        moving = asyncio.create_task(stage.relocation.move("a"))
+        await stage.until(lambda: "a" in stage.placed("new") and "a" not in stage.placed("old"))
+        await asyncio.sleep(0.05)
+        assert not moving.done()
+        del stage.agents.lagging["new"]
+        await moving
+
+    asyncio.run(script())
+
+
+def test_it_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "_APPLIED_WITHIN", 0.02)
+    stage.agents.lagging["new"] = 0
+    asyncio.run(stage.relocation.move("a"))
+    assert stage.home("a") == "new"
+
+
+def test_guests_of_a_node_whose_disk_is_damaged_keep_what_the_lab_was_told(stage: Stage) -> None:
+    event = stage.tell("old", "a")
+    stage.watching.told["old"] = stage.known("old")
+    stage.hosts["old"].repository.write_bytes(b"not a repository at all, but long enough" * 50)
+
+    async def script() -> None:
+        healing = asyncio.create_task(stage.relocation.heal())
+        await asyncio.sleep(0)
+        stage.hardware.off |= {"a", "b"}
+        stage.relocation.fail("old")
+        await stage.until(lambda: {stage.home("a"), stage.home("b")} == {"new", "third"})
+        healing.cancel()
+
+    asyncio.run(script())
+    assert event in {one.id for one in stage.known("new").events}
+    problems = [one["problem"] for one in stage.log.entries if "problem" in one]
+    assert len([one for one in problems if "cannot be read" in one]) == 1
+
+
+def test_that_there_is_no_room_is_said_once(stage: Stage) -> None:
+    async def script() -> None:
+        healing = asyncio.create_task(stage.relocation.heal())
+        await asyncio.sleep(0)
+        stage.hardware.off |= {"a", "b"}
+        for node in ("new", "third", "old"):
+            stage.relocation.fail(node)
+        problem = "no other node has room for all of its guests"
+        await stage.until(lambda: stage.relocation.problems.get("old") == problem)
+        await asyncio.sleep(0.1)
+        assert [one.get("problem") for one in stage.log.entries].count(problem) == 1
+        await stage.relocation.restore("new")
+        await stage.until(lambda: stage.home("a") == stage.home("b") == "new")
+        await stage.until(lambda: not stage.relocation.problems)
+        healing.cancel()
+
+    asyncio.run(script())
