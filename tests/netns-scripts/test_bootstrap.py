@@ -20,10 +20,21 @@ case "$*" in
 *"-m pip install"*)
     echo "pip $(basename "$(dirname "$(dirname "$0")")")" >>"$CHECKOUT/did"
     [ -z "$PIP_FAILS" ] || { echo "$PIP_FAILS"; exit 1; }
-    touch "$(dirname "$0")/netemu"; chmod 755 "$(dirname "$0")/netemu" ;;
+    printf '#!/bin/sh\\n[ "$1" != "%s" ]\\n' "$LAB_FAILS" >"$(dirname "$0")/netemu"
+    chmod 755 "$(dirname "$0")/netemu" ;;
+*"import ensurepip, platform"*) echo "$VERSION $0" ;;
+*"-m pytest"*) echo "pytest $VERSION" >>"$CHECKOUT/did" ;;
 *"import ensurepip"*) [ -z "$NO_ENSUREPIP" ] ;;
 esac
 """
+
+# What test-matrix needs besides: it is given no other programs, or it would find real Pythons.
+TOOLS = [
+    *("basename", "bash", "cat", "chmod", "cmp", "cp", "curl", "cut"),
+    *("dirname", "env", "flock", "grep", "head", "id", "ip", "mkdir"),
+    *("mktemp", "nft", "nproc", "ps", "rm", "sh", "sort", "tail"),
+    *("timeout", "touch"),
+]
 
 NO_NETWORK = "\n".join(
     f"WARNING: Retrying: NewConnectionError('Failed to establish a new connection', {number})"
@@ -220,7 +231,64 @@ def test_clients_that_could_not_be_fetched_are_fetched_the_next_time(checkout: C
     assert not (checkout.directory / ".clients" / "fetched").exists()
 
 
-@pytest.mark.parametrize("name", ["runtime", "conformance", "bench", "test", "clients", "peers"])
+def matrix(checkout: Checkout, *arguments: str, lab_fails: str = "") -> tuple[int, list[str]]:
+    """Run test-matrix on a machine with two Pythons; give its exit code and its table."""
+    programs = checkout.directory / "bin"
+    for tool in TOOLS:
+        path = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        assert path is not None, tool
+        (programs / tool).symlink_to(path)
+    for version in ("3.11.9", "3.13.2"):
+        own = checkout.directory / "pyenv" / "versions" / version / "bin"
+        own.mkdir(parents=True)
+        (own / "python3").write_text(PYTHON.replace("sh\n", f"sh\nVERSION={version}\n", 1))
+        (own / "python3").chmod(0o755)
+    (programs / "python3").unlink()
+    done = subprocess.run(
+        [checkout.directory / "netns-scripts" / "test-matrix", *arguments],
+        env={
+            "PATH": str(programs),
+            "PYENV_ROOT": str(checkout.directory / "pyenv"),
+            "HOME": str(checkout.directory),
+            "CHECKOUT": str(checkout.directory),
+            "LAB_FAILS": lab_fails,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "rror" not in done.stderr
+    return done.returncode, [" ".join(line.split()[:-1]) for line in done.stdout.splitlines()]
+
+
+def test_the_matrix_tries_each_python_twice(checkout: Checkout) -> None:
+    assert matrix(checkout) == (
+        0,
+        [
+            "PYTHON PACKAGES PURE TESTS DEMO PLUGIN CONFORMANCE",
+            "3.11.9 lowest passed passed passed passed",
+            "3.11.9 newest passed passed passed passed",
+            "3.13.2 lowest passed passed passed passed",
+            "3.13.2 newest passed passed passed passed",
+        ],
+    )
+
+
+def test_the_matrix_of_ci_is_shorter_and_a_failure_is_its_exit_code(checkout: Checkout) -> None:
+    assert matrix(checkout, "--ci", lab_fails="demo") == (
+        1,
+        [
+            "PYTHON PACKAGES PURE TESTS DEMO PLUGIN CONFORMANCE",
+            "3.11.9 lowest - FAILED passed passed",
+            "3.11.9 pinned - FAILED passed passed",
+            "3.13.2 pinned passed FAILED passed passed",
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["runtime", "conformance", "bench", "test", "matrix", "clients", "peers"]
+)
 def test_each_pinned_package_has_a_hash(name: str) -> None:
     text = (SOURCE / "constraints" / f"{name}.txt").read_text()
     entries = [one for one in text.replace("\\\n", "").splitlines() if one[:1] not in ("#", "")]
@@ -233,7 +301,7 @@ def test_each_pinned_package_has_a_hash(name: str) -> None:
 def test_the_sets_agree() -> None:
     """What `netemu` and then `test` install are the same releases: none is changed back."""
     pins = {}
-    for name in ("test", "runtime", "conformance", "bench"):
+    for name in ("test", "runtime", "conformance", "bench", "matrix"):
         for line in (SOURCE / "constraints" / f"{name}.txt").read_text().splitlines():
             if "==" in line:
                 requirement = line.removesuffix(" \\")
