@@ -94,10 +94,11 @@ class Agent:
         feed: socket.socket,
         stop: asyncio.Event,
         ready: Callable[[], None] = lambda: None,
+        more: Sequence[socket.socket] = (),
     ) -> None:
         """Serve on two listening unix sockets until `stop` is set; then close everything.
 
-        `ready` is called once both are served.
+        `more` are others that take commands. `ready` is called once all are served.
         """
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
@@ -105,6 +106,7 @@ class Agent:
                 self._executor = stack.enter_context(ThreadPoolExecutor(1, "repository"))
             await self._wake()  # what fell due while no agent ran
             doors: list[tuple[Door, socket.socket]] = [("command", command), ("feed", feed)]
+            doors += [("command", one) for one in more]
             servers = [
                 await loop.create_unix_server(partial(Peer, self, door), sock=sock, **_KEEP_FILE)
                 for door, sock in doors

@@ -104,9 +104,9 @@ def execute(
                 deltas += repository.settle(wall)
             now = wall + repository.clock_offset
             answer = msgspec.structs.replace(done, now=now, sequence=repository.sequence)
-            repository.remember(
-                command.command_id, fingerprint, msgspec.msgpack.encode(answer), wall
-            )
+            if deltas or not isinstance(command, Approve):
+                # An approval that changes nothing may come again, and from guests without end.
+                repository.remember(command.command_id, fingerprint, msgspec.msgpack.encode(answer))
     except Refused as refusal:
         return Failed(code=refusal.code, reason=str(refusal), command_id=command.command_id), []
     except IllegalTransition as error:
@@ -241,8 +241,8 @@ def _check_same(name: str, other: str, what: str) -> None:
 
 
 def _planned(repository: Repository, command: Schedule, now: float) -> Event:
-    placed = {name: repository.placed(name) for name in command.guests}
-    unknown = [name for name, known in placed.items() if known is None]
+    placed = repository.some_placed(command.guests)
+    unknown = [name for name in dict.fromkeys(command.guests) if name not in placed]
     if unknown:
         raise Refused("unknown-guest", f"not on this node: {', '.join(unknown)}")
     names = tuple(dict.fromkeys((*command.guests, *command.elsewhere)))
@@ -251,7 +251,7 @@ def _planned(repository: Repository, command: Schedule, now: float) -> Event:
     if repository.event(command.event_id) is not None:
         raise Refused("conflict", f"event {command.event_id} exists already")
     _check_room(repository)
-    sets = {known.guest.availability_set for known in placed.values() if known is not None}
+    sets = {known.guest.availability_set for known in placed.values()}
     sets.update(command.sets_elsewhere)
     notice = LEAST_NOTICE[command.type] if command.notice is None else command.notice
     at_once = notice == 0  # as when hardware fails: it was never scheduled

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 
+from hostagent import credentials
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     VERSION,
@@ -92,6 +93,10 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if not credentials.may_connect(transport.get_extra_info("socket")):
+            log.warning("%s: a connection of another user's is refused", self.door)
+            self._transport.abort()
+            return
         if not self._agent.admit(self):
             log.warning("%s: too many connections", self.door)
             self.send(Failed(code="busy", reason=f"too many {self.door} connections"))

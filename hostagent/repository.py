@@ -1,7 +1,8 @@
 """The durable store of one node's guests and events: SQLite, embedded.
 
 What is committed survives `kill -9` and the loss of power (WAL, synchronous=FULL). Reads come from
-the file as well, so there is no second truth in memory. One process at a time holds the file.
+the file as well, so there is no second truth in memory. One process at a time holds the file, and
+one thread at a time uses it; see `database` for what the file guarantees.
 
 The metadata plane has a clock of its own: this machine's, plus an offset that only grows, so that a
 lab can move a notice through its whole life without waiting. That clock never goes back: when the
@@ -12,7 +13,7 @@ machine's.
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,14 @@ from typing import Final
 import msgspec
 
 from hostagent.channel.messages import Delta, Placed, parts
+from hostagent.database import (
+    Damaged,
+    Database,
+    RepositoryError,
+    RepositoryInUse,
+    Row,
+    UnknownSchema,
+)
 from hostagent.model import (
     MAX_CLOCK_OFFSET,
     Event,
@@ -30,10 +39,11 @@ from hostagent.model import (
     next_change,
     unfold,
 )
+from hostagent.schema import COMMAND_BYTES, COMMANDS
+
+__all__ = ["Damaged", "Repository", "RepositoryError", "RepositoryInUse", "UnknownSchema"]
 
 log = logging.getLogger(__name__)
-
-SCHEMA_VERSION: Final = 4
 
 HISTORY_AGE: Final = 7 * 24 * 3600.0
 """Seconds for which an ended event is kept: nobody looks back further than a week."""
@@ -45,117 +55,35 @@ FLOORS: Final = 4096
 """Guests withdrawn whose numbers are remembered one by one: four for each of a full node. What is
 older counts for all that come."""
 
+FORGOTTEN_AT_ONCE: Final = 512
+"""Commands forgotten in one transaction: some milliseconds."""
+
 CLOCK_SLACK: Final = 0.001
 """Seconds by which the clock may go back: what rounding makes of a sum of times."""
 
-COMMAND_AGE: Final = 3600.0
-"""Seconds for which a command's id is remembered. A controller gives up retrying within seconds."""
-
-_FLOORS: Final = "CREATE TABLE floors (name TEXT PRIMARY KEY, floor INTEGER NOT NULL)"
-
-_SCHEMA: Final = f"""
-CREATE TABLE state (
-    clock_offset REAL NOT NULL, sequence INTEGER NOT NULL, floor INTEGER NOT NULL,
-    latest REAL NOT NULL DEFAULT 0
-);
-INSERT INTO state VALUES (0, 0, 0, 0);
-CREATE TABLE guests (
-    name TEXT PRIMARY KEY, availability_set TEXT, incarnation INTEGER NOT NULL, body BLOB NOT NULL,
-    edits INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE INDEX guests_by_set ON guests (availability_set) WHERE availability_set IS NOT NULL;
-{_FLOORS};
-CREATE TABLE events (id TEXT PRIMARY KEY, next_change REAL, ended REAL, body BLOB NOT NULL);
-CREATE INDEX events_by_change ON events (next_change) WHERE next_change IS NOT NULL;
-CREATE INDEX events_by_end ON events (ended) WHERE ended IS NOT NULL;
-CREATE TABLE commands (
-    id TEXT PRIMARY KEY, applied REAL NOT NULL, fingerprint BLOB NOT NULL, answer BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX commands_by_time ON commands (applied);
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-
-_UPGRADES: Final = {
-    1: "ALTER TABLE guests ADD COLUMN edits INTEGER NOT NULL DEFAULT 0; PRAGMA user_version = 2",
-    2: f"{_FLOORS}; PRAGMA user_version = 3",
-    3: "ALTER TABLE state ADD COLUMN latest REAL NOT NULL DEFAULT 0; PRAGMA user_version = 4",
-}
-"""By the version found: what makes the next of it."""
-
 _guest = msgspec.json.Decoder(Guest)
 _event = msgspec.json.Decoder(Event)
-
-
-class RepositoryError(Exception):
-    """The file cannot be used as a repository; says why."""
-
-
-class UnknownSchema(RepositoryError):
-    """The file was written by another version of this program, or is no repository."""
-
-
-class RepositoryInUse(RepositoryError):
-    """Another process holds the file."""
 
 
 class Repository:
     """One node's guests, events, applied commands, incarnations, clock offset and sequence.
 
     Every method that changes something must run inside `transaction()` and gives the deltas that
-    tell of the change; publish them after the transaction has been committed, not before. One
-    thread at a time may use it, whichever that is.
+    tell of the change; publish them after the transaction has been committed, not before. Every
+    method raises Damaged where the file does not hold what was stored.
     """
 
     def __init__(
         self, path: Path | str, connect: Callable[..., sqlite3.Connection] | None = None
     ) -> None:
-        """Open or create the file; raises RepositoryError, UnknownSchema or RepositoryInUse.
+        """Open or create the file; raises RepositoryError, UnknownSchema, RepositoryInUse, Damaged.
 
         `connect` is called in place of `sqlite3.connect`.
         """
-        self.path = Path(path)
-        self._depth = 0  # of transactions
-        connect = sqlite3.connect if connect is None else connect
-        try:
-            # Autocommit: the transactions are ours. Nobody else's lock is waited for.
-            self._db = connect(path, isolation_level=None, timeout=0, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise RepositoryError(f"{path}: {error}") from error
-        try:
-            self._prepare()
-        except BaseException as error:
-            self._db.close()
-            if not isinstance(error, sqlite3.Error):
-                raise
-            if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY":
-                raise RepositoryInUse(f"{path}: another process holds this repository") from error
-            raise RepositoryError(f"{path}: {error}") from error
-
-    def _prepare(self) -> None:
-        db = self._db
-        # Exclusive: two agents on one file would number their feeds apart.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        version = self._check_schema()  # before anything is written into a file that is not ours
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        with self.transaction():  # takes the lock and keeps it
-            scripts = [_SCHEMA] if version == 0 else []
-            scripts += [_UPGRADES[old] for old in range(version or SCHEMA_VERSION, SCHEMA_VERSION)]
-            for statement in ";".join(scripts).split(";"):
-                db.execute(statement)
-        self._latest = float(db.execute("SELECT latest FROM state").fetchone()[0])
-
-    def _check_schema(self) -> int:
-        """Give the file's version, 0 for a new one; raises UnknownSchema if it is not ours."""
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if version == 0 and tables == 0:
-            return 0
-        if not 1 <= version <= SCHEMA_VERSION:
-            raise UnknownSchema(
-                f"{self.path}: schema version {version}; this program reads {SCHEMA_VERSION}"
-            )
-        return int(version)
+        self._db = Database(path, {"guests": _guest, "events": _event}, connect)
+        self.path = self._db.path
+        self._known_state: Row | None = None
+        self._latest = float(self._state()[4])
 
     def close(self) -> None:
         """Close the file."""
@@ -167,76 +95,67 @@ class Repository:
 
         They nest: an inner one that fails takes back its own changes only.
         """
-        inner = self._depth > 0
-        if self._db.in_transaction and not inner:  # the last one's end has failed as well
-            self._db.execute("ROLLBACK")
-        self._db.execute("SAVEPOINT one" if inner else "BEGIN IMMEDIATE")
-        self._depth += 1
         try:
-            yield
-            self._db.execute("RELEASE one" if inner else "COMMIT")
+            with self._db.transaction():
+                yield
         except BaseException:
-            if self._db.in_transaction:  # SQLite itself ends it on some errors, as a full disk
-                self._db.execute("ROLLBACK TO one" if inner else "ROLLBACK")
-                if inner:
-                    self._db.execute("RELEASE one")
+            self._known_state = None
             raise
-        finally:
-            self._depth -= 1
 
     # What is known
+
+    def _state(self) -> Row:
+        """The one row of the table `state`. It is kept: everything asks for it."""
+        if self._known_state is None:
+            self._known_state = self._db.row("state")
+        if self._known_state is None:
+            raise Damaged(self.path, "its state is gone")
+        return self._known_state
 
     @property
     def clock_offset(self) -> float:
         """Seconds that the metadata plane's clock is ahead of this machine's."""
-        return float(self._db.execute("SELECT clock_offset FROM state").fetchone()[0])
+        return float(self._state()[1])
 
     @property
     def sequence(self) -> int:
         """The number of the last delta."""
-        return int(self._db.execute("SELECT sequence FROM state").fetchone()[0])
+        return int(self._state()[2])
 
     def guests(self) -> list[Placed]:
         """Give the guests placed here, by name."""
-        rows = self._db.execute("SELECT body, incarnation, edits FROM guests ORDER BY name")
-        return [
-            Placed(guest=_guest.decode(body), incarnation=number, edits=edits)
-            for body, number, edits in rows
-        ]
+        return [_placed(row) for row in self._db.rows("guests", "ORDER BY name")]
 
     def placed(self, name: str) -> Placed | None:
         """Give one guest, if it is here."""
-        row = self._db.execute(
-            "SELECT body, incarnation, edits FROM guests WHERE name = ?", (name,)
-        ).fetchone()
-        return (
-            None
-            if row is None
-            else Placed(guest=_guest.decode(row[0]), incarnation=row[1], edits=row[2])
+        return self.some_placed([name]).get(name)
+
+    def some_placed(self, names: Iterable[str]) -> dict[str, Placed]:
+        """Give those of the guests that are here, by name."""
+        rows = self._db.rows(
+            "guests", "WHERE name IN (SELECT value FROM json_each(?))", json.dumps(list(names))
         )
+        return {row[0]: _placed(row) for row in rows}
 
     def events(self, *, history: bool = True) -> list[Event]:
         """Give the events not ended, oldest first, and after them, if wanted, the ended ones."""
         where = "" if history else "WHERE ended IS NULL"
-        rows = self._db.execute(f"SELECT body FROM events {where} ORDER BY ended, rowid")
-        return [_event.decode(body) for (body,) in rows]
+        rows = self._db.rows("events", f"{where} ORDER BY ended, number")
+        return [_event.decode(row[4]) for row in rows]
 
     def event(self, event_id: str) -> Event | None:
         """Give one event, active or in the history."""
-        row = self._db.execute("SELECT body FROM events WHERE id = ?", (event_id,)).fetchone()
-        return _event.decode(row[0]) if row else None
+        row = self._db.row("events", "WHERE id = ?", event_id)
+        return None if row is None else _event.decode(row[4])
 
     def active_count(self) -> int:
         """How many events have not ended."""
-        row = self._db.execute("SELECT count(*) FROM events WHERE next_change IS NOT NULL")
-        return int(row.fetchone()[0])
+        return int(self._db.number("SELECT count(*) FROM events WHERE next_change IS NOT NULL"))
 
     def next_change(self) -> float | None:
         """When the next event changes by itself."""
-        row = self._db.execute(
-            "SELECT min(next_change) FROM events WHERE next_change IS NOT NULL"
-        ).fetchone()
-        return None if row[0] is None else float(row[0])
+        when = self._db.number("SELECT min(next_change) FROM events WHERE next_change IS NOT NULL")
+        return None if when is None else float(when)
 
     # Changes
 
@@ -249,17 +168,16 @@ class Repository:
         """
         changed: list[Placed] = []
         for guest in guests:
-            body = msgspec.json.encode(guest, order="deterministic")
-            row = self._db.execute(
-                "INSERT INTO guests VALUES (?, ?, ?, ?, 0)"
-                " ON CONFLICT (name) DO UPDATE SET availability_set = excluded.availability_set,"
-                " body = excluded.body, edits = edits + 1,"
-                " incarnation = incarnation + (availability_set IS NOT excluded.availability_set)"
-                " WHERE body <> excluded.body RETURNING incarnation, edits",
-                (guest.name, guest.availability_set, self._floor(guest.name) + 1, body),
-            ).fetchone()
-            if row is not None:
-                changed.append(Placed(guest=guest, incarnation=row[0], edits=row[1]))
+            known = self.placed(guest.name)
+            if known is None:
+                changed.append(Placed(guest=guest, incarnation=self._floor(guest.name) + 1))
+            elif known.guest != guest:
+                other = known.guest.availability_set != guest.availability_set
+                changed.append(
+                    Placed(
+                        guest=guest, incarnation=known.incarnation + other, edits=known.edits + 1
+                    )
+                )
         return self._tell_placed(changed)
 
     def adopt(self, moved: Iterable[Placed]) -> list[Delta]:
@@ -276,16 +194,6 @@ class Repository:
                 incarnation = max(incarnation, known.incarnation + other)
                 edits = max(edits, known.edits + other)
             changed.append(Placed(guest=one.guest, incarnation=incarnation, edits=edits))
-            self._db.execute(
-                "INSERT OR REPLACE INTO guests VALUES (?, ?, ?, ?, ?)",
-                (
-                    one.guest.name,
-                    one.guest.availability_set,
-                    incarnation,
-                    msgspec.json.encode(one.guest, order="deterministic"),
-                    edits,
-                ),
-            )
         return self._tell_placed(changed)
 
     def withdraw(self, names: Iterable[str]) -> tuple[dict[str, tuple[int, int]], list[Delta]]:
@@ -295,46 +203,52 @@ class Repository:
         """
         gone: dict[str, tuple[int, int]] = {}
         for name in names:
-            row = self._db.execute(
-                "DELETE FROM guests WHERE name = ? RETURNING incarnation, edits", (name,)
-            ).fetchone()
-            if row is not None:
-                gone[name] = row
-        # The latest at the end, where rowids are highest.
-        self._db.executemany(
-            "INSERT OR REPLACE INTO floors VALUES (?, ?)",
-            [(name, sum(numbers)) for name, numbers in gone.items()],
+            for _, _, incarnation, edits, _ in self._db.delete("guests", "name = ?", name):
+                gone[name] = incarnation, edits
+        if not gone:
+            return {}, []
+        last = self._db.number("SELECT coalesce(max(number), 0) FROM floors")
+        floors = enumerate(gone.items(), last + 1)
+        self._db.put("floors", [(number, name, sum(left)) for number, (name, left) in floors])
+        old = self._db.delete(
+            "floors",
+            "number IN (SELECT number FROM floors ORDER BY number DESC LIMIT -1 OFFSET ?)",
+            FLOORS,
         )
-        old = self._db.execute(
-            "DELETE FROM floors WHERE rowid IN"
-            " (SELECT rowid FROM floors ORDER BY rowid DESC LIMIT -1 OFFSET ?) RETURNING floor",
-            (FLOORS,),
-        ).fetchall()
         if old:
-            self._db.execute("UPDATE state SET floor = max(floor, ?)", max(old))
-        withdrawn = tuple(gone)
-        return gone, [Delta(sequence=self._number(), withdrawn=withdrawn)] if gone else []
+            self._set_state(floor=max(self._state()[3], *(floor for _, _, floor in old)))
+        return gone, [Delta(sequence=self._number(), withdrawn=tuple(gone))]
 
     def _floor(self, name: str) -> int:
         """Above which a guest that is new here starts."""
-        row = self._db.execute(
-            "SELECT max(floor) FROM (SELECT floor FROM state"
-            " UNION ALL SELECT floor FROM floors WHERE name = ?)",
-            (name,),
-        ).fetchone()
-        return int(row[0])
+        own = self._db.row("floors", "WHERE name = ?", name)
+        return max(int(self._state()[3]), 0 if own is None else int(own[2]))
 
-    def _tell_placed(self, changed: Iterable[Placed]) -> list[Delta]:
+    def _tell_placed(self, changed: Sequence[Placed]) -> list[Delta]:
+        self._put_guests(changed)
         # Many guests placed at once are told in several deltas, each far below a frame's bound.
         return [Delta(sequence=self._number(), placed=part) for part in parts(changed) if part]
 
+    def _put_guests(self, changed: Iterable[Placed]) -> None:
+        self._db.put(
+            "guests",
+            [
+                (
+                    one.guest.name,
+                    one.guest.availability_set,
+                    one.incarnation,
+                    one.edits,
+                    msgspec.json.encode(one.guest, order="deterministic"),
+                )
+                for one in changed
+            ],
+        )
+
     def add(self, event: Event) -> list[Delta]:
         """Store a new event."""
-        self._db.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?)",
-            (event.id, next_change(event), event.ended, msgspec.json.encode(event)),
-        )
-        return [self._tell(event)]
+        number = self._db.number("SELECT coalesce(max(number), 0) + 1 FROM events")
+        self._put_event(number, event)
+        return self._tell([event])
 
     def join(self, carried: Event, here: Container[str]) -> list[Delta]:
         """Store an event that another node knew, or make one that is known the further of the two.
@@ -345,32 +259,32 @@ class Repository:
         if known is None:
             return self.add(carried)
         after = joined(known, carried, here)
-        return [] if after == known else [self._update(after)]
+        return [] if after == known else self._update(after)
 
     def change(self, event: Event, request: Request, now: float) -> tuple[Event, list[Delta]]:
         """Move an event on; raises IllegalTransition, and then nothing has changed."""
         after = apply(event, request, now)
         if after is event:
             return event, []
-        return after, [self._update(after), *self._prune(now)]
+        return after, [*self._update(after), *self._prune(now)]
 
     def settle(self, wall: float) -> list[Delta]:
         """Bring everything to the time that it is now: the clock itself, if the machine's has been
         set back; every event that something has fallen due for; and the history.
         """
         now, deltas = self._go_on(wall)
-        rows = self._db.execute(
-            "SELECT body FROM events WHERE next_change <= ? ORDER BY next_change", (now,)
-        ).fetchall()
-        for (body,) in rows:
-            deltas += [self._update(after) for after in unfold(_event.decode(body), now)]
-        return deltas + self._prune(now)
+        passed: list[Event] = []
+        for row in self._db.rows("events", "WHERE next_change <= ? ORDER BY next_change", now):
+            states = list(unfold(_event.decode(row[4]), now))
+            passed += states
+            self._put_event(row[0], states[-1])
+        return deltas + self._tell(passed) + self._prune(now)
 
     def advance(self, to: float) -> list[Delta]:
         """Have the clock be `to` seconds ahead of this machine's, unless it is already."""
         if to <= self.clock_offset:
             return []
-        self._db.execute("UPDATE state SET clock_offset = ?", (to,))
+        self._set_state(clock_offset=to)
         return [Delta(sequence=self._number(), clock_offset=to)]
 
     def _go_on(self, wall: float) -> tuple[float, list[Delta]]:
@@ -386,53 +300,114 @@ class Repository:
         log.warning("this machine's clock was set back by %.0f s or more", self._latest - now)
         return self._latest, self.advance(offset + self._latest - now)
 
-    def _update(self, event: Event) -> Delta:
-        self._db.execute(
-            "UPDATE events SET next_change = ?, ended = ?, body = ? WHERE id = ?",
-            (next_change(event), event.ended, msgspec.json.encode(event), event.id),
-        )
-        return self._tell(event)
+    def _update(self, event: Event) -> list[Delta]:
+        row = self._db.row("events", "WHERE id = ?", event.id)
+        assert row is not None
+        self._put_event(row[0], event)
+        return self._tell([event])
 
-    def _tell(self, event: Event) -> Delta:
-        """Raise the incarnation of every guest that can see the event; `model.sees`, in SQL."""
-        rows = self._db.execute(
-            "UPDATE guests SET incarnation = incarnation + 1"
-            " WHERE name IN (SELECT value FROM json_each(?))"
-            " OR availability_set IN (SELECT value FROM json_each(?))"
-            " RETURNING name, incarnation",
-            (json.dumps(event.guests), json.dumps(event.availability_sets)),
-        ).fetchall()
-        return Delta(sequence=self._number(), events=(event,), incarnations=dict(rows))
+    def _put_event(self, number: int, event: Event) -> None:
+        body = msgspec.json.encode(event)
+        self._db.put("events", [(number, event.id, next_change(event), event.ended, body)])
+
+    def _tell(self, events: Sequence[Event]) -> list[Delta]:
+        """Raise the incarnation of every guest that can see each of the events; `model.sees`. Every
+        guest is read and stored once, however many events have fallen due.
+        """
+        if not events:
+            return []
+        rows = self._db.rows(
+            "guests",
+            "WHERE name IN (SELECT value FROM json_each(?))"
+            " OR availability_set IN (SELECT value FROM json_each(?)) ORDER BY name",
+            json.dumps(sorted({name for event in events for name in event.guests})),
+            json.dumps(sorted({name for event in events for name in event.availability_sets})),
+        )
+        counts = {row[0]: int(row[2]) for row in rows}
+        members: dict[str, list[str]] = {}
+        for name, availability_set, *_ in rows:
+            members.setdefault(availability_set, []).append(name)
+        deltas = []
+        for event in events:
+            seers = dict.fromkeys(name for name in event.guests if name in counts)
+            for name_of_set in event.availability_sets:
+                seers.update(dict.fromkeys(members.get(name_of_set, ())))
+            for name in seers:
+                counts[name] += 1
+            deltas.append(
+                Delta(
+                    sequence=self._number(),
+                    events=(event,),
+                    incarnations={name: counts[name] for name in seers},
+                )
+            )
+        told = [(*row[:2], counts[row[0]], *row[3:]) for row in rows]
+        self._db.change("guests", "incarnation", told)
+        return deltas
 
     def _prune(self, now: float) -> list[Delta]:
-        rows = self._db.execute(
-            "DELETE FROM events WHERE ended < ? OR id IN"
-            " (SELECT id FROM events WHERE ended IS NOT NULL ORDER BY ended DESC LIMIT -1 OFFSET ?)"
-            " RETURNING id",
-            (now - HISTORY_AGE, HISTORY_COUNT),
-        ).fetchall()
-        ids = tuple(row[0] for row in rows)
+        gone = self._db.delete(
+            "events",
+            "ended < ? OR number IN (SELECT number FROM events WHERE ended IS NOT NULL"
+            " ORDER BY ended DESC LIMIT -1 OFFSET ?)",
+            now - HISTORY_AGE,
+            HISTORY_COUNT,
+        )
+        ids = tuple(row[1] for row in gone)
         return [Delta(sequence=self._number(), forgotten=ids)] if ids else []
 
     def _number(self) -> int:
-        row = self._db.execute(
-            "UPDATE state SET sequence = sequence + 1, latest = ? RETURNING sequence",
-            (self._latest,),
-        )
-        return int(row.fetchone()[0])
+        sequence = self.sequence + 1
+        self._set_state(sequence=sequence, latest=self._latest)
+        return sequence
+
+    def _set_state(
+        self,
+        *,
+        clock_offset: float | None = None,
+        sequence: int | None = None,
+        floor: int | None = None,
+        latest: float | None = None,
+    ) -> None:
+        one, *known = self._state()
+        changed = (clock_offset, sequence, floor, latest)
+        values = [old if new is None else new for old, new in zip(known, changed, strict=True)]
+        self._known_state = (one, *values)
+        self._db.put("state", [self._known_state])
 
     # Commands that have been applied
 
     def remembered(self, command_id: str) -> tuple[bytes, bytes] | None:
         """Give the fingerprint and the answer of a command applied before."""
-        row = self._db.execute(
-            "SELECT fingerprint, answer FROM commands WHERE id = ?", (command_id,)
-        ).fetchone()
-        return (row[0], row[1]) if row else None
+        row = self._db.row("commands", "WHERE id = ?", command_id)
+        return None if row is None else (row[3], row[4])
 
-    def remember(self, command_id: str, fingerprint: bytes, answer: bytes, wall: float) -> None:
-        """Keep a command's answer; forget those older than COMMAND_AGE. `wall`: real time, UTC."""
-        self._db.execute("DELETE FROM commands WHERE applied < ?", (wall - COMMAND_AGE,))
-        self._db.execute(
-            "INSERT INTO commands VALUES (?, ?, ?, ?)", (command_id, wall, fingerprint, answer)
+    def remember(self, command_id: str, fingerprint: bytes, answer: bytes) -> None:
+        """Keep a command's answer, until many others have come after it."""
+        last = self._db.row("commands", "ORDER BY number DESC")
+        number, total = (0, 0) if last is None else last[:2]
+        self._db.put(
+            "commands", [(number + 1, total + len(answer), command_id, fingerprint, answer)]
         )
+
+    def tidy(self) -> bool:
+        """Forget some of the commands that are too many, and have the file shrink a little.
+
+        Whether there is more to do. It is done in slices, between which others have their turn.
+        """
+        last = self._db.row("commands", "ORDER BY number DESC")
+        number, total = (0, 0) if last is None else last[:2]
+        gone = self._db.delete(
+            "commands",
+            "number IN (SELECT number FROM (SELECT number, total FROM commands ORDER BY number"
+            " LIMIT ?) WHERE number <= ? OR total <= ?)",
+            FORGOTTEN_AT_ONCE,
+            number - COMMANDS,
+            total - COMMAND_BYTES,
+        )
+        return self._db.shrink() or len(gone) == FORGOTTEN_AT_ONCE
+
+
+def _placed(row: Row) -> Placed:
+    _, _, incarnation, edits, body = row
+    return Placed(guest=_guest.decode(body), incarnation=incarnation, edits=edits)

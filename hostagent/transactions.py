@@ -65,6 +65,8 @@ class Transactions:
             with self._repository.transaction():
                 deltas = self._repository.settle(wall)
                 outcome = self._carry_out(requests, deltas, wall, joining)
+                if self._repository.tidy():
+                    outcome = outcome._replace(change_in=0.0)
         except Exception as error:
             # Nothing is stored, so nothing is published or acknowledged. The next beat tries again.
             self._note(error)

@@ -61,7 +61,7 @@ class Person:
         return [*self.prefix, sys.executable, "-P", "-m", "netemu", *arguments]
 
     def netemu(
-        self, *arguments: str, check: int | None = 0, timeout: float = 60, stdin: str | None = None
+        self, *arguments: str, check: int | None = 0, timeout: float = 120, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line; `check` is the exit code that it must have (None: any)."""
         done = subprocess.run(
@@ -130,9 +130,9 @@ class RunningLab:
         )
 
     def get(self, guest: str, path: str = "/metadata/v1/InstanceInfo") -> str:
-        """What curl gets in the guest; the empty text if nothing."""
+        """What curl gets in the guest; the empty text if nothing, however busy the machine is."""
         url = f"http://169.254.169.254{path}"
-        return self.exec(guest, "curl", "-s", "--max-time", "2", url, check=None).stdout
+        return self.exec(guest, "curl", "-s", "--max-time", "20", url, check=None).stdout
 
     def maintenance(self, verb: str, *arguments: str, **how: Any) -> Any:
         """Run a maintenance verb with --json and give what it printed."""

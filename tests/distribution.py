@@ -1,8 +1,9 @@
 """How pytest-xdist spreads the tests over its processes, and which tests are pure.
 
 A unit is what stays in one process: the tests of one module for one person or one policy, which
-share labs. Units marked `long` begin first, so that nothing long is left for the end. Those of
-one person follow each other, so that each process brings up the shared lab once for each person.
+share labs, or one part of a long test that is parametrized by `part0`, `part1`, …. Units marked
+`long` begin first, so that nothing long is left for the end. Those of one person follow each other,
+so that each process brings up the shared lab once for each person.
 """
 
 import re
@@ -19,7 +20,7 @@ _IMPURE: Final = ("lab", "root", "processes")
 _VARIANTS: Final = ("root", "user", "responder-only", "same-node")
 """Persons and policies, as test IDs have them. Root's tests begin before the user's."""
 
-_VARIANT: Final = re.compile(rf"[\[-]({'|'.join(_VARIANTS)})[-\]]")
+_VARIANT: Final = re.compile(rf"[\[-]({'|'.join(_VARIANTS)}|part\d+)(?=[-\]])")
 
 
 def is_pure(item: pytest.Item) -> bool:
@@ -28,20 +29,19 @@ def is_pure(item: pytest.Item) -> bool:
     return not marked and _PROCESSES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-def unit_of(nodeid: str) -> tuple[str, str]:
-    """The unit that a test belongs to: its module, and the person or policy."""
-    found = _VARIANT.search(nodeid)
-    return nodeid.partition("::")[0], found[1] if found else ""
+def unit_of(nodeid: str) -> tuple[str, ...]:
+    """The unit that a test belongs to: its module, and the person, policy or part."""
+    return nodeid.partition("::")[0], *_VARIANT.findall(nodeid)
 
 
 def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
     """The tests in the order in which their units are to begin."""
     long = {unit_of(item.nodeid) for item in items if item.get_closest_marker("long")}
-    places = [*_VARIANTS, ""]
 
     def place(item: pytest.Item) -> tuple[bool, int]:
         unit = unit_of(item.nodeid)
-        return unit not in long, places.index(unit[1])
+        variants = (_VARIANTS.index(one) for one in unit if one in _VARIANTS)
+        return unit not in long, next(variants, len(_VARIANTS))
 
     return sorted(items, key=place)
 

@@ -12,8 +12,9 @@ import yaml
 from tests.conftest import SOURCE, Person
 from tests.readmes import Block, as_printed, blocks
 
-IGNORED = (".venv", ".git", ".clients", ".peers", "build", "dist", ".pytest_cache")
+IGNORED = (".venv", ".git", ".clients", ".peers", ".matrix", "build", "dist", ".pytest_cache")
 READMES = sorted(path for path in SOURCE.rglob("README.md") if not set(path.parts) & set(IGNORED))
+READMES.append(SOURCE / ".readme" / "package.md")  # the wheel's
 BLOCKS = [block for readme in READMES for block in blocks(readme)]
 LONGEST_README = 1500
 

@@ -65,29 +65,28 @@ def agent(
     from hostagent.agent import Agent
     from hostagent.daemon import hand_over, run
     from hostagent.notify import Notifier
-    from hostagent.repository import Repository, RepositoryInUse, UnknownSchema
-    from hostagent.repository import RepositoryError as Unusable
+    from hostagent.repository import Damaged, Repository, RepositoryError, UnknownSchema
 
     _log_to_stderr(f"agent[{node}]")
     notifier = Notifier(os.environ)
-    sockets = _sockets({"command": command, "feed": feed})
     directory = repository.absolute().parent
+    if not directory.is_dir():
+        raise BadInput(f"--repository: there is no directory {directory}")
     try:
-        directory.mkdir(exist_ok=True)
         store = Repository(repository)
-    except RepositoryInUse as error:
-        raise Unable(str(error)) from error
-    except UnknownSchema as error:
+    except (UnknownSchema, Damaged) as error:
         raise BadInput(str(error)) from error
-    except (Unusable, OSError) as error:
+    except RepositoryError as error:
         raise Unable(str(error)) from error
+    sockets = _sockets({"command": command, "feed": feed})
+    (takes_commands, *more), (feeds, *_) = sockets["command"], sockets["feed"]
     for path in (repository, Path(f"{repository}-wal"), command, feed):
         if path is not None:
             hand_over(path, user)
     host = Agent(node, store)
     _run_daemon(
         lambda: run(
-            lambda stop, ready: host.serve(sockets["command"], sockets["feed"], stop, ready),
+            lambda stop, ready: host.serve(takes_commands, feeds, stop, ready, more),
             what=f"agent {node}",
             user=user,
             notifier=notifier,
@@ -279,8 +278,8 @@ def responder(
         sys.exit(UNABLE)
 
 
-def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":
-    """Give a listening unix socket for each name: handed over, or made at its path."""
+def _sockets(paths: "dict[str, Path | None]") -> "dict[str, list[socket]]":
+    """Give the listening unix sockets of each name: handed over, or one made at its path."""
     from hostagent.sockets import SocketError, handed_over, listen_unix
 
     taken = {}
@@ -288,9 +287,9 @@ def _sockets(paths: "dict[str, Path | None]") -> "dict[str, socket]":
         given = handed_over(os.environ)
         for name, path in paths.items():
             if name in given:
-                taken[name] = given.pop(name)[0]
+                taken[name] = given.pop(name)
             elif path is not None:
-                taken[name] = listen_unix(path)
+                taken[name] = [listen_unix(path)]
             else:
                 raise click.UsageError(f"no `{name}` socket: give --{name}, or hand one over")
     except SocketError as error:

@@ -57,7 +57,8 @@ class AgentUnreachable(ControllerError):
     """There is no agent at that socket, or none that answers in time."""
 
     def __init__(self, path: Path | str, why: OSError) -> None:
-        super().__init__(f"agent at {path}: {why.strerror or str(why) or 'no answer in time'}")
+        where = str(path).replace("\0", "@")  # an abstract name, as ss(8) shows it
+        super().__init__(f"agent at {where}: {why.strerror or str(why) or 'no answer in time'}")
 
 
 class Conversation:

@@ -20,7 +20,7 @@ from netemu.bench.build import lab_of
 from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn, ratio
 from netemu.client import labs
-from netemu.kernel.factory import Factory
+from netemu.kernel.factory_client import Factory
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.wiring import wire
@@ -56,7 +56,8 @@ async def _claim(lab: Lab, time_scale: float) -> Sample:
     factory = Factory()
     nodes = await wire(lab, factory, time_scale=time_scale, progress=progress)
     start, before = time.monotonic(), getrusage(RUSAGE_SELF)
-    claims = Claims(nodes, Timing().scaled(time_scale), factory)
+    claims = Claims(nodes, Timing().scaled(time_scale))
+    await claims.hold(factory)
     await claims.all_bound(lab.guests, progress)
     end, after = time.monotonic(), getrusage(RUSAGE_SELF)
     count = len(lab.guests)

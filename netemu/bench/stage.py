@@ -24,12 +24,13 @@ from netemu.errors import NetemuError, NotSo, of_exit_code
 from netemu.kernel import addressing, links, netlink
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
-from netemu.kernel.factory import Factory
+from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
 from netemu.supervisor.boot import sandbox
 from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, HTTP, METADATA, WiredGuest, WiredNode, wire
+from netemu.topology import Lab
 from netemu.wire.progress import Progress
 from netemu.wire.source import python_path
 
@@ -122,7 +123,7 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
         for node, name in zip(lab.nodes, sizes, strict=True)
     ]
     lab = msgspec.structs.replace(lab, nodes=tuple(cut))
-    nodes = asyncio.run(wire(lab, Factory(), time_scale=1.0, progress=Silent(os.dup(2))))
+    nodes = asyncio.run(_wired(lab))
     for node in nodes:
         with inside(node.net):
             table = Bindings(BRIDGE_INDEX)
@@ -135,6 +136,10 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
                 way = addressing.neighbour(index, METADATA, node.node.mac)
                 kernel.run((own, addressing.direct_route(index), way))
     return nodes
+
+
+async def _wired(lab: Lab) -> list[WiredNode]:
+    return await wire(lab, Factory(), time_scale=1.0, progress=Silent(os.dup(2)))
 
 
 class Silent(Progress):

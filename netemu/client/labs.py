@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from netemu.errors import BadInput, MachineCannot, NotSo
 from netemu.kernel.protections import Without
 from netemu.topology import Lab
 from netemu.wire import runtime_dir
-from netemu.wire.control import NoAnswer, ask, listen
+from netemu.wire.control import NoAnswer, ask, connect, listen, peer
 from netemu.wire.lab_file import wrong_property
 from netemu.wire.limits import Size, require
 from netemu.wire.order import Order
@@ -92,7 +91,7 @@ def _launch(order: Order, directory: Path, lock: int, on_step: Callable[[Step], 
     hear, tell = os.pipe()
     try:
         try:
-            sandbox = _start_sandbox(directory, lock, tell)
+            sandbox = _start_sandbox(directory, lock, tell, len(order.lab.nodes))
         finally:
             os.close(lock)
             os.close(tell)
@@ -108,11 +107,11 @@ def _launch(order: Order, directory: Path, lock: int, on_step: Callable[[Step], 
         os.close(hear)
 
 
-def _start_sandbox(directory: Path, lock: int, tell: int) -> subprocess.Popen[bytes]:
+def _start_sandbox(directory: Path, lock: int, tell: int, nodes: int) -> subprocess.Popen[bytes]:
     module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.sandbox")
     with (directory / runtime_dir.LOG).open("wb") as log:
         return subprocess.Popen(
-            [*module, str(directory), str(lock), str(tell)],
+            [*module, str(directory), str(lock), str(tell), str(nodes)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -226,11 +225,13 @@ def set_properties(name: str, guest: str, properties: Mapping[str, str]) -> dict
     return told
 
 
-def agents(name: str) -> dict[str, Path]:
-    """The path of the command socket of each node's agent, by node."""
-    directory = runtime_dir.root() / name
+def agents(name: str) -> dict[str, str]:
+    """The address of the command socket of each node's agent, by node.
+
+    The supervisor, which has just answered, holds these names: nobody else can have taken them.
+    """
     return {
-        node["name"]: directory / runtime_dir.agent_socket(number)
+        node["name"]: _address(name, runtime_dir.agent_socket(number))
         for number, node in enumerate(status(name)["nodes"])
     }
 
@@ -239,11 +240,10 @@ def supervisor(name: str) -> int:
     """The process ID of the lab's supervisor, as the caller sees it."""
     with socket.socket(socket.AF_UNIX) as link:
         try:
-            link.connect(_control(name))
+            connect(_control(name), link)
         except OSError as error:
             raise NoAnswer(f"{name}: the lab does not answer: {error}") from None
-        peer = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("iII", peer)[0])
+        return peer(link).process
 
 
 def take_down(name: str) -> bool:
@@ -270,7 +270,7 @@ def _end(directory: Path) -> None:
         _clear(directory.name)
         return
     try:
-        ask(str(directory / runtime_dir.CONTROL), "down")
+        ask(_control(directory.name), "down")
     except NotSo:
         pass  # it is ending, or it hangs: either way
     if not _await_end(os.dup(pidfd), _PATIENCE):
@@ -300,4 +300,11 @@ def _await_end(pidfd: int, patience: float | None) -> bool:
 
 
 def _control(name: str) -> str:
-    return str(runtime_dir.root() / name / runtime_dir.CONTROL)
+    return _address(name, runtime_dir.CONTROL)
+
+
+def _address(name: str, socket_name: str) -> str:
+    try:
+        return runtime_dir.address(runtime_dir.root() / name, socket_name)
+    except FileNotFoundError:
+        raise NoAnswer(f"{name}: the lab has ended") from None

@@ -15,6 +15,7 @@ from netemu.errors import BadInput, NotSo
 from netemu.kernel import guard
 from netemu.kernel.protections import Protection, Without
 from netemu.topology import Lab, Policy
+from netemu.wire import runtime_dir
 
 _BRIDGE, _WIRE = "br0", "eth0"
 _BOUND: Final = ("netdev", "guard", "bound")
@@ -196,11 +197,18 @@ class LabStage(Stage):
     # Guests.
 
     def management_sockets(self) -> list[str]:
-        """Every path by which somebody steers this lab or one of its processes."""
-        outside = labs.log_file(self.lab).parent
-        found = [str(path) for path in outside.parent.glob("*/*.sock")]
-        inner = [f"/run/hostagent/feed-{number}.sock" for number in range(8)]
-        return [*found, *inner, "/run/hostagent/command.sock", "/run/docker.sock"]
+        """Every address by which somebody steers a lab of this user, or one of its processes."""
+        outer = [
+            runtime_dir.address(labs.log_file(name).parent, runtime_dir.CONTROL)
+            for name in labs.running()
+        ]
+        outer += labs.agents(self.lab).values()
+        inner = [
+            f"/run/hostagent/{kind}-{number}.sock"
+            for kind in ("feed", "command")
+            for number in range(8)
+        ]
+        return [*outer, *inner, "/run/docker.sock"]
 
     @contextmanager
     def process_of_attacker(self) -> Iterator[Place]:

@@ -1,4 +1,4 @@
-"""A small process that makes namespaces, because each guest's must be born in a process of its own.
+"""The process that makes namespaces, because each guest's must be born in a process of its own.
 
 A guest's network namespace is to be owned by the guest's own user namespace, and a process that
 has entered a new user namespace cannot come back: so one is forked for each guest. Forking is
@@ -6,8 +6,14 @@ paid by the page: from the lab's own process it would cost several times what th
 does, so this one stays small (it imports nothing but the standard library's least) and hands
 descriptors over. It also gives a guest its first process, when one is asked for.
 
-Protocol, on a SOCK_SEQPACKET socket pair: one JSON array a request with descriptors beside it,
-answers likewise; `Factory` is the other end.
+Run as `python -m netemu.kernel.factory` by `netemu.kernel.factory_client.Factory`, in the sandbox.
+It leads a process group of its own. What it makes stays in the group until the other end has
+taken it over: so whoever ends the group ends what was only half made. It never keeps a descriptor
+beyond a question.
+
+Protocol, on a SOCK_SEQPACKET socket pair (descriptor LINK): a question is a JSON array of its
+number, how many descriptors are beside it, its kind, and more; an answer is the question's number,
+"failed" or another word, and more, with descriptors beside it.
 """
 
 import array
@@ -16,128 +22,35 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from netemu.errors import MachineCannot
-from netemu.kernel import confinement
+from netemu.kernel import confinement, exhaustion
 from netemu.kernel import namespaces as ns
-from netemu.kernel.errors import KernelError
 
+LINK = 3
 # The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
 BATCH = 200
 FIRST_HELD = 3
 _MESSAGE = 65536
 # What container engines have read-only, too: no namespace divides it.
 _OF_THE_MACHINE = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
-_NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
+NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
 
 # What a guest's first process is sent.
 FREEZE = signal.SIGUSR1
 THAW = signal.SIGUSR2
 _ASKED = {signal.SIGCHLD, FREEZE, THAW}
 
-
-class Program(NamedTuple):
-    """What a guest runs at boot; `output` is the descriptor that takes what it says."""
-
-    command: Sequence[str]
-    directory: str
-    environment: Mapping[str, str]
-    output: int
+TAKEN_OVER = b"."
+"""What is written into the leash of a new process once its descriptors have arrived."""
 
 
-class Factory:
-    """The other end: asks the process for namespaces. One question at a time."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket = ours
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        self._ordered = 0
-
-    @property
-    def pid(self) -> int:
-        """The process's ID, as this process sees it."""
-        return self._process.pid
-
-    def nodes(self, count: int) -> list[int]:
-        """Descriptors of `count` (at most BATCH) new network namespaces, owned as we are."""
-        return self._ask(["nodes", count], [])[1]
-
-    def guests(self, count: int, *, following: int = 0) -> list[int]:
-        """Descriptors of `count` (at most BATCH) network namespaces, each owned by its own user.
-
-        `following` ones are begun at once, while the caller does something with these: the next
-        question must be for them.
-        """
-        if not self._ordered:
-            _send(self._socket, ["guests", count], [])
-            self._ordered = count
-        if count != self._ordered:
-            raise ValueError(f"{self._ordered} guests were ordered, {count} are asked for")
-        made = self._answer()[1]
-        self._ordered = following
-        if following:
-            _send(self._socket, ["guests", following], [])
-        return made
-
-    def boot(
-        self, net: int, hostname: str, *, hosts: str = "", program: "Program | None" = None
-    ) -> tuple[int, dict[str, int]]:
-        """Give the guest that owns `net` its first process.
-
-        It and whatever runs beside it see processes of their own only, a private /run, and an
-        /etc/hosts that says `hosts`. The first process starts `program` and is its parent; on
-        FREEZE it stops all others, on THAW it has them go on. Returns a pidfd and the guest's
-        namespaces by kind.
-        """
-        question: list[Any] = ["boot", hostname]
-        # By a file: with many names it is longer than a message may be.
-        descriptors = [net, _file_of(hosts)]
-        if program is not None:
-            question += [list(program.command), program.directory, program.environment]
-            descriptors.append(program.output)
-        try:
-            answer, made = self._ask(question, descriptors)
-        finally:
-            os.close(descriptors[1])
-        return made[0], dict(zip(answer, made[1:], strict=True))
-
-    def hold(self, descriptors: list[int]) -> int:
-        """Have a process hold these (at most BATCH) descriptors too, until the lab ends.
-
-        Gives its process ID; there they are FIRST_HELD and the following, in the same order.
-
-        Closing one waits for the kernel's readers (synchronize_net, some 13 ms), and a process
-        that ends closes its own one after another: a thousand would take it 13 seconds. Held by
-        several processes, they are closed side by side.
-        """
-        return int(self._ask(["hold"], descriptors)[0][0])
-
-    def _ask(self, question: list[Any], descriptors: list[int]) -> tuple[list[Any], list[int]]:
-        if self._ordered:
-            raise ValueError(f"{self._ordered} guests were ordered, and have to be taken first")
-        _send(self._socket, question, descriptors)
-        return self._answer()
-
-    def _answer(self) -> tuple[list[Any], list[int]]:
-        answer, received = _receive(self._socket)
-        if not answer:
-            raise MachineCannot("the process that makes namespaces has died")
-        if answer[0] == "failed":
-            raise MachineCannot(str(answer[1]))
-        return answer[1:], received
-
-
-def _send(link: socket.socket, message: list[Any], descriptors: list[int]) -> None:
+def send(link: socket.socket, message: list[Any], descriptors: list[int]) -> None:
+    """Send one message with descriptors beside it. Raises OSError."""
     ancillary = (
         [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
         if descriptors
@@ -146,42 +59,59 @@ def _send(link: socket.socket, message: list[Any], descriptors: list[int]) -> No
     link.sendmsg([json.dumps(message).encode()], ancillary)
 
 
-def _receive(link: socket.socket) -> tuple[list[Any], list[int]]:
-    data, ancillary, _, _ = link.recvmsg(
+def receive(link: socket.socket) -> tuple[list[Any], list[int], bool]:
+    """One message, its descriptors, and whether some of them were lost; no message is the end."""
+    data, ancillary, flags, _ = link.recvmsg(
         _MESSAGE, socket.CMSG_SPACE(4 * 253), socket.MSG_CMSG_CLOEXEC
     )
     received = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             received.frombytes(content[: len(content) - len(content) % received.itemsize])
-    return (json.loads(data) if data else []), list(received)
+    return (json.loads(data) if data else []), list(received), bool(flags & socket.MSG_CTRUNC)
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close descriptors, of which some may be closed already."""
+    for descriptor in descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _serve(link: socket.socket) -> None:
     while True:
-        question, received = _receive(link)
+        question, received, lost = receive(link)
         if not question:
             return
-        answer: list[Any]
+        number, expected, *asked = question
+        made: list[int] = []
         try:
-            match question:
-                case ["nodes", int(count)]:
-                    answer, made = ["made"], [_node() for _ in range(count)]
-                case ["guests", int(count)]:
-                    answer, made = ["made"], [_guest() for _ in range(count)]
-                case ["boot", str(hostname), *program]:
-                    pidfd, opened = _boot(received, hostname, program)
-                    answer = ["booted", *_NAMESPACES_OF_A_GUEST]
-                    made = [pidfd, *opened]
-                case ["hold"]:
-                    answer, made = ["held", _hold(received)], []
-                case _:
-                    answer, made = ["failed", f"not a question: {question!r}"], []
-        except (MachineCannot, OSError) as error:
-            answer, made = ["failed", str(error)], []
-        _send(link, answer, made)
-        for descriptor in (*made, *received):
-            os.close(descriptor)
+            if lost or len(received) != expected:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            send(link, [number, *_answer(asked, received, made)], made)
+        except Exception as error:
+            # Without descriptors: what was refused may be just that they travel.
+            send(link, [number, "failed", exhaustion.words(error)], [])
+        finally:
+            close_all([*made, *received])
+
+
+def _answer(asked: list[Any], received: list[int], made: list[int]) -> list[Any]:
+    """Do what is asked; descriptors that are to go along are added to `made`, one by one."""
+    match asked:
+        case ["nodes", int(count)]:
+            made.extend(_node() for _ in range(count))
+            return ["made"]
+        case ["guests", int(count)]:
+            made.extend(_guest() for _ in range(count))
+            return ["made"]
+        case ["boot", str(hostname), *program]:
+            _boot(received, hostname, program, made)
+            return ["booted"]
+        case ["hold"]:
+            return ["held", _hold(received)]
+        case _:
+            raise MachineCannot(f"not a question: {asked!r}")
 
 
 def _node() -> int:
@@ -196,12 +126,7 @@ def _node() -> int:
 
 
 def _guest() -> int:
-    try:
-        child = ns.clone_placeholder(ns.NEWUSER | ns.NEWNET)
-    except KernelError as error:
-        hint = "a chroot, or a setting of this machine, forbids it"
-        hint = hint if error.errno == errno.EPERM else "user.max_user_namespaces is reached"
-        raise KernelError("a guest's user namespace", error.errno, hint) from None
+    child = ns.clone_placeholder(ns.NEWUSER | ns.NEWNET)
     try:
         ns.identity_map(child)
         return os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -214,62 +139,87 @@ def _wait_for_the_end() -> NoReturn:
         signal.pause()
 
 
-def _hold(descriptors: list[int]) -> int:
-    ready, tell = os.pipe()
-    child = ns.clone(0)
-    if child == 0:
+def _hold(received: list[int]) -> int:
+    *descriptors, leash = received
+
+    def begin() -> None:
         # The kernel has numbered them in order: none is put where another is still to come from.
         for place, descriptor in enumerate(descriptors, start=FIRST_HELD):
             os.dup2(descriptor, place)
-        os.write(tell, b".")
+
+    def go_on() -> NoReturn:
         os.closerange(FIRST_HELD + len(descriptors), os.sysconf("SC_OPEN_MAX"))
         _wait_for_the_end()
-    os.close(tell)
-    os.read(ready, 1)
-    os.close(ready)
-    return child
+
+    return _fork(0, leash, begin, go_on)
 
 
-def _file_of(text: str) -> int:
-    """A descriptor of a file in memory that is to be read from its beginning."""
-    descriptor = os.memfd_create("hosts", os.MFD_CLOEXEC)
-    with open(descriptor, "w", closefd=False) as file:
-        file.write(text)
-    return descriptor
-
-
-def _boot(received: list[int], hostname: str, program: list[Any]) -> tuple[int, list[int]]:
+def _boot(received: list[int], hostname: str, program: list[Any], made: list[int]) -> None:
     """Fork a guest's first process and wait until it is in place."""
-    net, hosts, *output = received
-    ready, tell = os.pipe()
-    child = ns.clone(ns.NEWPID | ns.NEWNS | ns.NEWIPC)
-    if child == 0:
-        os.close(ready)
-        try:
-            # Blocked, they wait for the first process to ask for them; else the kernel drops them.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
-            _settle(net, hostname, hosts)
-            os.write(tell, b".")
-        except BaseException as error:
-            os.write(tell, str(error).encode() or b"?")
-            os._exit(1)
+    net, hosts, *output, leash = received
+
+    def begin() -> None:
+        # Blocked, they wait for the first process to ask for them; else the kernel drops them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
+        _settle(net, hostname, hosts)
+
+    def go_on() -> NoReturn:
         for stream in (1, 2):  # what is said from here on is not the lab's to keep
             os.dup2(output[0] if output else 0, stream)
         confinement.keep_standard_streams_only()
         confinement.leave_keys_behind()
         _be_the_first(program)
+
+    child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
+    try:
+        made.append(os.pidfd_open(child))
+        made.extend(
+            os.open(f"/proc/{child}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+            for kind in NAMESPACES_OF_A_GUEST
+        )
+    except OSError:
+        os.kill(child, signal.SIGKILL)
+        raise
+
+
+def _fork(flags: int, leash: int, begin: Callable[[], None], go_on: Callable[[], NoReturn]) -> int:
+    """A process in new namespaces that has done what `begin` does. Raises MachineCannot if not.
+
+    It goes on when the client has taken it over, which it says by the leash, and ends if the
+    client closes the leash instead.
+    """
+    ready, tell = os.pipe()
+    try:
+        child = ns.clone(flags)
+    except MachineCannot:
+        close_all([ready, tell])
+        raise
+    if child == 0:
+        _be_born(tell, leash, begin, go_on)
     os.close(tell)
     try:
         said = os.read(ready, 4096)
-        if said != b".":
-            raise MachineCannot(f"{hostname} does not boot: {said.decode(errors='replace')}")
-        pidfd = os.pidfd_open(child)
-        return pidfd, [
-            os.open(f"/proc/{child}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-            for kind in _NAMESPACES_OF_A_GUEST
-        ]
     finally:
         os.close(ready)
+    if said != b".":
+        raise MachineCannot(said.decode(errors="replace") or "it was killed while it began")
+    return child
+
+
+def _be_born(
+    tell: int, leash: int, begin: Callable[[], None], go_on: Callable[[], NoReturn]
+) -> NoReturn:
+    try:
+        begin()
+        os.write(tell, b".")
+        if os.read(leash, 1) == TAKEN_OVER:
+            os.setpgid(0, 0)
+            go_on()
+    except BaseException as error:
+        with suppress(OSError):
+            os.write(tell, exhaustion.words(error).encode()[:4096])
+    finally:
+        os._exit(1)
 
 
 def _settle(net: int, hostname: str, hosts: int) -> None:
@@ -390,6 +340,6 @@ def _reap(*_: object) -> list[tuple[int, int]]:
 if __name__ == "__main__":
     signal.signal(signal.SIGCHLD, _reap)
     try:
-        _serve(socket.socket(fileno=int(sys.argv[1])))
+        _serve(socket.socket(fileno=LINK))
     except ConnectionError:  # the lab has ended in the middle of a question
         sys.exit(0)

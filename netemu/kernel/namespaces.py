@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from netemu.kernel import exhaustion
 from netemu.kernel.errors import KernelError
 
 NEWNS = 0x00020000
@@ -20,6 +21,10 @@ NEWIPC = 0x08000000
 NEWUSER = 0x10000000
 NEWPID = 0x20000000
 NEWNET = 0x40000000
+# As /proc/sys/user spells them.
+_KINDS = {
+    NEWUSER: "user", NEWNET: "net", NEWNS: "mnt", NEWPID: "pid", NEWIPC: "ipc", NEWUTS: "uts"
+}  # fmt: skip
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -45,15 +50,18 @@ _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 
 
-def _check(result: int, what: str) -> int:
+def _check(result: int, what: str, making: int = 0) -> int:
+    """Raise KernelError for a negative result; `making` are the flags of new namespaces."""
     if result < 0:
-        raise KernelError(what, ctypes.get_errno())
+        code = ctypes.get_errno()
+        kinds = tuple(kind for flag, kind in _KINDS.items() if making & flag)
+        raise KernelError(what, code, exhaustion.reached(code, kinds))
     return result
 
 
 def unshare(flags: int) -> None:
     """Leave the present namespaces of these kinds for new ones."""
-    _check(_libc.unshare(flags), "a new namespace")
+    _check(_libc.unshare(flags), "a new namespace", flags)
 
 
 def setns(descriptor: int, kind: int = 0) -> None:
@@ -68,7 +76,8 @@ def clone(flags: int) -> int:
     state. Only for single-threaded processes.
     """
     number = _SYS_CLONE[os.uname().machine]
-    return _check(_libc.syscall(number, flags | _SIGCHLD, 0, 0, 0, 0), "a process of its own")
+    made = _libc.syscall(number, flags | _SIGCHLD, 0, 0, 0, 0)
+    return _check(made, "a process of its own", flags)
 
 
 # pause(2) needs few of them, and never comes back: all placeholders may have the same.
@@ -85,7 +94,7 @@ def clone_placeholder(flags: int) -> int:
     pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
     top = (ctypes.addressof(_stack) + _STACK_LENGTH) & ~15
     made = _libc.clone(pause, top, flags | _CLONE_VM | _SIGCHLD, None)
-    return _check(made, "a process of its own")
+    return _check(made, "a process of its own", flags)
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:

@@ -5,12 +5,13 @@ with the lab: each but the last has `more`. Descriptors travel beside the first.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hostagent.channel.frames import Decoder, FrameError, pack
 from netemu.errors import BadInput, NetemuError, NotSo, of_exit_code
@@ -25,9 +26,10 @@ _CHUNK: Final = 65536
 
 
 class ControlServer:
-    """Answers whoever may open the socket; `verbs` maps what may be asked to who answers it.
+    """Answers the user whose lab it is, and nobody else.
 
-    What `streams` maps is told for as long as the asker listens.
+    `verbs` maps what may be asked to who answers it. What `streams` maps is told for as long as
+    the asker listens.
     """
 
     def __init__(
@@ -45,6 +47,9 @@ class ControlServer:
         try:
             link, _ = self._listener.accept()
         except OSError:
+            return
+        if peer(link).user != os.geteuid():  # an abstract name is within everybody's reach
+            link.close()
             return
         link.setblocking(False)
         task = self._loop.create_task(self._serve(link))
@@ -110,22 +115,43 @@ class NoAnswer(NotSo):
     """The lab has ended, or is about to."""
 
 
-def ask(path: str, verb: str, **arguments: Any) -> tuple[list[dict[str, Any]], list[int]]:
-    """Ask the lab whose control socket is `path`; raises what it raised, NoAnswer if it is gone."""
+class Credentials(NamedTuple):
+    """The process at the other end of a Unix socket, in this process's own numbers."""
+
+    process: int
+    user: int
+    group: int
+
+
+def peer(link: socket.socket) -> Credentials:
+    """What the kernel says of the other end; of a server, of who called listen(2)."""
+    told = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    return Credentials(*struct.unpack("iII", told))
+
+
+def connect(address: str, link: socket.socket) -> None:
+    """Connect to a socket of a lab of this user. Raises OSError, also if it is somebody else's."""
+    link.connect(address)
+    if peer(link).user != os.geteuid():
+        raise PermissionError(errno.EPERM, "another user has taken its name")
+
+
+def ask(address: str, verb: str, **arguments: Any) -> tuple[list[dict[str, Any]], list[int]]:
+    """Ask the lab at this control address; raises what it raised, NoAnswer if it is gone."""
     with socket.socket(socket.AF_UNIX) as link:
         try:
-            link.connect(path)
+            connect(address, link)
             link.sendall(pack({"verb": verb, **arguments}))
             return _answers(link)
         except (OSError, FrameError) as error:
             raise NoAnswer(f"the lab does not answer: {error}") from None
 
 
-def listen(path: str, verb: str) -> Iterator[dict[str, Any]]:
+def listen(address: str, verb: str) -> Iterator[dict[str, Any]]:
     """Ask the lab for a stream, and give what it tells until it ends. Raises NoAnswer at first."""
     with socket.socket(socket.AF_UNIX) as link:
         try:
-            link.connect(path)
+            connect(address, link)
             link.sendall(pack({"verb": verb}))
         except OSError as error:
             raise NoAnswer(f"the lab does not answer: {error}") from None

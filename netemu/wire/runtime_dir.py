@@ -21,17 +21,15 @@ from typing import Final
 
 from netemu.errors import MachineCannot
 
-CONTROL: Final = "control.sock"
+CONTROL: Final = "control"
 LOG: Final = "lab.log"
 LOGS: Final = "guests"  # what the guests' programs print
 
 _MARK: Final = ".netemu"
 _MARK_OF_ROOT: Final = "labs of netemu"
-# What a lab leaves in its directory: see CONTROL, LOG, `agent_socket`.
+# What a lab leaves in its directory: LOG, and the sockets of a version that kept them there.
 _OF_A_LAB: Final = re.compile(r"control\.sock|lab\.log(\.new)?|agent-\d+\.sock")
 _OF_ITS_GUESTS: Final = re.compile(r".+\.(log|new)")  # in LOGS: see `guest_log`
-# A Unix socket's path holds 107 bytes (struct sockaddr_un); the longest here is a node's.
-_LONGEST_SOCKET: Final = 107
 # How long another command may be looking for dead labs, seconds: it takes milliseconds.
 _TURN: Final = 5.0
 _INSTEAD: Final = "; set NETEMU_RUNTIME_DIR to a directory that only labs are kept in"
@@ -44,8 +42,19 @@ def guest_log(guest: str) -> str:
 
 
 def agent_socket(number: int) -> str:
-    """Where in the lab's directory the agent of the lab's `number`-th node takes commands."""
-    return f"agent-{number}.sock"
+    """The name of the socket on which the agent of the lab's `number`-th node takes commands."""
+    return f"agent-{number}"
+
+
+def address(directory: Path, socket_name: str) -> str:
+    """The address of one of the sockets of the lab in this directory: CONTROL, `agent_socket`.
+
+    It is an abstract name in the machine's network namespace. A path could be opened from a guest,
+    which is in another network namespace but may see the same files as the same user. Raises
+    FileNotFoundError if there is no such lab.
+    """
+    status = directory.stat()
+    return f"\0netemu-{status.st_dev:x}-{status.st_ino:x}/{socket_name}"
 
 
 def root() -> Path:
@@ -75,8 +84,6 @@ def claim(name: str) -> tuple[Path, int] | None:
     None if a lab of that name runs. A copy of the descriptor, in any process, keeps the lock.
     """
     place = _chosen()
-    if len(os.fsencode(place / name / agent_socket(999))) > _LONGEST_SOCKET:
-        raise MachineCannot(f"{place}: the path is too long for sockets{_INSTEAD}")
     with _opened(place, make=True) as top:
         assert top is not None
         with _alone(top, place):

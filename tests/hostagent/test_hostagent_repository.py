@@ -28,7 +28,6 @@ from hostagent.channel.messages import (
 from hostagent.commands import MAX_CLOCK_OFFSET, execute, look_up
 from hostagent.model import FINAL, MAX_GUESTS, EventSource, EventType, Guest
 from hostagent.repository import (
-    COMMAND_AGE,
     HISTORY_AGE,
     Repository,
     RepositoryError,
@@ -97,8 +96,8 @@ def test_what_is_committed_is_there_after_reopening(store, do, tmp_path):
 
 def test_a_commit_is_on_the_disk(store):
     """SQLite's words for: synced at each commit. The loss of power cannot be tried here."""
-    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._db.number("PRAGMA synchronous") == 2
+    assert store._db.number("PRAGMA journal_mode") == "wal"
 
 
 def test_a_transaction_is_all_or_nothing(store, do):
@@ -327,13 +326,6 @@ def test_the_clock_moves_events_but_not_the_memory_of_commands(store, do):
         assert store.advance(1.0) == []  # it is ahead by more
 
 
-def test_commands_are_forgotten_after_their_time(store, do):
-    do(Place, command_id="old", guests=(Guest(name="a"),))
-    do.place("b")
-    do(Place, now=NOW + COMMAND_AGE + 1, guests=(Guest(name="c"),))
-    assert store.remembered("old") is None
-
-
 def test_history_is_bounded_by_time_and_count(store, do, monkeypatch):
     monkeypatch.setattr(repository_module, "HISTORY_COUNT", 3)
     do.place("a")
@@ -467,27 +459,6 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
         incarnation = do.incarnations()["web1"]
         start = last + 2
         store.close()
-
-
-def test_a_file_of_the_first_version_is_upgraded(store, do, tmp_path):
-    do.place("a", port=1)
-    do.schedule("a")
-    store._db.execute("ALTER TABLE guests DROP COLUMN edits")
-    store._db.execute("DROP TABLE floors")
-    store._db.execute("ALTER TABLE state DROP COLUMN latest")
-    store._db.execute("UPDATE events SET body = json_remove(body, '$.notice_only')")
-    store._db.execute("PRAGMA user_version = 1")
-    store.close()
-    again = Repository(tmp_path / "r.sqlite")
-    (told,) = again.guests()
-    assert (told.guest.name, told.incarnation, told.edits) == ("a", 2, 0)
-    (event,) = again.events()
-    assert not event.notice_only
-    with again.transaction():
-        (delta,) = again.place([Guest(name="a", port=2)])
-    assert delta.placed[0].edits == 1
-    again.close()
-    Repository(tmp_path / "r.sqlite").close()
 
 
 def test_properties_are_checked_and_their_order_is_no_change(store, do):

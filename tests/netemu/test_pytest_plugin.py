@@ -146,7 +146,7 @@ def test_what_is_scheduled_really_happens_unless_it_is_a_notice_alone(
         assert service.stdout.readline() == b"up\\n"
         event = netemu_lab.schedule("web", "reboot", notice=0, duration=2, impact=impact)
         if impact:
-            assert service.wait(10) == -9
+            assert service.wait(60) == -9
         netemu_lab.until(lambda: netemu_lab.event(event.id).status == "Completed")
         netemu_lab.until(lambda: netemu_lab.status()["nodes"][0]["guests"][0]["state"] == "bound")
         assert (service.poll() is None) != impact

@@ -31,8 +31,8 @@ def test_it_can_be_run(script: str) -> None:
 
 @pytest.mark.lab
 def test_the_demo_tells_the_truth(person: Person) -> None:
-    """A user runs the demo: each line is checked, and it takes less than half a minute."""
-    done = person.netemu("demo", timeout=30)
+    """A user runs the demo: each line is checked."""
+    done = person.netemu("demo")
     assert "NOT SO" not in done.stdout
     assert done.stdout.count("✓") == 9
     assert "Everything above was checked and is true." in done.stdout

@@ -1,8 +1,8 @@
 """PID 1 of the sandbox: dresses it, and has the lab supervised until it ends.
 
 Run by `netemu.supervisor.boot.sandbox` as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK
-PROGRESS`, with the lab on standard input. It holds the lab's lock and every namespace; when it
-ends, all is gone.
+PROGRESS SOCKETS`, with the lab on standard input. It holds the lab's lock and every namespace; when
+it ends, all is gone.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ from netemu.supervisor.boot.remedies import explained
 from netemu.supervisor.boot.supervisor import Supervisor
 from netemu.supervisor.nodes.node_services import STATE
 from netemu.topology import Lab
-from netemu.wire import runtime_dir
 from netemu.wire.limits import open_files
 from netemu.wire.order import Order
 from netemu.wire.progress import Progress
@@ -31,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # Bytes for all agents' stores of one lab; they are in memory, which is the whole machine's.
 STATE_SIZE: Final = 256 << 20
+_BACKLOG: Final = 64
 
 
 def _make_room_for_descriptors(lab: Lab) -> None:
@@ -49,14 +49,8 @@ def _make_room_for_descriptors(lab: Lab) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _settle(order: Order, directory: int) -> tuple[socket.socket, list[socket.socket]]:
-    """Make the sockets that the machine sees, then dress the sandbox so that nobody inside does."""
-    here = f"/proc/self/fd/{directory}"
-    control = _listen(f"{here}/{runtime_dir.CONTROL}")
-    agents = [
-        _listen(f"{here}/{runtime_dir.agent_socket(number)}")
-        for number in range(len(order.lab.nodes))
-    ]
+def _settle(order: Order) -> None:
+    """Dress the sandbox, so that nobody inside sees the files of labs."""
     quiet = ns.MS_NOSUID | ns.MS_NODEV
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount("proc", "/proc", "proc", quiet | ns.MS_NOEXEC)
@@ -69,14 +63,12 @@ def _settle(order: Order, directory: int) -> tuple[socket.socket, list[socket.so
     # Of a bounded size: it is memory, and an agent that finds it full says so and goes on.
     ns.mount("tmpfs", str(STATE), "tmpfs", quiet | ns.MS_NOEXEC, f"mode=755,size={STATE_SIZE}")
     socket.sethostname(order.lab.name)
-    return control, agents
 
 
-def _listen(path: str) -> socket.socket:
-    made = socket.socket(socket.AF_UNIX)
-    made.bind(path)
-    os.chmod(path, 0o600)
-    made.listen(64)
+def _listening(made: socket.socket) -> socket.socket:
+    """Have the socket listen: those who connect see this process's credentials."""
+    made.set_inheritable(False)
+    made.listen(_BACKLOG)
     return made
 
 
@@ -89,12 +81,14 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    inherited = [socket.socket(fileno=int(one)) for one in sys.argv[4].split(",")]
     try:
         order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
         os.chdir("/")
         ns.set_dumpable()
         ns.set_process_name(f"lab {order.lab.name}")
-        control, agents = _settle(order, directory)
+        _settle(order)
+        control, *agents = map(_listening, inherited)
         _make_room_for_descriptors(order.lab)
         asyncio.run(_supervise(order, directory, progress, control, agents))
     except NetemuError as error:

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 
+from netemu.errors import NotSo
 from netemu.kernel import addressing, links, netlink
 from netemu.kernel.namespaces import inside
 from netemu.supervisor.nodes.wiring import HTTP, METADATA, WiredGuest, WiredNode
@@ -25,6 +27,18 @@ _QUESTIONS: Final = {
     "ec2": ("PUT /latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 1", ""),
     "gce": ("GET /computeMetadata/v1/instance/id", "Metadata-Flavor: Google", ""),
 }
+
+
+@asynccontextmanager
+async def within(seconds: float, missing: Callable[[], str]) -> AsyncIterator[None]:
+    """Bound a step of the start. Raises NotSo: what was missing, and after how long."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise NotSo(f"{missing()} within {seconds:g} s") from None
 
 
 async def all_answered(nodes: Iterable[WiredNode], progress: Progress) -> None:

@@ -1,18 +1,22 @@
 """The way into the sandbox: leave the machine's namespaces, and become the supervisor, PID 1.
 
-Run as `python -m netemu.supervisor.boot.sandbox DIRECTORY LOCK PROGRESS` with the lab on standard
-input. An ordinary user first becomes root of a user namespace of his own; nothing else differs.
+Run as `python -m netemu.supervisor.boot.sandbox DIRECTORY LOCK PROGRESS NODES` with the lab on
+standard input. An ordinary user first becomes root of a user namespace of his own; nothing else
+differs.
 """
 
 import os
+import resource
+import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from netemu.errors import NetemuError
+from netemu.errors import MachineCannot, NetemuError
 from netemu.kernel import namespaces as ns
 from netemu.kernel.errors import KernelError
 from netemu.supervisor.boot.remedies import explained, has_what_it_takes
+from netemu.wire import runtime_dir
 from netemu.wire.progress import Progress
 
 
@@ -34,6 +38,28 @@ def enter() -> None:
         raise explained(error) from None
 
 
+def _sockets(directory: Path, nodes: int) -> list[socket.socket]:
+    """The lab's sockets that the machine's processes may connect to, and that no guest can.
+
+    They have abstract names in the machine's network namespace, so they are made before it is left:
+    for control, then for the commands to each node's agent.
+    """
+    names = [runtime_dir.CONTROL, *(runtime_dir.agent_socket(number) for number in range(nodes))]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        return [_bound(runtime_dir.address(directory, name)) for name in names]
+    except OSError as error:
+        raise MachineCannot(f"{directory}: no socket for commands: {error.strerror}") from None
+
+
+def _bound(address: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.set_inheritable(True)
+    made.bind(address)
+    return made
+
+
 def _map(name: str, text: str) -> None:
     try:
         Path(f"/proc/self/{name}").write_text(text)
@@ -44,8 +70,9 @@ def _map(name: str, text: str) -> None:
 
 def main() -> NoReturn:
     """Enter the sandbox, hand over to the supervisor, and be done."""
-    directory, lock, progress = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    directory, lock, progress, nodes = sys.argv[1], *map(int, sys.argv[2:5])
     try:
+        sockets = _sockets(Path(directory), nodes)
         enter()
     except NetemuError as error:
         Progress(progress).failed(error)
@@ -55,6 +82,7 @@ def main() -> NoReturn:
     os.setsid()
     module = "netemu.supervisor.boot.pid1"
     arguments = [sys.executable, "-P", "-m", module, directory, str(lock), str(progress)]
+    arguments += [",".join(str(made.fileno()) for made in sockets)]
     os.execv(sys.executable, arguments)
 
 

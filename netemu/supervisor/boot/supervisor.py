@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
-from netemu.kernel.factory import Factory
+from netemu.kernel.factory_client import Factory
 from netemu.kernel.protections import Protection
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
@@ -60,12 +60,12 @@ class Supervisor:
         self._lab = order.lab
         self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
-        self._factory = Factory()
+        self._factory = Factory(self._factory_ended)
+        self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
         self._hosts: list[NodeServices] = []
         self._claims: Claims | None = None
         self._parts: Parts | None = None
-        self._event_log = EventLog()
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
         self._sandbox = {kind: ns.open_own(kind) for kind in ("user", "mnt", "pid", "net")}
@@ -75,7 +75,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._down.set)
-        overseer = Overseer(self._services)
+        self._factory.watch()
+        overseer = Overseer(self._services, also=[self._factory])
         verbs: dict[str, Handler] = {
             "status": self._status,
             "enter": self._enter,
@@ -107,6 +108,10 @@ class Supervisor:
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
 
+    def _factory_ended(self, reason: str) -> None:
+        log.error("the factory %s", reason)
+        self._event_log.write("service", service="factory", state="ended", reason=reason)
+
     async def _live(self, going_down: "asyncio.Task[bool]") -> None:
         """Be up: tell the agents what changes, carry out what they say, and heal."""
         parts = self._parts
@@ -135,8 +140,9 @@ class Supervisor:
             lab, self._factory, time_scale=scale, progress=self._progress, without=without
         )
         tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
-        network = TenantNetwork(lab, tenants, self._factory) if tenants else None
-        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), self._factory, without)
+        tenant_net = await self._factory.nodes(1) if tenants else []
+        network = TenantNetwork(lab, tenants, tenant_net[0]) if tenants else None
+        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), without)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
         for number, node in enumerate(self._nodes):
             host = NodeServices(
@@ -149,12 +155,7 @@ class Supervisor:
             host.start()
             self._hosts.append(host)
             await asyncio.sleep(0)  # whoever wants the lab down need not wait for all of them
-        agents = Agents(
-            {
-                node.node.name: str(self._directory / runtime_dir.agent_socket(number))
-                for number, node in enumerate(self._nodes)
-            }
-        )
+        agents = Agents({host.name: str(host.commands) for host in self._hosts})
         placement = Placement(agents, self._nodes, claims, by_address=Protection.MARKS in without)
         hardware = Hardware(
             lab,
@@ -165,6 +166,8 @@ class Supervisor:
             network,
             Logs(self._directory / runtime_dir.LOGS),
         )
+        await claims.hold(self._factory)
+        await hardware.start_programs()
         watching = AgentFeeds(self._hosts, self._event_log)
         relocation = Relocation(
             lab.name, agents, self._hosts, hardware, placement, watching, self._event_log
@@ -172,24 +175,21 @@ class Supervisor:
         impact = Impact(agents, hardware, placement, relocation, watching, self._event_log)
         self._parts = Parts(hardware, placement, watching, relocation, impact)
         bound = claims.all_bound(lab.guests, self._progress)
-        try:
-            async with asyncio.timeout(CLAIMING_AT_MOST * max(1.0, scale)):
-                await asyncio.gather(bound, placement.tell_all())
-                await placement.tell_all()  # now with everybody's address
-            async with asyncio.timeout(ANSWERING_AT_MOST):
-                await readiness.all_answered(self._nodes, self._progress)
-        except TimeoutError:
-            raise NotSo(self._who_is_missing()) from None
+        async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):
+            await asyncio.gather(bound, placement.tell_all())
+            await placement.tell_all()  # now with everybody's address
+        async with readiness.within(ANSWERING_AT_MOST, lambda: "not every guest was answered"):
+            await readiness.all_answered(self._nodes, self._progress)
 
-    def _who_is_missing(self) -> str:
-        """Why the lab is not up: the guests without an address, else that some are not answered."""
+    def _what_is_missing(self) -> str:
+        """Why the lab is not up: guests without an address, else agents that do not answer."""
         assert self._claims is not None
         states = {one.name: self._claims.state(one) for one in self._lab.guests}
         missing = [f"{name} ({state})" for name, state in states.items() if state != "bound"]
         if not missing:
-            return f"not every guest was answered within {ANSWERING_AT_MOST:g} s"
+            return "not every host agent took its guests"
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return f"no address was bound in time for {', '.join(missing[:3])}{rest}"
+        return f"no address was bound for {', '.join(missing[:3])}{rest}"
 
     async def _watch_for_abandonment(self) -> None:
         """Whoever ordered the lab has gone before it was up: nobody wants it."""
@@ -245,7 +245,7 @@ class Supervisor:
             "fingerprint": self._lab.fingerprint(),
             "access_log": self._order.access_log,
             "without": [str(one) for one in self._order.without],
-            "services": [one.status() for one in self._services()],
+            "services": [*(one.status() for one in self._services()), self._factory.status()],
         }
         return [head, *nodes], []
 
@@ -275,7 +275,7 @@ class Supervisor:
         if target is None:
             found = sandbox
         elif self._parts is not None and target in self._parts.hardware:
-            inner = self._parts.hardware.namespaces(target)
+            inner = await self._parts.hardware.namespaces(target)
             # The sandbox's user namespace first: from there the guest's others can be entered.
             found = {"sandbox": user, **inner}
             if Protection.NAMESPACES in self._order.without:

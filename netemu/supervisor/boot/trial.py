@@ -4,6 +4,7 @@ Run as `python -m netemu.supervisor.boot.trial` by `netemu check`; it enters a s
 which ends with it.
 """
 
+import asyncio
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from netemu.errors import MachineCannot, NetemuError
 from netemu.kernel import addressing, guard, links, netlink, packet, sockets, sysctl
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
-from netemu.kernel.factory import Factory
+from netemu.kernel.factory_client import Factory
 from netemu.linklocal import bpf
 from netemu.supervisor.boot import sandbox
 from netemu.supervisor.boot.remedies import look, remedy
@@ -30,6 +31,7 @@ class _Trial:
 
     def __init__(self) -> None:
         self.factory = Factory()
+        self.loop = asyncio.Runner()
         self.node = self.guest = -1
 
     def mounts(self) -> str:
@@ -40,8 +42,8 @@ class _Trial:
         return "/proc, /sys and /run of its own"
 
     def namespaces(self) -> str:
-        (self.node,) = self.factory.nodes(1)
-        (self.guest,) = self.factory.guests(1)
+        (self.node,) = self.loop.run(self.factory.nodes(1))
+        (self.guest,) = self.loop.run(self.factory.guests(1))
         return "a node's, and a guest's with a user of its own"
 
     def settings(self) -> str:
@@ -97,7 +99,7 @@ class _Trial:
         return "169.254.169.254:80"
 
     def boot(self) -> str:
-        self.factory.boot(self.guest, "guest")
+        self.loop.run(self.factory.boot(self.guest, "guest"))
         return "a guest's first process, with its own mounts and processes"
 
 

@@ -221,7 +221,7 @@ class Impact:
         return None
 
     async def _do(self, name: str, action: Action, events: Iterable[Event]) -> None:
-        self._hardware.do(name, action)
+        await self._hardware.do(name, action)
         self._note(name, power=str(self._hardware.power(name)), events=[one.id for one in events])
         if action is Action.BOOT:
             self._booting.add(name)

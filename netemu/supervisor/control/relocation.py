@@ -205,6 +205,7 @@ class Relocation:
             one
             for one in host.wired.guests
             if self._hardware.power(one.guest.name) is Power.OFF
+            and not self._hardware.busy(one.guest.name)
             and one.guest.name not in self._moving
         ]
 

@@ -8,7 +8,8 @@ import select
 import signal
 from collections.abc import Callable
 
-from netemu.kernel.factory import FREEZE, THAW, Factory, Program
+from netemu.kernel.factory import FREEZE, THAW
+from netemu.kernel.factory_client import Factory, Program
 
 
 class GuestInits:
@@ -22,22 +23,22 @@ class GuestInits:
         self._hosts = hosts
         self._running: dict[str, tuple[int, dict[str, int]]] = {}
 
-    def boot(self, guest: str, net: int, program: Program | None = None) -> None:
+    async def boot(self, guest: str, net: int, program: Program | None = None) -> None:
         """Start the guest's first process, which starts `program`; `net` is its network namespace.
 
         Whatever ran in the guest is ended.
         """
         self.end(guest)
         hosts = self._hosts(guest)
-        self._running[guest] = self._factory.boot(net, guest, hosts=hosts, program=program)
+        self._running[guest] = await self._factory.boot(net, guest, hosts=hosts, program=program)
 
-    def namespaces(self, guest: str, net: int) -> dict[str, int]:
+    async def namespaces(self, guest: str, net: int) -> dict[str, int]:
         """Descriptors of the guest's namespaces by kind; its first process is started if need be.
 
         The descriptors stay this object's.
         """
         if guest not in self._running or not _alive(self._running[guest][0]):
-            self.boot(guest, net)
+            await self.boot(guest, net)
         return self._running[guest][1]
 
     def freeze(self, guest: str) -> None:

@@ -3,13 +3,14 @@
 What is to happen to a guest, and when, others decide; here it is done, one action after another.
 """
 
+import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from netemu.errors import NetemuError, NotSo
 from netemu.kernel import links, netlink
-from netemu.kernel.factory import Factory, Program
+from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.supervisor.guests import etc_hosts
 from netemu.supervisor.guests.guest_init import GuestInits
@@ -58,8 +59,13 @@ class Hardware:
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
         self._power = dict.fromkeys(self._wired, Power.RUNNING)
         self.endured: dict[str, set[str]] = {name: set() for name in self._wired}
+        self._turns = {name: asyncio.Lock() for name in self._wired}
+
+    async def start_programs(self) -> None:
+        """Start what the guests run at boot."""
         for name in self._wired:
-            self._start_program(name)
+            async with self._turns[name]:
+                await self._start_program(name)
 
     def __contains__(self, guest: str) -> bool:
         return guest in self._wired
@@ -84,17 +90,23 @@ class Hardware:
         running = self._power[guest] is Power.RUNNING
         return running and self._claims.bound(self._wired[guest].guest)
 
-    def namespaces(self, guest: str) -> dict[str, int]:
+    async def namespaces(self, guest: str) -> dict[str, int]:
         """Descriptors of a running guest's namespaces by kind. Raises NotSo if it does not run."""
-        if self._power[guest] is not Power.RUNNING:
-            raise NotSo(f"{guest} is {self._power[guest]}: nothing can be run in it")
-        return self._inits.namespaces(guest, self._wired[guest].net)
+        async with self._turns[guest]:
+            if self._power[guest] is not Power.RUNNING:
+                raise NotSo(f"{guest} is {self._power[guest]}: nothing can be run in it")
+            return await self._inits.namespaces(guest, self._wired[guest].net)
 
-    def do(self, guest: str, action: Action) -> None:
+    async def do(self, guest: str, action: Action) -> None:
         """Carry out an action, but for a move, which takes an agent's word: see `replace`."""
-        _DO[action](self, guest)
-        if action in _LEADS_TO:
-            self._power[guest] = _LEADS_TO[action]
+        async with self._turns[guest]:
+            await _DO[action](self, guest)
+            if action in _LEADS_TO:
+                self._power[guest] = _LEADS_TO[action]
+
+    def busy(self, guest: str) -> bool:
+        """Whether something is being done to the guest: its power is about to change."""
+        return self._turns[guest].locked()
 
     def replace(self, wired: WiredGuest, node: WiredNode) -> None:
         """Put a guest that is off on another node, where it will boot."""
@@ -124,12 +136,12 @@ class Hardware:
         wired, node = self._wired[guest], self._node_of[guest]
         return etc_hosts.hosts(wired.guest, node.node, self._tenant_names)
 
-    def _freeze(self, guest: str) -> None:
+    async def _freeze(self, guest: str) -> None:
         self._silence(guest, silent=True)
         self._claims.pause(self._wired[guest].guest)
         self._inits.freeze(guest)
 
-    def _thaw(self, guest: str) -> None:
+    async def _thaw(self, guest: str) -> None:
         self._inits.thaw(guest)
         self._claims.resume(self._wired[guest].guest)
         self._silence(guest, silent=False)
@@ -145,7 +157,7 @@ class Hardware:
         except NetemuError:  # its root has done away with it, or set it down
             pass
 
-    def _shut_down(self, guest: str) -> None:
+    async def _shut_down(self, guest: str) -> None:
         wired = self._wired[guest]
         if self._power[guest] is Power.FROZEN:
             self._claims.resume(wired.guest)
@@ -153,32 +165,32 @@ class Hardware:
         self._claims.unplug(wired.guest)
         go_dark(wired)
 
-    def _boot(self, guest: str) -> None:
+    async def _boot(self, guest: str) -> None:
         wired, node = self._wired[guest], self._node_of[guest]
         old = wired.net
-        (net,) = self._factory.guests(1)
+        (net,) = await self._factory.guests(1)
         renew(node, wired, net, self._manner)
         if self._tenants is not None and wired.guest.tenant:
             self._tenants.renew(wired, old)
         os.close(old)
         self._claims.boot(wired, node)
-        self._start_program(guest)
+        await self._start_program(guest)
 
-    def _remove(self, guest: str) -> None:
+    async def _remove(self, guest: str) -> None:
         wired, node = self._wired[guest], self._node_of[guest]
         unplug(node, wired, self._manner)
         if self._tenants is not None and wired.guest.tenant:
             self._tenants.remove(wired)
         forget_name(guest)
 
-    def _start_program(self, name: str) -> None:
+    async def _start_program(self, name: str) -> None:
         guest = self._wired[name].guest
         if not guest.run:
             return
         output = self._logs.open(name)
         environment = {"NETEMU_LAB": self._lab.name, "NETEMU_GUEST": name}
         try:
-            self._inits.boot(
+            await self._inits.boot(
                 name,
                 self._wired[name].net,
                 Program(guest.run, self._lab.directory, environment, output),
@@ -187,7 +199,7 @@ class Hardware:
             os.close(output)
 
 
-_DO: Final[Mapping[Action, Callable[[Hardware, str], None]]] = {
+_DO: Final[Mapping[Action, Callable[[Hardware, str], Awaitable[None]]]] = {
     Action.FREEZE: Hardware._freeze,
     Action.THAW: Hardware._thaw,
     Action.SHUT_DOWN: Hardware._shut_down,

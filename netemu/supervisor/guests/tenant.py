@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from netemu.errors import NetemuError
 from netemu.kernel import addressing, guard, links, netlink, sysctl, tenant
-from netemu.kernel.factory import Factory
 from netemu.kernel.namespaces import inside
 from netemu.supervisor.nodes.wiring import WiredGuest
 from netemu.topology import Guest, Lab, mac_address
@@ -21,11 +20,14 @@ _BROADCAST = "198.19.255.255"
 
 
 class TenantNetwork:
-    """The network of a lab whose guests `wired` are those with tenant addresses, and up."""
+    """The network of a lab whose guests `wired` are those with tenant addresses, and up.
 
-    def __init__(self, lab: Lab, wired: Sequence[WiredGuest], factory: Factory) -> None:
+    `net` is a descriptor of the namespace that becomes its own.
+    """
+
+    def __init__(self, lab: Lab, wired: Sequence[WiredGuest], net: int) -> None:
         self._lab = lab.name
-        self._net = factory.nodes(1)[0]
+        self._net = net
         mac = mac_address(lab.name, "tenant network")
         with inside(self._net), netlink.Netlink() as kernel:
             sysctl.write(sysctl.NODE)

@@ -4,7 +4,8 @@ import asyncio
 import random
 from functools import partial
 
-from netemu.kernel.factory import BATCH, Factory
+from netemu.kernel.factory import BATCH
+from netemu.kernel.factory_client import Factory
 from netemu.kernel.protections import Protection, Without
 from netemu.linklocal import addresses
 from netemu.linklocal.claimant import Claimant
@@ -20,9 +21,7 @@ from netemu.wire.progress import Progress
 class Claims:
     """Who holds what. Claims begin as soon as this is made: the ports have their carriers."""
 
-    def __init__(
-        self, nodes: list[WiredNode], timing: Timing, factory: Factory, without: Without = ()
-    ) -> None:
+    def __init__(self, nodes: list[WiredNode], timing: Timing, without: Without = ()) -> None:
         self._changed = asyncio.Event()
         self._timing = timing
         self._turns = FairTimer()
@@ -31,7 +30,6 @@ class Claims:
         self._guests: dict[int, GuestShell] = {}
         self._nodes: dict[int, NodeShell] = {}  # by guest
         self._shells: dict[str, NodeShell] = {}  # by node
-        sockets: list[int] = []
         for node in nodes:
             for wired in node.guests:
                 last = wired.guest.last_address
@@ -51,8 +49,15 @@ class Claims:
             )
             self._shells[node.node.name] = shell
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}
-            sockets += shell.packet_sockets
-        _hold(factory, [*sockets, *(guest.packet_socket for guest in self._guests.values())])
+
+    async def hold(self, factory: Factory) -> None:
+        """Have the packet sockets closed side by side when the lab ends; see `Factory.hold`."""
+        held = [one for shell in self._shells.values() for one in shell.packet_sockets]
+        held += [guest.packet_socket for guest in self._guests.values()]
+        share = min(BATCH, max(_FEWEST_HELD, -(-len(held) // _MOST_HOLDERS)))
+        if len(held) > share:
+            for start in range(0, len(held), share):
+                await factory.hold(held[start : start + share])
 
     def _shell(self, wired: WiredGuest, remembered: int | None) -> GuestShell:
         guest = wired.guest
@@ -153,14 +158,6 @@ class Claims:
 # Processes that share the closing of packet sockets: not for a handful of them, and no more than
 # it takes to have the largest lab closed in seconds.
 _FEWEST_HELD, _MOST_HOLDERS = 32, 64
-
-
-def _hold(factory: Factory, sockets: list[int]) -> None:
-    """Have the kernel close these side by side when the lab ends; see `Factory.hold`."""
-    share = min(BATCH, max(_FEWEST_HELD, -(-len(sockets) // _MOST_HOLDERS)))
-    if len(sockets) > share:
-        for start in range(0, len(sockets), share):
-            factory.hold(sockets[start : start + share])
 
 
 def _octets(mac: str) -> bytes:

@@ -26,8 +26,9 @@ STATE: Final = Path("/run/hostagent")
 
 
 class NodeServices:
-    """One node's software. `commands` is the socket on which its agent takes commands.
+    """One node's software. Its agent takes commands on `outer` and, from the lab, at `commands`.
 
+    No guest and no process outside can reach that path.
     The sockets stay this object's, for as long as a service may be started again.
     """
 
@@ -35,7 +36,7 @@ class NodeServices:
         self,
         number: int,
         wired: WiredNode,
-        commands: socket.socket,
+        outer: socket.socket,
         *,
         without: Without = (),
         access_log: bool = False,
@@ -48,11 +49,10 @@ class NodeServices:
         self._number = number
         self._without = without
         self._access_log = access_log
-        self._commands = commands
-        self._feed = socket.socket(socket.AF_UNIX)
-        self._feed.bind(str(self.feed))
-        self._feed.listen()
-        self.feed.chmod(0o600)
+        self.commands = STATE / f"command-{number}.sock"
+        self._outer = outer
+        self._commands = _listening(self.commands)
+        self._feed = _listening(self.feed)
         self._make_store()
         if _is_root():
             os.chown(self.feed, RESPONDER_USER, RESPONDER_USER)
@@ -70,7 +70,11 @@ class NodeServices:
     def start(self) -> None:
         """Start the node's software."""
         self.failed = False
-        unix = [("command", self._commands.fileno()), ("feed", self._feed.fileno())]
+        unix = [
+            ("command", self._commands.fileno()),
+            ("command", self._outer.fileno()),
+            ("feed", self._feed.fileno()),
+        ]
         http = [("http", one.fileno()) for one in self.wired.listeners]
         self.services = [
             self._service("agent", self._agent(), unix),
@@ -143,6 +147,14 @@ class NodeServices:
         if Protection.MARKS in self._without:
             arguments += ["--identity", "address"]
         return arguments + (["--user", str(RESPONDER_USER)] if _is_root() else [])
+
+
+def _listening(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(str(path))
+    made.listen()
+    path.chmod(0o600)
+    return made
 
 
 def _dialect_options(dialects: Dialects) -> list[str]:

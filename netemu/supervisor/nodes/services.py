@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from netemu.supervisor.nodes.service_channels import Notices, Output
 from netemu.wire.source import python_path
@@ -250,14 +250,29 @@ def _kill_group(leader: int) -> None:
         pass
 
 
+class Process(Protocol):
+    """What is told how its process has ended."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process's ID, or None if none runs."""
+
+    def ended(self, status: int) -> None:
+        """The process has ended with this status, as waitpid(2) tells."""
+
+
 class Overseer:
     """Sees each process that ends in the sandbox, and each service that hangs.
 
     PID 1 is the parent of all orphans: their ends are taken note of as well.
+    `also` are processes that are no services, and told of their ends only.
     """
 
-    def __init__(self, services: Callable[[], Sequence[Service]]) -> None:
+    def __init__(
+        self, services: Callable[[], Sequence[Service]], also: Sequence[Process] = ()
+    ) -> None:
         self._services = services
+        self._also = also
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
     async def run(self) -> None:
@@ -281,6 +296,6 @@ class Overseer:
                 return
             if pid == 0:
                 return
-            for service in self._services():
-                if service.pid == pid:
-                    service.ended(status)
+            for process in (*self._also, *self._services()):
+                if process.pid == pid:
+                    process.ended(status)

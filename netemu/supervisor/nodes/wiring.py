@@ -8,14 +8,15 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from netemu.errors import NetemuError
 from netemu.kernel import addressing, guard, links, netlink, sockets, sysctl
-from netemu.kernel.factory import BATCH, FIRST_HELD, Factory
+from netemu.kernel.factory import BATCH, FIRST_HELD
+from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
 from netemu.kernel.protections import Protection, Without
 from netemu.linklocal import addresses
@@ -128,34 +129,40 @@ async def wire(
     done = 0
     NAMES.mkdir(exist_ok=True)
     wired = []
-    nets = [factory.nodes(1)[0] for _ in lab.nodes]
+    nets = [net for _ in lab.nodes for net in await factory.nodes(1)]
     guest_nets = _made_ahead(factory, total)
     for node, net in zip(lab.nodes, nets, strict=True):
-        one = WiredNode(node, net, [WiredGuest(guest, next(guest_nets)) for guest in node.guests])
+        guests = [WiredGuest(guest, await anext(guest_nets)) for guest in node.guests]
+        one = WiredNode(node, net, guests)
         _wire(one, manner)
         wired.append(one)
         done += len(node.guests)
         progress.step("wiring guests", done, total)
         await asyncio.sleep(0)  # whoever asks for the lab's state gets an answer meanwhile
     if total > MANY:
-        _leave_to_others(factory, [guest for one in wired for guest in one.guests])
+        await _leave_to_others(factory, [guest for one in wired for guest in one.guests])
     return wired
 
 
-def _leave_to_others(factory: Factory, guests: list[WiredGuest]) -> None:
+async def _leave_to_others(factory: Factory, guests: list[WiredGuest]) -> None:
     for start in range(0, len(guests), BATCH):
         batch = guests[start : start + BATCH]
-        process = factory.hold([one.net for one in batch])
+        process = await factory.hold([one.net for one in batch])
         for descriptor, one in enumerate(batch, start=FIRST_HELD):
             one.leave_to(process, descriptor)
 
 
-def _made_ahead(factory: Factory, count: int) -> Iterator[int]:
+async def _made_ahead(factory: Factory, count: int) -> AsyncIterator[int]:
     """Namespaces of guests, made in the factory's process while those before are being wired."""
+    ahead = asyncio.create_task(factory.guests(min(count, _AHEAD)))
     while count:
-        now = min(count, _AHEAD)
-        count -= now
-        yield from factory.guests(now, following=min(count, _AHEAD))
+        made = await ahead
+        count -= len(made)
+        if count:
+            ahead = asyncio.create_task(factory.guests(min(count, _AHEAD)))
+            await asyncio.sleep(0)  # it is asked before the caller goes on
+        for net in made:
+            yield net
 
 
 def _wire(wired: WiredNode, manner: Manner) -> None:

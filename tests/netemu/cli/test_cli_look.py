@@ -72,7 +72,7 @@ def test_a_capture_shows_what_passes_at_a_guests_port(lab: RunningLab) -> None:
     _until_it_listens(capture, "p1")
     lab.python("web2", ASK, "3")
     lab.python("web1", ASK, "2")
-    out, _ = capture.communicate(timeout=20)
+    out, _ = capture.communicate(timeout=60)
     assert capture.returncode == 0
     addresses = set(re.findall(r"169\.254\.\d+\.\d+", out))
     assert addresses == {lab.address("web1"), "169.254.169.254"}
@@ -88,7 +88,7 @@ def test_ctrl_c_ends_a_capture_and_its_file_is_whole(lab: RunningLab, place: Pat
     lab.python("db1", ASK, "5")
     lab.python("db2", ASK, "5")
     _interrupt(capture)
-    _, err = capture.communicate(timeout=20)
+    _, err = capture.communicate(timeout=60)
     assert capture.returncode == 0
     assert "0 packets dropped by kernel" in err
     assert re.search(rf"{file}: [\d,]+ bytes, captured at node2's br0", err)
@@ -125,7 +125,7 @@ def test_a_capture_goes_into_a_pipe(lab: RunningLab) -> None:
     ):
         while capture.poll() is None:
             lab.python("web3", ASK, "1")
-        out, _ = reader.communicate(timeout=20)
+        out, _ = reader.communicate(timeout=60)
     assert capture.returncode == 0
     assert len(out.splitlines()) == 4
     assert f"IP {lab.address('web3')}." in out
@@ -199,7 +199,7 @@ def test_top_runs_in_a_terminal_until_q_or_ctrl_c(lab: RunningLab, key: bytes) -
         seen = _read(screen, until=b" quieter", twice=True)
         os.write(screen, key)
         seen += _read(screen)
-        assert top.wait(10) in (0, 130)
+        assert top.wait(60) in (0, 130)
     finally:
         top.kill()
         top.wait()
@@ -227,7 +227,7 @@ def test_a_lab_that_ends_ends_the_watching(person: Person) -> None:
         _read(screen, until=b"web1")
         person.netemu("down", "short")
         _read(screen)
-        _, err = top.communicate(timeout=20)
+        _, err = top.communicate(timeout=60)
     finally:
         top.kill()
         os.close(screen)

@@ -35,7 +35,7 @@ class Story:
                 self.entries.append(json.loads(line))
                 self._news.notify_all()
 
-    def until(self, true: Callable[[], bool], patience: float = 15.0) -> None:
+    def until(self, true: Callable[[], bool], patience: float = 60.0) -> None:
         """Wait until something has been told that makes it true."""
         with self._news:
             if self._news.wait_for(true, patience):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from netemu.wire import runtime_dir
 from tests.conftest import RunningLab
 from tests.netemu.labs.test_lab_isolation import wait_until
 
@@ -62,6 +63,47 @@ def test_a_guests_own_program_has_three_streams(fresh_lab: Callable[..., Running
     wait_until(lambda: lab.netemu("logs", "a").stdout.count(STREAMS) == 1)
     lab.netemu("reboot", "a")
     wait_until(lambda: lab.netemu("logs", "a").stdout.count(STREAMS) == 2)
+
+
+CONNECT = """
+import os, socket, sys
+for name in sys.argv[1:]:
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(os.fsencode(name).replace(b'@', b'\\0'))
+            link.sendall(b'?')
+            link.settimeout(1)
+            print('reached' if link.recv(1) else 'refused')
+        except TimeoutError:
+            print('reached')
+        except ConnectionError:
+            print('refused')
+"""
+REFUSED = "refused\n"
+
+
+def test_sockets_of_labs_are_out_of_reach(lab: RunningLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest connects to no lab's control or agent socket, whatever file system it shares.
+
+    Nor does another user of the machine; who runs the lab does.
+    """
+    monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(lab.person.labs))
+    names = (runtime_dir.CONTROL, runtime_dir.agent_socket(0), runtime_dir.agent_socket(1))
+    told = [
+        runtime_dir.address(lab.person.labs / lab.name, one).replace("\0", "@") for one in names
+    ]
+    for place in ("web1", "node1"):
+        assert lab.python(place, CONNECT, *told).stdout == len(told) * REFUSED
+    everything = Path("/proc/net/unix").read_text()
+    assert all(one in everything for one in told)
+    assert str(lab.person.labs) not in everything  # there is none with a path
+    outside = [sys.executable, "-c", CONNECT, *told]
+    stranger = ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", "--", *outside]
+    if os.geteuid() == 0:
+        done = subprocess.run(stranger, capture_output=True, text=True, timeout=20)
+        assert done.stdout == len(told) * REFUSED
+    owner = [*lab.person.prefix, *outside]
+    assert subprocess.run(owner, capture_output=True, text=True).stdout == len(told) * "reached\n"
 
 
 LEAVE_A_KEY = """

@@ -35,7 +35,7 @@ nodes:
 NEW_HOMES = {"a": "n4", "b": "n3", "c": "n3", "h": "n3"}
 # A controller waits eight seconds from a heartbeat on, and they come every two.
 LEAST_SILENCE = 5.0
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 # Failures under a stream of commands: how many, within how many seconds, by which seed.
 MOMENTS, SECONDS, SEED = 20, 16.0, int(os.environ.get("NETEMU_TEST_SEED", "3927"))
@@ -149,11 +149,10 @@ def several(person: Person) -> Iterator[Several]:
 
 @dataclass
 class Hung:
-    """A lab whose n1 has failed, at `failed` by the monotonic clock; its guest would go to n2."""
+    """A lab whose n1 has failed; its guest would go to n2, whose agent hangs."""
 
     lab: RunningLab
     story: Story
-    failed: float
 
 
 @pytest.fixture(scope="module")
@@ -164,18 +163,19 @@ def hung(person: Person) -> Iterator[Hung]:
     try:
         with Story(lab) as story:
             person.netemu("node", "fail", "--name", lab.name, "n1")
-            yield Hung(lab, story, time.monotonic())
+            # Later than a heartbeat, so that n1 is known to be dead before n2 is, and sooner than
+            # the guest is moved.
+            time.sleep(2.5)
+            lab.exec("n2", "kill", "-STOP", pid_of(lab, "n2/agent"))
+            yield Hung(lab, story)
     finally:
         person.netemu("down", lab.name)
 
 
 @pytest.fixture(scope="module")
 def struck(
-    person: Person, stream: object, alone: object, several: object, hung: Hung
+    person: Person, stream: object, alone: object, several: object, hung: object
 ) -> Iterator[Struck]:
-    # Later than a heartbeat, so that n1 is known to be dead before n2 is.
-    time.sleep(max(0.0, hung.failed + 2.5 - time.monotonic()))
-    hung.lab.exec("n2", "kill", "-STOP", pid_of(hung.lab, "n2/agent"))
     lab = bring_up(person, "healing", LAB)
     try:
         with Story(lab) as story:
@@ -419,8 +419,8 @@ def test_who_hangs_when_it_is_to_take_guests_takes_none(hung: Hung, struck: obje
     assert story.states("n2") == ["failed"]
     for guest in "ac":
         assert f'"_{guest}"' in hung.lab.get(guest)
-    everything = hung.lab.maintenance("list", "--history")
-    assert [one["description"] for one in everything if one["guests"] == ["a"]] == ["n1 has failed"]
+    events = {one["id"] for one in story.entries if "a" in one.get("guests", ())}
+    assert len(events) == 1, "it has been told of more than one failure"
 
 
 SURE = {"schedule": {"Scheduled"}, "cancel": {"Cancelled"}, "approve": {"Started", "Completed"}}

@@ -38,7 +38,7 @@ def test_a_killed_exec_takes_its_command_along(
     process = lab.person.start("exec", "--name", lab.name, place, "--", "sleep", length)
     assert gone(lambda: naming("sleep\0" + length), 20)
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert gone(lambda: not naming("sleep\0" + length))
 
 
@@ -54,7 +54,7 @@ def test_a_killed_capture_takes_tcpdump_along(
     assert gone(lambda: naming("tcpdump", port + "\0"), 20)
     assert gone(lambda: (place / "file.pcap").stat().st_size, 20)
     process.send_signal(number)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert gone(lambda: not naming("tcpdump", port + "\0"))
 
 
@@ -69,5 +69,5 @@ def test_a_killed_program_takes_its_commands_along(person: Person, lab: RunningL
     process = person.start_python("-c", program)
     assert gone(lambda: naming("sleep\0" + length), 20)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert gone(lambda: not naming("sleep\0" + length))

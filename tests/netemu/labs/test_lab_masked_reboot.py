@@ -106,7 +106,7 @@ def test_by_hand_an_agent_masks_what_is_announced_and_nothing_else(website: Runn
         sudden = reboot(lab, "web2", "--now")
     finally:
         client.send_signal(signal.SIGTERM)
-        out, err = client.communicate(timeout=20)
+        out, err = client.communicate(timeout=60)
     assert client.returncode == 0, err
     requests = read(out.splitlines())
     assert {one.server for one in requests if one.ok} == set(WEB)

@@ -67,7 +67,7 @@ def test_a_guest_yields_to_a_second_conflict(two: RunningLab) -> None:
         two.python("n", SEND, "p1", rival, rival)
         wait_until(lambda: two.guests()["a"]["address"] != before["address"])
         wait_until(lambda: two.guests()["a"]["state"] == "bound")
-    assert "ConnectionAbortedError" in holder.communicate(timeout=10)[0]
+    assert "ConnectionAbortedError" in holder.communicate(timeout=60)[0]
     resets = [
         one for one in heard
         if one.startswith("out ") and one.split()[1][24:28] == "0800"

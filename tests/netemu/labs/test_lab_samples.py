@@ -149,7 +149,7 @@ def test_polled_all_the_time_the_sample_logs_a_line_an_event(lab: RunningLab, ho
             codes += read_until(cron_job.stdout, "1")
     finally:
         cron_job.terminate()
-        out, err = cron_job.communicate(timeout=20)
+        out, err = cron_job.communicate(timeout=60)
     assert cron_job.returncode == 0, err
     lines = out.splitlines()
     logged = [line for line in lines if line.startswith("logged: ")]

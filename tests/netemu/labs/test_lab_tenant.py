@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -43,8 +42,8 @@ A, C, C_TOO = "198.18.0.1", "198.18.0.2", "198.18.0.3"
 
 
 @pytest.fixture(scope="module")
-def tenants(person: Person, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    path = Path("/tmp", f"{tmp_path_factory.getbasetemp().name}-tenants.json")
+def tenants(person: Person) -> Iterator[RunningLab]:
+    path = person.labs.with_suffix(".tenants.json")
     path.write_text(json.dumps(LAB))
     try:
         person.netemu("up", str(path), "--name", "tenants", "--time-scale", str(TIME_SCALE))

@@ -1,5 +1,6 @@
 """Descriptors of guests' namespaces: held here, or elsewhere and opened when they are used."""
 
+import asyncio
 import os
 import types
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from netemu.kernel import factory as factory_module
+from netemu.kernel.factory import FIRST_HELD
+from netemu.kernel.factory_client import Factory
 from netemu.supervisor.nodes import wiring
 from netemu.supervisor.nodes.wiring import WiredGuest
 
@@ -74,14 +76,13 @@ def test_descriptors_left_to_another_process_are_found_there(tmp_path: Path) -> 
     for path in files:
         path.touch()
     descriptors = [os.open(path, os.O_RDONLY) for path in files]
-    made = factory_module.Factory()
+    made = Factory()
     try:
-        process = made.hold(descriptors)
-        for place, path in enumerate(files, start=factory_module.FIRST_HELD):
+        process = asyncio.run(made.hold(descriptors))
+        for place, path in enumerate(files, start=FIRST_HELD):
             assert os.readlink(f"/proc/{process}/fd/{place}") == str(path)
         os.kill(process, 9)
     finally:
-        made._socket.close()
-        made._process.wait(10)
+        made.close()
         for descriptor in descriptors:
             os.close(descriptor)

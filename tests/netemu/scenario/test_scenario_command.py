@@ -134,7 +134,7 @@ def test_a_missing_program_is_named_with_what_to_run(
 
 def test_a_load_that_ends_by_itself_is_noticed() -> None:
     with subprocess.Popen([sys.executable, "-c", "exit(3)"], text=True) as load:
-        load.wait(10)
+        load.wait(60)
         with open(os.devnull) as nothing:
             assert play._begun(load, nothing.fileno())
         for wanted in (None, 0):

@@ -96,7 +96,7 @@ def test_the_rate_is_constant_and_no_client_asks_twice_at_once(
     monkeypatch.setattr(load, "ask", ask)
     asyncio.run(asyncio.wait_for(load.main("http://lb/", 200.0), 10))
     assert not asking  # what was under way is waited for
-    assert len(asked) == 60
+    assert 60 <= len(asked) < 65  # what was due already
     assert asked[:3] == ["a", "slow", "b"]
     assert 1 <= asked.count("slow") < 15
     assert abs(asked.count("a") - asked.count("b")) <= 2

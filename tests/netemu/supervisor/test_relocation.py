@@ -187,6 +187,9 @@ class FakeHardware:
         self.endured: dict[str, set[str]] = {name: set() for name in self._wired}
         self.off: set[str] = set()
 
+    def busy(self, _: str) -> bool:
+        return False
+
     def power(self, name: str) -> Power:
         return Power.OFF if name in self.off else Power.RUNNING
 

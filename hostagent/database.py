@@ -1,0 +1,278 @@
+"""A repository's file: SQLite, where every row carries a checksum.
+
+SQLite believes its file. A bit that has flipped on the disk is served as if it had been stored, so
+each row that is read is held against its checksum, and the whole file when it is opened. This
+module opens, upgrades and verifies the file, and keeps it small. It does not know what the rows
+mean.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from zlib import crc32
+
+import msgspec
+
+from hostagent.schema import (
+    COLUMNS,
+    LAST_WITHOUT_CHECKSUMS,
+    SCHEMA,
+    TAKEN_OVER,
+    UPGRADES,
+    VERSION,
+)
+
+log = logging.getLogger(__name__)
+
+WAL_BYTES: Final = 4 << 20
+"""The write-ahead log is cut to this once it is in the file: SQLite lets as much gather in it."""
+
+FREE_PAGES: Final = 256
+"""Pages, of 4 KiB, that the file may keep for what comes next. It gives back what is more."""
+
+SHRUNK_AT_ONCE: Final = 256
+"""Pages given back in one transaction: some milliseconds."""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+Row: TypeAlias = tuple[Any, ...]
+Decoder: TypeAlias = msgspec.json.Decoder[Any]
+
+
+class RepositoryError(Exception):
+    """The file cannot be used as a repository; says why."""
+
+
+class UnknownSchema(RepositoryError):
+    """The file was written by another version of this program, or is no repository."""
+
+
+class RepositoryInUse(RepositoryError):
+    """Another process holds the file."""
+
+
+class Damaged(RepositoryError):
+    """The file does not hold what was stored in it."""
+
+    def __init__(self, path: Path, what: object) -> None:
+        super().__init__(f"{path}: damaged: {what}; move it away to begin without it")
+
+
+UNREADABLE: Final = (UnicodeDecodeError, OverflowError, MemoryError)
+"""What Python's module raises besides its own errors where a file holds nonsense."""
+
+
+class Database:
+    """One file, held by this process alone, used by one thread at a time."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        bodies: Mapping[str, Decoder],
+        connect: Callable[..., sqlite3.Connection] | None = None,
+    ) -> None:
+        """Open or create the file; raises RepositoryError, UnknownSchema, RepositoryInUse, Damaged.
+
+        `bodies` read the last column of some tables' rows. `connect` is called in place of
+        `sqlite3.connect`.
+        """
+        self.path = Path(path)
+        self._bodies = bodies
+        self._depth = 0  # of transactions
+        connect = sqlite3.connect if connect is None else connect
+        try:
+            # Autocommit: the transactions are ours. Nobody else's lock is waited for.
+            self._db = connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise RepositoryError(f"{path}: {error}") from error
+        try:
+            self._prepare()
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, UNREADABLE):
+                raise Damaged(self.path, error) from error
+            if not isinstance(error, sqlite3.Error):
+                raise
+            name = getattr(error, "sqlite_errorname", "")
+            if name == "SQLITE_BUSY":
+                raise RepositoryInUse(f"{path}: another process holds this repository") from error
+            if name == "SQLITE_NOTADB":
+                raise UnknownSchema(f"{path}: {error}") from error
+            if name.startswith("SQLITE_CORRUPT"):
+                raise Damaged(self.path, error) from error
+            raise RepositoryError(f"{path}: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is done inside; on the disk when the outermost one ends.
+
+        They nest: an inner one that fails takes back its own changes only.
+        """
+        inner = self._depth > 0
+        if self._db.in_transaction and not inner:  # the last one could not even be rolled back
+            self._db.execute("ROLLBACK")
+        self._db.execute("SAVEPOINT one" if inner else "BEGIN IMMEDIATE")
+        self._depth += 1
+        try:
+            yield
+            self._db.execute("RELEASE one" if inner else "COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite itself ends it on some errors, as a full disk
+                self._db.execute("ROLLBACK TO one" if inner else "ROLLBACK")
+                if inner:
+                    self._db.execute("RELEASE one")
+            raise
+        finally:
+            self._depth -= 1
+
+    # Rows
+
+    def rows(self, table: str, rest: str = "", *arguments: object) -> list[Row]:
+        """Give rows, in the order of COLUMNS; `rest` is SQL that follows the table's name.
+
+        Raises Damaged.
+        """
+        columns = ", ".join(COLUMNS[table])
+        found = self._db.execute(f"SELECT {columns}, checksum FROM {table} {rest}", arguments)
+        return [self._checked(table, row) for row in found.fetchall()]
+
+    def row(self, table: str, rest: str = "", *arguments: object) -> Row | None:
+        """Give the first of such rows."""
+        return next(iter(self.rows(table, f"{rest} LIMIT 1", *arguments)), None)
+
+    def number(self, query: str, *arguments: object) -> Any:
+        """Give the one value that a query has for its result."""
+        return self._db.execute(query, arguments).fetchone()[0]
+
+    def put(self, table: str, rows: Iterable[Row]) -> None:
+        """Store rows, in place of those with the same keys."""
+        marks = ", ".join("?" * (len(COLUMNS[table]) + 1))
+        self._db.executemany(
+            f"INSERT OR REPLACE INTO {table} VALUES ({marks})",
+            [(*row, _checksum(table, row)) for row in rows],
+        )
+
+    def change(self, table: str, column: str, rows: Iterable[Row]) -> None:
+        """Store one column of rows that are there, given as they are to be."""
+        key, at = COLUMNS[table][0], COLUMNS[table].index(column)
+        self._db.executemany(
+            f"UPDATE {table} SET {column} = ?, checksum = ? WHERE {key} = ?",
+            [(row[at], _checksum(table, row), row[0]) for row in rows],
+        )
+
+    def delete(self, table: str, where: str, *arguments: object) -> list[Row]:
+        """Delete rows, and give them."""
+        gone = self.rows(table, f"WHERE {where}", *arguments)
+        key = COLUMNS[table][0]
+        self._db.executemany(f"DELETE FROM {table} WHERE {key} = ?", [row[:1] for row in gone])
+        return gone
+
+    def shrink(self) -> bool:
+        """Give some pages back that nothing is in; whether there are more."""
+        if self.number("PRAGMA freelist_count") <= FREE_PAGES:
+            return False
+        self._db.execute(f"PRAGMA incremental_vacuum({SHRUNK_AT_ONCE})").fetchall()
+        return bool(self.number("PRAGMA freelist_count") > FREE_PAGES)
+
+    def _checked(self, table: str, row: Sequence[Any]) -> Row:
+        *values, checksum = row
+        if checksum != _checksum(table, values):
+            raise Damaged(self.path, f"a row of {table} is not what was stored")
+        return tuple(values)
+
+    # Opening
+
+    def _prepare(self) -> None:
+        db = self._db
+        # Exclusive: two agents on one file would number their feeds apart.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA cell_size_check = ON")
+        version = self._version()  # before anything is written into a file that is not ours
+        if not version:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        with self.transaction():  # takes the lock and keeps it
+            if version != VERSION:
+                self._upgrade(version)
+            self._verify()
+        if 0 < version < VERSION:
+            self._rewrite()
+
+    def _version(self) -> int:
+        """Give the file's version, 0 for a new one; raises UnknownSchema if it is not ours."""
+        version = self.number("PRAGMA user_version")
+        tables = self.number("SELECT count(*) FROM sqlite_schema")
+        if version == 0 and tables == 0:
+            return 0
+        if version not in (*UPGRADES, VERSION):
+            raise UnknownSchema(
+                f"{self.path}: schema version {version}; this program reads {VERSION}, and takes"
+                f" over 1 to {LAST_WITHOUT_CHECKSUMS}"
+            )
+        return int(version)
+
+    def _upgrade(self, version: int) -> None:
+        """Make the tables of today, and take over what an older version has left."""
+        for old in range(version or VERSION, LAST_WITHOUT_CHECKSUMS + 1):
+            if old == LAST_WITHOUT_CHECKSUMS:
+                self._check_structure(*(table for table in COLUMNS if table != "commands"))
+            for statement in UPGRADES[old]:
+                self._db.execute(statement)
+        for statement in SCHEMA:
+            self._db.execute(statement)
+        if version:
+            for table, query in TAKEN_OVER.items():
+                self.put(table, self._db.execute(query).fetchall())
+                self._db.execute(f"DROP TABLE old_{table}")
+        else:
+            self.put("state", [(1, 0.0, 0, 0, 0.0)])
+        self._db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _rewrite(self) -> None:
+        """Write the file anew, so that it can shrink. It can be used as well if that fails."""
+        try:
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._db.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            log.warning("%s: it stays as large as it is: %s", self.path, error)
+
+    def _verify(self) -> None:
+        """Raise Damaged unless the file is whole, and every row what was stored."""
+        found = {sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_schema") if sql}
+        if found != set(SCHEMA):
+            raise Damaged(self.path, "its tables are not those that were made")
+        self._check_structure()
+        for table, columns in COLUMNS.items():
+            bodies = self._bodies.get(table)
+            for row in self._db.execute(f"SELECT {', '.join(columns)}, checksum FROM {table}"):
+                values = self._checked(table, row)
+                if bodies is not None:
+                    self._decode(table, bodies, values[-1])
+        if self.number("SELECT count(*) FROM state") != 1:
+            raise Damaged(self.path, "its state is gone")
+
+    def _decode(self, table: str, bodies: Decoder, body: bytes) -> None:
+        try:
+            bodies.decode(body)
+        except msgspec.MsgspecError as error:  # an older version's, without a checksum
+            raise Damaged(self.path, f"a row of {table}: {error}") from error
+
+    def _check_structure(self, *tables: str) -> None:
+        """Have SQLite look at its own structures, of some tables or of the whole file."""
+        for pragma in [f"integrity_check({table})" for table in tables] or ["integrity_check(1)"]:
+            problem = self.number(f"PRAGMA {pragma}")
+            if problem != "ok":
+                raise Damaged(self.path, " ".join(problem.split()))
+
+
+def _checksum(table: str, row: Sequence[Any]) -> int:
+    return crc32(_encode((table, *row)))

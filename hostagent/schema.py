@@ -1,0 +1,73 @@
+"""The tables of a repository, and what makes today's of those that older versions have left.
+
+Constants only. Every row ends with the checksum of what stands before it.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+VERSION: Final = 8
+"""Not 5: no single bit that flips makes one of the older versions of it."""
+
+COMMANDS: Final = 1 << 16
+"""Commands remembered at most. Counted, not timed: a clock that is set does not make a command be
+applied twice. A controller gives up within seconds, in which an agent does some thousand commands;
+what it keeps on trying, it does so while the agent is away, and then nothing is counted."""
+
+COMMAND_BYTES: Final = 64 << 20
+"""Bytes of the answers remembered at most: the longest, of events of a thousand guests each, are
+still some six hundred."""
+
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "state": ("one", "clock_offset", "sequence", "floor", "latest"),
+    "guests": ("name", "availability_set", "incarnation", "edits", "body"),
+    "floors": ("number", "name", "floor"),
+    "events": ("number", "id", "next_change", "ended", "body"),
+    "commands": ("number", "total", "id", "fingerprint", "answer"),
+}
+
+SCHEMA: Final = (
+    "CREATE TABLE state (one INTEGER PRIMARY KEY, clock_offset REAL NOT NULL,"
+    " sequence INTEGER NOT NULL, floor INTEGER NOT NULL, latest REAL NOT NULL,"
+    " checksum INTEGER NOT NULL)",
+    "CREATE TABLE guests (name TEXT PRIMARY KEY, availability_set TEXT,"
+    " incarnation INTEGER NOT NULL, edits INTEGER NOT NULL, body BLOB NOT NULL,"
+    " checksum INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX guests_by_set ON guests (availability_set) WHERE availability_set IS NOT NULL",
+    "CREATE TABLE floors (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
+    " floor INTEGER NOT NULL, checksum INTEGER NOT NULL)",
+    "CREATE TABLE events (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, next_change REAL,"
+    " ended REAL, body BLOB NOT NULL, checksum INTEGER NOT NULL)",
+    "CREATE INDEX events_by_change ON events (next_change) WHERE next_change IS NOT NULL",
+    "CREATE INDEX events_by_end ON events (ended) WHERE ended IS NOT NULL",
+    "CREATE TABLE commands (number INTEGER PRIMARY KEY, total INTEGER NOT NULL,"
+    " id TEXT NOT NULL UNIQUE, fingerprint BLOB NOT NULL, answer BLOB NOT NULL,"
+    " checksum INTEGER NOT NULL)",
+)
+"""`commands.total` is the length of all answers up to this one, with those that are forgotten."""
+
+LAST_WITHOUT_CHECKSUMS: Final = 4
+
+UPGRADES: Final = {
+    1: ("ALTER TABLE guests ADD COLUMN edits INTEGER NOT NULL DEFAULT 0",),
+    2: ("CREATE TABLE floors (name TEXT PRIMARY KEY, floor INTEGER NOT NULL)",),
+    3: ("ALTER TABLE state ADD COLUMN latest REAL NOT NULL DEFAULT 0",),
+    4: (
+        *(f"ALTER TABLE {table} RENAME TO old_{table}" for table in COLUMNS),
+        *("DROP INDEX guests_by_set", "DROP INDEX events_by_change", "DROP INDEX events_by_end"),
+    ),
+}
+"""By the version found: what makes the next of it. The last of them makes room for the tables of
+today, whose rows are then taken over."""
+
+TAKEN_OVER: Final[Mapping[str, str]] = {
+    "state": "SELECT 1, clock_offset, sequence, floor, latest FROM old_state",
+    "guests": "SELECT name, availability_set, incarnation, edits, body FROM old_guests",
+    "floors": "SELECT rowid, name, floor FROM old_floors",
+    "events": "SELECT rowid, id, next_change, ended, body FROM old_events",
+    "commands": "SELECT row_number() OVER latest, sum(length(answer)) OVER latest,"
+    " id, fingerprint, answer"
+    f" FROM (SELECT * FROM old_commands ORDER BY applied DESC LIMIT {COMMANDS})"
+    " WINDOW latest AS (ORDER BY applied, id ROWS UNBOUNDED PRECEDING)",
+}
+"""By table: the rows as they are now, out of the last version without checksums."""

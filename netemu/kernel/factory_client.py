@@ -1,0 +1,298 @@
+"""Asks the process of `netemu.kernel.factory` for namespaces, and keeps it running.
+
+Runs in the supervisor's loop and never blocks it: questions are awaited, one at a time, and none
+longer than PATIENCE. A factory that ends, hangs or is stopped is ended with all that it had half
+made, and another is started. What it made before, it no longer has a part in.
+"""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from netemu.errors import MachineCannot
+from netemu.kernel import exhaustion
+from netemu.kernel.factory import LINK, NAMESPACES_OF_A_GUEST, TAKEN_OVER, close_all, receive, send
+
+# An answer takes milliseconds, on a machine that is overrun perhaps a second.
+PATIENCE: Final = 10.0
+# One that ends again and again is started ever more seldom, and forgiven once it has answered.
+_FIRST_DELAY: Final = 0.05
+_LONGEST_DELAY: Final = 5.0
+
+
+class FactoryFailed(MachineCannot):
+    """The factory itself has failed, not what was asked of it."""
+
+
+class Program(NamedTuple):
+    """What a guest runs at boot; `output` is the descriptor that takes what it says."""
+
+    command: Sequence[str]
+    directory: str
+    environment: Mapping[str, str]
+    output: int
+
+
+class Factory:
+    """The factory, as those who need namespaces see it. `on_end` is told why one has ended.
+
+    Raises MachineCannot, which names the limit that was reached, where one was.
+    """
+
+    def __init__(self, on_end: Callable[[str], None] = lambda _: None) -> None:
+        self.restarts = 0
+        self.last_end: str | None = None
+        self.pid = -1
+        self._on_end = on_end
+        self._link: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = asyncio.Lock()
+        self._number = 0
+        self._waiting: asyncio.Future[tuple[list[Any], list[int]]] | None = None
+        self._delay = _FIRST_DELAY
+        self._wanted = True
+        self._start()
+
+    def close(self) -> None:
+        """End the factory for good."""
+        self._wanted = False
+        self._end("is no longer needed")
+
+    async def nodes(self, count: int) -> list[int]:
+        """Descriptors of `count` (at most BATCH) new network namespaces, owned as we are."""
+        return (await self._ask(["nodes", count], []))[1]
+
+    async def guests(self, count: int) -> list[int]:
+        """Descriptors of `count` (at most BATCH) namespaces, each owned by a user of its own."""
+        return (await self._ask(["guests", count], []))[1]
+
+    async def boot(
+        self, net: int, hostname: str, *, hosts: str = "", program: Program | None = None
+    ) -> tuple[int, dict[str, int]]:
+        """Give the guest that owns `net` its first process.
+
+        It and whatever runs beside it see processes of their own only, a private /run, and an
+        /etc/hosts that says `hosts`. The first process starts `program` and is its parent; on
+        FREEZE it stops all others, on THAW it has them go on. Returns a pidfd and the guest's
+        namespaces by kind.
+        """
+        question: list[Any] = ["boot", hostname]
+        # By a file: with many names it is longer than a message may be.
+        descriptors = [net, _file_of(hosts)]
+        if program is not None:
+            question += [list(program.command), program.directory, program.environment]
+            descriptors.append(program.output)
+        try:
+            _, made = await self._ask_for_process(question, descriptors)
+        except FactoryFailed:
+            raise
+        except MachineCannot as error:
+            raise MachineCannot(f"{hostname} does not boot: {error}") from None
+        finally:
+            os.close(descriptors[1])
+        return made[0], dict(zip(NAMESPACES_OF_A_GUEST, made[1:], strict=True))
+
+    async def hold(self, descriptors: list[int]) -> int:
+        """Have a process hold these (at most BATCH) descriptors too, until the lab ends.
+
+        Gives its process ID; there they are FIRST_HELD and the following, in the same order.
+
+        Closing one waits for the kernel's readers (synchronize_net, some 13 ms), and a process
+        that ends closes its own one after another: a thousand would take it 13 seconds. Held by
+        several processes, they are closed side by side.
+        """
+        answer, _ = await self._ask_for_process(["hold"], descriptors)
+        return int(answer[0])
+
+    async def _ask_for_process(
+        self, question: list[Any], descriptors: list[int]
+    ) -> tuple[list[Any], list[int]]:
+        """Ask for a process that is to outlive the factory, and take it over once it is here."""
+        theirs, leash = os.pipe()
+        try:
+            answer = await self._ask(question, [*descriptors, theirs])
+            with suppress(BrokenPipeError):  # it has ended already, which its pidfd tells
+                os.write(leash, TAKEN_OVER)
+            return answer
+        finally:
+            close_all([theirs, leash])
+
+    async def _ask(
+        self, question: list[Any], descriptors: list[int]
+    ) -> tuple[list[Any], list[int]]:
+        async with self._turn:
+            try:
+                return await self._exchange(question, descriptors)
+            except _Ended:
+                # It may have ended long before. What it had begun has ended with it.
+                return await self._exchange(question, descriptors)
+
+    async def _exchange(
+        self, question: list[Any], descriptors: list[int]
+    ) -> tuple[list[Any], list[int]]:
+        link = self._living()
+        self._number += 1
+        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            self._put(link, [self._number, len(descriptors), *question], descriptors)
+            async with asyncio.timeout(PATIENCE):
+                answer, made = await waiting
+        except TimeoutError:
+            self._end(f"gave no answer for {PATIENCE:g} s")
+            raise FactoryFailed(
+                f"the process that makes namespaces gave no answer for {PATIENCE:g} s: "
+                "another is started"
+            ) from None
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                close_all(waiting.result()[1])
+            raise
+        finally:
+            self._waiting = None
+        self._delay = _FIRST_DELAY
+        if answer[0] == "failed":
+            raise MachineCannot(str(answer[1]))
+        return answer[1:], made
+
+    def _put(self, link: socket.socket, message: list[Any], descriptors: list[int]) -> None:
+        try:
+            send(link, message, descriptors)
+        except ConnectionError as error:
+            self._end(f"is not there: {error}")
+            raise _Ended from None
+        except OSError as error:
+            raise MachineCannot(f"asking for namespaces: {exhaustion.words(error)}") from None
+
+    # The process's life.
+
+    def status(self) -> dict[str, Any]:
+        """What `netemu status` tells of it, as of any service."""
+        return {
+            "name": "factory",
+            "state": "running" if self._link is not None else "restarting",
+            "pid": self.pid,
+            "restarts": self.restarts,
+            "last_end": self.last_end,
+            "last_line": None,
+        }
+
+    def ended(self, status: int) -> None:
+        """It has ended with this status, as waitpid(2) tells."""
+        code = os.waitstatus_to_exitcode(status)
+        self.last_end = f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def watch(self) -> None:
+        """Start another as soon as one ends, from now on, in the loop that runs."""
+        loop = asyncio.get_running_loop()
+        if self._link is not None and self._loop is not loop:
+            self._loop = loop
+            loop.add_reader(self._link, self._heard)
+
+    def _living(self) -> socket.socket:
+        """The link to a factory that runs, started if need be."""
+        if self._link is None:
+            self.restarts += 1
+            self._start()
+        self.watch()
+        assert self._link is not None
+        return self._link
+
+    def _start(self) -> None:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise FactoryFailed(f"starting the factory: {exhaustion.words(error)}") from None
+        try:
+            self.pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-P", "-m", "netemu.kernel.factory"],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), LINK),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                ],
+                setpgroup=0,
+                setsigdef=[signal.SIGCHLD, signal.SIGPIPE],
+                setsigmask=[],
+            )
+        except OSError as error:
+            ours.close()
+            raise FactoryFailed(f"starting the factory: {exhaustion.words(error)}") from None
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._link, self._loop = ours, None
+
+    def _end(self, reason: str) -> None:
+        """End what is left of the factory, and all that nobody has taken over."""
+        if self._link is None:
+            return
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.remove_reader(self._link)
+        self._link.close()
+        self._link = None
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self._wanted:
+            self._on_end(reason)
+            if loop is not None:
+                self._start_later(loop)
+
+    def _start_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(self._delay, self._again, loop)
+        self._delay = min(2 * self._delay, _LONGEST_DELAY)
+
+    def _again(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            if self._wanted:
+                self._living()
+        except MachineCannot as error:
+            self._on_end(str(error))
+            self._start_later(loop)
+
+    def _heard(self) -> None:
+        """An answer, or the end."""
+        assert self._link is not None
+        try:
+            answer, made, lost = receive(self._link)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as error:
+            answer, made, lost = [], [], False
+            self.last_end = str(error)
+        waiting = self._waiting
+        if not answer:
+            close_all(made)
+            self._end("has ended")
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(_Ended())
+        elif waiting is None or waiting.done() or answer[0] != self._number:
+            close_all(made)  # nobody waits for it any more
+        elif lost:
+            close_all(made)
+            code = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            waiting.set_result((["failed", exhaustion.words(code)], []))
+        else:
+            waiting.set_result((answer[1:], made))
+
+
+class _Ended(FactoryFailed):
+    """The factory has ended before it answered."""
+
+    def __init__(self) -> None:
+        super().__init__("the process that makes namespaces has ended, twice: see the lab's log")
+
+
+def _file_of(text: str) -> int:
+    """A descriptor of a file in memory that is to be read from its beginning."""
+    descriptor = os.memfd_create("hosts", os.MFD_CLOEXEC)
+    with open(descriptor, "w", closefd=False) as file:
+        file.write(text)
+    return descriptor
