@@ -10,6 +10,8 @@ from netemu.cli.completing import labs
 from netemu.cli.options import TIME_SCALE, as_json, lab_name, named, of_lab
 from netemu.cli.progress import phases
 
+_LISTED = ("name", "state", "policy", "nodes", "guests")
+
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
@@ -68,8 +70,8 @@ def down(lab: str | None, name: str | None, everything: bool) -> None:
         chosen = [labs.the_one(None)] if names else []
     if not chosen:
         say("no lab runs")
-    for one in chosen:
-        say(f"{one}: down" if labs.take_down(one) else f"{one}: was not up")
+    for one, was_up in labs.take_all_down(chosen):
+        say(f"{one}: down" if was_up else f"{one}: was not up")
 
 
 @click.command("list")
@@ -77,25 +79,10 @@ def down(lab: str | None, name: str | None, everything: bool) -> None:
 def list_labs(as_json: bool) -> None:
     """List the labs of this user that run."""
     from netemu.client import labs
-    from netemu.errors import NotSo
 
-    found = []
-    for name in labs.running():
-        try:
-            found.append(labs.status(name))
-        except NotSo:  # it has ended meanwhile
-            continue
+    found = labs.overview()
     if as_json:
-        keys = ("name", "policy", "state", "supervisor")
-        listed = [
-            {
-                **{key: one[key] for key in keys},
-                "nodes": len(one["nodes"]),
-                "guests": sum(len(node["guests"]) for node in one["nodes"]),
-            }
-            for one in found
-        ]
-        say_json(listed)
+        say_json(found)
         return
     if not found:
         say("no lab runs")
@@ -110,17 +97,11 @@ def list_labs(as_json: bool) -> None:
             Column("NODES", rank=4, right=True),
             Column("GUESTS", rank=1, right=True),
         ],
-        [
-            [
-                one["name"],
-                one["state"],
-                one["policy"],
-                str(len(one["nodes"])),
-                str(sum(len(node["guests"]) for node in one["nodes"])),
-            ]
-            for one in found
-        ],
+        [["-" if one[key] is None else str(one[key]) for key in _LISTED] for one in found],
     )
+    for one in found:
+        if one["state"] == "hung":
+            say(f"{one['name']} does not answer; 'netemu down {one['name']}' ends it", err=True)
 
 
 @click.command()

@@ -4,33 +4,30 @@ What the command line does, a program can do with these functions. All raise Net
 """
 
 import os
-import select
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from netemu.errors import BadInput, MachineCannot, NotSo
+from netemu.client.ending import await_end, end
+from netemu.errors import BadInput, NotSo
 from netemu.kernel.protections import Without
 from netemu.topology import Lab
-from netemu.wire import runtime_dir
-from netemu.wire.control import NoAnswer, ask, connect, listen, peer
+from netemu.wire import control, runtime_dir
+from netemu.wire.control import Hangs, NoAnswer, ask, listen
 from netemu.wire.lab_file import wrong_property
 from netemu.wire.limits import Size, require
 from netemu.wire.order import Order
 from netemu.wire.progress import Step, steps
 from netemu.wire.source import python_path
 
-# How long a lab may take to end in order before it is killed: its services have two seconds.
+# How long a lab that does not answer may take to have ended or begun, seconds.
 _PATIENCE: Final = 5.0
-# How long the kernel may take to end ten thousand guests' processes and sockets.
-_LONG_PATIENCE: Final = 120.0
 
 
 def bring_up(
@@ -58,11 +55,12 @@ def bring_up(
     if claimed is None:
         return False
     directory, lock = claimed
+    made = runtime_dir.identity(lab.name)
     try:
         order = Order(lab, time_scale, str(directory.parent), access_log, tuple(sorted(without)))
         _launch(order, directory, lock, on_step)
     except BaseException:
-        _end(directory)
+        end(lab.name, made)
         raise
     return True
 
@@ -136,7 +134,7 @@ def _require_same(lab: Lab) -> None:
             f"{lab.name}: a lab of this name runs, from another file; "
             f"'netemu down {lab.name}' first, or give this one another --name"
         )
-    ask(_control(lab.name), "wait")
+    ask(_control(lab.name), "wait", within=None)
 
 
 def running() -> list[str]:
@@ -165,6 +163,36 @@ def status(name: str) -> dict[str, Any]:
         **{key: value for key, value in head.items() if key != "more"},
         "nodes": [{key: value for key, value in node.items() if key != "more"} for node in nodes],
         "supervisor": supervisor(name),
+    }
+
+
+def overview() -> list[dict[str, Any]]:
+    """Every lab of this user that runs, in few words: what `netemu list --json` prints.
+
+    One that hangs is there too, as `hung`, and one that is just starting or ending as `starting`;
+    of these only the name is known. No lab is waited for longer than for the slowest.
+    """
+    names = running()
+    if not names:
+        return []
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = list(pool.map(_overview_of, names))
+    return [one for one in found if one is not None]
+
+
+def _overview_of(name: str) -> dict[str, Any] | None:
+    one: dict[str, Any] = {"name": name, "policy": None, "state": "hung", "supervisor": None}
+    try:
+        told = status(name)
+    except Hangs:
+        return {**one, "nodes": None, "guests": None}
+    except NotSo:
+        starting = {**one, "state": "starting", "nodes": None, "guests": None}
+        return starting if name in running() else None
+    return {
+        **{key: told[key] for key in one},
+        "nodes": len(told["nodes"]),
+        "guests": sum(len(node["guests"]) for node in told["nodes"]),
     }
 
 
@@ -238,69 +266,38 @@ def agents(name: str) -> dict[str, str]:
 
 def supervisor(name: str) -> int:
     """The process ID of the lab's supervisor, as the caller sees it."""
-    with socket.socket(socket.AF_UNIX) as link:
-        try:
-            connect(_control(name), link)
-        except OSError as error:
-            raise NoAnswer(f"{name}: the lab does not answer: {error}") from None
-        return peer(link).process
+    return control.supervisor(_control(name))
 
 
 def take_down(name: str) -> bool:
-    """Take a lab down; False if none of that name runs. When this returns, nothing is left."""
+    """Take a lab down; False if none of that name runs. When this returns, nothing is left.
+
+    A lab that hangs is killed after five seconds.
+    """
     if name not in running():
         return False
-    _end(runtime_dir.root() / name)
+    end(name)
     return True
+
+
+def take_all_down(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The same for several labs at one time, so that none waits for one that hangs."""
+    with ThreadPoolExecutor(max(1, len(names))) as pool:
+        yield from zip(names, pool.map(take_down, names), strict=True)
 
 
 def follow(name: str) -> None:
     """Wait until the lab ends, however it does."""
     try:
-        _await_end(os.pidfd_open(supervisor(name)), None)
+        process = os.pidfd_open(supervisor(name))
     except (NotSo, ProcessLookupError):
         return
+    await_end(process, None)
+    os.close(process)
 
 
-def _end(directory: Path) -> None:
-    """End the lab of this directory in order, or by force, and take away what it leaves."""
-    try:
-        pidfd = os.pidfd_open(supervisor(directory.name))
-    except (NotSo, ProcessLookupError):
-        _clear(directory.name)
-        return
-    try:
-        ask(_control(directory.name), "down")
-    except NotSo:
-        pass  # it is ending, or it hangs: either way
-    if not _await_end(os.dup(pidfd), _PATIENCE):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if not _await_end(os.dup(pidfd), _LONG_PATIENCE):
-            raise MachineCannot(f"{directory.name}: the kernel does not end the lab's processes")
-    os.close(pidfd)
-    _clear(directory.name)
-
-
-def _clear(name: str) -> None:
-    """Take away what an ended lab leaves; it holds its lock until its last process is gone."""
-    deadline = time.monotonic() + _LONG_PATIENCE
-    while not runtime_dir.clear(name):
-        if time.monotonic() > deadline:
-            raise MachineCannot(f"{name}: the kernel does not end the lab's processes")
-        time.sleep(0.01)
-
-
-def _await_end(pidfd: int, patience: float | None) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    try:
-        return bool(poll.poll(None if patience is None else patience * 1000))
-    finally:
-        os.close(pidfd)
-
-
-def _control(name: str) -> str:
-    return _address(name, runtime_dir.CONTROL)
+def _control(name: str) -> Path:
+    return runtime_dir.root() / name
 
 
 def _address(name: str, socket_name: str) -> str:

@@ -91,6 +91,27 @@ def claim(name: str) -> tuple[Path, int] | None:
             return None if _runs(top, name) else (place / name, _make(top, place / name))
 
 
+def identity(name: str) -> tuple[int, int] | None:
+    """What tells the lab of this name from earlier and later ones; None if there is no such lab."""
+    place = _chosen()
+    with _opened(place) as top:
+        if top is None:
+            return None
+        try:
+            directory = os.open(name, _DIRECTORY, dir_fd=top)
+        except OSError:
+            return None
+        try:
+            if not _is_marked(directory, _mark_of(name)):
+                return None
+            mark = os.stat(_MARK, dir_fd=directory, follow_symlinks=False)
+            return mark.st_ino, mark.st_mtime_ns
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
+
+
 def clear(name: str) -> bool:
     """Remove what a lab that has ended left; False if it has not, and nothing is done."""
     place = _chosen()

@@ -15,6 +15,7 @@ from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agents import Agents
+from netemu.supervisor.control.control_server import Answer, ControlServer, Handler
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.placement import Placement
@@ -29,7 +30,6 @@ from netemu.supervisor.nodes.services import GRACE, Overseer, Service
 from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
 from netemu.topology import Guest
 from netemu.wire import runtime_dir
-from netemu.wire.control import Answer, ControlServer, Handler
 from netemu.wire.order import Order
 from netemu.wire.progress import Progress
 

@@ -35,7 +35,8 @@ def processes_of(person: Person, what: str = "") -> list[int]:
     found = []
     for process in every_process():
         try:
-            line = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            raw = Path(f"/proc/{process}/cmdline").read_bytes()
+            line = raw.replace(b"\\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if str(person.labs) in line and what in line:

@@ -1,0 +1,211 @@
+"""The lab's control socket, from inside: answers what `netemu.wire.control` asks.
+
+Runs in the supervisor. No client holds it up: a question must come, and an answer be taken, within
+a bound, connections are bounded in number, and a client that goes away leaves nothing. What a
+client sends is checked against the handler's signature before the handler is called.
+"""
+
+import asyncio
+import inspect
+import logging
+import os
+import socket
+import struct
+import typing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from hostagent.channel.frames import Decoder, FrameError, pack
+from netemu.errors import BadInput, NetemuError
+from netemu.wire.control import HEARTBEAT, PENDING, peer
+
+log = logging.getLogger(__name__)
+
+Answer = tuple[list[dict[str, Any]], list[int]]
+Handler = Callable[..., Awaitable[Answer]]
+Stream = Callable[[], AsyncIterator[dict[str, Any]]]
+
+# Connections at one time; each holds a descriptor of the supervisor's.
+MOST: Final = 64
+# How long a question may take to come whole, and a part of an answer to be taken, seconds.
+ASKED_WITHIN: Final = 5.0
+TAKEN_WITHIN: Final = 30.0
+# When to look again for connections that could not be taken: for want of descriptors, say.
+_AGAIN: Final = 0.5
+_CHUNK: Final = 65536
+
+
+class ControlServer:
+    """Answers the user whose lab it is, and nobody else.
+
+    `verbs` maps what may be asked to its handler. What `streams` maps is told for as long as the
+    asker listens.
+    """
+
+    def __init__(
+        self, listener: socket.socket, verbs: Mapping[str, Handler], streams: Mapping[str, Stream]
+    ) -> None:
+        self._listener = listener
+        self._verbs = {verb: _Verb(verb, handler) for verb, handler in verbs.items()}
+        self._streams = streams
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._silent: dict[asyncio.Task[None], None] = {}  # have not asked yet, the oldest first
+        listener.setblocking(False)
+        self._loop.add_reader(listener, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            link, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:  # it would be offered again at once
+            log.warning("control: no connection can be taken: %s", error.strerror)
+            self._loop.remove_reader(self._listener)
+            self._loop.call_later(_AGAIN, self._loop.add_reader, self._listener, self._accept)
+            return
+        if peer(link).user != os.geteuid():  # an abstract name is within everybody's reach
+            link.close()
+            return
+        link.setblocking(False)
+        if len(self._connections) >= MOST and not self._make_room():
+            link.close()
+            return
+        task = self._loop.create_task(self._serve(link))
+        self._connections.add(task)
+        self._silent[task] = None
+        task.add_done_callback(self._forget)
+
+    def _make_room(self) -> bool:
+        """Drop the connection that has been silent for longest, if one is."""
+        for task in self._silent:
+            task.cancel()
+            self._forget(task)
+            return True
+        return False
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._silent.pop(task, None)
+
+    async def _serve(self, link: socket.socket) -> None:
+        with link:
+            try:
+                question = await self._question(link)
+                if question is None:
+                    return
+                verb = question.pop("verb", None)
+                if isinstance(verb, str) and verb in self._streams:
+                    await self._stream(link, self._streams[verb]())
+                else:
+                    await self._answer(link, verb, question)
+            except (OSError, FrameError) as error:  # TimeoutError is one too
+                log.debug("a control connection ends: %r", error)
+
+    async def _question(self, link: socket.socket) -> dict[str, Any] | None:
+        """The first whole frame; None if the client goes before."""
+        task = asyncio.current_task()
+        assert task is not None
+        decoder = Decoder()
+        async with asyncio.timeout(ASKED_WITHIN):
+            while data := await self._loop.sock_recv(link, _CHUNK):
+                for question in decoder.feed(data):
+                    self._silent.pop(task, None)
+                    return question
+        return None
+
+    async def _answer(self, link: socket.socket, verb: object, arguments: dict[str, Any]) -> None:
+        beating = self._loop.create_task(_beat(link))
+        try:
+            maps, descriptors = await self._outcome(verb, arguments)
+        finally:
+            beating.cancel()
+        # Nothing may run before the descriptors are sent: they are the supervisor's own, and it
+        # may close them.
+        frames = [pack({**one, "more": True}) for one in maps[:-1]] + [pack(maps[-1])]
+        if descriptors:
+            rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+            # The socket's buffer has heartbeats at most: so small a first piece is taken whole.
+            sent = link.sendmsg([frames[0]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            frames[0] = frames[0][sent:]
+        await self._send(link, b"".join(frames))
+
+    async def _outcome(self, verb: object, arguments: dict[str, Any]) -> Answer:
+        """What the handler gives, or what it has failed with."""
+        try:
+            found = self._verbs.get(verb) if isinstance(verb, str) else None
+            if found is None:
+                raise BadInput(f"this lab does not know {verb!r}; is it another version's?")
+            return await found.call(arguments)
+        except NetemuError as error:
+            return [{"failed": str(error), "exit": error.exit_code}], []
+        except Exception as error:
+            log.exception("%s failed", verb)
+            return [{"failed": f"{verb}: {error!r}; see the lab's log", "exit": 1}], []
+
+    async def _stream(self, link: socket.socket, news: AsyncIterator[dict[str, Any]]) -> None:
+        """Tell the news until the client goes: nothing comes from it but its end."""
+        duties = {
+            self._loop.create_task(self._tell(link, news)),
+            self._loop.create_task(self._loop.sock_recv(link, 1)),
+        }
+        try:
+            await asyncio.wait(duties, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for duty in duties:
+                duty.cancel()
+            await asyncio.gather(*duties, return_exceptions=True)
+
+    async def _tell(self, link: socket.socket, news: AsyncIterator[dict[str, Any]]) -> None:
+        coming = asyncio.ensure_future(anext(news))
+        try:
+            while True:
+                done, _ = await asyncio.wait({coming}, timeout=HEARTBEAT)
+                if not done:
+                    await self._send(link, PENDING)
+                    continue
+                one = coming.result()
+                coming = asyncio.ensure_future(anext(news))
+                await self._send(link, pack({**one, "more": True}))
+        finally:
+            coming.cancel()
+
+    async def _send(self, link: socket.socket, data: bytes) -> None:
+        async with asyncio.timeout(TAKEN_WITHIN):
+            await self._loop.sock_sendall(link, data)
+
+
+async def _beat(link: socket.socket) -> None:
+    """Say every second that an answer is to come. So short a frame is sent whole or not at all."""
+    while True:
+        await asyncio.sleep(HEARTBEAT)
+        try:
+            link.send(PENDING)
+        except BlockingIOError:
+            continue
+        except OSError:  # the client has gone; what it has asked for is done
+            return
+
+
+class _Verb:
+    """A handler, and what it may be called with."""
+
+    def __init__(self, name: str, handler: Handler) -> None:
+        self._name = name
+        self._handler = handler
+        self._signature = inspect.signature(handler)
+        self._types = typing.get_type_hints(handler)
+
+    async def call(self, arguments: dict[str, Any]) -> Answer:
+        """Call the handler. Raises BadInput if it takes no such arguments."""
+        try:
+            bound = self._signature.bind(**arguments)
+            given = {
+                key: msgspec.convert(value, self._types.get(key, Any))
+                for key, value in bound.arguments.items()
+            }
+        except (TypeError, msgspec.ValidationError) as error:
+            raise BadInput(f"{self._name}: {error}") from None
+        return await self._handler(**given)
