@@ -61,7 +61,7 @@ class Damaged(RepositoryError):
         super().__init__(f"{path}: damaged: {what}; move it away to begin without it")
 
 
-UNREADABLE: Final = (UnicodeDecodeError, OverflowError, MemoryError)
+UNREADABLE: Final = (UnicodeDecodeError, OverflowError)
 """What Python's module raises besides its own errors where a file holds nonsense."""
 
 
@@ -86,15 +86,15 @@ class Database:
         try:
             # Autocommit: the transactions are ours. Nobody else's lock is waited for.
             self._db = connect(path, isolation_level=None, timeout=0, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise RepositoryError(f"{path}: {error}") from error
+        except (sqlite3.Error, MemoryError) as error:
+            raise RepositoryError(f"{path}: {told(error)}") from error
         try:
             self._prepare()
         except BaseException as error:
             self._db.close()
             if isinstance(error, UNREADABLE):
                 raise Damaged(self.path, error) from error
-            if not isinstance(error, sqlite3.Error):
+            if not isinstance(error, (sqlite3.Error, MemoryError)):
                 raise
             name = getattr(error, "sqlite_errorname", "")
             if name == "SQLITE_BUSY":
@@ -103,7 +103,7 @@ class Database:
                 raise UnknownSchema(f"{path}: {error}") from error
             if name.startswith("SQLITE_CORRUPT"):
                 raise Damaged(self.path, error) from error
-            raise RepositoryError(f"{path}: {error}") from error
+            raise RepositoryError(f"{path}: {told(error)}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -272,6 +272,11 @@ class Database:
             problem = self.number(f"PRAGMA {pragma}")
             if problem != "ok":
                 raise Damaged(self.path, " ".join(problem.split()))
+
+
+def told(error: BaseException) -> str:
+    """Give what is wrong, in a line."""
+    return "out of memory" if isinstance(error, MemoryError) else " ".join(str(error).split())
 
 
 def _checksum(table: str, row: Sequence[Any]) -> int:

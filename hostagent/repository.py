@@ -95,11 +95,13 @@ class Repository:
 
         They nest: an inner one that fails takes back its own changes only.
         """
+        latest = self._latest
         try:
             with self._db.transaction():
                 yield
         except BaseException:
             self._known_state = None
+            self._latest = latest
             raise
 
     # What is known

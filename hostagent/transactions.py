@@ -24,7 +24,8 @@ from hostagent.channel.messages import (
     snapshot,
 )
 from hostagent.commands import execute, look_up
-from hostagent.repository import Repository, RepositoryError
+from hostagent.database import RepositoryError, told
+from hostagent.repository import Repository
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Transactions:
         except Exception as error:
             # Nothing is stored, so nothing is published or acknowledged. The next beat tries again.
             self._note(error)
-            reason = f"the repository has failed: {error}"
+            reason = f"the repository has failed: {told(error)}"
             requests = [
                 request if isinstance(request, Query) else _refusal(request, reason)
                 for request in requests
@@ -122,7 +123,7 @@ class Transactions:
 
     def _note(self, error: Exception | None) -> None:
         """Log that the repository has failed, or works again: once, and not at every beat."""
-        trouble = "" if error is None else str(error) or type(error).__name__
+        trouble = "" if error is None else told(error) or type(error).__name__
         if trouble == self._trouble:
             return
         self._trouble = trouble

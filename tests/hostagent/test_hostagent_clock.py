@@ -1,5 +1,6 @@
 """The metadata plane's clock: moved on request, never back, and never twice."""
 
+import contextlib
 from math import inf, nan
 
 import pytest
@@ -110,6 +111,16 @@ def test_a_machine_whose_clock_is_set_back_keeps_no_guest_off_for_longer(node):
     node.look()
     (event,) = node.repository.events()
     assert (event.status, event.ended) == ("Completed", NOW + 10)
+
+
+def test_a_move_of_the_clock_that_is_not_stored_has_not_been(node):
+    command = Advance(command_id="x", seconds=DAY)
+    with contextlib.suppress(ZeroDivisionError), node.repository.transaction():
+        execute(node.repository, command, node.wall)
+        raise ZeroDivisionError
+    node.look()
+    assert node.now == NOW
+    assert node(Advance, seconds=DAY).now == NOW + DAY
 
 
 def test_a_machine_that_restarts_with_an_earlier_time_goes_on_from_what_is_stored(node):
