@@ -240,7 +240,7 @@ class LabStage(Stage):
 
     def await_bound(self, guest: str, patience: float = 0.0) -> bool:
         """Wait until a guest is bound, for no longer than claims take."""
-        end = time.monotonic() + (patience or 20 * self.time_scale + 1)
+        end = time.monotonic() + (patience or 20 * self.time_scale + CONTROL_PATIENCE)
         while time.monotonic() < end:
             address = self.bound(guest)
             if address is not None:

