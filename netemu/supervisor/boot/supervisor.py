@@ -7,6 +7,9 @@ import socket
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
+from hostagent.model import EventSource, EventType
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
 from netemu.kernel.factory_client import Factory
@@ -15,9 +18,11 @@ from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agents import Agents
+from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.control_server import Answer, ControlServer, Handler
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.impact import Impact
+from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.guests.hardware import Hardware
@@ -50,6 +55,7 @@ class Parts(NamedTuple):
     watching: AgentFeeds
     relocation: Relocation
     impact: Impact
+    maintenance: Maintenance
 
 
 class Supervisor:
@@ -84,6 +90,11 @@ class Supervisor:
             "set": self._set,
             "fail": self._fail,
             "restore": self._restore,
+            "schedule": self._schedule,
+            "transition": self._transition,
+            "planned": self._planned,
+            "advance": self._advance,
+            "times": self._times,
             "events": self._events,
             "down": self._take_down,
             "wait": self._wait,
@@ -168,12 +179,23 @@ class Supervisor:
         )
         await claims.hold(self._factory)
         await hardware.start_programs()
-        watching = AgentFeeds(self._hosts, self._event_log)
+        carried_out = CarriedOut()
+        watching = AgentFeeds(self._hosts, self._event_log, carried_out.forget)
         relocation = Relocation(
-            lab.name, agents, self._hosts, hardware, placement, watching, self._event_log
+            lab.name,
+            agents,
+            self._hosts,
+            hardware,
+            placement,
+            watching,
+            carried_out,
+            self._event_log,
         )
-        impact = Impact(agents, hardware, placement, relocation, watching, self._event_log)
-        self._parts = Parts(hardware, placement, watching, relocation, impact)
+        impact = Impact(
+            agents, hardware, placement, relocation, watching, carried_out, self._event_log
+        )
+        maintenance = Maintenance(lab.name, agents, self._nodes, watching)
+        self._parts = Parts(hardware, placement, watching, relocation, impact, maintenance)
         bound = claims.all_bound(lab.guests, self._progress)
         async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):
             await asyncio.gather(bound, placement.tell_all())
@@ -327,6 +349,46 @@ class Supervisor:
     async def _events(self) -> Answer:
         """Everything that has happened, as far as it is kept."""
         return [*self._event_log.entries(), {}], []
+
+    async def _schedule(
+        self,
+        guests: list[str],
+        kind: EventType,
+        notice: float | None,
+        duration: float | None,
+        source: EventSource,
+        description: str,
+        notice_only: bool,
+    ) -> Answer:
+        """Plan an event."""
+        event = await (await self._whole()).maintenance.schedule(
+            guests,
+            kind,
+            notice=notice,
+            duration=duration,
+            source=source,
+            description=description,
+            notice_only=notice_only,
+        )
+        return [{"event": msgspec.to_builtins(event)}], []
+
+    async def _transition(self, action: str, event_id: str) -> Answer:
+        """Approve, start, complete or cancel an event."""
+        event = await (await self._whole()).maintenance.transition(action, event_id)
+        return [{"event": msgspec.to_builtins(event)}], []
+
+    async def _planned(self, history: bool) -> Answer:
+        """The events of the lab."""
+        events = (await self._whole()).maintenance.events(history=history)
+        return [*({"event": msgspec.to_builtins(one)} for one in events), {}], []
+
+    async def _advance(self, seconds: float) -> Answer:
+        """Move the metadata plane's clock."""
+        return [{"now": await (await self._whole()).maintenance.advance(seconds)}], []
+
+    async def _times(self) -> Answer:
+        """The metadata plane's time, by node."""
+        return [{"times": await (await self._whole()).maintenance.now()}], []
 
     async def _take_down(self) -> Answer:
         self._down.set()

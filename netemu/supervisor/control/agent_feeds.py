@@ -1,40 +1,51 @@
-"""What the nodes' agents say of their events, as one: heard from each feed as it changes."""
+"""What the nodes' agents say, heard from each feed as it changes. Runs in the supervisor."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
-from msgspec.structs import replace
-
+from hostagent.channel.messages import Snapshot
 from hostagent.controller import Watch
-from hostagent.model import FINAL, Event, EventStatus, joined
+from hostagent.model import FINAL, Event, EventStatus
 from netemu.supervisor.control.agents import Known
 from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.lab_events import LabEvents
 from netemu.supervisor.nodes.node_services import NodeServices
-
-log = logging.getLogger(__name__)
 
 # Clocks that differ by more, in seconds, are just being moved, one node after another.
 _APART = 1.0
 
 
 class AgentFeeds:
-    """Follows the agents of `hosts`; `poke` is called whenever one has said something new."""
+    """Follows the agents of `hosts`; `poke` is called when one has said something new.
 
-    def __init__(self, hosts: Sequence[NodeServices], event_log: EventLog) -> None:
+    `forgotten` is called with each event that no agent has any more.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[NodeServices],
+        event_log: EventLog,
+        forgotten: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        self.lab = LabEvents(self._changed)
         self._event_log = event_log
+        self._forgotten = forgotten
         self._news = asyncio.Event()
-        self._told: dict[str, Event] = {}
         self._latest = 0.0
-        self._watches = {host.name: Watch(host.feed, self.poke) for host in hosts}
+        self._feeds = {
+            host.name: _Feed(host.name, host.feed, self.lab, self.poke) for host in hosts
+        }
 
     async def run(self) -> None:
         """Follow all of them, for as long as the lab is up."""
-        await asyncio.gather(*(watch.follow() for watch in self._watches.values()))
+        async with asyncio.TaskGroup() as group:
+            for feed in self._feeds.values():
+                group.create_task(feed.follow())
 
     def poke(self) -> None:
-        """Have whoever waits look again."""
+        """Have what waits for news look again."""
         self._news.set()
 
     async def news(self, at_most: float | None) -> None:
@@ -49,7 +60,7 @@ class AgentFeeds:
     @property
     def clock_offset(self) -> float:
         """Seconds that the metadata plane's clock is ahead of this machine's."""
-        return max(watch.clock_offset for watch in self._watches.values())
+        return max(feed.clock_offset for feed in self._feeds.values())
 
     def now(self) -> float:
         """The metadata plane's time, seconds since the epoch. It never goes back.
@@ -61,52 +72,34 @@ class AgentFeeds:
 
     def heard(self, node: str) -> float | None:
         """When the node's agent last said anything, monotonic seconds; None: never."""
-        return self._watches[node].heard
+        return self._feeds[node].heard
 
     def known(self, node: str) -> Known:
         """What the node's agent has told of all that it knows."""
-        watch = self._watches[node]
-        return Known(watch.clock_offset, list(watch.guests.values()), list(watch.events.values()))
-
-    def holders(self, event_id: str, status: EventStatus) -> list[str]:
-        """The nodes whose agents have the event in this status."""
-        return [
-            node
-            for node, watch in self._watches.items()
-            if (event := watch.events.get(event_id)) is not None and event.status is status
-        ]
-
-    def behind(self) -> Iterator[tuple[str, Event, EventStatus]]:
-        """Give each event that has gone further at another node's agent: the node, what its agent
-        has, and the status to be caught up with.
-
-        A guest approves at its own node; a node that was away has missed what happened meanwhile;
-        and the agent that a guest has left still has its events. While a node's clock is behind
-        nothing is: it is about to be moved like the others', and what is due comes by itself.
-        """
-        latest = self.clock_offset
-        for node, watch in self._watches.items():
-            if watch.clock_offset < latest - _APART:
-                continue
-            for event in watch.events.values():
-                furthest = self._told.get(event.id, event).status
-                if event.status not in FINAL and event.status is not furthest:
-                    yield node, event, furthest
+        feed = self._feeds[node]
+        return Known(feed.clock_offset, list(feed.guests.values()), list(feed.events.values()))
 
     def events(self) -> Mapping[str, Event]:
-        """Every event by its ID, as the agent has it that is furthest; notes what is new."""
-        merged: dict[str, Event] = {}
-        for watch in self._watches.values():
-            for event_id, event in watch.events.items():
-                other = merged.get(event_id)
-                merged[event_id] = event if other is None else _merged(other, event)
-        for event_id, event in merged.items():
-            self._note(self._told.get(event_id), event)
-        self._told = merged
-        return merged
+        """Every event by its ID, as the agent has it that is furthest."""
+        return self.lab.all
 
-    def _note(self, before: Event | None, event: Event) -> None:
-        """Write down each status that the event has gone through since the last look."""
+    def behind(self) -> Iterator[tuple[str, Event, EventStatus]]:
+        """Give each event that has gone further at another node's agent; see `LabEvents.behind`.
+
+        While a node's clock is behind nothing is: it is about to be moved like the others', and
+        what is due comes by itself.
+        """
+        latest = self.clock_offset
+        return self.lab.behind(
+            {node for node, feed in self._feeds.items() if feed.clock_offset >= latest - _APART}
+        )
+
+    def _changed(self, before: Event | None, event: Event | None) -> None:
+        """Write down each status that the event has gone through."""
+        if event is None:
+            assert before is not None
+            self._forgotten(before)
+            return
         passed = []
         if before is None:
             passed.append(EventStatus.SCHEDULED)
@@ -125,7 +118,26 @@ class AgentFeeds:
             )
 
 
-def _merged(one: Event, other: Event) -> Event:
-    """The further of the two, with the guests of both: each agent may know of its own only."""
-    guests = tuple(dict.fromkeys((*one.guests, *other.guests)))
-    return replace(joined(one, other, ()), guests=guests)
+class _Feed(Watch):
+    """One node's, which tells the lab of each event that is new, another, or gone."""
+
+    def __init__(self, node: str, path: Path, lab: LabEvents, changed: Callable[[], None]) -> None:
+        super().__init__(path, changed)
+        self._name = node
+        self._lab = lab
+
+    def _touch_event(self, event: Event) -> None:
+        if event.id in self.events:
+            self._lab.take(self._name, event)
+        else:
+            self._lab.forget(self._name, event.id)
+
+    def _take_part(self, part: Snapshot) -> bool:
+        before = set(self.events)
+        whole = super()._take_part(part)
+        if whole:
+            for event in self.events.values():
+                self._lab.take(self._name, event)
+            for event_id in before - self.events.keys():
+                self._lab.forget(self._name, event_id)
+        return whole

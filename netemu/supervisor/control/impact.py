@@ -11,10 +11,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from hostagent.controller import Controller
-from hostagent.model import Event, EventStatus, EventType
+from hostagent.model import FINAL, Event, EventStatus, EventType
 from netemu.errors import NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agents import Agents
+from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
@@ -67,6 +68,7 @@ class Impact:
         placement: Placement,
         relocation: Relocation,
         watching: AgentFeeds,
+        carried_out: CarriedOut,
         event_log: EventLog,
     ) -> None:
         self.problems: dict[str, str] = {}
@@ -75,12 +77,13 @@ class Impact:
         self._placement = placement
         self._relocation = relocation
         self._watching = watching
+        self._carried_out = carried_out
         self._event_log = event_log
         self._events: dict[str, list[Event]] = {}  # those of each guest
         self._asked: set[str] = set()  # guests that somebody has rebooted
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._booting: set[str] = set()
-        self._carried_out: dict[str, float] = {}  # events, and when they were
+        self._through: dict[str, float] = {}  # events that lasted as they are to, and since when
         self._failing: dict[str, Failing] = {}
         self._telling: dict[tuple[str, str], asyncio.Task[None]] = {}  # by node and event
         self._now = asyncio.get_running_loop().time
@@ -108,7 +111,7 @@ class Impact:
 
     def _look(self) -> bool:
         """Have everything done that is due; whether something is under way."""
-        events = self._watching.events()
+        events = self._watching.lab.open
         self._events = {name: [] for name in self._hardware}
         for event in events.values():
             if event.started is not None and not event.notice_only:
@@ -124,8 +127,7 @@ class Impact:
         lasting = [event for event in events.values() if event.status is EventStatus.STARTED]
         self._follow_suit()
         self._finish(lasting)
-        for name, endured in self._hardware.endured.items():
-            endured.intersection_update(events.keys() | self._told_of(name))
+        self._settle([event for event in events.values() if event.status in FINAL])
         return bool(lasting or self._booting or self._drivers or self._retries())
 
     def _retries(self) -> bool:
@@ -147,8 +149,7 @@ class Impact:
         """The events that are to be carried out on a guest, and what all of them demand of it."""
         now = self._watching.now()
         events = self._events.get(name, [])
-        endured = self._hardware.endured[name]
-        fresh = [event for event in events if event.id not in endured]
+        fresh = [event for event in events if not self._carried_out.on(name, event.id)]
         failed = [Power.OFF] if self._relocation.host_failed(name) else []
         wanted = severest([*(demand(event, now) for event in events), *failed])
         return sorted(fresh, key=lambda event: event.started or 0.0), wanted
@@ -186,8 +187,8 @@ class Impact:
             else:
                 await self._do(name, action, fresh)
             # From here on they are carried out, even if a later action fails: nobody moves twice.
-            self._hardware.endured[name].update(event.id for event in fresh)
-        self._hardware.endured[name].update(event.id for event in fresh)
+            self._carried_out.note(name, (event.id for event in fresh))
+        self._carried_out.note(name, (event.id for event in fresh))
         self._asked.discard(name)
         if actions:
             self._failing.pop(name, None)
@@ -235,9 +236,6 @@ class Impact:
         node = self._hardware.node_of(name).node.name
         self._event_log.write("guest", guest=name, node=node, **details)
 
-    def _told_of(self, name: str) -> set[str]:
-        return {event.id for event in self._events[name]}
-
     # Whole events.
 
     def _follow_suit(self) -> None:
@@ -258,27 +256,36 @@ class Impact:
         open_ended = {
             event.id: event for event in lasting if event.duration is None and not event.notice_only
         }
-        self._carried_out = {
-            event_id: since
-            for event_id, since in self._carried_out.items()
-            if event_id in open_ended
+        self._through = {
+            event_id: since for event_id, since in self._through.items() if event_id in open_ended
         }
         for event in open_ended.values():
             if all(self._is_through(name, event, now) for name in event.guests):
-                since = self._carried_out.setdefault(event.id, now)
+                since = self._through.setdefault(event.id, now)
                 if now >= since + LINGERS[event.type]:
-                    for node in self._watching.holders(event.id, EventStatus.STARTED):
-                        self._tell(node, event.id, Controller.complete)
+                    for node, copy in self._watching.lab.at(event.id).items():
+                        if copy.status is EventStatus.STARTED:
+                            self._tell(node, event.id, Controller.complete)
+
+    def _settle(self, ended: Iterable[Event]) -> None:
+        """Look no more at those that have ended and been carried out, or have nothing to be."""
+        for event in ended:
+            idle = event.started is None or event.notice_only
+            if idle or all(
+                name not in self._hardware or self._carried_out.on(name, event.id)
+                for name in event.guests
+            ):
+                self._watching.lab.settled(event.id)
 
     def _is_through(self, name: str, event: Event, now: float) -> bool:
         """Whether an event of unknown duration has nothing more to do with a guest."""
         if name not in self._hardware:
             return True
-        if event.id not in self._hardware.endured[name] or name in self._drivers:
+        if not self._carried_out.on(name, event.id) or name in self._drivers:
             return False
         if self._hardware.power(name) is Power.GONE:
             return True
-        if event.id in self._carried_out:  # what befalls it now, another event does
+        if event.id in self._through:  # what befalls it now, another event does
             return True
         return now >= demands_until(event) and self._hardware.bound(name)
 

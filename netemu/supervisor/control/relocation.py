@@ -21,6 +21,7 @@ from hostagent.model import EventType
 from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agents import AgentRefuses, Agents, Known, NodeFailed
+from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.dead_node_store import bring, last_known, withdrawn
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import Candidate, choose, spread
@@ -63,6 +64,7 @@ class Relocation:
         hardware: Hardware,
         placement: Placement,
         watching: AgentFeeds,
+        carried_out: CarriedOut,
         event_log: EventLog,
     ) -> None:
         self._lab = lab
@@ -71,6 +73,7 @@ class Relocation:
         self._hardware = hardware
         self._placement = placement
         self._watching = watching
+        self._carried_out = carried_out
         self._event_log = event_log
         self.problems: dict[str, str] = {}
         self._failures: dict[str, UUID] = {}  # the last of each node
@@ -386,9 +389,9 @@ class Relocation:
             names = [guest.name for guest in moving]
             event_id = await self._explain(because, node, names)
             await self._applied(node, sequence)
-            for name in names:  # they are off already
-                if event_id is not None:
-                    self._hardware.endured[name].add(event_id)
+            if event_id is not None:
+                for name in names:  # they are off already
+                    self._carried_out.note(name, (event_id,))
         for guest in moving:
             before = self._hardware.node_of(guest.name).node.name
             self._hardware.replace(self._hardware.wired(guest.name).taken_over(guest), wired)

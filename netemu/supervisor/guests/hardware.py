@@ -32,10 +32,7 @@ from netemu.topology import Lab
 
 
 class Hardware:
-    """The guests of a lab that is wired, each of them running.
-
-    `endured` are the IDs of the events that have been carried out on each, or are being.
-    """
+    """The guests of a lab that is wired, each of them running."""
 
     def __init__(
         self,
@@ -58,7 +55,6 @@ class Hardware:
         self._wired = {one.guest.name: one for node in nodes for one in node.guests}
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
         self._power = dict.fromkeys(self._wired, Power.RUNNING)
-        self.endured: dict[str, set[str]] = {name: set() for name in self._wired}
         self._turns = {name: asyncio.Lock() for name in self._wired}
 
     async def start_programs(self) -> None:

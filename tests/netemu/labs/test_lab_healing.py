@@ -342,6 +342,12 @@ def test_a_lab_of_one_node_waits_for_it(alone: Alone, struck: object) -> None:
     for verb in (("reboot", "a"), ("maintenance", "schedule", "a")):
         refused = lab.person.netemu(*verb, "--name", lab.name, check=1)
         assert refused.stderr == "netemu: a: its node n1 has failed\n"
+    # What was acknowledged is still known, though nobody runs who could be asked.
+    assert alone.planned in [one["id"] for one in lab.maintenance("list")]
+    for shown in (("clock", "show"), ("graph", "--format", "dot"), ("top", "--json")):
+        lab.person.netemu(*shown, "--name", lab.name)
+    refused = lab.person.netemu("clock", "advance", "1m", "--name", lab.name, check=1)
+    assert refused.stderr == f"netemu: lab {lab.name}: no node runs\n"
     refused = lab.exec("a", "true", check=1)
     assert refused.stderr == "netemu: a is off: nothing can be run in it\n"
     # By now those of the other lab have been moved.

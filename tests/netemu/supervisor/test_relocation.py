@@ -27,6 +27,7 @@ from hostagent.repository import Repository
 from netemu.errors import NotSo
 from netemu.supervisor.control import agents, placement, relocation
 from netemu.supervisor.control.agents import Agents, Known
+from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.dead_node_store import last_known
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
@@ -184,7 +185,6 @@ class FakeHardware:
     def __init__(self, nodes: Iterable[WiredNode]) -> None:
         self._wired = {one.guest.name: one for node in nodes for one in node.guests}
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
-        self.endured: dict[str, set[str]] = {name: set() for name in self._wired}
         self.off: set[str] = set()
 
     def busy(self, _: str) -> bool:
@@ -260,7 +260,8 @@ class Stage:
         self.placement = Placement(border, nodes, claims)
         fakes: Any = (list(self.hosts.values()), self.hardware, self.placement)
         self.watching = FakeWatching(self.hosts)
-        others: Any = (self.watching, self.log)
+        self.carried_out = CarriedOut()
+        others: Any = (self.watching, self.carried_out, self.log)
         self.relocation = Relocation("test", border, *fakes, *others)
 
     def tell(self, node: str, guest: str) -> str:
@@ -411,7 +412,7 @@ def test_who_goes_elsewhere_does_not_wait_for_a_node_that_hangs(stage: Stage) ->
     for node, guest in (("new", "a"), ("third", "b")):
         (told,) = stage.known(node).events
         assert (told.guests, told.description) == ((guest,), "old has failed")
-        assert told.id in stage.hardware.endured[guest]
+        assert stage.carried_out.on(guest, told.id)
 
 
 def test_a_repository_that_cannot_be_read_is_named(stage: Stage) -> None:

@@ -1,0 +1,221 @@
+"""Commands of events: each is told to the agents of all nodes whose guests it concerns.
+
+Runs in the supervisor, which owns the lab's events: a command comes by the control socket, and its
+answer is what the agents have stored.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+from uuid import uuid4
+
+from hostagent.controller import Controller
+from hostagent.model import FINAL, Event, EventSource, EventStatus, EventType
+from netemu.errors import BadInput, NotSo
+from netemu.supervisor.control.agent_feeds import AgentFeeds
+from netemu.supervisor.control.agents import AgentRefuses, Agents
+from netemu.supervisor.nodes.wiring import WiredNode
+
+Act = Callable[[Controller, str], Coroutine[Any, Any, Event]]
+
+_ACTS: dict[str, Act] = {
+    "approve": Controller.approve,
+    "start": Controller.start,
+    "complete": Controller.complete,
+    "cancel": Controller.cancel,
+}
+
+
+class Maintenance:
+    """The events of one lab. All raise NetemuError."""
+
+    def __init__(
+        self, lab: str, agents: Agents, nodes: Sequence[WiredNode], feeds: AgentFeeds
+    ) -> None:
+        self._lab = lab
+        self._agents = agents
+        self._nodes = {wired.node.name: wired for wired in nodes}
+        self._feeds = feeds
+        self._clock = asyncio.Lock()
+        self._ahead = 0.0
+
+    def events(self, *, history: bool = False) -> list[Event]:
+        """Give the events that have not ended, with `history` also others; earliest first."""
+        return sorted(
+            (one for one in self._feeds.events().values() if history or one.status not in FINAL),
+            key=lambda one: one.not_before,
+        )
+
+    async def schedule(
+        self,
+        guests: Iterable[str],
+        kind: EventType,
+        *,
+        notice: float | None,
+        duration: float | None,
+        source: EventSource,
+        description: str,
+        notice_only: bool,
+    ) -> Event:
+        """Plan an event in `notice` seconds (None: the type's least), of `duration` seconds.
+
+        A notice of 0 starts it at once, as a hardware failure would; `notice_only` tells the guests
+        and does nothing to them. If one of several nodes refuses, it is taken back from the others.
+        """
+        homes = {
+            one.guest.name: name for name, wired in self._nodes.items() for one in wired.guests
+        }
+        concerned = list(dict.fromkeys(guests))
+        by_node: dict[str, list[str]] = {}
+        for guest in concerned:
+            if guest not in homes:
+                raise BadInput(f"{guest}: lab {self._lab} has no such guest")
+            if self._agents.away(homes[guest]):
+                raise NotSo(f"{guest}: its node {homes[guest]} has failed")
+            by_node.setdefault(homes[guest], []).append(guest)
+        if not by_node:
+            raise BadInput("an event concerns at least one guest")
+        sets = self._sets(concerned)
+        for node in self._seen_by(sets):
+            by_node.setdefault(node, [])
+        event_id = str(uuid4())
+        planned: list[str] = []
+        try:
+            for node, names in by_node.items():
+                async with self._agents.agent(node) as agent:
+                    planned.append(node)
+                    event = await agent.schedule(
+                        names,
+                        kind,
+                        notice=notice,
+                        duration=duration,
+                        source=source,
+                        description=description,
+                        event_id=event_id,
+                        elsewhere=[one for one in concerned if one not in names] if sets else (),
+                        sets_elsewhere=sets,
+                        notice_only=notice_only,
+                    )
+                self._feeds.lab.acknowledged(node, event)
+        except NotSo:
+            await self._take_back(planned, event_id, started=notice == 0)
+            raise
+        return self._feeds.events()[event_id]
+
+    def _sets(self, guests: Iterable[str]) -> list[str]:
+        """The availability sets that these guests are of."""
+        of = {
+            one.guest.name: one.guest.availability_set
+            for wired in self._nodes.values()
+            for one in wired.guests
+        }
+        return sorted({one for guest in guests if (one := of[guest]) is not None})
+
+    def _seen_by(self, sets: Sequence[str]) -> list[str]:
+        """The nodes some of whose guests see an event because it concerns one of their set's."""
+        return [
+            name
+            for name, wired in self._nodes.items()
+            if not self._agents.away(name)
+            and any(one.guest.availability_set in sets for one in wired.guests)
+        ]
+
+    async def _take_back(self, nodes: Iterable[str], event_id: str, *, started: bool) -> None:
+        """What went wrong first is what is told: that this goes wrong as well is not."""
+        for node in nodes:
+            try:
+                async with self._agents.agent(node) as agent:
+                    end = agent.complete if started else agent.cancel
+                    self._feeds.lab.acknowledged(node, await end(event_id))
+            except NotSo:
+                continue
+
+    async def transition(self, verb: str, event_id: str) -> Event:
+        """Approve, start, complete or cancel an event; `event_id` may be a beginning of the ID.
+
+        It is done at each agent that has the event. Where it has not come as far as elsewhere it is
+        first brought there; where it has ended it is left alone.
+        """
+        if verb not in _ACTS:
+            raise BadInput(f"{verb}: an event can be {', '.join(_ACTS)}d")
+        whole = self._whole_id(event_id)
+        copies = self._feeds.lab.at(whole)
+        live = {node: event for node, event in copies.items() if not self._agents.away(node)}
+        if not live:
+            raise NotSo(f"{whole}: its node {', '.join(copies)} has failed")
+        lasting = {node: one for node, one in live.items() if one.status not in FINAL} or live
+        started = any(one.status is EventStatus.STARTED for one in lasting.values())
+        reached: EventStatus | None = None
+        for node, event in lasting.items():
+            if started and event.status is EventStatus.SCHEDULED:
+                await self._act(node, whole, Controller.start, EventStatus.STARTED)
+        for node in lasting:
+            reached = (await self._act(node, whole, _ACTS[verb], reached)).status
+        return self._feeds.events()[whole]
+
+    async def _act(self, node: str, event_id: str, act: Act, reached: EventStatus | None) -> Event:
+        """Have an agent move an event on, unless it has `reached` that already.
+
+        The lab brings agents that are behind to where others are, and may have been quicker.
+        """
+        try:
+            async with self._agents.agent(node) as agent:
+                event = await act(agent, event_id)
+        except AgentRefuses:
+            async with self._agents.agent(node) as agent:
+                found = [one for one in await agent.events(history=True) if one.id == event_id]
+            if not found or found[0].status is not reached:
+                raise
+            event = found[0]
+        self._feeds.lab.acknowledged(node, event)
+        return event
+
+    def _whole_id(self, event_id: str) -> str:
+        known = self._feeds.events()
+        found = (
+            [event_id] if event_id in known else [one for one in known if one.startswith(event_id)]
+        )
+        if not found:
+            raise NotSo(f"{event_id}: lab {self._lab} has no such event")
+        if len(found) > 1:
+            raise BadInput(f"{event_id}: begins the IDs of {len(found)} events; write it whole")
+        return found[0]
+
+    # The clock.
+
+    async def advance(self, seconds: float) -> float:
+        """Move the metadata plane's clock forward on all nodes; gives its time then.
+
+        Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as
+        ever. If a node does not do it, the others have: the error says which.
+        """
+        running = [node for node in self._nodes if not self._agents.away(node)]
+        if not running:
+            raise NotSo(f"lab {self._lab}: no node runs")
+        async with self._clock:  # two who move it at once both do
+            to = max(self._feeds.clock_offset, self._ahead) + seconds
+            moments: list[float] = []
+            for node in running:
+                try:
+                    async with self._agents.agent(node) as agent:
+                        moments.append(await agent.advance_to(to))
+                except NotSo as error:
+                    if isinstance(error, AgentRefuses) and error.code == "clock":
+                        raise BadInput(str(error)) from None
+                    moved = running[: len(moments)]
+                    so_far = f"; moved already: {', '.join(moved)}" if moved else ""
+                    raise NotSo(f"{node}: its clock is not moved: {error}{so_far}") from None
+                self._ahead = to
+        return max(moments)
+
+    async def now(self) -> dict[str, float]:
+        """Give the metadata plane's time at each node, in seconds since the epoch.
+
+        Where no node runs it is the lab's, under the name "".
+        """
+        times: dict[str, float] = {}
+        for node in self._nodes:
+            if not self._agents.away(node):
+                async with self._agents.agent(node) as agent:
+                    times[node] = (await agent.now()).now
+        return times or {"": self._feeds.now()}

@@ -1,0 +1,303 @@
+"""Events that are carried out where things fail and refuse: fakes, and no lab."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hostagent.model import Event, EventSource, EventStatus, EventType
+from netemu.errors import NotSo
+from netemu.supervisor.control import impact
+from netemu.supervisor.control.agents import AgentSilent
+from netemu.supervisor.control.carried_out import CarriedOut
+from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.impact import Impact
+from netemu.supervisor.control.lab_events import LabEvents
+from netemu.supervisor.guests.power import Action, Power
+
+_LEADS_TO = {
+    Action.FREEZE: Power.FROZEN,
+    Action.THAW: Power.RUNNING,
+    Action.SHUT_DOWN: Power.OFF,
+    Action.BOOT: Power.RUNNING,
+    Action.REMOVE: Power.GONE,
+}
+
+
+class FakeHardware:
+    """Guests `a` and `b` on one node; an action fails as long as a test says so."""
+
+    def __init__(self) -> None:
+        self.powers = dict.fromkeys("ab", Power.RUNNING)
+        self.failing: dict[tuple[str, Action], Exception] = {}
+        self.done: list[tuple[str, Action]] = []
+
+    def __contains__(self, guest: str) -> bool:
+        return guest in self.powers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.powers)
+
+    def power(self, guest: str) -> Power:
+        return self.powers[guest]
+
+    def node_of(self, _guest: str) -> Any:
+        return SimpleNamespace(node=SimpleNamespace(name="n"))
+
+    def bound(self, guest: str) -> bool:
+        return self.powers[guest] is Power.RUNNING
+
+    async def do(self, guest: str, action: Action) -> None:
+        await asyncio.sleep(0)
+        self.done.append((guest, action))
+        if (guest, action) in self.failing:
+            raise self.failing[guest, action]
+        self.powers[guest] = _LEADS_TO[action]
+
+
+class FakeRelocation:
+    def __init__(self) -> None:
+        self.refusal: Exception | None = None
+        self.moves: list[str] = []
+
+    def host_failed(self, _guest: str) -> bool:
+        return False
+
+    def host(self, _node: str) -> Any:
+        return SimpleNamespace(failed=False)
+
+    async def move(self, guest: str) -> None:
+        await asyncio.sleep(0)
+        self.moves.append(guest)
+        if self.refusal is not None:
+            raise self.refusal
+
+
+class FakeFeeds:
+    """Time stands at 100; every event is on `n`."""
+
+    def __init__(self, forgotten: Callable[[Event], None]) -> None:
+        self.lab = LabEvents(lambda before, after: None if after else forgotten(before))  # type: ignore[arg-type]
+        self._news = asyncio.Event()
+
+    def now(self) -> float:
+        return 100.0
+
+    def poke(self) -> None:
+        self._news.set()
+
+    async def news(self, _at_most: float) -> None:
+        try:
+            async with asyncio.timeout(0.001):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
+
+    def behind(self) -> Iterator[Any]:
+        return self.lab.behind({"n"})
+
+
+class FakeAgents:
+    """One that is silent so often, and then completes what it is told to."""
+
+    def __init__(self) -> None:
+        self.silent = 0
+        self.completed: list[str] = []
+
+    @asynccontextmanager
+    async def agent(self, _node: str) -> AsyncIterator[Any]:
+        await asyncio.sleep(0)
+        if self.silent:
+            self.silent -= 1
+            raise AgentSilent("n: no answer in time")
+        yield self
+
+
+class Stage:
+    def __init__(self) -> None:
+        self.hardware, self.relocation = FakeHardware(), FakeRelocation()
+        self.carried_out, self.log, self.agents = CarriedOut(), EventLog(), FakeAgents()
+        self.feeds = FakeFeeds(self.carried_out.forget)
+        self.removed: list[str] = []
+        parts: Any = (
+            self.agents,
+            self.hardware,
+            SimpleNamespace(remove=self._remove),
+            self.relocation,
+            self.feeds,
+            self.carried_out,
+            self.log,
+        )
+        self.impact = Impact(*parts)
+
+    async def _remove(self, _node: str, guest: str) -> None:
+        self.removed.append(guest)
+
+    def start(self, kind: EventType, *guests: str, number: int = 1, over: bool = True) -> Event:
+        """An event has started, and is over already unless it goes on."""
+        event = Event(
+            id=f"{number:08x}-0000-4000-8000-000000000000",
+            type=kind,
+            source=EventSource.PLATFORM,
+            description="",
+            guests=guests,
+            created=90.0,
+            not_before=95.0,
+            status=EventStatus.COMPLETED if over else EventStatus.STARTED,
+            started=95.0,
+            ended=96.0 if over else None,
+        )
+        self.feeds.lab.take("n", event)
+        self.feeds.poke()
+        return event
+
+    def problems(self) -> list[str]:
+        return [entry["problem"] for entry in self.log.entries() if "problem" in entry]
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not what():
+                await asyncio.sleep(0.001)
+
+
+Script = Callable[[Stage], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
+    monkeypatch.setattr(impact, "_FIRST_RETRY", 0.001)
+    monkeypatch.setattr(impact, "_LAST_RETRY", 0.004)
+    monkeypatch.setattr(impact, "_ATTEMPTS", 5)
+
+    def run(script: Script) -> None:
+        async def staged() -> None:
+            stage = Stage()
+            running = asyncio.create_task(stage.impact.run())
+            await script(stage)
+            assert not running.done(), running.exception()
+            running.cancel()
+
+        asyncio.run(staged())
+
+    return run
+
+
+def test_a_boot_that_fails_is_tried_again_and_not_for_ever(play: Callable[[Script], None]) -> None:
+    """A guest cannot boot: it is said once, tried a few times, and again when it is asked for."""
+
+    async def script(stage: Stage) -> None:
+        stage.hardware.failing["a", Action.BOOT] = NotSo("its wire is gone")
+        stage.start(EventType.REBOOT, "a", "b")
+        await stage.until(lambda: stage.hardware.done.count(("a", Action.BOOT)) == 5)
+        await asyncio.sleep(0.05)
+        assert stage.hardware.done.count(("a", Action.BOOT)) == 5
+        assert stage.hardware.done.count(("a", Action.SHUT_DOWN)) == 1
+        assert stage.hardware.powers == {"a": Power.OFF, "b": Power.RUNNING}
+        assert stage.problems() == ["its wire is gone"]
+        assert stage.impact.problems == {"a": "its wire is gone"}
+        with pytest.raises(NotSo, match=r"^a does not boot: its wire is gone$"):
+            await stage.impact.reboot("a")
+        del stage.hardware.failing["a", Action.BOOT]
+        await stage.impact.reboot("a")
+        assert stage.hardware.powers["a"] is Power.RUNNING
+        assert stage.impact.problems == {}
+
+    play(script)
+
+
+def test_what_fails_once_is_carried_out_at_the_next_attempt(play: Callable[[Script], None]) -> None:
+    async def script(stage: Stage) -> None:
+        stage.hardware.failing["a", Action.SHUT_DOWN] = OSError(24, "Too many open files")
+        event = stage.start(EventType.REBOOT, "a")
+        await stage.until(lambda: len(stage.hardware.done) == 2)
+        assert not stage.carried_out.on("a", event.id)
+        stage.hardware.failing.clear()
+        await stage.until(lambda: stage.carried_out.on("a", event.id))
+        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
+        assert stage.hardware.done[-2:] == [("a", Action.SHUT_DOWN), ("a", Action.BOOT)]
+
+    play(script)
+
+
+def test_a_redeploy_that_is_refused_is_told_and_the_guest_boots(
+    play: Callable[[Script], None],
+) -> None:
+    """No agent takes the guest: `netemu events` and `status` say why it stays where it is."""
+
+    async def script(stage: Stage) -> None:
+        stage.relocation.refusal = NotSo("n2: a node holds 1023 guests")
+        stage.start(EventType.REDEPLOY, "a")
+        await stage.until(lambda: stage.hardware.done[-1:] == [("a", Action.BOOT)])
+        problem = "it stays where it is: n2: a node holds 1023 guests"
+        assert stage.problems() == [problem]
+        assert stage.impact.problems == {"a": problem}
+        await asyncio.sleep(0.02)
+        assert stage.relocation.moves == ["a"]
+
+    play(script)
+
+
+def test_a_guest_whose_boot_fails_after_its_move_moves_no_second_time(
+    play: Callable[[Script], None],
+) -> None:
+    async def script(stage: Stage) -> None:
+        stage.hardware.failing["a", Action.BOOT] = NotSo("no namespace")
+        stage.start(EventType.REDEPLOY, "a")
+        await stage.until(lambda: stage.hardware.done.count(("a", Action.BOOT)) == 3)
+        stage.hardware.failing.clear()
+        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
+        assert stage.relocation.moves == ["a"]
+
+    play(script)
+
+
+def test_a_mistake_of_ours_is_told_and_stops_nobody_else(
+    play: Callable[[Script], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def script(stage: Stage) -> None:
+        stage.relocation.refusal = KeyError("a mistake")
+        stage.start(EventType.REDEPLOY, "a")
+        stage.start(EventType.REBOOT, "b", number=2)
+        await stage.until(lambda: ("b", Action.BOOT) in stage.hardware.done)
+        await stage.until(lambda: stage.problems() == ["'a mistake'"])
+        stage.relocation.refusal = None
+        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
+
+    play(script)
+    assert "KeyError: 'a mistake'" in caplog.text
+
+
+def test_an_agent_that_is_silent_is_told_again_that_an_event_is_over(
+    play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def complete(agent: FakeAgents, event_id: str) -> None:
+        agent.completed.append(event_id)
+
+    monkeypatch.setattr(impact, "Controller", SimpleNamespace(complete=complete))
+
+    async def script(stage: Stage) -> None:
+        stage.agents.silent = 2
+        event = stage.start(EventType.TERMINATE, "a", over=False)
+        await stage.until(lambda: stage.agents.completed[:1] == [event.id])
+        assert stage.hardware.powers["a"] is Power.GONE
+        assert stage.removed == ["a"]
+
+    play(script)
+
+
+def test_what_has_ended_and_was_carried_out_is_not_looked_at_again(
+    play: Callable[[Script], None],
+) -> None:
+    async def script(stage: Stage) -> None:
+        for number in range(1, 50):
+            stage.start(EventType.REBOOT, "a", number=number)
+        await stage.until(lambda: not stage.feeds.lab.open)
+        assert len(stage.feeds.lab.all) == 49
+        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
+        await stage.impact.reboot("a")
+
+    play(script)
