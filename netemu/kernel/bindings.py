@@ -9,16 +9,16 @@ numbers; a key is its parts, each padded to four bytes: name (16), MAC (6 → 8)
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from netemu.kernel import addressing, netlink
 from netemu.kernel.errors import KernelError
 
-_NETFILTER = 12
+NETFILTER = 12
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NEWSETELEM, _DELSETELEM = 12, 14
+NEWSETELEM, DELSETELEM = 12, 14
 _NETDEV = 5  # NFPROTO_NETDEV
 _REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
 _NESTED = 0x8000
@@ -44,7 +44,7 @@ class Bindings:
         self._bridge = bridge_index
         self._route = netlink.Netlink()
         self._netfilter = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER
         )
         self._netfilter.bind((0, 0))
 
@@ -57,35 +57,46 @@ class Bindings:
         """Let these ports speak as these addresses, and know where the addresses are."""
         self._route.run(addressing.neighbour(self._bridge, b.address, b.mac) for b in bindings)
         for start in range(0, len(bindings), _AT_ONCE):
-            self._change(_NEWSETELEM, bindings[start : start + _AT_ONCE])
+            self._change(NEWSETELEM, bindings[start : start + _AT_ONCE])
 
     def remove(self, bindings: Sequence[Binding]) -> None:
         """Take it back; what is gone already does not matter."""
         for start in range(0, len(bindings), _AT_ONCE):
-            self._change(_DELSETELEM, bindings[start : start + _AT_ONCE])
+            self._change(DELSETELEM, bindings[start : start + _AT_ONCE])
         self._route.run(addressing.no_neighbour(self._bridge, b.address) for b in bindings)
 
     def _change(self, kind: int, bindings: Sequence[Binding]) -> None:
-        self._netfilter.send(transaction(kind, bindings))
-        (length, _, _, _) = struct.unpack_from("=IHHI", data := self._netfilter.recv(65536))
-        (code,) = struct.unpack_from("=i", data, 16) if length >= 20 else (0,)
-        if code and not (kind == _DELSETELEM and -code == errno.ENOENT):
-            raise KernelError("a change of the guard's bindings", -code)
+        code = exchange(self._netfilter, transaction(kind, bindings))
+        if code and not (kind == DELSETELEM and code == errno.ENOENT):
+            raise KernelError("a change of the guard's bindings", code)
+
+
+def exchange(netfilter: socket.socket, request: bytes) -> int:
+    """Send a transaction; gives 0, or the error number with which the kernel refuses it."""
+    netfilter.send(request)
+    (length, _, _, _) = struct.unpack_from("=IHHI", data := netfilter.recv(65536))
+    (code,) = struct.unpack_from("=i", data, 16) if length >= 20 else (0,)
+    return -int(code)
 
 
 def transaction(kind: int, bindings: Sequence[Binding]) -> bytes:
-    """The bytes of one nf_tables transaction that adds or removes elements of the set."""
+    """The bytes of one nf_tables transaction that adds or removes elements of the set `bound`."""
+    return change(kind, "guard", "bound", map(key, bindings))
+
+
+def change(kind: int, table: str, set_name: str, keys: Iterable[bytes]) -> bytes:
+    """The same for any set of a netdev table, by its elements' keys."""
     elements = b"".join(
-        _attribute(_ELEMENT | _NESTED, _attribute(_KEY | _NESTED, _attribute(_VALUE, key(one))))
-        for one in bindings
+        _attribute(_ELEMENT | _NESTED, _attribute(_KEY | _NESTED, _attribute(_VALUE, one)))
+        for one in keys
     )
     body = (
-        _attribute(_TABLE, b"guard\0")
-        + _attribute(_SET, b"bound\0")
+        _attribute(_TABLE, table.encode() + b"\0")
+        + _attribute(_SET, set_name.encode() + b"\0")
         + _attribute(_ELEMENTS | _NESTED, elements)
     )
     subsystem = struct.pack(">H", _SUBSYSTEM)
-    flags = _REQUEST | _ACK | (_CREATE if kind == _NEWSETELEM else 0)
+    flags = _REQUEST | _ACK | (_CREATE if kind == NEWSETELEM else 0)
     return (
         _message(_BATCH_BEGIN, _REQUEST, b"\0\0" + subsystem)
         + _message(_SUBSYSTEM << 8 | kind, flags, bytes((_NETDEV, 0, 0, 0)) + body)

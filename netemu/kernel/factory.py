@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 from netemu.errors import MachineCannot
 from netemu.kernel import confinement, exhaustion
 from netemu.kernel import namespaces as ns
+from netemu.kernel.tracer import Tracer
 
 LINK = 3
 # The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
@@ -39,11 +40,6 @@ _MESSAGE = 65536
 # What container engines have read-only, too: no namespace divides it.
 _OF_THE_MACHINE = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
-
-# What a guest's first process is sent.
-FREEZE = signal.SIGUSR1
-THAW = signal.SIGUSR2
-_ASKED = {signal.SIGCHLD, FREEZE, THAW}
 
 TAKEN_OVER = b"."
 """What is written into the leash of a new process once its descriptors have arrived."""
@@ -108,6 +104,9 @@ def _answer(asked: list[Any], received: list[int], made: list[int]) -> list[Any]
         case ["boot", str(hostname), *program]:
             _boot(received, hostname, program, made)
             return ["booted"]
+        case ["freeze"]:
+            made.append(_freeze(*received))
+            return ["frozen"]
         case ["hold"]:
             return ["held", _hold(received)]
         case _:
@@ -154,13 +153,32 @@ def _hold(received: list[int]) -> int:
     return _fork(0, leash, begin, go_on)
 
 
+def _freeze(pid_namespace: int, leash: int) -> int:
+    """A process that holds all of the guest's, for as long as it lives: its pidfd."""
+    tracer = Tracer(pid_namespace)
+
+    def begin() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # those who stop are no children to be reaped
+        signal.signal(signal.SIGTERM, tracer.let_go)
+        tracer.hold()
+
+    def go_on() -> NoReturn:
+        confinement.keep_standard_streams_only()
+        tracer.stay()
+
+    return os.pidfd_open(_fork(0, leash, begin, go_on))
+
+
 def _boot(received: list[int], hostname: str, program: list[Any], made: list[int]) -> None:
     """Fork a guest's first process and wait until it is in place."""
     net, hosts, *output, leash = received
 
     def begin() -> None:
-        # Blocked, they wait for the first process to ask for them; else the kernel drops them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
+        # Blocked, it waits for the first process to ask for it; else the kernel drops it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        # With no handler the kernel keeps from a first process whatever its guest sends it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        confinement.hide_memory()
         _settle(net, hostname, hosts)
 
     def go_on() -> NoReturn:
@@ -241,7 +259,6 @@ def _settle(net: int, hostname: str, hosts: int) -> None:
     ns.unshare(ns.NEWNS | ns.NEWUTS)
     socket.sethostname(hostname)
     ns.set_process_name(f"init {hostname}")
-    ns.set_dumpable()  # else nobody, not even its own root, could look at /proc/1
 
 
 def _keep_the_machine_settings() -> None:
@@ -272,29 +289,16 @@ def _private(name: str, text: str) -> None:
 
 
 def _be_the_first(program: list[Any]) -> NoReturn:
-    """What is asked of a first process: to be the parent of orphans, and to freeze and thaw.
+    """What is asked of a first process: to be the parent of orphans. It obeys nobody.
 
     It starts the guest's program, and says into its output how it ended.
     """
     started = _start(*program) if program else 0
     while True:
-        received = signal.sigwait(_ASKED)
-        if received == FREEZE:
-            # One call, and no process of the guest can fork past it; ourselves it passes over.
-            _signal_all(signal.SIGSTOP)
-        elif received == THAW:
-            _signal_all(signal.SIGCONT)
-        else:
-            for pid, status in _reap():
-                if pid == started:
-                    _tell_the_end(status)
-
-
-def _signal_all(number: int) -> None:
-    try:
-        os.kill(-1, number)
-    except ProcessLookupError:  # there is nobody else
-        pass
+        signal.sigwait({signal.SIGCHLD})
+        for pid, status in _reap():
+            if pid == started:
+                _tell_the_end(status)
 
 
 def _start(command: list[str], directory: str, environment: dict[str, str]) -> int:

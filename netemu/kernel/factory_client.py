@@ -24,6 +24,7 @@ PATIENCE: Final = 10.0
 # One that ends again and again is started ever more seldom, and forgiven once it has answered.
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 5.0
+_FOR_GUESTS: Final = ("PATH", "PYTHONPATH", "HOME", "USER", "SHELL", "TERM", "TZ", "LANG")
 
 
 class FactoryFailed(MachineCannot):
@@ -78,9 +79,8 @@ class Factory:
         """Give the guest that owns `net` its first process.
 
         It and whatever runs beside it see processes of their own only, a private /run, and an
-        /etc/hosts that says `hosts`. The first process starts `program` and is its parent; on
-        FREEZE it stops all others, on THAW it has them go on. Returns a pidfd and the guest's
-        namespaces by kind.
+        /etc/hosts that says `hosts`. The first process starts `program` and is its parent. Returns
+        a pidfd and the guest's namespaces by kind.
         """
         question: list[Any] = ["boot", hostname]
         # By a file: with many names it is longer than a message may be.
@@ -97,6 +97,14 @@ class Factory:
         finally:
             os.close(descriptors[1])
         return made[0], dict(zip(NAMESPACES_OF_A_GUEST, made[1:], strict=True))
+
+    async def freeze(self, pid_namespace: int) -> int:
+        """Hold all processes of a guest where they are; gives the pidfd of the process that does.
+
+        Sent SIGTERM, it has them go on. They also go on if it ends in another way.
+        """
+        _, (pidfd,) = await self._ask_for_process(["freeze"], [pid_namespace])
+        return pidfd
 
     async def hold(self, descriptors: list[int]) -> int:
         """Have a process hold these (at most BATCH) descriptors too, until the lab ends.
@@ -212,7 +220,7 @@ class Factory:
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "netemu.kernel.factory"],
-                os.environ,
+                _environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), LINK),
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -281,6 +289,18 @@ class Factory:
             waiting.set_result((["failed", exhaustion.words(code)], []))
         else:
             waiting.set_result((answer[1:], made))
+
+
+def _environment() -> dict[str, str]:
+    """What guests' programs begin with: what makes programs run, and nothing of value.
+
+    The owner's environment may hold secrets, and every guest's first process is a fork of this.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _FOR_GUESTS or name.startswith("LC_")
+    }
 
 
 class _Ended(FactoryFailed):

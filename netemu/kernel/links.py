@@ -30,7 +30,6 @@ _SETLINK, _SETNEIGHTBL = 19, 67
 _IFF_UP = 1
 _NUD_NOARP, _NTF_MASTER = 0x40, 0x04
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _NDA_LLADDR = 1, 3, 20, 28, 2
-_BR_STATE_DISABLED, _BR_STATE_FORWARDING = 0, 3  # linux/if_bridge.h
 _IFLA_PROTINFO, _IFLA_BRPORT_STATE, _NLA_F_NESTED = 12, 1, 0x8000
 # linux/if_link.h, linux/ip.h, linux/neighbour.h
 _IFLA_AF_SPEC, _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 26, 1, 8
@@ -120,21 +119,6 @@ def hardware_address(name: str, index: int, mac: str) -> Message:
     """Give a link its MAC."""
     data = fill(_link(), index, attribute(_IFLA_ADDRESS, _octets(mac)))
     return Message(f"{name}'s address {mac}", data)
-
-
-def port_silent(port: str, index: int, *, silent: bool) -> Message:
-    """Have the bridge neither take frames from a port nor give it any; its carrier stays.
-
-    By the bridge's own family: after a change of the link the bridge looks at its carrier, and
-    enables the port again.
-    """
-    state = _BR_STATE_DISABLED if silent else _BR_STATE_FORWARDING
-    options = attribute(
-        _IFLA_PROTINFO | _NLA_F_NESTED, attribute(_IFLA_BRPORT_STATE, bytes([state]))
-    )
-    body = struct.pack("=BxHiII", AF_BRIDGE, 0, index, 0, 0) + options
-    head = struct.pack("=IHHII", 16 + len(body), _SETLINK, DO, 0, 0)
-    return Message(f"port {port}", head + body)
 
 
 def port_options(port: str, index: int, *, isolated: bool) -> Message:

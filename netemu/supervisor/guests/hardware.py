@@ -4,14 +4,16 @@ What is to happen to a guest, and when, others decide; here it is done, one acti
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from netemu.errors import NetemuError, NotSo
+from netemu.errors import MachineCannot, NetemuError, NotSo
 from netemu.kernel import links, netlink
 from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
+from netemu.kernel.silence import silence
 from netemu.supervisor.guests import etc_hosts
 from netemu.supervisor.guests.guest_init import GuestInits
 from netemu.supervisor.guests.logs import Logs
@@ -29,6 +31,8 @@ from netemu.supervisor.nodes.wiring import (
     unplug,
 )
 from netemu.topology import Lab
+
+log = logging.getLogger(__name__)
 
 
 class Hardware:
@@ -135,7 +139,10 @@ class Hardware:
     async def _freeze(self, guest: str) -> None:
         self._silence(guest, silent=True)
         self._claims.pause(self._wired[guest].guest)
-        self._inits.freeze(guest)
+        try:
+            await self._inits.freeze(guest)
+        except MachineCannot as error:
+            log.error("%s: its wires are silent, but its processes go on: %s", guest, error)
 
     async def _thaw(self, guest: str) -> None:
         self._inits.thaw(guest)
@@ -144,20 +151,19 @@ class Hardware:
 
     def _silence(self, guest: str, *, silent: bool) -> None:
         wired = self._wired[guest]
-        port, index = wired.guest.port, port_index(wired.guest)
         try:
-            with inside(self._node_of[guest].net), netlink.Netlink() as kernel:
-                kernel.run((links.port_silent(port, index, silent=silent),))
+            silence(self._node_of[guest].net, "guard", wired.guest.port, silent=silent)
             if self._tenants is not None and wired.guest.tenant:
                 self._tenants.silence(wired, silent=silent)
-        except NetemuError:  # its root has done away with it, or set it down
-            pass
+        except NetemuError as error:  # another guard has been loaded by hand
+            log.warning("%s: %s", guest, error)
 
     async def _shut_down(self, guest: str) -> None:
         wired = self._wired[guest]
+        self._inits.end(guest)
         if self._power[guest] is Power.FROZEN:
             self._claims.resume(wired.guest)
-        self._inits.end(guest)
+            self._silence(guest, silent=False)
         self._claims.unplug(wired.guest)
         go_dark(wired)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from netemu.errors import NetemuError
 from netemu.kernel import addressing, guard, links, netlink, sysctl, tenant
 from netemu.kernel.namespaces import inside
+from netemu.kernel.silence import silence
 from netemu.supervisor.nodes.wiring import WiredGuest
 from netemu.topology import Guest, Lab, mac_address
 
@@ -52,9 +53,8 @@ class TenantNetwork:
         self._configure(wired)
 
     def silence(self, wired: WiredGuest, *, silent: bool) -> None:
-        """Have nothing come from the guest or reach it; its carrier stays."""
-        with inside(self._net), netlink.Netlink() as kernel:
-            kernel.run((links.port_silent(_port(wired.guest), _index(wired.guest), silent=silent),))
+        """Have nothing come from the guest; its carrier stays."""
+        silence(self._net, "tenant", _port(wired.guest), silent=silent)
 
     def remove(self, wired: WiredGuest) -> None:
         """Take the guest's wire away for good."""
