@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from netemu.cli.conformance import _require_scapy
+from netemu.errors import MachineCannot
+from netemu.plotting import pyplot
 from tests.conftest import SOURCE
 
 pytestmark = pytest.mark.processes
@@ -59,3 +62,21 @@ def test_it_names_the_pythons_that_are_tried(metadata: Message) -> None:
     said = re.findall(r":: (3\.\d+)$", "\n".join(metadata.get_all("Classifier", [])), re.MULTILINE)
     assert said == ["3.11", "3.12", "3.13"]
     assert metadata["Requires-Python"] == ">=3.11"
+
+
+def test_what_is_not_installed_is_advised_by_a_command_that_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The distribution is on no index: the script installs the rest, or pip the package itself."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MachineCannot) as scapy:
+        _require_scapy()
+    with pytest.raises(MachineCannot) as matplotlib:
+        pyplot()
+    for told, script, package in (
+        (str(scapy.value), "netns-scripts/netemu conformance", "scapy"),
+        (str(matplotlib.value), "netns-scripts/bench-peers", "matplotlib"),
+    ):
+        assert f"run {script}, which installs it" in told
+        assert told.endswith(f"{sys.executable} -m pip install {package}")
