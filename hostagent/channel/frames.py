@@ -20,8 +20,13 @@ class FrameError(Exception):
 
 
 def pack(obj: dict[str, Any]) -> bytes:
-    """Give the frame that carries `obj`; raises FrameError if it would exceed MAX_FRAME."""
-    body: bytes = msgpack.packb(obj)
+    """Give the frame that carries `obj`; raises FrameError if that cannot be, or is too long."""
+    try:
+        body: bytes = msgpack.packb(obj)
+    except OverflowError as error:
+        raise FrameError("a number has more than 64 bits") from error
+    except UnicodeEncodeError as error:
+        raise FrameError("a text is not Unicode") from error
     if len(body) > MAX_FRAME:
         raise FrameError(f"a frame of {len(body)} bytes exceeds the bound of {MAX_FRAME}")
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body

@@ -23,7 +23,6 @@ from hostagent.channel.messages import (
     Transition,
     Welcome,
     Withdraw,
-    encode,
 )
 from hostagent.controller.conversation import (
     CHUNK,
@@ -38,6 +37,7 @@ from hostagent.controller.conversation import (
     done,
     event_of,
     events_of,
+    framed,
     guests_of,
     placements,
     random_id,
@@ -254,7 +254,7 @@ class Controller:
         return answers
 
     async def _ask(self, request: Command | Query) -> list[Answer | Welcome]:
-        frame = encode(request)
+        frame = framed(request)
         problem: OSError = TimeoutError("no answer in time")
         try:
             async with asyncio.timeout(self.timeout), self._lock:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
+
+from msgspec import Struct
 
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
@@ -11,6 +13,7 @@ from hostagent.channel.messages import (
     Adopt,
     Answer,
     Clock,
+    Command,
     Done,
     Events,
     Failed,
@@ -19,6 +22,7 @@ from hostagent.channel.messages import (
     MessageError,
     Place,
     Placed,
+    Query,
     Responders,
     Schedule,
     Welcome,
@@ -59,6 +63,9 @@ class AgentUnreachable(ControllerError):
     def __init__(self, path: Path | str, why: OSError) -> None:
         where = str(path).replace("\0", "@")  # an abstract name, as ss(8) shows it
         super().__init__(f"agent at {where}: {why.strerror or str(why) or 'no answer in time'}")
+
+
+_Item = TypeVar("_Item", bound=Struct)
 
 
 class Conversation:
@@ -133,12 +140,28 @@ def random_id() -> str:
     return str(uuid4())
 
 
+def framed(request: Command | Query) -> bytes:
+    """Give the frame of a request; raises CommandRefused if no frame can carry it."""
+    try:
+        return encode(request)
+    except FrameError as error:
+        raise CommandRefused("bad-frame", str(error)) from error
+
+
+def _parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:
+    """Cut what is to be told into parts of a frame each; raises CommandRefused as `framed` does."""
+    try:
+        yield from parts(items)
+    except FrameError as error:
+        raise CommandRefused("bad-frame", str(error)) from error
+
+
 def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
     """Give the commands that place the guests: one, or as many as their properties need frames.
 
     Each is all or nothing. The first has `name` for its id, and the others what is derived from it.
     """
-    for number, part in enumerate(parts(guests)):
+    for number, part in enumerate(_parts(guests)):
         if part or number == 0:
             yield Place(command_id=f"{name}.{number}" if number else name, guests=part)
 
@@ -150,7 +173,7 @@ def adoptions(
 
     As for `placements`. The events come first: no guest is here without what it has seen.
     """
-    for number, part in enumerate(parts([*events, *guests])):
+    for number, part in enumerate(_parts([*events, *guests])):
         if part or number == 0:
             yield Adopt(
                 command_id=f"{name}.{number}" if number else name,

@@ -24,7 +24,6 @@ from hostagent.channel.messages import (
     Transition,
     Welcome,
     Withdraw,
-    encode,
 )
 from hostagent.controller.conversation import (
     CHUNK,
@@ -39,6 +38,7 @@ from hostagent.controller.conversation import (
     done,
     event_of,
     events_of,
+    framed,
     guests_of,
     placements,
     random_id,
@@ -245,7 +245,7 @@ class SyncController:
                 return answers
 
     def _ask(self, request: Command | Query) -> list[Answer | Welcome]:
-        frame = encode(request)
+        frame = framed(request)
         deadline = time.monotonic() + self.timeout
         problem: OSError = TimeoutError("no answer in time")
         while True:

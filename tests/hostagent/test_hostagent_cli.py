@@ -251,6 +251,28 @@ def test_a_clock_is_not_moved_by_thirty_years(node):
     assert done.stderr == "Error: the clock can be 3660 days ahead at most, not 3663\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["place", "web1", "--port", str(2**70)], "a number has more than 64 bits"),
+        (["place", "web1", "--fault-domain", str(-(2**70))], "a number has more than 64 bits"),
+        (["place", "web1", "--port", str(2**63)], "<= 4294967295 - at `$.guests[0].port`"),
+        (["place", "web1", "--port", "-1"], ">= 1 - at `$.guests[0].port`"),
+        (["schedule", "web1", "--type", "reboot", "--in", "367d"], "at `$.notice`"),
+        (["schedule", "web1", "--type", "reboot", "--duration", "0s"], "at `$.duration`"),
+        (["schedule", "web1", "--type", "reboot", "--description", "x" * 1_100_000], "exceeds"),
+        (["advance", "0s"], "at `$.seconds`"),
+    ],
+)
+def test_numbers_and_texts_that_no_agent_takes(node, monkeypatch, words, said):
+    node.start_agent()
+    command = ["controller", "--agent", str(node.directory / "command"), *words]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert result.output.count("\n") == 1
+
+
 def test_properties(node):
     node.start_agent()
 

@@ -121,6 +121,40 @@ def test_a_transaction_is_all_or_nothing(store, do):
     assert [placed.guest.name for placed in store.guests()] == ["web1", "web2"]
 
 
+def test_a_transaction_that_cannot_even_be_rolled_back_swallows_none_that_follows(tmp_path):
+    class Connection(sqlite3.Connection):
+        failing = False
+
+        def execute(self, sql, *arguments):
+            if self.failing and sql == "ROLLBACK":
+                self.failing = False
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, *arguments)
+
+    made = []
+
+    def connect(*arguments, **options):
+        made.append(sqlite3.connect(*arguments, factory=Connection, **options))
+        return made[0]
+
+    store = Repository(tmp_path / "r", connect)
+    do = Commander(store)
+    made[0].failing = True
+
+    def fail():
+        with store.transaction():
+            store.place([Guest(name="a")])
+            raise ZeroDivisionError
+
+    with pytest.raises(sqlite3.OperationalError):
+        fail()
+    do.place("b")
+    store.close()
+    again = Repository(tmp_path / "r")
+    assert [one.guest.name for one in again.guests()] == ["b"]
+    again.close()
+
+
 def test_the_sequence_has_no_gap_and_the_deltas_tell_everything(store, do):
     do.place("a", "b", availability_set="s")
     do.schedule("a", duration=60.0)
