@@ -56,13 +56,13 @@ async def follow(path: Path, role: Role, subscriber: Subscriber) -> None:
     told = ""
     now = asyncio.get_running_loop().time
     while True:
-        began = now()
+        began, welcome = now(), asyncio.Event()
         try:
-            await _subscribe(path, role, subscriber)
+            await _subscribe(path, role, subscriber, welcome)
         except (OSError, Gap, FrameError, MessageError) as error:
             reason = str(error) or "the agent is silent"
         subscriber.lost()
-        if now() - began > LAST_DELAY:  # it had been well until now
+        if welcome.is_set() and now() - began > LAST_DELAY:  # it had been well until now
             delay, told = FIRST_DELAY, ""
         if reason != told:  # once, not at every attempt
             log.warning("feed: %s; asking again", reason)
@@ -71,8 +71,13 @@ async def follow(path: Path, role: Role, subscriber: Subscriber) -> None:
         delay = min(2 * delay, LAST_DELAY)
 
 
-async def _subscribe(path: Path, role: Role, subscriber: Subscriber) -> None:
-    """Follow one connection until it ends, which it does with an exception."""
+async def _subscribe(
+    path: Path, role: Role, subscriber: Subscriber, welcome: asyncio.Event
+) -> None:
+    """Follow one connection until it ends, which it does with an exception.
+
+    `welcome` is set once the agent has answered.
+    """
     decoder = Decoder()
     reader, writer = await asyncio.open_unix_connection(path)
     try:
@@ -85,6 +90,7 @@ async def _subscribe(path: Path, role: Role, subscriber: Subscriber) -> None:
             for obj in decoder.feed(data):
                 match decode(obj):
                     case Welcome():
+                        welcome.set()
                         subscriber.welcomed(writer.write)
                     case Failed(command_id=None) as refusal:
                         raise ConnectionAbortedError(f"the agent refuses: {refusal.reason}")

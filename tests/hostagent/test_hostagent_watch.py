@@ -1,4 +1,4 @@
-"""AgentFeeds a node: what its agent knows, and that it is there."""
+"""Watching a node: what its agent knows, and that it is there."""
 
 import asyncio
 import socket
@@ -213,3 +213,22 @@ def test_nonsense_from_an_agent_makes_it_ask_anew(plant, said):
     asyncio.run(whole())
     assert plant.calls == [(True, 9)]
     assert asked == [encode(Hello(version=VERSION, role="watcher"))] * 2
+
+
+def test_that_nobody_answers_is_logged_once(short_path, monkeypatch, caplog):
+    """A dead agent's socket takes connections for as long as its supervisor holds it."""
+    monkeypatch.setattr(subscription, "SILENCE", 0.02)
+    monkeypatch.setattr(subscription, "LAST_DELAY", 0.01)
+    monkeypatch.setattr(subscription, "FIRST_DELAY", 0.001)
+    watch = Watch(short_path / "feed", lambda: None)
+
+    async def script():
+        following = asyncio.create_task(watch.follow())
+        await asyncio.sleep(0.3)
+        following.cancel()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_path / "feed"))
+        listener.listen()
+        asyncio.run(script())
+    assert caplog.text.count("the agent is silent; asking again") == 1

@@ -105,15 +105,16 @@ class Supervisor:
         watch = asyncio.create_task(self._watch_for_abandonment())
         overseeing = asyncio.create_task(overseer.run())
         failing = asyncio.create_task(self._watch_for_failing())
-        first = {going_up, going_down, watch, failing}
+        first = {going_up, going_down, watch, failing, overseeing}
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         watch.cancel()
         failing.cancel()
-        if failing.done():
-            failing.result()
+        for duty in (failing, overseeing):
+            if duty.done():
+                duty.result()
         if going_up.done():
             going_up.result()
-            await self._live(going_down)
+            await self._live(going_down, overseeing)
         going_up.cancel()
         overseeing.cancel()
         log.info("lab %s goes down", self._lab.name)
@@ -123,11 +124,14 @@ class Supervisor:
         log.error("the factory %s", reason)
         self._event_log.write("service", service="factory", state="ended", reason=reason)
 
-    async def _live(self, going_down: "asyncio.Task[bool]") -> None:
+    async def _live(
+        self, going_down: "asyncio.Task[bool]", overseeing: "asyncio.Task[None]"
+    ) -> None:
         """Be up: tell the agents what changes, carry out what they say, and heal."""
         parts = self._parts
         assert parts is not None
-        duties = [
+        duties = [overseeing]
+        duties += [
             asyncio.create_task(duty)
             for duty in (
                 parts.placement.follow(),
@@ -250,7 +254,7 @@ class Supervisor:
         nodes = [
             {
                 "name": host.name,
-                "state": "failed" if host.failed else "running",
+                "state": self._state_of_node(host),
                 **self._problem_of_node(host),
                 "guests": [self._guest_status(one.guest) for one in host.wired.guests],
             }
@@ -284,6 +288,11 @@ class Supervisor:
             **({"tenant": list(guest.tenant)} if guest.tenant else {}),
             **({"problem": problem} if problem else {}),
         }
+
+    def _state_of_node(self, host: NodeServices) -> str:
+        if self._parts is None:
+            return "failed" if host.failed else "running"
+        return self._parts.relocation.state(host)
 
     def _problem_of_node(self, host: NodeServices) -> dict[str, str]:
         """Why guests of a failed node are still on it, if they should not be."""

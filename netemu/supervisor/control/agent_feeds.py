@@ -89,10 +89,12 @@ class AgentFeeds:
         While a node's clock is behind nothing is: it is about to be moved like the others', and
         what is due comes by itself.
         """
+        return self.lab.behind(self._feeds.keys() - self.late())
+
+    def late(self) -> list[str]:
+        """The nodes whose clocks are behind the lab's: one was moved, and they were not."""
         latest = self.clock_offset
-        return self.lab.behind(
-            {node for node, feed in self._feeds.items() if feed.clock_offset >= latest - _APART}
-        )
+        return [node for node, feed in self._feeds.items() if feed.clock_offset < latest - _APART]
 
     def _changed(self, before: Event | None, event: Event | None) -> None:
         """Write down each status that the event has gone through."""

@@ -37,9 +37,9 @@ class AgentSilent(NotSo):
 class AgentRefuses(NotSo):
     """The agent has refused, and nothing has changed. `code` is the agent's, for programs."""
 
-    def __init__(self, node: str, error: CommandRefused) -> None:
-        super().__init__(f"{node}: {error}")
-        self.code = error.code
+    def __init__(self, node: str, code: str, reason: str) -> None:
+        super().__init__(f"{node}: {reason}")
+        self.code = code
 
 
 class Known(NamedTuple):
@@ -71,7 +71,8 @@ class Agents:
         """The node has failed: what is being asked of its agent ends with NodeFailed."""
         self._away.add(node)
         for scope in self._asked[node]:
-            scope.reschedule(0.0)
+            if not scope.expired():
+                scope.reschedule(0.0)
 
     def restore(self, node: str) -> None:
         """The node is back."""
@@ -95,9 +96,12 @@ class Agents:
                 raise
             raise NodeFailed(f"{node} has failed") from None
         except CommandRefused as error:
-            raise AgentRefuses(node, error) from None
-        except (AgentUnreachable, FrameError) as error:
-            raise AgentSilent(f"{node}: {error}") from None
+            raise AgentRefuses(node, error.code, str(error)) from None
+        except FrameError as error:  # it was not sent
+            raise AgentRefuses(node, "bad-frame", str(error)) from None
+        except AgentUnreachable as error:
+            why = str(error).removeprefix(f"agent at {self._sockets[node]}: ")
+            raise AgentSilent(f"{node}: its agent does not answer: {why}") from None
         finally:
             self._asked[node].discard(scope)
 

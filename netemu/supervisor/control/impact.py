@@ -41,6 +41,8 @@ _IDLE: Final = 5.0
 _FIRST_RETRY: Final = 1.0
 _LAST_RETRY: Final = 300.0
 _ATTEMPTS: Final = 14
+# What is told of no event: to bring the clock up.
+_CLOCK: Final = "clock"
 
 
 class Failing(NamedTuple):
@@ -239,7 +241,13 @@ class Impact:
     # Whole events.
 
     def _follow_suit(self) -> None:
-        """What has gone further on one node goes as far on all that have it, step by step."""
+        """What has gone further on one node goes as far on all that have it, step by step.
+
+        First the clock: what is due by it comes by itself.
+        """
+        for node in self._watching.late():
+            if not self._relocation.host(node).failed:
+                self._tell(node, _CLOCK, self._advance)
         for node, event, furthest in self._watching.behind():
             if self._relocation.host(node).failed:
                 continue
@@ -249,6 +257,9 @@ class Impact:
                 self._tell(node, event.id, Controller.cancel)
             else:
                 self._tell(node, event.id, Controller.start)
+
+    async def _advance(self, agent: Controller, _: str) -> float:
+        return await agent.advance_to(self._watching.clock_offset)
 
     def _finish(self, lasting: Iterable[Event]) -> None:
         """Complete those of unknown duration that have been carried out, a while after."""
@@ -293,7 +304,7 @@ class Impact:
         self,
         node: str,
         event_id: str,
-        what: Callable[[Controller, str], Coroutine[Any, Any, Event]],
+        what: Callable[[Controller, str], Coroutine[Any, Any, object]],
     ) -> None:
         """Have a node's agent move an event on; once at a time."""
         if (node, event_id) not in self._telling:
@@ -304,7 +315,7 @@ class Impact:
         self,
         node: str,
         event_id: str,
-        what: Callable[[Controller, str], Coroutine[Any, Any, Event]],
+        what: Callable[[Controller, str], Coroutine[Any, Any, object]],
     ) -> None:
         try:
             async with self._agents.agent(node) as agent:

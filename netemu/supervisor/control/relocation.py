@@ -92,8 +92,15 @@ class Relocation:
         return self._hosts[node]
 
     def host_failed(self, guest: str) -> bool:
-        """Whether the guest is on a node that has failed."""
-        return self._hosts[self._hardware.node_of(guest).node.name].failed
+        """Whether the guest is on a node that has failed, and is not wholly back."""
+        host = self._hosts[self._hardware.node_of(guest).node.name]
+        return host.failed or host.name in self._returning
+
+    def state(self, host: NodeServices) -> str:
+        """One of running, failed and coming back."""
+        if host.name in self._returning:
+            return "coming back"
+        return "failed" if host.failed else "running"
 
     # A node's end, and its return.
 
@@ -113,10 +120,9 @@ class Relocation:
             self._returning.add(node)
             try:
                 await self._restore(host)
-            except NetemuError as error:
-                if not host.failed:
-                    self._lose(host, f"it does not come back: {error}")
-                raise
+            except (NetemuError, OSError) as error:
+                self._lose(host, f"it does not come back: {error}")
+                raise NotSo(f"{node} does not come back: {error}") from None
             finally:
                 self._returning.discard(node)
         self._event_log.write("node", node=node, state="running")
@@ -161,7 +167,10 @@ class Relocation:
         host.fail()
         self._failures[host.name] = uuid4()
         self._agents.fail(host.name)
-        self._hardware.set_ports(host.wired, up=False)
+        try:
+            self._hardware.set_ports(host.wired, up=False)
+        except (NetemuError, OSError) as error:
+            self._tell_problem(host, f"its wires are not dead: {error}")
         self._event_log.write("node", node=host.name, state="failed", reason=reason)
         self._watching.poke()
 

@@ -82,6 +82,7 @@ class FakeFeeds:
     def __init__(self, forgotten: Callable[[Event], None]) -> None:
         self.lab = LabEvents(lambda before, after: None if after else forgotten(before))  # type: ignore[arg-type]
         self._news = asyncio.Event()
+        self.is_late = False
 
     def now(self) -> float:
         return 100.0
@@ -97,8 +98,13 @@ class FakeFeeds:
             pass
         self._news.clear()
 
+    clock_offset = 60.0
+
     def behind(self) -> Iterator[Any]:
         return self.lab.behind({"n"})
+
+    def late(self) -> list[str]:
+        return ["n"] if self.is_late else []
 
 
 class FakeAgents:
@@ -107,6 +113,10 @@ class FakeAgents:
     def __init__(self) -> None:
         self.silent = 0
         self.completed: list[str] = []
+        self.advanced: list[float] = []
+
+    async def advance_to(self, clock_offset: float) -> None:
+        self.advanced.append(clock_offset)
 
     @asynccontextmanager
     async def agent(self, _node: str) -> AsyncIterator[Any]:
@@ -285,6 +295,18 @@ def test_an_agent_that_is_silent_is_told_again_that_an_event_is_over(
         await stage.until(lambda: stage.agents.completed[:1] == [event.id])
         assert stage.hardware.powers["a"] is Power.GONE
         assert stage.removed == ["a"]
+
+    play(script)
+
+
+def test_a_node_whose_clock_was_not_moved_is_brought_up(play: Callable[[Script], None]) -> None:
+    """`clock advance` reached some nodes only: the others follow by themselves."""
+
+    async def script(stage: Stage) -> None:
+        stage.agents.silent = 1
+        stage.feeds.is_late = True
+        await stage.until(lambda: stage.agents.advanced[:1] == [60.0])
+        stage.feeds.is_late = False
 
     play(script)
 

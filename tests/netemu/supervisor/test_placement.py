@@ -343,7 +343,7 @@ def test_an_agent_that_heeds_no_command_makes_its_node_fail(
         await stage.placement.change("a", {"region": "there"})  # its next agent is told
         ((node, reason),) = stage.lost
         assert node == "one"
-        assert reason.startswith("its agent heeds no command: one: agent at A: ")
+        assert reason.startswith("its agent heeds no command: one: its agent does not answer: ")
         stage.agents.silent = 0
         stage.placement.restore("one")
         await stage.placement.tell_all()

@@ -483,7 +483,7 @@ def test_a_node_that_does_not_come_back_is_failed_again(stage: Stage) -> None:
             stage.relocation.fail("old")
 
         stage.agents.before["advance", "old"] = fail_again
-        with pytest.raises(NotSo, match="old has failed"):
+        with pytest.raises(NotSo, match=r"^old does not come back: old has failed$"):
             await stage.relocation.restore("old")
         assert stage.hosts["old"].failed
         await stage.relocation.restore("old")
@@ -603,5 +603,42 @@ def test_that_there_is_no_room_is_said_once(stage: Stage) -> None:
         await stage.until(lambda: stage.home("a") == stage.home("b") == "new")
         await stage.until(lambda: not stage.relocation.problems)
         healing.cancel()
+
+    asyncio.run(script())
+
+
+def test_a_node_that_comes_back_boots_nobody_before_it_is_back(stage: Stage) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def look() -> None:
+        host: Any = stage.hosts["old"]
+        seen.append((stage.relocation.state(host), stage.relocation.host_failed("a")))
+
+    async def script() -> None:
+        stage.relocation.fail("old")
+        look()
+        stage.agents.before["advance", "old"] = look
+        await stage.relocation.restore("old")
+        look()
+
+    asyncio.run(script())
+    assert seen == [("failed", True), ("coming back", True), ("running", False)]
+
+
+def test_a_node_whose_wires_cannot_be_set_fails_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_wired: WiredNode, *, up: bool) -> None:
+        raise OSError(24, "Too many open files")
+
+    async def script() -> None:
+        monkeypatch.setattr(stage.hardware, "set_ports", refuse)
+        stage.relocation.fail("old")
+        assert stage.hosts["old"].failed
+        assert "Too many open files" in stage.relocation.problems["old"]
+        with pytest.raises(NotSo, match=r"old does not come back: .*Too many open files"):
+            await stage.relocation.restore("old")
+        assert stage.hosts["old"].failed
+        monkeypatch.undo()
 
     asyncio.run(script())
