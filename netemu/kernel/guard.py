@@ -5,12 +5,14 @@ bindings, which change all the time, go to the kernel directly (`netemu.kernel.b
 """
 
 import math
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from netemu.errors import MachineCannot
 from netemu.kernel.namespaces import inside
@@ -195,6 +197,18 @@ def one_less(port: str, mark: int, mac: str, without: Without = ()) -> str:
     if Protection.HOST not in without:
         lines.append(f"delete element inet guard own {{ {own} }}")
     return "\n".join(lines)
+
+
+# From this release on, a chain on a port holds for every link of the port's name, one made later
+# too; before, it ends with the link for which it was loaded.
+_FOLLOWING: Final = (6, 16)
+
+
+@cache
+def follows_names() -> bool:
+    """Whether a new link is guarded by the rules loaded for an earlier one of its name."""
+    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _FOLLOWING
 
 
 def load(rules: str, net: int) -> None:

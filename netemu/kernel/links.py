@@ -29,7 +29,7 @@ from netemu.kernel.netlink import (
 _SETLINK, _SETNEIGHTBL = 19, 67
 _IFF_UP = 1
 _NUD_NOARP, _NTF_MASTER = 0x40, 0x04
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _NDA_LLADDR = 1, 3, 20, 28, 2
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER, _IFLA_IFALIAS, _NDA_LLADDR = 1, 3, 10, 20, 2
 _IFLA_PROTINFO, _IFLA_BRPORT_STATE, _NLA_F_NESTED = 12, 1, 0x8000
 # linux/if_link.h, linux/ip.h, linux/neighbour.h
 _IFLA_AF_SPEC, _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 26, 1, 8
@@ -105,20 +105,16 @@ def _no_link() -> bytes:
     return encode(ifinfmsg(), DELLINK, DO, [])
 
 
-def hand_over(name: str, index: int, net: int) -> Message:
-    """Move a link of the present namespace into that of `net`, where it is down, as `name`.
+def retire(port: str, index: int) -> tuple[Message, Message]:
+    """Set a port down for good, off its bridge, and free its name; that it is gone is as well.
 
-    It keeps its index if that is free there, and loses its addresses.
+    It ends with the namespace that its other end is in. That takes the kernel a batch of many at
+    one time; taking one link away takes it some 30 ms, during which we would wait.
     """
-    called = attribute(_IFLA_IFNAME, name.encode() + b"\0")
-    there = attribute(_IFLA_NET_NS_FD, struct.pack("=I", net))
-    return Message(f"{name} into its new namespace", fill(_link(), index, called, there))
-
-
-def hardware_address(name: str, index: int, mac: str) -> Message:
-    """Give a link its MAC."""
-    data = fill(_link(), index, attribute(_IFLA_ADDRESS, _octets(mac)))
-    return Message(f"{name}'s address {mac}", data)
+    called = attribute(_IFLA_IFNAME, f"x{index}".encode() + b"\0")
+    nowhere = attribute(_IFLA_MASTER, struct.pack("=I", 0))
+    aside = Message(f"{port} retired", fill(_link(), index, called, nowhere), errno.ENODEV)
+    return no_carrier(port, index), aside
 
 
 def port_options(port: str, index: int, *, isolated: bool) -> Message:
@@ -162,6 +158,11 @@ def up(name: str, index: int) -> Message:
 def down(name: str, index: int) -> Message:
     """Set a link down."""
     return _flags(name, index, 0)
+
+
+def no_carrier(port: str, index: int) -> Message:
+    """Set a port down, so that the other end of its wire has no carrier; it may be gone."""
+    return down(port, index)._replace(tolerate=errno.ENODEV)
 
 
 def _flags(name: str, index: int, flags: int) -> Message:

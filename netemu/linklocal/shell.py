@@ -65,6 +65,7 @@ class GuestShell:
         self._timer: asyncio.TimerHandle | None = None
         self._activation: asyncio.TimerHandle | None = None
         self._paused = False
+        self._off = False
         with inside(net):
             self._socket = packet.on_guest(bpf.nothing())
         self._loop.add_reader(self._socket, self._readable)
@@ -106,6 +107,10 @@ class GuestShell:
         self._loop.add_reader(self._socket, self._readable)
         self._arm()
 
+    def shut_down(self) -> None:
+        """The guest is off: nothing is sent any more, and what it has ends with its namespace."""
+        self._off = True
+
     def close(self) -> None:
         """Stop; the guest keeps what it has."""
         for timer in (self._timer, self._activation):
@@ -141,6 +146,8 @@ class GuestShell:
     def _carry_out(self, effects: Effects) -> None:
         before = self.claimant.state
         for effect in effects:
+            if self._off:
+                continue
             match effect:
                 case Send(frame):
                     self._send(frame)

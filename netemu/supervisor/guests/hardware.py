@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from netemu.errors import MachineCannot, NetemuError, NotSo
@@ -24,9 +25,9 @@ from netemu.supervisor.nodes.wiring import (
     Manner,
     WiredGuest,
     WiredNode,
+    call,
     forget_name,
     go_dark,
-    port_index,
     renew,
     unplug,
 )
@@ -122,13 +123,14 @@ class Hardware:
         self._node_of[name] = node
 
     def set_ports(self, node: WiredNode, *, up: bool) -> None:
-        """Set the node's ends of all its guests' wires up or down."""
-        change = links.up if up else links.down
+        """Set the node's ends of all its guests' wires up or down; of those that are off, down."""
         with inside(node.net), netlink.Netlink() as kernel:
             for one in node.guests:
                 if one.plugged:
+                    runs = self._power[one.guest.name] in (Power.RUNNING, Power.FROZEN)
+                    change = links.up if up and runs else links.no_carrier
                     try:
-                        kernel.run((change(one.guest.port, port_index(one.guest)),))
+                        kernel.run((change(one.guest.port, one.port_index),))
                     except NetemuError:  # its guest has destroyed it
                         pass
 
@@ -159,24 +161,43 @@ class Hardware:
             log.warning("%s: %s", guest, error)
 
     async def _shut_down(self, guest: str) -> None:
+        if self._power[guest] is Power.FROZEN:
+            self._claims.resume(self._wired[guest].guest)
+            self._silence(guest, silent=False)
+        self._end(guest)
+
+    def _end(self, guest: str) -> None:
+        """End all that runs in a guest, and set its wires down."""
         wired = self._wired[guest]
         self._inits.end(guest)
-        if self._power[guest] is Power.FROZEN:
-            self._claims.resume(wired.guest)
-            self._silence(guest, silent=False)
         self._claims.unplug(wired.guest)
-        go_dark(wired)
+        go_dark(self._node_of[guest], wired)
+        if self._tenants is not None and wired.guest.tenant:
+            self._tenants.go_dark(wired)
 
     async def _boot(self, guest: str) -> None:
+        """Boot a guest that is off, in a new namespace and by new wires. It is off if that fails.
+
+        Nothing of the namespace before is looked at, and nobody waits until it is gone.
+        """
         wired, node = self._wired[guest], self._node_of[guest]
-        old = wired.net
         (net,) = await self._factory.guests(1)
-        renew(node, wired, net, self._manner)
-        if self._tenants is not None and wired.guest.tenant:
-            self._tenants.renew(wired, old)
+        old = wired.net
+        try:
+            renew(node, wired, net, self._manner)
+            if self._tenants is not None and wired.guest.tenant:
+                self._tenants.renew(wired)
+            self._claims.boot(wired, node)
+            call(guest, net)
+            await self._start_program(guest)
+        except BaseException:
+            wired.net = old
+            call(guest, old)
+            os.close(net)
+            with suppress(NetemuError, OSError):  # the next boot makes everything anew
+                self._end(guest)
+            raise
         os.close(old)
-        self._claims.boot(wired, node)
-        await self._start_program(guest)
 
     async def _remove(self, guest: str) -> None:
         wired, node = self._wired[guest], self._node_of[guest]

@@ -6,8 +6,8 @@ ends (`netemu/kernel/tenant.nft`).
 """
 
 from collections.abc import Sequence
+from itertools import count
 
-from netemu.errors import NetemuError
 from netemu.kernel import addressing, guard, links, netlink, sysctl, tenant
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
@@ -29,6 +29,8 @@ class TenantNetwork:
     def __init__(self, lab: Lab, wired: Sequence[WiredGuest], net: int) -> None:
         self._lab = lab.name
         self._net = net
+        self._index = {one.guest.name: _FIRST_PORT_INDEX + one.guest.mark for one in wired}
+        self._later = count(1 << 24)
         mac = mac_address(lab.name, "tenant network")
         with inside(self._net), netlink.Netlink() as kernel:
             sysctl.write(sysctl.NODE)
@@ -39,18 +41,29 @@ class TenantNetwork:
         for rules in tenant.pieces(ports):
             guard.load(rules, self._net)
         with inside(self._net), netlink.Netlink() as kernel:
-            kernel.run(links.up(_port(one.guest), _index(one.guest)) for one in wired)
+            kernel.run(links.up(_port(one.guest), self._index[one.guest.name]) for one in wired)
         for one in wired:
             self._configure(one)
 
-    def renew(self, wired: WiredGuest, old: int) -> None:
-        """Put the guest's eth1 into its new namespace; `old` is a descriptor of the one before."""
-        try:
-            with inside(old), netlink.Netlink() as kernel:
-                kernel.run((links.hand_over("eth1", links.TENANT_INDEX, wired.net),))
-        except NetemuError:  # its root has done away with it
-            self._replace(wired)
+    def renew(self, wired: WiredGuest) -> None:
+        """Put an eth1, by a wire that is new as well, into the guest's new namespace."""
+        port, before = _port(wired.guest), self._index[wired.guest.name]
+        self._index[wired.guest.name] = index = next(self._later)
+        follows = guard.follows_names()
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run(links.retire(port, before) if follows else (links.no_link(port, before),))
+            kernel.run(self._wire(wired))
+        if not follows:
+            guard.unload(tenant.one_less(port), self._net)
+            guard.load(tenant.one_more(port), self._net)
         self._configure(wired)
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run((links.up(port, index),))
+
+    def go_dark(self, wired: WiredGuest) -> None:
+        """Set the guest's wire down, from this side."""
+        with inside(self._net), netlink.Netlink() as kernel:
+            kernel.run((links.no_carrier(_port(wired.guest), self._index[wired.guest.name]),))
 
     def silence(self, wired: WiredGuest, *, silent: bool) -> None:
         """Have nothing come from the guest; its carrier stays."""
@@ -59,10 +72,10 @@ class TenantNetwork:
     def remove(self, wired: WiredGuest) -> None:
         """Take the guest's wire away for good."""
         with inside(self._net), netlink.Netlink() as kernel:
-            kernel.run((links.no_link(_port(wired.guest), _index(wired.guest)),))
+            kernel.run((links.no_link(_port(wired.guest), self._index[wired.guest.name]),))
 
     def _wire(self, wired: WiredGuest) -> list[netlink.Message]:
-        guest, port, index = wired.guest, _port(wired.guest), _index(wired.guest)
+        guest, port, index = wired.guest, _port(wired.guest), self._index[wired.guest.name]
         mac = self._mac(guest)
         peer = ("eth1", links.TENANT_INDEX)
         return [
@@ -71,18 +84,7 @@ class TenantNetwork:
             links.station(port, index, mac),
         ]
 
-    def _replace(self, wired: WiredGuest) -> None:
-        """Make the guest's wire anew, guarded before it is up."""
-        port, index = _port(wired.guest), _index(wired.guest)
-        with inside(self._net), netlink.Netlink() as kernel:
-            kernel.run((links.no_link(port, index), *self._wire(wired)))
-        guard.unload(tenant.one_less(port), self._net)
-        guard.load(tenant.one_more(port), self._net)
-        with inside(self._net), netlink.Netlink() as kernel:
-            kernel.run((links.up(port, index),))
-
     def _configure(self, wired: WiredGuest) -> None:
-        mac = self._mac(wired.guest)
         with inside(wired.net), netlink.Netlink() as kernel:
             kernel.run(
                 (
@@ -90,7 +92,6 @@ class TenantNetwork:
                     # host's: RFC 1122 section 3.3.4.2 allows both), so that eth1 never tells of
                     # what eth0 has.
                     links.manners("eth1", links.TENANT_INDEX, arp_ignore=1, arp_announce=2),
-                    links.hardware_address("eth1", links.TENANT_INDEX, mac),
                     links.up("eth1", links.TENANT_INDEX),
                 )
             )
@@ -107,7 +108,3 @@ class TenantNetwork:
 
 def _port(guest: Guest) -> str:
     return f"t{guest.mark}"
-
-
-def _index(guest: Guest) -> int:
-    return _FIRST_PORT_INDEX + guest.mark

@@ -13,7 +13,7 @@ from netemu.linklocal.fair_timer import FairTimer
 from netemu.linklocal.oracle import Oracle
 from netemu.linklocal.shell import GuestShell, NodeShell, is_bound
 from netemu.linklocal.timing import Timing
-from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, WiredGuest, WiredNode, port_index
+from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, WiredGuest, WiredNode
 from netemu.topology import Guest
 from netemu.wire.progress import Progress
 
@@ -92,7 +92,8 @@ class Claims:
         self._guests[guest.mark].resume()
 
     def unplug(self, guest: Guest) -> None:
-        """The guest has lost its wire: what it had on its node is free at once."""
+        """The guest is off: what it had on its node is free at once."""
+        self._guests[guest.mark].shut_down()
         node = self._nodes.pop(guest.mark, None)
         if node is not None:
             node.unplug(guest.mark)
@@ -105,10 +106,10 @@ class Claims:
         guest = wired.guest
         self.unplug(guest)
         before = self._guests[guest.mark]
-        before.close()
         self._guests[guest.mark] = self._shell(wired, before.claimant.remembered)
+        before.close()
         shell = self._nodes[guest.mark] = self._shells[node.node.name]
-        shell.plug(guest.mark, guest.port, port_index(guest))
+        shell.plug(guest.mark, guest.port, wired.port_index)
 
     @property
     def change(self) -> asyncio.Event:

@@ -10,6 +10,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,8 +28,10 @@ from netemu.wire.progress import Progress
 
 BRIDGE = "br0"
 BRIDGE_INDEX = 2
-# Ports' links are numbered by their marks, from here on: nothing has to be looked up.
+# Ports' links are numbered by their marks, from here on: nothing has to be looked up. A guest's
+# later ports get later numbers: the link before may still be there, with its dying namespace.
 _FIRST_PORT_INDEX = 100
+_later_port_indices = count(1 << 24)
 METADATA = addresses.to_text(addresses.METADATA)
 HTTP = 80
 NAMES = Path("/run/netns")
@@ -39,7 +42,8 @@ _AHEAD = 50
 class WiredGuest:
     """A guest, and a descriptor of its network namespace, which is another after each boot.
 
-    `plugged` is whether there is a wire between it and its node.
+    `plugged` is whether there is a wire between it and its node, `port_index` the index of the link
+    that is its port.
     """
 
     _opened: ClassVar[deque["WiredGuest"]] = deque()
@@ -47,6 +51,7 @@ class WiredGuest:
     def __init__(self, guest: Guest, net: int, plugged: bool = True) -> None:
         self.guest = guest
         self.plugged = plugged
+        self.port_index = _FIRST_PORT_INDEX + guest.mark
         self._net: int | None = net
         self._elsewhere = ""
 
@@ -69,6 +74,7 @@ class WiredGuest:
     def taken_over(self, guest: Guest) -> "WiredGuest":
         """The same namespace for what the guest is now; this object is of no more use."""
         made = WiredGuest(guest, self.net)
+        made.port_index = self.port_index
         if self in self._opened:
             self._opened.remove(self)
         return made
@@ -98,12 +104,7 @@ class WiredNode:
     @property
     def links(self) -> dict[int, int]:
         """The mark of each port by the index of its link."""
-        return {port_index(wired.guest): wired.guest.mark for wired in self.guests}
-
-
-def port_index(guest: Guest) -> int:
-    """The index of the link that is this guest's port."""
-    return _FIRST_PORT_INDEX + guest.mark
+        return {wired.port_index: wired.guest.mark for wired in self.guests}
 
 
 @dataclass(frozen=True)
@@ -167,17 +168,14 @@ async def _made_ahead(factory: Factory, count: int) -> AsyncIterator[int]:
 
 def _wire(wired: WiredNode, manner: Manner) -> None:
     node, net, without = wired.node, wired.net, manner.without
-    _call(node.name, net)
+    call(node.name, net)
     for one in wired.guests:
-        _call(one.guest.name, one.net)
+        call(one.guest.name, one.net)
     with inside(net), netlink.Netlink() as kernel:
         sysctl.write(sysctl.NODE_AS_BORN if Protection.SYSCTLS in without else sysctl.NODE)
         sysctl.write(sysctl.NODE_BRIDGE, optional=True)
         kernel.run(_bridge(node))
-        if Protection.BRIDGE in without:
-            kernel.run(_plain_wire(one) for one in wired.guests)
-        else:
-            kernel.run(message for one in wired.guests for message in _port(one, manner))
+        kernel.run(message for one in wired.guests for message in _port(one, manner))
         careless = Protection.LISTENER in without
         count = 1 if Protection.RESPONDER in without else node.processes
         wired.listeners = [
@@ -195,7 +193,7 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
     for one in wired.guests:
         configure(one)
     with inside(net), netlink.Netlink() as kernel:
-        kernel.run(links.up(guest.port, port_index(guest)) for guest in node.guests)
+        kernel.run(links.up(one.guest.port, one.port_index) for one in wired.guests)
 
 
 def _bridge(node: Node) -> list[netlink.Message]:
@@ -207,35 +205,37 @@ def _bridge(node: Node) -> list[netlink.Message]:
     ]
 
 
-def _plain_wire(wired: WiredGuest) -> netlink.Message:
-    guest, index = wired.guest, port_index(wired.guest)
-    return links.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
-
-
 def _port(wired: WiredGuest, manner: Manner) -> list[netlink.Message]:
-    guest, index = wired.guest, port_index(wired.guest)
+    guest, index = wired.guest, wired.port_index
+    wire = links.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
+    if Protection.BRIDGE in manner.without:
+        return [wire]
     return [
-        _plain_wire(wired),
+        wire,
         links.port_options(guest.port, index, isolated=not manner.same_node),
         links.station(guest.port, index, guest.mac),
     ]
 
 
 def plug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
-    """Wire one more guest to a node that is up; its port comes up last, as ever."""
+    """Wire one more guest to a node that is up; its port comes up last, as ever.
+
+    If it fails, the guest has no wire.
+    """
     guest = wired.guest
-    with inside(node.net), netlink.Netlink() as kernel:
-        kernel.run(_port(wired, manner))
-    guard.load(guard.more([(guest.port, guest.mark, guest.mac)], manner.without), node.net)
-    configure(wired)
-    with inside(node.net), netlink.Netlink() as kernel:
-        kernel.run((links.up(guest.port, port_index(guest)),))
+    try:
+        _make_port(node, wired, manner)
+        guard.load(guard.more([(guest.port, guest.mark, guest.mac)], manner.without), node.net)
+        _open_port(node, wired)
+    except BaseException:
+        unplug(node, wired, manner)
+        raise
     wired.plugged = True
 
 
 def unplug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
     """Take a guest's wire away, and all that the node knows of its port."""
-    guest, index = wired.guest, port_index(wired.guest)
+    guest, index = wired.guest, wired.port_index
     wired.plugged = False
     with inside(node.net), netlink.Netlink() as kernel:
         try:
@@ -250,37 +250,37 @@ def unplug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
 def renew(node: WiredNode, wired: WiredGuest, net: int, manner: Manner) -> None:
     """Give a guest that boots the network namespace `net`, in which nobody has been before.
 
-    Its wire goes along; if it has none, or its root has done away with it, it gets another. The
-    descriptor of the namespace before stays open, the caller's to close.
+    Its wire is new as well: nothing that the guest did to the one before is left, or looked at.
+    The descriptor of the namespace before stays open, the caller's to close.
     """
-    old, wired.net = wired.net, net
-    if wired.plugged:
-        try:
-            with inside(old), netlink.Netlink() as kernel:
-                kernel.run((links.hand_over("eth0", links.GUEST_INDEX, net),))
-        except NetemuError:
-            unplug(node, wired, manner)
-    forget_name(wired.guest.name)
-    _call(wired.guest.name, net)
-    if not wired.plugged:
-        plug(node, wired, manner)
+    wired.net = net
+    if wired.plugged and guard.follows_names():
+        _make_port(node, wired, manner)
+        _open_port(node, wired)
         return
-    guest = wired.guest
-    with inside(net), netlink.Netlink() as kernel:
-        kernel.run((links.hardware_address("eth0", links.GUEST_INDEX, guest.mac),))
+    if wired.plugged:
+        unplug(node, wired, manner)
+    plug(node, wired, manner)
+
+
+def _make_port(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run(links.retire(wired.guest.port, wired.port_index))
+        wired.port_index = next(_later_port_indices)
+        kernel.run(_port(wired, manner))
+
+
+def _open_port(node: WiredNode, wired: WiredGuest) -> None:
     configure(wired)
     with inside(node.net), netlink.Netlink() as kernel:
-        kernel.run((links.up(guest.port, port_index(guest)),))
+        kernel.run((links.up(wired.guest.port, wired.port_index),))
 
 
-def go_dark(wired: WiredGuest) -> None:
-    """Set a guest's links down, from its own side."""
-    with inside(wired.net), netlink.Netlink() as kernel:
-        for name, index in (("eth0", links.GUEST_INDEX), ("eth1", links.TENANT_INDEX)):
-            try:
-                kernel.run((links.down(name, index),))
-            except NetemuError:  # it has none, or its root has done away with it
-                pass
+def go_dark(node: WiredNode, wired: WiredGuest) -> None:
+    """Set a guest's wire down, from the node's side: what its own end is like does not matter."""
+    if wired.plugged:
+        with inside(node.net), netlink.Netlink() as kernel:
+            kernel.run((links.no_carrier(wired.guest.port, wired.port_index),))
 
 
 def configure(wired: WiredGuest) -> None:
@@ -304,6 +304,7 @@ def forget_name(name: str) -> None:
     (NAMES / name).unlink(missing_ok=True)
 
 
-def _call(name: str, net: int) -> None:
+def call(name: str, net: int) -> None:
     """Let `ip netns` in the sandbox find a namespace by its name, at no mount's cost."""
+    forget_name(name)
     (NAMES / name).symlink_to(f"/proc/{os.getpid()}/fd/{net}")

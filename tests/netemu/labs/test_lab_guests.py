@@ -114,7 +114,7 @@ def test_a_rebooted_guest_gets_its_address_back(fresh_lab: object) -> None:
     lab = fresh_lab("nodes: {n: {guests: [a, b]}}")  # type: ignore[operator]
     before = lab.guests()["a"]
     lab.exec("a", "sh", "-c", "sleep 1000 >/dev/null 2>&1 </dev/null &")
-    with listening(lab, "n", "p1") as heard:
+    with listening(lab, "n", "br0") as heard:  # its port is a new one
         lab.netemu("reboot", "a")
         wait_until(lambda: lab.guests()["a"]["state"] == "bound")
     assert lab.guests()["a"] == before
