@@ -90,10 +90,6 @@ class Factory:
             descriptors.append(program.output)
         try:
             _, made = await self._ask_for_process(question, descriptors)
-        except FactoryFailed:
-            raise
-        except MachineCannot as error:
-            raise MachineCannot(f"{hostname} does not boot: {error}") from None
         finally:
             os.close(descriptors[1])
         return made[0], dict(zip(NAMESPACES_OF_A_GUEST, made[1:], strict=True))

@@ -110,6 +110,8 @@ class Impact:
             await self._drive(guest)
         if guest in self._failing:
             raise NotSo(f"{guest} does not boot: {self.problems[guest]}")
+        if self._hardware.power(guest) in (Power.OFF, Power.GONE):
+            raise NotSo(f"{guest} is {self._hardware.power(guest)}: an event keeps it so")
 
     def _look(self) -> bool:
         """Have everything done that is due; whether something is under way."""
@@ -207,6 +209,8 @@ class Impact:
         attempts = before.attempts if before is not None and before.wanted == wanted else 0
         pause = min(_FIRST_RETRY * 2**attempts, _LAST_RETRY)
         self._failing[name] = Failing(wanted, attempts + 1, self._now() + pause)
+        if attempts + 1 == _ATTEMPTS:
+            problem = f"failed to boot, and is not tried again: {problem}"
         self._tell_problem(name, problem)
 
     def _tell_problem(self, name: str, problem: str) -> None:

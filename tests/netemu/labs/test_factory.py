@@ -111,10 +111,10 @@ def test_one_that_is_stopped_is_replaced_and_its_caller_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Somebody stops the factory: who reboots a guest is told within seconds, and then can."""
-    monkeypatch.setattr(factory_client, "PATIENCE", 0.3)
 
     async def story(factory: Factory) -> None:
         await works(factory)
+        monkeypatch.setattr(factory_client, "PATIENCE", 0.3)
         stopped = factory.pid
         os.kill(stopped, signal.SIGSTOP)
         with pytest.raises(FactoryFailed, match="gave no answer"):

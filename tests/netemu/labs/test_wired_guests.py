@@ -25,7 +25,7 @@ def guests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Wir
         path = tmp_path / f"file{number}"
         path.write_text(str(number))
         held.append(os.open(path, os.O_RDONLY))
-        guest = types.SimpleNamespace(name=f"web{number}")
+        guest = types.SimpleNamespace(name=f"web{number}", mark=number)
         made.append(WiredGuest(guest, os.dup(held[-1])))  # type: ignore[arg-type]
     for one, descriptor in zip(made, held, strict=True):
         one.leave_to(os.getpid(), descriptor)
@@ -64,7 +64,7 @@ def test_a_new_namespace_takes_the_place_of_the_one_before(guests: list[WiredGue
 
 def test_a_guest_that_moves_takes_its_namespace_along(guests: list[WiredGuest]) -> None:
     """A guest moves to another node: its namespace stays open until it has booted there."""
-    moved = guests[0].taken_over(types.SimpleNamespace(name="web0"))  # type: ignore[arg-type]
+    moved = guests[0].taken_over(types.SimpleNamespace(name="web0", mark=0))  # type: ignore[arg-type]
     assert guests[1].net != guests[2].net != guests[3].net
     assert _says(moved.net) == "0"
     os.close(moved.net)

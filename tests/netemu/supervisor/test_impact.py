@@ -207,8 +207,9 @@ def test_a_boot_that_fails_is_tried_again_and_not_for_ever(play: Callable[[Scrip
         assert stage.hardware.done.count(("a", Action.BOOT)) == 5
         assert stage.hardware.done.count(("a", Action.SHUT_DOWN)) == 1
         assert stage.hardware.powers == {"a": Power.OFF, "b": Power.RUNNING}
-        assert stage.problems() == ["its wire is gone"]
-        assert stage.impact.problems == {"a": "its wire is gone"}
+        last = "failed to boot, and is not tried again: its wire is gone"
+        assert stage.problems() == ["its wire is gone", last]
+        assert stage.impact.problems == {"a": last}
         with pytest.raises(NotSo, match=r"^a does not boot: its wire is gone$"):
             await stage.impact.reboot("a")
         del stage.hardware.failing["a", Action.BOOT]
