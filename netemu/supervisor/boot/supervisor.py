@@ -254,7 +254,7 @@ class Supervisor:
         nodes = [
             {
                 "name": host.name,
-                "state": self._state_of_node(host),
+                "state": host.state,
                 **self._problem_of_node(host),
                 "guests": [self._guest_status(one.guest) for one in host.wired.guests],
             }
@@ -288,11 +288,6 @@ class Supervisor:
             **({"tenant": list(guest.tenant)} if guest.tenant else {}),
             **({"problem": problem} if problem else {}),
         }
-
-    def _state_of_node(self, host: NodeServices) -> str:
-        if self._parts is None:
-            return "failed" if host.failed else "running"
-        return self._parts.relocation.state(host)
 
     def _problem_of_node(self, host: NodeServices) -> dict[str, str]:
         """Why guests of a failed node are still on it, if they should not be."""

@@ -260,12 +260,10 @@ class Placement:
             return await self._agents.settle(node, forget)
 
     def disown(self, node: str, guests: Iterable[str]) -> None:
-        """Have the node's agent forget guests that it may know and that are not on the node."""
+        """Have the node's agent forget guests that it may know and that are not on the node, and
+        know of those that are.
+        """
         self._unwanted[node].update(guests)
-        self._stale[node].set()
-
-    def refresh(self, node: str) -> None:
-        """What is so on the node has changed: its agent is to be told, if it does not know."""
         self._stale[node].set()
 
     async def remove(self, node: str, guest: str) -> None:

@@ -1,30 +1,26 @@
-"""Nodes that fail and come back, and guests that change their node: with all that is known of them.
+"""Nodes that fail and come back, and what becomes of their guests. Runs in the supervisor.
 
-A guest takes along what its agent knew: its incarnation and its events, those that are over too.
-From a node that has failed they are read from its repository, once its agent is surely dead: what
-that had acknowledged is on the disk, so nothing is lost, and an event's ID keeps it from being
-there twice. To a node that fails while a guest comes to it they are brought in the same way.
+What a guest takes along from a node that has failed is read from its repository, once its agent is
+surely dead: what that had acknowledged is on the disk, so nothing is lost.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID, uuid4, uuid5
 
-from msgspec.structs import replace
-
-from hostagent.channel.messages import HEARTBEAT_INTERVAL, Placed
+from hostagent.channel.messages import HEARTBEAT_INTERVAL
 from hostagent.controller import Controller
 from hostagent.model import EventType
 from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import AgentRefuses, Agents, Known, NodeFailed
+from netemu.supervisor.control.agents import AgentRefuses, Agents, NodeFailed
 from netemu.supervisor.control.carried_out import CarriedOut
-from netemu.supervisor.control.dead_node_store import bring, last_known, withdrawn
 from netemu.supervisor.control.event_log import EventLog
-from netemu.supervisor.control.healing import Candidate, choose, spread
+from netemu.supervisor.control.healing import spread
+from netemu.supervisor.control.moves import Moves
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.power import Power
@@ -44,14 +40,12 @@ _PAUSE: Final = 0.05
 # Guests that found no new node are tried again after that, then twice that, up to the last.
 _FIRST_RETRY: Final = 0.5
 _LAST_RETRY: Final = 10.0
-# A process that was killed ends in milliseconds, unless the kernel holds it.
-_DEAD_WITHIN: Final = 10.0
 # Moves from or to a node that is to come back: each asks two agents a few things, at most.
 _MOVED_WITHIN: Final = 60.0
 
 
 class Relocation:
-    """Which node each guest is on, and how that changes.
+    """The nodes' failures, and the healing of them.
 
     `problems` says why guests of a failed node are still on it, by node.
     """
@@ -72,14 +66,15 @@ class Relocation:
         self._hosts = {host.name: host for host in hosts}
         self._hardware = hardware
         self._placement = placement
+        self._moves = Moves(
+            self._hosts, hardware, placement, watching, event_log, self._tell_problem
+        )
         self._watching = watching
         self._carried_out = carried_out
         self._event_log = event_log
         self.problems: dict[str, str] = {}
         self._failures: dict[str, UUID] = {}  # the last of each node
         self._back_at: dict[str, float] = {}  # monotonic
-        self._returning: set[str] = set()  # nodes that take nobody yet
-        self._moving: dict[str, tuple[NodeServices, ...]] = {}  # by guest: the nodes it is between
         self._evacuations: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[str, tuple[float, float]] = {}  # by node: when, and the pause after
         self._changing = asyncio.Lock()  # a node is not evacuated and restored at once
@@ -93,14 +88,11 @@ class Relocation:
 
     def host_failed(self, guest: str) -> bool:
         """Whether the guest is on a node that has failed, and is not wholly back."""
-        host = self._hosts[self._hardware.node_of(guest).node.name]
-        return host.failed or host.name in self._returning
+        return self._hosts[self._hardware.node_of(guest).node.name].state != "running"
 
-    def state(self, host: NodeServices) -> str:
-        """One of running, failed and coming back."""
-        if host.name in self._returning:
-            return "coming back"
-        return "failed" if host.failed else "running"
+    async def move(self, guest: str) -> None:
+        """Bring a guest that is off to another node. Raises NotSo if there is none for it."""
+        await self._moves.move(guest)
 
     # A node's end, and its return.
 
@@ -117,23 +109,23 @@ class Relocation:
         _require_failed(host)
         async with self._changing:
             _require_failed(host)  # another restore may have been before
-            self._returning.add(node)
+            host.returning = True
             try:
                 await self._restore(host)
             except (NetemuError, OSError) as error:
                 self._lose(host, f"it does not come back: {error}")
                 raise NotSo(f"{node} does not come back: {error}") from None
             finally:
-                self._returning.discard(node)
+                host.returning = False
         self._event_log.write("node", node=node, state="running")
         self._retries.clear()  # there may be room again
         self._watching.poke()
 
     async def _restore(self, host: NodeServices) -> None:
-        await _dead(host)
+        await host.dead()
         await self._let_go(host)
         node = host.name
-        if not host.wired.guests:
+        if not self._guests_on(host):
             host.forget()
         self._back_at[node] = time.monotonic()
         host.start()
@@ -145,18 +137,22 @@ class Relocation:
             return [one.guest.name for one in await agent.guests()]
 
         known = await self._agents.settle(node, ask)
-        here = {one.guest.name for one in host.wired.guests}
-        self._placement.disown(node, (name for name in known if name not in here))
+        self._placement.disown(node, set(known) - self._guests_on(host))
         await self._placement.tell(node)
         await host.serving()
         _require_running(host)
         self._hardware.set_ports(host.wired, up=True)
 
+    def _guests_on(self, host: NodeServices) -> set[str]:
+        """The guests that are on the node, and not gone for good."""
+        names = {one.guest.name for one in host.wired.guests}
+        return {name for name in names if self._hardware.power(name) is not Power.GONE}
+
     async def _let_go(self, host: NodeServices) -> None:
         """Wait until what the agent knew is no longer to be read, or to be added to."""
         try:
             async with asyncio.timeout(_MOVED_WITHIN):
-                while any(host in ends for ends in self._moving.values()):
+                while self._moves.concern(host):
                     await asyncio.sleep(_PAUSE)
         except TimeoutError:
             raise NotSo(f"{host.name}: guests are still being moved from it or to it") from None
@@ -196,7 +192,8 @@ class Relocation:
                     continue
                 if not host.failed:
                     # It is not heard, and may still live: first make sure that it does not.
-                    self._lose(host, _silent_for(host))
+                    trouble = f" ({host.trouble})" if host.trouble else ""
+                    self._lose(host, f"no heartbeat for {SILENCE:g} s{trouble}")
                 elif self._is_to_be_evacuated(host, now):
                     # Not here: a node that is to take its guests may be silent as well.
                     task = asyncio.create_task(self._evacuate_in_turn(host))
@@ -218,7 +215,7 @@ class Relocation:
             for one in host.wired.guests
             if self._hardware.power(one.guest.name) is Power.OFF
             and not self._hardware.busy(one.guest.name)
-            and one.guest.name not in self._moving
+            and one.guest.name not in self._moves
         ]
 
     async def _evacuate_in_turn(self, host: NodeServices) -> None:
@@ -241,19 +238,22 @@ class Relocation:
 
         Those for whom there is no room stay.
         """
-        await _dead(host)
+        await host.dead()
         leaving = [one.guest for one in self._waiting(host)]
         origin = host.wired.node.fault_domain
-        moves = spread(leaving, origin, self._candidates(host.name))
+        moves = spread(leaving, origin, self._moves.candidates(host.name))
         if sum(map(len, moves.values())) < len(leaving):
             self._tell_problem(host, "no other node has room for all of its guests")
         if not moves:
             return False
-        known = self._left_by(host)
+        known = self._moves.left_by(host)
 
         async def take(node: str, guests: Sequence[Guest]) -> None:
             try:
-                await self._resettle(guests, known, node, because=host)
+                moved, sequence = await self._moves.adopt(guests, known, node)
+                await self._explain(host, node, [guest.name for guest in moved])
+                await self._moves.applied(node, sequence)
+                self._moves.rewire(moved, node, reason=f"{host.name} has failed")
             except (NetemuError, OSError) as error:  # it has failed as well: they stay for now
                 self._tell_problem(host, f"{node} takes nobody: {error}")
             self._watching.poke()
@@ -265,30 +265,16 @@ class Relocation:
         names = {guest.name for guest in leaving}
         return names.isdisjoint(one.guest.name for one in host.wired.guests)
 
-    def _left_by(self, host: NodeServices) -> Known:
-        """What the agent of a dead node knew. Should its disk be damaged, what it said last."""
-        try:
-            return last_known(host)
-        except NotSo as error:
-            self._tell_problem(host, f"{error}; its guests keep what it has told the lab")
-            return self._watching.known(host.name)
-
-    def _withdrawn(self, host: NodeServices, command_id: str) -> Mapping[str, tuple[int, int]]:
-        try:
-            return withdrawn(host, command_id)
-        except NotSo:  # said already: its disk is damaged
-            return {}
-
     def _tell_problem(self, host: NodeServices, problem: str) -> None:
         """Say why guests stay on a failed node; once, and not at every attempt."""
         if self.problems.get(host.name) != problem:
             self.problems[host.name] = problem
             self._event_log.write("node", node=host.name, problem=problem)
 
-    async def _explain(self, host: NodeServices, node: str, names: Sequence[str]) -> str | None:
-        """Have the guests find out at their new node what has happened; gives the event's ID.
+    async def _explain(self, host: NodeServices, node: str, names: Sequence[str]) -> None:
+        """Have the guests find out at their new node what has happened.
 
-        None: the agent refuses. A guest that is not told why it was booted is still booted.
+        Should its agent refuse: a guest that is not told why it was booted is still booted.
         """
         told = ",".join(names)  # others may follow later: that is another event
         event_id = str(uuid5(self._failures[host.name], f"{node}/{told}"))
@@ -308,124 +294,9 @@ class Relocation:
             await self._agents.settle(node, schedule)
         except AgentRefuses as error:
             log.warning("guests of %s are not told of its end: %s", host.name, error)
-            return None
-        return event_id
-
-    # One guest's move.
-
-    async def move(self, name: str) -> None:
-        """Bring a guest that is off to another node. Raises NotSo if there is none for it."""
-        host = self._hosts[self._hardware.node_of(name).node.name]
-        self._moving[name] = (host,)
-        try:
-            await self._move(self._hardware.wired(name).guest, host)
-        finally:
-            del self._moving[name]
-
-    async def _move(self, guest: Guest, host: NodeServices) -> None:
-        refusals: dict[str, AgentRefuses] = {}
-        while True:
-            candidates = [one for one in self._candidates(host.name) if one.name not in refusals]
-            node = choose(guest, host.wired.node.fault_domain, candidates)
-            if node is None:
-                told = "; ".join(str(error) for error in refusals.values())
-                raise NotSo(told or "no other node has room")
-            self._moving[guest.name] = (host, self._hosts[node])
-            try:
-                known = await self._placement.known(host.name)
-                await self._resettle((guest,), known, node)
-            except AgentRefuses as error:
-                refusals[node] = error
-                continue
-            except NodeFailed:
-                if host.failed:
-                    raise
-                continue  # the other one has failed meanwhile
-            try:
-                await self._leave(guest.name, host, node)
-            except NetemuError as error:  # it has moved all the same
-                self._event_log.write(
-                    "guest",
-                    guest=guest.name,
-                    node=node,
-                    problem=f"what {host.name} was told last of it may be lost: {error}",
-                )
             return
-
-    async def _leave(self, name: str, host: NodeServices, node: str) -> None:
-        """Have the old agent forget the guest; what it was told meanwhile comes along, too."""
-        guest = self._hardware.wired(name).guest
-        command_id = str(uuid4())
-        left: Mapping[str, tuple[int, int]] = {}
-        try:
-            left = await self._placement.withdraw(host.name, (name,), command_id)
-            late = await self._placement.known(host.name)
-        except NodeFailed:  # what it had acknowledged is on its disk
-            await _dead(host)
-            late = self._left_by(host)
-            # It may have done so, and nobody has heard its answer.
-            left = {
-                **{one.guest.name: (one.incarnation, one.edits) for one in late.guests},
-                **self._withdrawn(host, command_id),
-                **left,
-            }
-        if name in left:
-            await self._follow(guest, node, late, *left[name])
-
-    async def _follow(
-        self, guest: Guest, node: str, late: Known, incarnation: int, edits: int
-    ) -> None:
-        """Have the new agent know what the old one was told last, even if it has failed since."""
-        try:
-            here = await self._placement.known(node)
-            carried = _carried(here, guest.name, incarnation, edits)
-            sequence = await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
-            await self._applied(node, sequence)
-        except NodeFailed:
-            host = self._hosts[node]
-            await _dead(host)
-            bring(host, _carried(last_known(host), guest.name, incarnation, edits), late)
-
-    async def _resettle(
-        self, guests: Iterable[Guest], known: Known, node: str, because: NodeServices | None = None
-    ) -> None:
-        """The agent first, and durably; then the wires. `because` is the node that has failed."""
-        wired = self._hosts[node].wired
-        domain = wired.node.fault_domain
-        moving = [replace(guest, fault_domain=domain) for guest in guests]
-        sequence = await self._placement.adopt(node, moving, known)
-        if because is not None:
-            names = [guest.name for guest in moving]
-            event_id = await self._explain(because, node, names)
-            await self._applied(node, sequence)
-            if event_id is not None:
-                for name in names:  # they are off already
-                    self._carried_out.note(name, (event_id,))
-        for guest in moving:
-            before = self._hardware.node_of(guest.name).node.name
-            self._hardware.replace(self._hardware.wired(guest.name).taken_over(guest), wired)
-            self._event_log.write(
-                "guest",
-                guest=guest.name,
-                node=node,
-                moved_from=before,
-                reason=None if because is None else f"{because.name} has failed",
-            )
-        self._placement.refresh(node)
-
-    async def _applied(self, node: str, sequence: int) -> None:
-        await self._placement.applied(node, sequence, self._hosts[node].responders)
-
-    def _candidates(self, leaving: str) -> list[Candidate]:
-        return [
-            Candidate(
-                host.name,
-                host.wired.node.fault_domain,
-                [one.guest for one in host.wired.guests],
-            )
-            for host in self._hosts.values()
-            if not host.failed and host.name != leaving and host.name not in self._returning
-        ]
+        for name in names:  # they are off already
+            self._carried_out.note(name, (event_id,))
 
 
 def _require_failed(host: NodeServices) -> None:
@@ -436,26 +307,3 @@ def _require_failed(host: NodeServices) -> None:
 def _require_running(host: NodeServices) -> None:
     if host.failed:
         raise NodeFailed(f"{host.name} has failed again")
-
-
-def _silent_for(host: NodeServices) -> str:
-    trouble = "; ".join(
-        f"{service.name}: {service.trouble}" for service in host.services if service.failing
-    )
-    return f"no heartbeat for {SILENCE:g} s{f' ({trouble})' if trouble else ''}"
-
-
-async def _dead(host: NodeServices) -> None:
-    """Wait until the last of its processes has ended. Raises NotSo if one does not."""
-    try:
-        async with asyncio.timeout(_DEAD_WITHIN):
-            while any(service.pid is not None for service in host.services):
-                await asyncio.sleep(_PAUSE)
-    except TimeoutError:
-        raise NotSo(f"{host.name}: its processes do not end") from None
-
-
-def _carried(here: Known, name: str, incarnation: int, edits: int) -> Placed:
-    """The guest as its new agent has it, with the numbers that it had when it left the old one."""
-    (placed,) = (one for one in here.guests if one.guest.name == name)
-    return replace(placed, incarnation=incarnation, edits=edits)

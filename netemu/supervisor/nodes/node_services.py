@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from netemu.errors import NotSo
 from netemu.kernel.protections import Protection, Without
 from netemu.supervisor.nodes.services import PATIENCE, Service
 from netemu.supervisor.nodes.wiring import WiredNode
@@ -21,6 +22,8 @@ RESPONDER_USER: Final = 61902
 AGENT_PATIENCE: Final = 2 * PATIENCE
 # How long a node that comes back is waited for: a responder takes a second, on a busy machine ten.
 SERVING_WITHIN: Final = 20.0
+# A process that was killed ends in milliseconds, unless the kernel holds it.
+DEAD_WITHIN: Final = 10.0
 # Inside the sandbox, where no guest sees it: the agents' stores and feeds.
 STATE: Final = Path("/run/hostagent")
 
@@ -43,6 +46,7 @@ class NodeServices:
     ) -> None:
         self.wired = wired
         self.failed = False
+        self.returning = False  # it runs again, and takes no guests yet
         self.services: Sequence[Service] = ()
         self.store = STATE / f"agent-{number}"
         self.feed = STATE / f"feed-{number}.sock"
@@ -85,6 +89,29 @@ class NodeServices:
     def responders(self) -> int:
         """How many responder processes follow its agent."""
         return 0 if Protection.RESPONDER in self._without else len(self.wired.listeners)
+
+    @property
+    def state(self) -> str:
+        """One of running, failed and coming back."""
+        if self.returning:
+            return "coming back"
+        return "failed" if self.failed else "running"
+
+    @property
+    def trouble(self) -> str:
+        """What keeps its software from running, if something does."""
+        return "; ".join(
+            f"{service.name}: {service.trouble}" for service in self.services if service.failing
+        )
+
+    async def dead(self) -> None:
+        """Wait until the last process of a failed node has ended. Raises NotSo: one does not."""
+        try:
+            async with asyncio.timeout(DEAD_WITHIN):
+                while any(service.pid is not None for service in self.services):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise NotSo(f"{self.name}: its processes do not end") from None
 
     async def serving(self) -> None:
         """Wait until its software is there; not for ever."""

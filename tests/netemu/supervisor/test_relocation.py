@@ -50,7 +50,7 @@ class FakeHost:
     def __init__(self, wired: WiredNode, directory: Path) -> None:
         self.wired, self.name, self.failed = wired, wired.node.name, False
         self.repository = directory / f"{self.name}.sqlite"
-        self.services: list[Any] = []
+        self.returning, self.trouble = False, ""
         self.responders = 1
         self.found: list[list[str]] = []  # events that were on its disk, by start
 
@@ -61,8 +61,15 @@ class FakeHost:
         self.failed = False
         self.found.append([event.id for event in last_known(self).events])  # type: ignore[arg-type]
 
+    @property
+    def state(self) -> str:
+        return "coming back" if self.returning else "failed" if self.failed else "running"
+
     async def serving(self) -> None:
         pass
+
+    async def dead(self) -> None:
+        assert self.failed
 
     def forget(self) -> None:
         self.repository.unlink()
@@ -612,7 +619,7 @@ def test_a_node_that_comes_back_boots_nobody_before_it_is_back(stage: Stage) -> 
 
     def look() -> None:
         host: Any = stage.hosts["old"]
-        seen.append((stage.relocation.state(host), stage.relocation.host_failed("a")))
+        seen.append((host.state, stage.relocation.host_failed("a")))
 
     async def script() -> None:
         stage.relocation.fail("old")
@@ -642,3 +649,23 @@ def test_a_node_whose_wires_cannot_be_set_fails_all_the_same(
         monkeypatch.undo()
 
     asyncio.run(script())
+
+
+def test_an_agent_forgets_a_guest_whose_wire_cannot_be_moved(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_wired: WiredGuest, _node: WiredNode) -> None:
+        raise OSError(24, "Too many open files")
+
+    async def script() -> None:
+        following = asyncio.create_task(stage.placement.follow())
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.hardware, "replace", refuse)
+            with pytest.raises(OSError, match="Too many"):
+                await stage.relocation.move("a")
+        await stage.until(lambda: "a" not in stage.placed("new"))
+        following.cancel()
+
+    asyncio.run(script())
+    assert stage.home("a") == "old"
+    assert "a" in stage.placed("old")

@@ -1,0 +1,190 @@
+"""Guests that change their node: with all that is known of them. Runs in the supervisor.
+
+A guest takes along what its agent knew: its incarnation and its events, those that are over too.
+Where an agent's node fails meanwhile, what it had acknowledged is read from its disk, or added to
+it; an event's ID keeps it from being there twice.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from uuid import uuid4
+
+from msgspec.structs import replace
+
+from hostagent.channel.messages import Placed
+from netemu.errors import NetemuError, NotSo
+from netemu.supervisor.control.agent_feeds import AgentFeeds
+from netemu.supervisor.control.agents import AgentRefuses, Known, NodeFailed
+from netemu.supervisor.control.dead_node_store import bring, last_known, withdrawn
+from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.healing import Candidate, choose
+from netemu.supervisor.control.placement import Placement
+from netemu.supervisor.guests.hardware import Hardware
+from netemu.supervisor.nodes.node_services import NodeServices
+from netemu.topology import Guest
+
+
+class Moves:
+    """`tell_problem` is called with a node and what is wrong with it."""
+
+    def __init__(
+        self,
+        hosts: Mapping[str, NodeServices],
+        hardware: Hardware,
+        placement: Placement,
+        feeds: AgentFeeds,
+        event_log: EventLog,
+        tell_problem: Callable[[NodeServices, str], None],
+    ) -> None:
+        self._hosts = hosts
+        self._hardware = hardware
+        self._placement = placement
+        self._feeds = feeds
+        self._event_log = event_log
+        self._tell_problem = tell_problem
+        self._moving: dict[str, tuple[NodeServices, ...]] = {}  # by guest: the nodes it is between
+
+    def __contains__(self, guest: str) -> bool:
+        """Whether the guest is changing its node by itself."""
+        return guest in self._moving
+
+    def concern(self, host: NodeServices) -> bool:
+        """Whether a guest is on its way from the node, or to it."""
+        return any(host in ends for ends in self._moving.values())
+
+    def candidates(self, leaving: str) -> list[Candidate]:
+        """The nodes that may take a guest from the node `leaving`."""
+        return [
+            Candidate(
+                host.name,
+                host.wired.node.fault_domain,
+                [one.guest for one in host.wired.guests],
+            )
+            for host in self._hosts.values()
+            if host.state == "running" and host.name != leaving
+        ]
+
+    async def move(self, name: str) -> None:
+        """Bring a guest that is off to another node. Raises NotSo if there is none for it."""
+        host = self._hosts[self._hardware.node_of(name).node.name]
+        self._moving[name] = (host,)
+        try:
+            node = await self._to_another(self._hardware.wired(name).guest, host)
+            await self._leave(name, host, node)
+        finally:
+            del self._moving[name]
+
+    async def _to_another(self, guest: Guest, host: NodeServices) -> str:
+        refusals: dict[str, AgentRefuses] = {}
+        while True:
+            candidates = [one for one in self.candidates(host.name) if one.name not in refusals]
+            node = choose(guest, host.wired.node.fault_domain, candidates)
+            if node is None:
+                told = "; ".join(str(error) for error in refusals.values())
+                raise NotSo(told or "no other node has room")
+            self._moving[guest.name] = (host, self._hosts[node])
+            try:
+                known = await self._placement.known(host.name)
+                moved, _ = await self.adopt((guest,), known, node)
+            except AgentRefuses as error:
+                refusals[node] = error
+            except NodeFailed:
+                if host.failed:
+                    raise
+                # The other one has failed meanwhile.
+            else:
+                self.rewire(moved, node)
+                return node
+
+    async def adopt(
+        self, guests: Iterable[Guest], known: Known, node: str
+    ) -> tuple[Sequence[Guest], int]:
+        """Have the agent take the guests over, durably; their wires come after that.
+
+        Gives the guests as they are there, and the sequence as of which responders know of them.
+        """
+        domain = self._hosts[node].wired.node.fault_domain
+        moved = [replace(guest, fault_domain=domain) for guest in guests]
+        return moved, await self._placement.adopt(node, moved, known)
+
+    def rewire(self, guests: Iterable[Guest], node: str, reason: str | None = None) -> None:
+        """Put guests that the node's agent has taken over on the node, where they will boot."""
+        wired = self._hosts[node].wired
+        left = {guest.name: guest for guest in guests}
+        try:
+            for name, guest in list(left.items()):
+                before = self._hardware.node_of(name).node.name
+                self._hardware.replace(self._hardware.wired(name).taken_over(guest), wired)
+                del left[name]
+                self._event_log.write(
+                    "guest", guest=name, node=node, moved_from=before, reason=reason
+                )
+        finally:
+            self._placement.disown(node, left)  # where a wire could not be taken off: nobody
+
+    async def applied(self, node: str, sequence: int) -> None:
+        """Wait until the node's responders know what was so as of the sequence; not for ever."""
+        await self._placement.applied(node, sequence, self._hosts[node].responders)
+
+    def left_by(self, host: NodeServices) -> Known:
+        """What the agent of a dead node knew. Should its disk be damaged, what it said last."""
+        try:
+            return last_known(host)
+        except NotSo as error:
+            self._tell_problem(host, f"{error}; its guests keep what it has told the lab")
+            return self._feeds.known(host.name)
+
+    async def _leave(self, name: str, host: NodeServices, node: str) -> None:
+        """Have the old agent forget the guest; what it was told meanwhile comes along, too."""
+        try:
+            late, numbers = await self._withdraw(name, host)
+            if numbers is not None:
+                await self._follow(self._hardware.wired(name).guest, node, late, *numbers)
+        except NetemuError as error:  # it has moved all the same
+            problem = f"what {host.name} was told last of it may be lost: {error}"
+            self._event_log.write("guest", guest=name, node=node, problem=problem)
+
+    async def _withdraw(
+        self, name: str, host: NodeServices
+    ) -> tuple[Known, tuple[int, int] | None]:
+        """What the old agent was told last, and the guest's numbers, if it still had the guest."""
+        command_id = str(uuid4())
+        left: Mapping[str, tuple[int, int]] = {}
+        try:
+            left = await self._placement.withdraw(host.name, (name,), command_id)
+            late = await self._placement.known(host.name)
+        except NodeFailed:  # what it had acknowledged is on its disk
+            await host.dead()
+            late = self.left_by(host)
+            # It may have forgotten the guest, and nobody has heard its answer.
+            left = {
+                **{one.guest.name: (one.incarnation, one.edits) for one in late.guests},
+                **self._withdrawn(host, command_id),
+                **left,
+            }
+        return late, left.get(name)
+
+    def _withdrawn(self, host: NodeServices, command_id: str) -> Mapping[str, tuple[int, int]]:
+        try:
+            return withdrawn(host, command_id)
+        except NotSo:  # said already: its disk is damaged
+            return {}
+
+    async def _follow(
+        self, guest: Guest, node: str, late: Known, incarnation: int, edits: int
+    ) -> None:
+        """Have the new agent know what the old one was told last, even if it has failed since."""
+        try:
+            here = await self._placement.known(node)
+            carried = _carried(here, guest.name, incarnation, edits)
+            sequence = await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
+            await self.applied(node, sequence)
+        except NodeFailed:
+            host = self._hosts[node]
+            await host.dead()
+            bring(host, _carried(last_known(host), guest.name, incarnation, edits), late)
+
+
+def _carried(here: Known, name: str, incarnation: int, edits: int) -> Placed:
+    """The guest as its new agent has it, with the numbers that it had when it left the old one."""
+    (placed,) = (one for one in here.guests if one.guest.name == name)
+    return replace(placed, incarnation=incarnation, edits=edits)
