@@ -15,8 +15,10 @@ pytestmark = pytest.mark.processes
 # Makes an environment as `python -m venv` does, and has pip when it is asked for it.
 PYTHON = """#!/bin/sh
 case "$*" in
-*"-m venv --clear"*)
-    rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo made >>"$CHECKOUT/did" ;;
+*"-m venv"*)
+    echo made >>"$CHECKOUT/did"
+    [ -z "$VENV_FAILS" ] || exit 1
+    mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
 *"-m pip install"*)
     echo "pip $(basename "$(dirname "$(dirname "$0")")")" >>"$CHECKOUT/did"
     [ -z "$PIP_FAILS" ] || { echo "$PIP_FAILS"; exit 1; }
@@ -83,6 +85,7 @@ class Checkout:
                 "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
                 "PIP_FAILS": "",
                 "NO_ENSUREPIP": "",
+                "VENV_FAILS": "",
                 **environ,
             },
             capture_output=True,
@@ -163,10 +166,11 @@ def test_raised_constraints_are_installed(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize("harm", ["interrupted", "python is gone", "moved", "pip is gone"])
 def test_an_environment_that_is_not_whole_is_made_again(checkout: Checkout, harm: str) -> None:
-    checkout.bootstrap()
+    checkout.bootstrap(VENV_FAILS="yes" if harm == "interrupted" else "")
     checkout.did()
-    if harm == "interrupted":  # `python -m venv` was, so nothing says that it is whole
-        (checkout.venv / ".made-at").unlink()
+    if harm == "interrupted":
+        shutil.copytree(checkout.directory / "bin", checkout.venv / "bin")
+        (checkout.venv / "bin" / "python3").rename(checkout.venv / "bin" / "python")
     elif harm == "python is gone":
         (checkout.venv / "bin" / "python").unlink()
         (checkout.venv / "bin" / "python").symlink_to("/no/such/python3")
@@ -178,6 +182,19 @@ def test_an_environment_that_is_not_whole_is_made_again(checkout: Checkout, harm
     done = checkout.bootstrap()
     assert done.returncode == 0, done.stderr
     assert checkout.did() == ["made", "pip .venv", "pip .venv"]
+
+
+def test_an_environment_of_somebody_elses_is_used_and_never_removed(checkout: Checkout) -> None:
+    """A developer's own .venv: with pip it is installed into, without it is left as it is."""
+    (checkout.venv / "bin").mkdir(parents=True)
+    (checkout.venv / "precious").touch()
+    done = checkout.bootstrap()
+    assert done.returncode == 3
+    assert "was not made by this script" in done.stderr
+    shutil.copy(checkout.directory / "bin" / "python3", checkout.venv / "bin" / "python")
+    assert checkout.bootstrap().returncode == 0
+    assert checkout.did() == ["pip .venv", "pip .venv"]
+    assert (checkout.venv / "precious").exists()
 
 
 MISSING = "program_of[nftables]=no-such-program; id() { echo 1000; }"
@@ -193,7 +210,8 @@ def test_what_is_missing_is_told_all_at_once(checkout: Checkout) -> None:
 
 def test_python3_venv_is_not_needed_once_there_is_an_environment(checkout: Checkout) -> None:
     checkout.bootstrap()
-    assert checkout.bootstrap(NO_ENSUREPIP="yes").returncode == 0
+    for extras in ("", "[bench]"):
+        assert checkout.bootstrap(extras, NO_ENSUREPIP="yes").returncode == 0
 
 
 APT = """#!/bin/sh
