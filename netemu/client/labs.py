@@ -8,30 +8,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final
 
 from netemu.client.ending import await_end, end
 from netemu.errors import BadInput, NotSo
 from netemu.kernel.protections import Without
-from netemu.topology import Lab
 from netemu.wire import control, runtime_dir
 from netemu.wire.control import Hangs, NoAnswer, ask, listen
-from netemu.wire.lab_file import wrong_property
-from netemu.wire.limits import Size, require
-from netemu.wire.order import Order
 from netemu.wire.progress import Step, steps
 from netemu.wire.source import python_path
+
+# What only brings a lab up, or changes a guest, is imported there: half of what a verb would take
+# that asks a lab that runs.
+if TYPE_CHECKING:
+    from netemu.topology import Lab
+    from netemu.wire.order import Order
 
 # How long a lab that does not answer may take to have ended or begun, seconds.
 _PATIENCE: Final = 5.0
 
 
 def bring_up(
-    lab: Lab,
+    lab: "Lab",
     *,
     time_scale: float = 1.0,
     on_step: Callable[[Step], None] = lambda _: None,
@@ -47,6 +46,9 @@ def bring_up(
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
     meanwhile, so is the lab.
     """
+    from netemu.wire.limits import Size, require
+    from netemu.wire.order import Order
+
     if not 0 < time_scale <= 100:
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
     if lab.name not in running():
@@ -65,7 +67,7 @@ def bring_up(
     return True
 
 
-def _claim_or_join(lab: Lab) -> tuple[Path, int] | None:
+def _claim_or_join(lab: "Lab") -> tuple[Path, int] | None:
     """The place of a lab that is to be brought up, or None if this very lab runs already.
 
     One that has just been killed holds its lock for a moment longer, and does not answer: it is
@@ -84,8 +86,10 @@ def _claim_or_join(lab: Lab) -> tuple[Path, int] | None:
     return claimed
 
 
-def _launch(order: Order, directory: Path, lock: int, on_step: Callable[[Step], None]) -> None:
+def _launch(order: "Order", directory: Path, lock: int, on_step: Callable[[Step], None]) -> None:
     """Start the sandbox, which takes the lock over, and follow it until the lab is ready."""
+    import msgspec
+
     hear, tell = os.pipe()
     try:
         try:
@@ -126,7 +130,7 @@ def _last_words(directory: Path) -> str:
     return "".join(f"\n    {line}" for line in lines[-5:])
 
 
-def _require_same(lab: Lab) -> None:
+def _require_same(lab: "Lab") -> None:
     """The lab of this name that runs must be this very lab; wait until it is up."""
     head = status(lab.name)
     if head["fingerprint"] != lab.fingerprint():
@@ -175,6 +179,8 @@ def overview() -> list[dict[str, Any]]:
     names = running()
     if not names:
         return []
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(len(names)) as pool:
         found = list(pool.map(_overview_of, names))
     return [one for one in found if one is not None]
@@ -246,6 +252,8 @@ def set_properties(name: str, guest: str, properties: Mapping[str, str]) -> dict
     Gives the properties that the guest has then been given, by the lab file or in this way. They
     are stored when this returns. Raises BadInput if one is not known, or cannot have this value.
     """
+    from netemu.wire.lab_file import wrong_property
+
     for key, value in properties.items():
         if value and (wrong := wrong_property(key, value)):
             raise BadInput(f"{key}: {wrong}")
@@ -282,6 +290,8 @@ def take_down(name: str) -> bool:
 
 def take_all_down(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """The same for several labs at one time, so that none waits for one that hangs."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max(1, len(names))) as pool:
         yield from zip(names, pool.map(take_down, names), strict=True)
 

@@ -23,7 +23,7 @@ from netemu.conformance.probe import Place
 from netemu.conformance.rows import CATALOGUE
 from netemu.topology import Policy, parse
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 SCALE = 0.05
 SIGN = b"\xde\xad\xfa\xce\x99"

@@ -26,7 +26,7 @@ from netemu.topology import DEMO, Policy, load
 from tests.netemu.conformance.families import FAMILIES, MUTATIONS, mutations
 from tests.netemu.conformance.law import Law
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 BATCH = 400
 # RFC 3927 ten times as fast.

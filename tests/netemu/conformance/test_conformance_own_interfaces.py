@@ -30,7 +30,7 @@ from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
 from netemu.topology import DEMO, Policy, load
 from tests.netemu.conformance.law import octets
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 SCALE = 0.1
 # What a guest may wait while another floods: the flood takes a half of a machine of two CPUs.

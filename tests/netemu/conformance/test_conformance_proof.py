@@ -12,7 +12,7 @@ from netemu.conformance.prove import prove
 from netemu.conformance.rows import CATALOGUE
 from netemu.topology import DEMO, Lab, Policy, load
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 # RFC 3927 ten times as fast: storms take half a second.
 SCALE = 0.1

@@ -25,7 +25,7 @@ from netemu.topology import parse
 from tests.netemu.conformance.families import FAMILIES, mutations
 from tests.netemu.conformance.law import TenantLaw
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 SCALE = 0.1
 BATCH = 400

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import TIME_SCALE, Person, RunningLab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 KILLS = {"root": 50, "user": 20}
 PARTS = 5  # for several processes of the suite's
@@ -108,7 +108,7 @@ def gone(true: object, patience: float = 20.0) -> bool:
     while time.monotonic() < end:
         if true():  # type: ignore[operator]
             return True
-        time.sleep(0.02)
+        time.sleep(0.05)
     return False
 
 
@@ -133,7 +133,7 @@ def test_killed_at_any_moment_of_up_nothing_is_left(alone: Person, part: int) ->
         victims: list[int] = []
         while not victims and process.poll() is None and time.monotonic() < end:
             victims = processes_of(alone, "netemu.supervisor.boot.pid1")
-            time.sleep(0.002)
+            time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.8 * whole))
         spaces.note(victims)
         if number % 5 == 4:  # now and then it is the command that dies, not the lab

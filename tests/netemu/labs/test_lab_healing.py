@@ -18,7 +18,7 @@ from tests.conftest import TIME_SCALE, Person, RunningLab
 from tests.netemu.labs.following import Story
 from tests.netemu.labs.test_lab_isolation import wait_until
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long]
 
 # n1 fails and n5's agent hangs. Tempting for their guests, and wrong: n2, which is empty, in the
 # same fault domain; n3, which is not crowded, for `a`, one of whose set is there.

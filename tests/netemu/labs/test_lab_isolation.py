@@ -176,7 +176,7 @@ def wait_until(true: object, patience: float = 30.0) -> None:
     end = time.monotonic() + patience
     while not true():  # type: ignore[operator]
         assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.02)
+        time.sleep(0.1)  # most conditions start a process
 
 
 def _fetch(lab: RunningLab, place: str, address: str) -> int:

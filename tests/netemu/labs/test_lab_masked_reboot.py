@@ -16,6 +16,7 @@ from tests.conftest import TIME_SCALE, Person, RunningLab
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.long,
     pytest.mark.skipif(
         shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") is None,
         reason="Debian's haproxy is not installed",
