@@ -27,7 +27,8 @@ class _File(Structure):
     _fields_ = [("methods", POINTER(_Methods))]
 
 
-_Open = ctypes.CFUNCTYPE(c_int, POINTER(_Vfs), c_char_p, POINTER(_File), c_int, POINTER(c_int))
+# The name is kept by address: SQLite looks at it again, and at what stands behind it.
+_Open = ctypes.CFUNCTYPE(c_int, POINTER(_Vfs), c_void_p, POINTER(_File), c_int, POINTER(c_int))
 _Write = ctypes.CFUNCTYPE(c_int, POINTER(_File), c_void_p, c_int, c_int64)
 _Truncate = ctypes.CFUNCTYPE(c_int, POINTER(_File), c_int64)
 _Sync = ctypes.CFUNCTYPE(c_int, POINTER(_File), c_int)
@@ -102,7 +103,8 @@ class Disk:
             if address not in self._copies:
                 self._copies[address] = self._copy(usual.contents)
             file.contents.methods = ctypes.pointer(self._copies[address])
-            self._paths[ctypes.addressof(file.contents)] = (name or b"").decode()
+            told = ctypes.string_at(name).decode() if name else ""
+            self._paths[ctypes.addressof(file.contents)] = told
         return code
 
     def _copy(self, usual: _Methods) -> _Methods:
