@@ -174,13 +174,13 @@ def test_a_frozen_guest_stands_still_and_goes_on(watched: Watched) -> None:
     assert counter.stdout is not None
     try:
         assert counter.stdout.readline() == "0\n"
-        with listening(lab, "n1", "p2") as heard:
+        with listening(lab, "n1", "br0") as heard:
             event = watched.now("frozen", kind="freeze", duration="1h")
             watched.passes("frozen", "frozen")
             # Somebody asks for its address: who is frozen does not answer.
             ask = arp(bridge_mac(lab, "n1"), sender_ip=METADATA, target_ip=address)
             before = len(heard)
-            lab.python("n1", SEND, "p2", ask)
+            lab.python("n1", SEND, "br0", ask)
             assert is_silent(lab, "frozen")
             assert "frozen" in lab.exec("frozen", "true", check=1).stderr
         source = mac.replace(":", "")
