@@ -14,7 +14,7 @@ from typing import NoReturn
 from netemu.client import relay
 from netemu.client.relay import Relay
 from netemu.errors import MachineCannot, NotSo
-from netemu.kernel import confinement
+from netemu.kernel import confinement, seccomp
 from netemu.kernel import namespaces as ns
 
 # In this order each can be entered from the one before: the user namespaces that grant the rights,
@@ -33,7 +33,7 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     The calling process enters them too, but for the PID namespace: it can do nothing else after.
     It must have one thread only.
     """
-    directory = Path.cwd()
+    directory, guest = Path.cwd(), is_guest(namespaces)
     enter(namespaces)
     streams = Relay.make(terminal=True)
     hear, told = os.pipe()
@@ -42,11 +42,16 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     if child == 0:
         streams.take()
         if streams.terminal:
-            relay.lead(told, lambda: become(directory, command))
-        become(directory, command)
+            relay.lead(told, lambda: become(directory, command, guest=guest))
+        become(directory, command, guest=guest)
     os.close(told)
     code = os.waitstatus_to_exitcode(streams.follow(child, told=hear))
     return code if code >= 0 else relay.SIGNALLED - code
+
+
+def is_guest(namespaces: Mapping[str, int]) -> bool:
+    """Whether these are a guest's, and not a node's or the sandbox's own."""
+    return "sandbox" in namespaces
 
 
 def enter(namespaces: Mapping[str, int]) -> None:
@@ -56,7 +61,7 @@ def enter(namespaces: Mapping[str, int]) -> None:
     the memory of the process from now on.
     """
     confinement.hide_memory()
-    order = _ORDER if "sandbox" in namespaces else _ORDER_OF_SANDBOX
+    order = _ORDER if is_guest(namespaces) else _ORDER_OF_SANDBOX
     try:
         for kind in order:
             if kind in namespaces and not _is_entered(kind, namespaces[kind]):
@@ -104,13 +109,16 @@ def ended(*processes: int, patience: float | None = 0) -> list[int]:
     return [one for one, _ in poll.poll(None if patience is None else patience * 1000)]
 
 
-def become(directory: str | Path, command: Sequence[str]) -> NoReturn:
+def become(directory: str | Path, command: Sequence[str], *, guest: bool) -> NoReturn:
     """Be the command, in this directory if it is there; one that cannot be ends as in a shell.
 
-    Of the caller it keeps the standard streams, the environment and nothing else.
+    Of the caller it keeps the standard streams, the environment and nothing else. In a guest it
+    may ask the kernel for nothing that is one for the whole machine.
     """
     confinement.keep_standard_streams_only()
     confinement.leave_keys_behind()
+    if guest:
+        seccomp.confine_guest()
     try:
         os.chdir(directory)
     except OSError:

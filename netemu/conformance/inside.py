@@ -22,7 +22,7 @@ import msgpack
 from netemu.client import exec_foreground
 from netemu.conformance.taps import Taps, environment
 from netemu.errors import NetemuError
-from netemu.kernel import confinement
+from netemu.kernel import confinement, seccomp
 from netemu.kernel import namespaces as ns
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -335,6 +335,7 @@ def main() -> None:
     depth = sys.argv[2]
     pairs = (one.split("=") for one in sys.argv[3:])
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
+    guest = exec_foreground.is_guest(namespaces)
     if depth == "wire":
         wanted = {"sandbox", "user", "net"} if "sandbox" not in namespaces else {"sandbox", "net"}
         for kind in namespaces.keys() - wanted:
@@ -348,6 +349,8 @@ def main() -> None:
     _die_with_parent()
     if depth == "whole":
         confinement.leave_keys_behind()
+        if guest:
+            seccomp.confine_guest()
         os.chdir("/")
     send(channel, "ready")
     _serve(channel)

@@ -28,7 +28,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from netemu.errors import MachineCannot
-from netemu.kernel import confinement, exhaustion
+from netemu.kernel import confinement, exhaustion, guest_files, seccomp
 from netemu.kernel import namespaces as ns
 from netemu.kernel.tracer import Tracer
 
@@ -37,8 +37,6 @@ LINK = 3
 BATCH = 200
 FIRST_HELD = 3
 _MESSAGE = 65536
-# What container engines have read-only, too: no namespace divides it.
-_OF_THE_MACHINE = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
 
 TAKEN_OVER = b"."
@@ -186,6 +184,7 @@ def _boot(received: list[int], hostname: str, program: list[Any], made: list[int
             os.dup2(output[0] if output else 0, stream)
         confinement.keep_standard_streams_only()
         confinement.leave_keys_behind()
+        seccomp.confine_guest()
         _be_the_first(program)
 
     child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
@@ -241,51 +240,14 @@ def _be_born(
 
 
 def _settle(net: int, hostname: str, hosts: int) -> None:
-    """In the guest's first process: dress the mounts, then become the guest.
-
-    What is mounted before entering the guest's user namespace is locked when that namespace takes
-    a copy (mount_namespaces(7)): root in the guest cannot lift it to see what is beneath.
-    """
+    """In the guest's first process: dress the mounts, then become the guest."""
     ns.setns(net, ns.NEWNET)
-    ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
-    ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
-    ns.mount("sysfs", "/sys", "sysfs", ns.MS_RDONLY | ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
-    ns.mount("tmpfs", "/run", "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-    _keep_the_machine_settings()
-    _private("resolv.conf", "# no name server is within a guest's reach\n")
-    _private("hosts", os.pread(hosts, os.fstat(hosts).st_size, 0).decode())
+    guest_files.dress(os.pread(hosts, os.fstat(hosts).st_size, 0).decode())
     user = ns.owner_of(net)
     ns.setns(user, ns.NEWUSER)
     ns.unshare(ns.NEWNS | ns.NEWUTS)
     socket.sethostname(hostname)
     ns.set_process_name(f"init {hostname}")
-
-
-def _keep_the_machine_settings() -> None:
-    """/proc/sys but for /proc/sys/net is the whole machine's, and so is more: to be read only.
-
-    A guest's root has the lab owner's user ID, to which those files belong.
-    """
-    aside = "/run/.net"
-    os.mkdir(aside)
-    ns.mount("/proc/sys/net", aside, flags=ns.MS_BIND)
-    for path in filter(os.path.exists, _OF_THE_MACHINE):
-        ns.mount(path, path, flags=ns.MS_BIND)
-        ns.mount(path, path, flags=ns.MS_BIND | ns.MS_REMOUNT | ns.MS_RDONLY)
-    ns.mount(aside, "/proc/sys/net", flags=ns.MS_MOVE)
-    os.rmdir(aside)
-
-
-def _private(name: str, text: str) -> None:
-    """Give the guest a file of its own in the place of the machine's /etc/`name`.
-
-    A guest's DHCP client writes /etc/resolv.conf; it must not be the machine's.
-    """
-    if os.path.exists(f"/etc/{name}"):
-        own = f"/run/{name}"
-        with open(own, "w") as file:
-            file.write(text)
-        ns.mount(own, os.path.realpath(f"/etc/{name}"), flags=ns.MS_BIND)
 
 
 def _be_the_first(program: list[Any]) -> NoReturn:

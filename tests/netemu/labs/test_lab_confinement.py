@@ -1,8 +1,10 @@
 """What a command in a guest is given of the person who runs it, and what it is not."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +122,53 @@ def test_keys_stay_with_those_who_have_them(lab: RunningLab) -> None:
     """A user's session keyring is not a guest's: commands there see no keys, and leave none."""
     for place in ("web1", "web1", "web2", "node1"):
         assert lab.python(place, LEAVE_A_KEY).stdout == "nothing\n"
+
+
+ASK = """
+import ctypes, fcntl, os, socket, termios
+for family in range(1, 46):
+    try:
+        kind = socket.SOCK_DGRAM if family in (1, 2, 10) else socket.SOCK_RAW
+        socket.socket(family, kind).close()
+        print('family', family)
+    except OSError:
+        pass
+libc = ctypes.CDLL(None, use_errno=True)
+numbers = {'x86_64': (206, 248, 249, 250, 425, 426, 427, 0x40000000 + 39),
+           'aarch64': (0, 217, 218, 219, 425, 426, 427)}[os.uname().machine]
+for number in numbers:
+    ctypes.set_errno(0)
+    if libc.syscall(number, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 38:
+        print('call', number)
+for path in ('kmsg', 'mem', 'kvm', 'vda', 'loop0', 'fuse', 'console', 'pts/0', 'hwrng'):
+    if os.path.exists(f'/dev/{path}'):
+        print('device', path)
+own, theirs = os.openpty()
+print(os.ttyname(theirs))
+try:
+    fcntl.ioctl(theirs, termios.TIOCSTI, b'x')
+    print('typed')
+except OSError:
+    pass
+with open('/dev/null', 'w') as null:
+    null.write('x')
+print(len(open('/dev/urandom', 'rb').read(8)))
+"""
+
+
+def test_a_guest_asks_the_kernel_for_nothing_that_is_the_machines(
+    fresh_lab: Callable[..., RunningLab],
+) -> None:
+    """A guest has sockets for networks, devices of its own, and terminals that nobody else has.
+
+    No AF_VSOCK and no keys, by which guests of one machine could speak; no disk, no kernel log.
+    """
+    path = Path(tempfile.mkdtemp(prefix="nt-ask-")) / "ask.py"
+    path.parent.chmod(0o755)
+    path.write_text(ASK)
+    lab = fresh_lab(f"nodes: {{n: {{guests: [{{name: a, run: [{sys.executable}, {path}]}}]}}}}")
+    expected = "".join(f"family {one}\n" for one in (1, 2, 10, 16, 17)) + "/dev/pts/0\n8\n"
+    wait_until(lambda: "ended" in lab.netemu("logs", "a").stdout)
+    assert lab.netemu("logs", "a").stdout.startswith(expected)
+    assert lab.exec("a", sys.executable, str(path)).stdout == expected
+    shutil.rmtree(path.parent)

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.lab
 
 WHAT = """
 import os, sys
-kinds = [f'{os.fstat(fd).st_rdev:x}' if os.isatty(fd) else 'none' for fd in range(3)]
+def name(status):
+    return f'{status.st_dev:x}-{status.st_rdev:x}'
+kinds = [name(os.fstat(fd)) if os.isatty(fd) else 'none' for fd in range(3)]
 try:
     kinds.append('ctty' if os.open('/dev/tty', os.O_RDWR) else '')
 except OSError:
@@ -45,7 +47,8 @@ class Terminal:
     def __init__(self, lab: RunningLab) -> None:
         self._lab = lab
         self._master, self.slave = pty.openpty()
-        self.device = f"{os.fstat(self.slave).st_rdev:x}"
+        status = os.fstat(self.slave)
+        self.device = f"{status.st_dev:x}-{status.st_rdev:x}"
         self._started: list[subprocess.Popen[bytes]] = []
         self.before = termios.tcgetattr(self.slave)
 
@@ -154,7 +157,7 @@ def test_a_terminal_is_as_one_expects(terminal: Terminal) -> None:
     terminal.until(b"40 80")
     assert ran.wait(20) == 7
     assert termios.tcgetattr(terminal.slave) == terminal.before
-    ran = terminal.start("web1", ["sh", "-c", "echo on; cat; echo off; sleep 60"])
+    ran = terminal.start("web1", ["sh", "-c", "echo on; cat; echo off; read line"])
     terminal.until(b"on\r\n")
     terminal.type(b"\x04")
     terminal.until(b"off\r\n")

@@ -1,0 +1,85 @@
+"""What a guest sees of the machine's files: dressed by its first process before it is the guest.
+
+What is mounted before entering the guest's user namespace is locked when that namespace takes a
+copy (mount_namespaces(7)): root in the guest cannot lift it to see what is beneath.
+"""
+
+import os
+from typing import Final
+
+from netemu.errors import MachineCannot
+from netemu.kernel import namespaces as ns
+
+# What container engines have read-only, too: no namespace divides it.
+_OF_THE_MACHINE: Final = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
+_LINKS: Final = {
+    "ptmx": "pts/ptmx",
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+# The group `tty` of Debian, which an ordinary user's lab does not know.
+_TERMINALS: Final = "newinstance,ptmxmode=0666,mode=0620"
+_QUIET: Final = ns.MS_NOSUID | ns.MS_NODEV
+_ASIDE: Final = "/run/.aside"
+
+
+def dress(hosts: str) -> None:
+    """Give the present mount namespace a guest's /proc, /sys, /run, /dev, and /etc/hosts."""
+    ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
+    ns.mount("proc", "/proc", "proc", _QUIET | ns.MS_NOEXEC)
+    ns.mount("sysfs", "/sys", "sysfs", ns.MS_RDONLY | _QUIET | ns.MS_NOEXEC)
+    ns.mount("tmpfs", "/run", "tmpfs", _QUIET, "mode=755")
+    os.mkdir(_ASIDE)
+    _keep_the_machine_settings()
+    _devices()
+    os.rmdir(_ASIDE)
+    _private("resolv.conf", "# no name server is within a guest's reach\n")
+    _private("hosts", hosts)
+
+
+def _keep_the_machine_settings() -> None:
+    """/proc/sys but for /proc/sys/net is the whole machine's, and so is more: to be read only.
+
+    A guest's root has the lab owner's user ID, to which those files belong.
+    """
+    ns.mount("/proc/sys/net", _ASIDE, flags=ns.MS_BIND)
+    for path in filter(os.path.exists, _OF_THE_MACHINE):
+        ns.mount(path, path, flags=ns.MS_BIND)
+        ns.mount(path, path, flags=ns.MS_BIND | ns.MS_REMOUNT | ns.MS_RDONLY)
+    ns.mount(_ASIDE, "/proc/sys/net", flags=ns.MS_MOVE)
+
+
+def _devices() -> None:
+    """A /dev of its own: the machine's has disks, the kernel's log, and everybody's terminals."""
+    ns.mount("tmpfs", _ASIDE, "tmpfs", ns.MS_NOSUID | ns.MS_NOEXEC, "mode=755")
+    for name in filter(lambda name: os.path.exists(f"/dev/{name}"), _DEVICES):
+        path = f"{_ASIDE}/{name}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o666))
+        ns.mount(f"/dev/{name}", path, flags=ns.MS_BIND)
+    for name, target in _LINKS.items():
+        os.symlink(target, f"{_ASIDE}/{name}")
+    os.mkdir(f"{_ASIDE}/shm")
+    ns.mount("tmpfs", f"{_ASIDE}/shm", "tmpfs", _QUIET, "mode=1777")
+    os.mkdir(f"{_ASIDE}/pts")
+    flags = ns.MS_NOSUID | ns.MS_NOEXEC
+    try:
+        ns.mount("devpts", f"{_ASIDE}/pts", "devpts", flags, f"{_TERMINALS},gid=5")
+    except MachineCannot:
+        ns.mount("devpts", f"{_ASIDE}/pts", "devpts", flags, _TERMINALS)
+    ns.mount(_ASIDE, "/dev", flags=ns.MS_MOVE)
+
+
+def _private(name: str, text: str) -> None:
+    """Give the guest a file of its own in the place of the machine's /etc/`name`.
+
+    A guest's DHCP client writes /etc/resolv.conf; it must not be the machine's.
+    """
+    if os.path.exists(f"/etc/{name}"):
+        own = f"/run/{name}"
+        with open(own, "w") as file:
+            file.write(text)
+        ns.mount(own, os.path.realpath(f"/etc/{name}"), flags=ns.MS_BIND)
