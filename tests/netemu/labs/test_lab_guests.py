@@ -203,6 +203,43 @@ def test_a_responder_that_hangs_is_started_again(fresh_lab: object) -> None:
     assert '"_a"' in lab.get("a")
 
 
+# Takes every connection that the agent of node `n` has, and holds them.
+FILL = """
+import sys, time
+from hostagent.controller import ControllerError, SyncController
+from netemu.client import labs
+path, held = labs.agents(sys.argv[1])["n"], []
+try:
+    while True:
+        held.append(SyncController(path))
+except ControllerError as error:
+    print(error, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_full_agent_ends_no_lab(fresh_lab: object) -> None:
+    """A program of the user's holds all of an agent's connections: the lab goes on without them."""
+    lab = fresh_lab("nodes: {n: {guests: [a, b]}, m: {guests: [c]}}")  # type: ignore[operator]
+    filling = lab.person.start_python("-c", FILL, lab.name)
+    try:
+        assert "too many command connections" in filling.stdout.readline()
+        refused = lab.netemu("set", "a", "vm_size=Standard_F2", check=1)
+        # The agent closes what it refuses, and its reason may not be heard.
+        assert refused.stderr.startswith("netemu: a: n: ")
+        refused = lab.maintenance("schedule", "a", check=1)
+        assert refused.stderr.startswith("netemu: n: ")
+        lab.netemu("reboot", "a")
+        wait_until(lambda: lab.guests()["a"]["state"] == "bound", 20)
+        assert '"_a"' in lab.get("a")
+        lab.maintenance("schedule", "c")
+    finally:
+        filling.kill()
+        filling.communicate()
+    lab.netemu("set", "a", "vm_size=Standard_F2")
+    assert lab.maintenance("schedule", "a")["status"] == "Scheduled"
+
+
 def _service(lab: RunningLab, name: str) -> dict[str, Any]:
     (service,) = [one for one in lab.status()["services"] if one["name"] == name]
     return service
