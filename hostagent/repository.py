@@ -392,6 +392,10 @@ class Repository:
             "commands", [(number + 1, total + len(answer), command_id, fingerprint, answer)]
         )
 
+    def rest(self) -> None:
+        """Leave the file, outside of a transaction, so that it can be verified by itself."""
+        self._db.rest()
+
     def tidy(self) -> bool:
         """Forget some of the commands that are too many, and have the file shrink a little.
 

@@ -66,8 +66,9 @@ class Transactions:
             with self._repository.transaction():
                 deltas = self._repository.settle(wall)
                 outcome = self._carry_out(requests, deltas, wall, joining)
-                if self._repository.tidy():
-                    outcome = outcome._replace(change_in=0.0)
+                more = self._repository.tidy()
+            if not requests and not outcome.deltas and not more:
+                self._repository.rest()
         except Exception as error:
             # Nothing is stored, so nothing is published or acknowledged. The next beat tries again.
             self._note(error)
@@ -84,7 +85,7 @@ class Transactions:
                 return Outcome((), answers, self._sequence)
         self._note(None)
         self._sequence = outcome.sequence
-        return outcome
+        return outcome._replace(change_in=0.0) if more else outcome
 
     def _carry_out(
         self, requests: Sequence[Request], deltas: list[Delta], wall: float, joining: bool

@@ -100,6 +100,23 @@ def test_an_agent_goes_on_tidying_between_commands(store, monkeypatch):
     assert held(store) == 10
 
 
+def test_an_agent_that_has_nothing_to_do_leaves_nothing_in_the_log(tmp_path, store):
+    """What is in the file alone is verified to the last bit when it is opened."""
+    transactions = Transactions(store, "n1", lambda: NOW)
+    log = tmp_path / "r-wal"
+    for name in ("a", "b"):
+        outcome = transactions.run([Place(command_id=name, guests=(Guest(name=name),))], False)
+        assert isinstance(outcome.answers[0][0], Done)
+        assert log.stat().st_size > 0
+        transactions.run([], False)
+        assert log.stat().st_size == 0
+    copy = tmp_path / "copy"
+    copy.write_bytes((tmp_path / "r").read_bytes())
+    alone = Repository(copy)
+    assert alone.guests() == store.guests()
+    alone.close()
+
+
 def test_no_clock_makes_a_command_be_applied_twice(store):
     """Between a commit and its retry the machine's clock is set, forward and back."""
     command = Place(command_id="p", guests=(Guest(name="a"),))
