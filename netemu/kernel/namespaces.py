@@ -186,5 +186,6 @@ def _home() -> int:
     """This process's own network namespace, opened once (a forked child opens its own)."""
     process = os.getpid()
     if process not in _homes:
-        _homes[process] = open_own("net")
+        # Of the thread: another may be elsewhere just now. All begin where the process is at home.
+        _homes[process] = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     return _homes[process]

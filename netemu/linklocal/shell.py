@@ -8,7 +8,9 @@ pass, with the mark of the port. No socket is read by a thread of its own, nothi
 import asyncio
 import errno
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from netemu.errors import NetemuError
@@ -66,6 +68,8 @@ class GuestShell:
         self._activation: asyncio.TimerHandle | None = None
         self._paused = False
         self._off = False
+        self._changes: deque[Callable[[], None]] = deque()
+        self._changing = False
         with inside(net):
             self._socket = packet.on_guest(bpf.nothing())
         self._loop.add_reader(self._socket, self._readable)
@@ -118,7 +122,7 @@ class GuestShell:
                 timer.cancel()
         self._loop.remove_reader(self._socket)
         # Closing a packet socket waits for the kernel's readers, some 13 ms: not in the loop.
-        self._loop.run_in_executor(None, self._socket.close)
+        self._change(self._socket.close)
 
     def _readable(self) -> None:
         for _ in range(_AT_A_TIME):
@@ -159,9 +163,9 @@ class GuestShell:
                     )
                     packet.attach(self._socket, program)
                 case Use(address):
-                    self._use(addresses.to_text(address))
+                    self._change(partial(self._use, addresses.to_text(address)))
                 case Cease(address):
-                    self._cease(addresses.to_text(address))
+                    self._change(partial(self._cease, addresses.to_text(address)))
         self._arm()
         if effects or before is not self.claimant.state:
             self._changed()
@@ -182,7 +186,23 @@ class GuestShell:
         except OSError as error:  # a link that has just gone down sends nothing, as a cable would
             log.debug("%s: a frame is lost: %s", self._name, error)
 
+    # Changes in the guest's kernel, one after another and not in the loop: how long they take is
+    # the guest's to say, by how many sockets, addresses and routes it has.
+
+    def _change(self, change: Callable[[], None]) -> None:
+        self._changes.append(change)
+        if not self._changing:
+            self._next_change()
+
+    def _next_change(self) -> None:
+        self._changing = bool(self._changes)
+        if self._changes:
+            made = self._loop.run_in_executor(None, self._changes.popleft())
+            made.add_done_callback(lambda _: self._next_change())
+
     def _use(self, address: str) -> None:
+        if self._off:
+            return
         try:
             with inside_that_of(self._socket), netlink.Netlink() as kernel:
                 kernel.run(
@@ -194,10 +214,12 @@ class GuestShell:
                     )
                 )
             log.info("%s: uses %s", self._name, address)
-        except NetemuError as error:  # its root may have taken the interface away
+        except (NetemuError, OSError) as error:  # its root may have taken the interface away
             log.warning("%s: cannot use %s: %s", self._name, address, error)
 
     def _cease(self, address: str) -> None:
+        if self._off:
+            return
         try:
             with inside_that_of(self._socket), netlink.Netlink() as kernel:
                 sockets.reset_connections(address)
@@ -209,7 +231,7 @@ class GuestShell:
                     )
                 )
             log.info("%s: no longer uses %s", self._name, address)
-        except NetemuError as error:
+        except (NetemuError, OSError) as error:
             log.warning("%s: cannot remove %s: %s", self._name, address, error)
 
 
