@@ -8,8 +8,8 @@ pass, with the mark of the port. No socket is read by a thread of its own, nothi
 import asyncio
 import errno
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -194,11 +194,13 @@ class GuestShell:
         if not self._changing:
             self._next_change()
 
-    def _next_change(self) -> None:
+    def _next_change(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            log.warning("%s: %s", self._name, error)
         self._changing = bool(self._changes)
         if self._changes:
             made = self._loop.run_in_executor(None, self._changes.popleft())
-            made.add_done_callback(lambda _: self._next_change())
+            made.add_done_callback(lambda made: self._next_change(made.exception()))
 
     def _use(self, address: str) -> None:
         if self._off:
@@ -267,6 +269,8 @@ class NodeShell:
         self._carrier = carrier
         self._changed = changed
         self._has_carrier: dict[int, bool] = {}
+        self._resetting: Counter[str] = Counter()  # addresses whose connections are being reset
+        self._delayed: list[Binding] = []  # until they are
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         with inside(net):
@@ -394,13 +398,14 @@ class NodeShell:
         gone = [self._binding(effect) for effect in effects if isinstance(effect, Unbind)]
         new = [self._binding(effect) for effect in effects if isinstance(effect, Bind)]
         if gone:
-            # RFC 3927 section 5: whoever gets the address next must not find its connections.
+            known = [one for one in gone if one not in self._delayed]
+            self._delayed = [one for one in self._delayed if one not in gone]
+            self._bindings.remove(known)
             if self._resets:
-                with inside(self._net):
-                    sockets.reset_connections_with(one.address for one in gone)
-            self._bindings.remove(gone)
+                self._reset([one.address for one in known])
         if new:
-            self._bindings.add(new)
+            self._delayed += [one for one in new if one.address in self._resetting]
+            self._bindings.add([one for one in new if one.address not in self._resetting])
         for effect in effects:
             if isinstance(effect, Refuse | Announce):
                 try:
@@ -410,6 +415,31 @@ class NodeShell:
         self._arm()
         if gone or new:
             self._changed()
+
+    def _reset(self, addresses: Sequence[str]) -> None:
+        """Reset the connections with these addresses, not in the loop; they are bound after that.
+
+        RFC 3927 section 5: the next holder of an address must not find its connections. The kernel
+        looks through the sockets of all namespaces for it: how many there are is not ours to say.
+        """
+
+        def reset() -> None:
+            with inside(self._net):
+                sockets.reset_connections_with(addresses)
+
+        self._resetting.update(addresses)
+        done = self._loop.run_in_executor(None, reset)
+        done.add_done_callback(lambda done: self._was_reset(addresses, done.exception()))
+
+    def _was_reset(self, addresses: Sequence[str], error: BaseException | None) -> None:
+        if error is not None:
+            log.warning("%s: connections of %s stay: %s", self._name, ", ".join(addresses), error)
+        self._resetting.subtract(addresses)
+        self._resetting = +self._resetting
+        ready = [one for one in self._delayed if one.address not in self._resetting]
+        if ready:
+            self._delayed = [one for one in self._delayed if one not in ready]
+            self._bindings.add(ready)
 
     def _arm(self) -> None:
         deadline = self.oracle.deadline
