@@ -29,7 +29,8 @@ MAX_CLOCK_OFFSET: Final = 10 * 366 * 24 * 3600.0
 GuestName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
 SetName = GuestName
 EventId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
-Description = Annotated[str, Meta(max_length=1024)]
+LONGEST_DESCRIPTION: Final = 1024
+Description = Annotated[str, Meta(max_length=LONGEST_DESCRIPTION)]
 Domain = Annotated[int, Meta(ge=0, le=1023)]
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST)]
 Epoch = Annotated[float, Meta(ge=0, le=253402300799)]  # to the end of the year 9999

@@ -255,6 +255,8 @@ def cancel(ctx: click.Context, event_id: str, as_json: bool) -> None:
 
 def _moved(ctx: click.Context, verb: str, beginning: str) -> "Event":
     """Do it to the one event whose ID begins so."""
+    if not beginning:
+        raise BadInput("EVENT_ID: is empty; `controller list` shows them")
     agent = _connected(ctx)
     known = [event.id for event in agent.events(history=True)]
     found = [beginning] if beginning in known else [i for i in known if i.startswith(beginning)]

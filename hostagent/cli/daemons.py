@@ -13,6 +13,7 @@ import click
 
 from hostagent.cli.options import UNABLE, BadInput, Unable
 from hostagent.terminal.duration import Duration
+from hostagent.terminal.number import Number
 
 if TYPE_CHECKING:
     from socket import socket
@@ -139,7 +140,8 @@ def agent(
 )
 @click.option(
     "--azure-rate",
-    type=click.FloatRange(0, 1e6),
+    type=Number(0, 1e6),
+    metavar="RATE",
     default=5.0,
     show_default=True,
     help="Requests a second that Azure's IMDS allows one guest; 0 is without bound.",

@@ -4,17 +4,20 @@ Exit codes: 0 well; 1 not so, or refused; 2 bad usage or input; 3 the machine ca
 Imports all that it needs at once: a daemon may end here after it has given up its privileges.
 """
 
+import errno
 import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 
 from hostagent.terminal.output import NobodyReads, OutputFailed, say
 
+# What a write says whose text is lost: the disk is full, over a limit, or broken.
+_LOST: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _FAILED: Final = 1
 _BAD_INPUT: Final = 2
 _MACHINE_CANNOT: Final = 3
@@ -46,6 +49,8 @@ def run(
     except OutputFailed as error:
         _end(f"{name}: {error}", _FAILED)
     except OSError as error:
+        if error.filename is None and error.errno in _LOST:  # click prints --help by itself
+            _end(f"{name}: the output cannot be written: {error.strerror}", _FAILED)
         _end(f"{name}: {error}", _MACHINE_CANNOT)
 
 
@@ -83,14 +88,20 @@ def _shown(error: click.ClickException) -> str:
     return text.getvalue().rstrip("\n")
 
 
+def _is_lost(stream: TextIO) -> bool:
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return False
+
+
 def _end(text: str, code: int) -> NoReturn:
     """Say why, and exit; what could not be written is forgotten, so that exiting does not fail."""
     if text:
         say(text, err=True, lines=True)
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
+        if _is_lost(stream):
             os.dup2(null, stream.fileno())
     sys.exit(code)

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from netemu.cli.options import TIME_SCALE, Number, as_json, output, pictures, writing
+from hostagent.terminal.number import Number
+from netemu.cli.options import TIME_SCALE, as_json, output, pictures, writing
 
 if TYPE_CHECKING:
     from netemu.bench.report import Report
 
+# As many as 169.254/16 has addresses for.
+_GUESTS = click.IntRange(1, 65_024)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -27,7 +30,7 @@ def _common(command: _Command) -> _Command:
     for option in (
         as_json,
         output(".svg", ".json", what="a plot or the results"),
-        click.option("--rounds", type=click.IntRange(1), help="Default: 5; 2 with --quick."),
+        click.option("--rounds", type=click.IntRange(1, 1000), help="Default: 5; 2 with --quick."),
         click.option("--quick", is_flag=True, help="Small and short: to try it, not to quote it."),
     ):
         command = option(command)
@@ -35,8 +38,8 @@ def _common(command: _Command) -> _Command:
 
 
 @bench.command()
-@click.option("--guests", type=click.IntRange(1), help="Default: 1,000; 60 with --quick.")
-@click.option("--nodes", type=click.IntRange(1), help="Default: one for each 100 guests.")
+@click.option("--guests", type=_GUESTS, help="Default: 1,000; 60 with --quick.")
+@click.option("--nodes", type=click.IntRange(1, 256), help="Default: one for each 100 guests.")
 @click.option("--growth", is_flag=True, help="100 to 10,000 guests: what does one more cost?")
 @_common
 def build(
@@ -80,8 +83,8 @@ def build(
 
 
 @bench.command()
-@click.option("--guests", type=click.IntRange(1), help="Default: 1,000; 60 with --quick.")
-@click.option("--nodes", type=click.IntRange(1), help="With --whole. Default: 500 guests each.")
+@click.option("--guests", type=_GUESTS, help="Default: 1,000; 60 with --quick.")
+@click.option("--nodes", type=click.IntRange(1, 256), help="Of --whole. Default: 500 guests each.")
 @click.option("--whole", is_flag=True, help="Once, with services, until every guest is answered.")
 @click.option("--time-scale", type=TIME_SCALE, metavar="X", help="Default: 1; 0.1 with --quick.")
 @_common

@@ -1,6 +1,5 @@
 """`netemu chaos`: faults on purpose, and whether the lab's promises held."""
 
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hostagent.terminal.duration import Duration
+from hostagent.terminal.output import Styled, say, say_json
 from netemu.chaos.plan import Kind
-from netemu.cli.options import as_json
+from netemu.cli.options import TIME_SCALE, as_json
 from netemu.errors import BadInput, NotSo
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ _SEEDS = 1 << 31
 )
 @click.option("--only", metavar="KIND,…", help=f"Of {', '.join(Kind)}.")
 @click.option(
-    "--time-scale", type=click.FloatRange(0, 100, min_open=True), default=0.1, metavar="X"
+    "--time-scale",
+    type=TIME_SCALE,
+    default=0.1,
+    metavar="X",
+    show_default=True,
+    help="Multiply every duration of RFC 3927 by X.",
 )
 @as_json
 def chaos(
@@ -60,7 +65,7 @@ def chaos(
     with _lab(file, name, time_scale) as lab:
         report = run(lab, seed=chosen, duration=duration, kinds=kinds)
     if as_json:
-        click.echo(json.dumps(report.as_json()))
+        say_json(report.as_json())
     else:
         _tell(report)
     return 0 if report.held else NotSo.exit_code
@@ -92,10 +97,10 @@ def _tell(report: "Report") -> None:
 
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(report.done().items()))
     skipped = sum(one.problem is not None for one in report.struck)
-    click.echo(f"seed {report.seed}, {report.duration:g} s: {done or 'no fault'}")
+    say(f"seed {report.seed}, {report.duration:g} s: {done or 'no fault'}")
     if skipped:
-        click.echo(f"{skipped} faults found nothing to strike, as a node that was away already")
-    click.echo(
+        say(f"{skipped} faults found nothing to strike, as a node that was away already")
+    say(
         f"commands: {report.acknowledged} acknowledged, {report.refused} refused; "
         f"polls: {report.answered} answered, {report.unanswered} not"
     )
@@ -103,11 +108,11 @@ def _tell(report: "Report") -> None:
     for invariant, _ in report.breaches:
         broken[invariant] += 1
     for invariant, times in broken.items():
-        mark = click.style("✗", fg="red") if times else click.style("✓", fg="green")
-        click.echo(f"{mark} {invariant}{f': broken {times} times' if times else ''}")
+        mark = Styled("✗", "red") if times else Styled("✓", "green")
+        say(mark, f" {invariant}{f': broken {times} times' if times else ''}")
     for invariant, witness in report.breaches[:20]:
-        click.echo(f"    {invariant}: {witness}")
+        say(f"    {invariant}: {witness}")
     if report.calm_after is not None:
-        click.echo(f"well again {report.calm_after:g} s after the last fault")
+        say(f"well again {report.calm_after:g} s after the last fault")
     if report.breaches:
-        click.echo(f"repeat it with --seed {report.seed}", err=True)
+        say(f"repeat it with --seed {report.seed}", err=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A lab of the suite's own claims ten times as fast as RFC 3927: bounds scale with it.
 _TIME_SCALE = 0.1
+# Of a row's number, at most.
+_DIGITS = 3
 _POLICIES = ("responder-only", "same-node")
 # The columns of a comparison that are ours.
 _OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
@@ -89,6 +91,8 @@ def conformance(
         for family, row in rows:
             say(f"{row.id}  {family:9} {row.title} ({row.reference})")
         return 0
+    if pcap is not None:
+        _require_directory(pcap)
     if pcap_all and pcap is None:
         raise BadInput("--pcap-all: say where, with --pcap DIR")
     if sum(map(bool, (proving, against, nodes_from, name))) > 1:
@@ -140,6 +144,16 @@ def _rendered(ending: str, rows: "Rows", columns: "Sequence[Column]", title: str
     return made(rows, columns, title)
 
 
+def _require_directory(path: Path) -> None:
+    """Make the directory for captures now: the rows take half a minute."""
+    from netemu.errors import BadInput
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--pcap {path}: {error.strerror}") from None
+
+
 def _require_scapy() -> None:
     from importlib.util import find_spec
 
@@ -171,6 +185,8 @@ def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise BadInput(f"--rows: {part!r} is no row; write them as 02,18-23")
+        if len(first) > _DIGITS or len(last) > _DIGITS:
+            raise BadInput(f"--rows: {part[:40]!r}: rows are 01 to {len(CATALOGUE)}")
         ids |= {f"{number:02}" for number in range(int(first), int(last or first) + 1)}
     known = {row.id for _, row in CATALOGUE}
     if unknown := sorted(ids - known):

@@ -19,6 +19,8 @@ def exec_command(name: str | None, target: str, command: tuple[str, ...]) -> int
     """
     from netemu.client import exec_foreground, labs
 
+    if not command[0]:
+        raise click.UsageError("COMMAND: the name of the command is empty")
     return exec_foreground.run(labs.enter(labs.the_one(name), target), command)
 
 

@@ -58,7 +58,7 @@ def schedule(
     as_json: bool,
 ) -> None:
     """Plan an event for guests, as in: schedule web1 --type reboot --in 5m --duration 60s."""
-    from hostagent.model import LONGEST, EventSource, EventType
+    from hostagent.model import LONGEST, LONGEST_DESCRIPTION, EventSource, EventType
     from netemu.client import labs
     from netemu.client.maintenance import Maintenance
     from netemu.errors import BadInput
@@ -67,6 +67,8 @@ def schedule(
         raise BadInput(
             "--duration: longer than nothing and at most a year; leave it out if unknown"
         )
+    if len(description) > LONGEST_DESCRIPTION:
+        raise BadInput(f"--description: at most {LONGEST_DESCRIPTION} characters")
     if now and notice is not None:
         raise BadInput("--in and --now: one or the other")
     if notice is not None and notice > LONGEST:

@@ -1,6 +1,5 @@
 """Options that several verbs share."""
 
-import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,15 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hostagent.terminal.number import Number
 from netemu.cli.completing import labs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     _PathType = click.ParamType[Path]
-    _FloatType = click.ParamType[float]
 else:
-    _PathType = _FloatType = click.ParamType  # generic since click 8.4 only
+    _PathType = click.ParamType  # generic since click 8.4 only
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,32 +35,9 @@ def of_lab(command: Command) -> Command:
 
 def named(lab: str | None, name: str | None) -> str | None:
     """Return the lab that a verb's argument LAB or its --name says. Raises UsageError: two."""
-    if lab and name and lab != name:
+    if lab is not None and name is not None and lab != name:
         raise click.UsageError(f"two labs are named: {lab} and {name}")
-    return lab or name
-
-
-class Number(_FloatType):
-    """A number within bounds; infinities and "nan" are none."""
-
-    name = "number"
-
-    def __init__(self, least: float, most: float, *, above: bool = False) -> None:
-        """With `above`, `least` itself is too little."""
-        self._least, self._most, self._above = least, most, above
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Read what was typed."""
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if self._least <= number <= self._most and not (self._above and number == self._least):
-            return number
-        least = f"above {self._least:g}" if self._above else f"at least {self._least:g}"
-        return self.fail(f"{value!r} is not {least} and at most {self._most:g}", param, ctx)
+    return lab if lab is not None else name
 
 
 # Multiplies RFC 3927's durations: within what a lab takes.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hostagent.terminal.number import Number
 from hostagent.terminal.output import say, say_json
-from netemu.cli.options import TIME_SCALE, Number, as_json, output, pictures, write, writing
+from netemu.cli.options import TIME_SCALE, as_json, output, pictures, write, writing
 from netemu.cli.progress import phases
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hostagent.terminal.number import Number
 from hostagent.terminal.output import Part, Styled, say, say_json
-from netemu.cli.options import Number, as_json, output, pictures, write, writing
+from netemu.cli.options import as_json, output, pictures, write, writing
 
 if TYPE_CHECKING:
     from netemu.bench.simulation import Simulation
@@ -19,7 +20,13 @@ def simulate() -> None:
 
 
 @simulate.command()
-@click.option("--hosts", type=click.IntRange(1, 65_000), default=1300, show_default=True)
+@click.option(
+    "--hosts",
+    type=click.IntRange(1, 65_000),
+    default=1300,
+    show_default=True,
+    help="That are switched on at once.",
+)
 @click.option(
     "--loss",
     type=Number(0, 0.99),
@@ -30,7 +37,7 @@ def simulate() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="The same gives the same.")
 @click.option(
     "--newcomers",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1_000_000),
     default=20_000,
     show_default=True,
     help="Hosts that join, one after another, once all others are settled.",

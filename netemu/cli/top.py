@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hostagent.terminal.number import Number
 from hostagent.terminal.output import Part, Styled, painted, say_json, say_painted
 from netemu.cli.completing import labs
-from netemu.cli.options import Number, named, of_lab
+from netemu.cli.options import named, of_lab
 
 if TYPE_CHECKING:
     from hostagent.model import Event

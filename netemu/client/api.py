@@ -370,7 +370,10 @@ class Lab:
 def _listed(command: Sequence[str | os.PathLike[str]]) -> list[str]:
     if isinstance(command, str) or not command:
         raise BadInput("a command is a list of words, as in ['curl', '-s', url]")
-    return [os.fspath(word) for word in command]
+    words = [os.fspath(word) for word in command]
+    if not words[0] or any("\0" in word for word in words):
+        raise BadInput("a command's name is not empty, and none of its words has a NUL in it")
+    return words
 
 
 Word = TypeVar("Word", EventType, EventSource)

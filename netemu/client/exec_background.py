@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from netemu.client import relay
-from netemu.client.exec_foreground import become, enter, fork, is_guest
+from netemu.client.exec_foreground import become, enter, fork, is_guest, working_directory
 from netemu.client.relay import Relay
 from netemu.errors import NetemuError
 from netemu.kernel.groups import pass_over_setgroups
@@ -59,7 +59,7 @@ def main(caller: int, told: str, groups: bool, command: Sequence[str]) -> NoRetu
     """Enter the namespaces, run the command, and end as it does, or kill it with the caller."""
     pairs = (pair.split("=") for pair in told.split(","))
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
-    directory, guest = os.getcwd(), is_guest(namespaces)
+    directory, guest = working_directory(), is_guest(namespaces)
     # In the C locale Python gives itself another (PEP 538); that is not for the command.
     if b"LC_CTYPE=" not in Path("/proc/self/environ").read_bytes():
         os.environ.pop("LC_CTYPE", None)

@@ -33,7 +33,7 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     The calling process enters them too, but for the PID namespace: it can do nothing else after.
     It must have one thread only.
     """
-    directory, guest = Path.cwd(), is_guest(namespaces)
+    directory, guest = working_directory(), is_guest(namespaces)
     enter(namespaces)
     streams = Relay.make(terminal=True)
     hear, told = os.pipe()
@@ -52,6 +52,14 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
 def is_guest(namespaces: Mapping[str, int]) -> bool:
     """Whether these are a guest's, and not a node's or the sandbox's own."""
     return "sandbox" in namespaces
+
+
+def working_directory() -> str:
+    """The caller's, or / if that has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
 
 
 def enter(namespaces: Mapping[str, int]) -> None:
@@ -127,11 +135,18 @@ def become(directory: str | Path, command: Sequence[str], *, guest: bool) -> NoR
     try:
         os.execvp(command[0], list(command))
     except FileNotFoundError:
-        os.write(2, f"netemu: {command[0]}: not found\n".encode())
-        os._exit(NOT_FOUND)
+        _end(command[0], "not found", NOT_FOUND)
     except OSError as error:
-        os.write(2, f"netemu: {command[0]}: {error.strerror}\n".encode())
-        os._exit(NOT_RUNNABLE)
+        _end(command[0], str(error.strerror), NOT_RUNNABLE)
+    except ValueError as error:  # an empty name
+        _end(command[0], str(error), NOT_RUNNABLE)
+
+
+def _end(name: str, why: str, code: int) -> NoReturn:
+    """Say why the command cannot be run; what a terminal would obey in its name is spelt out."""
+    shown = name if name.isprintable() else ascii(name)
+    os.write(2, f"netemu: {shown}: {why}\n".encode())
+    os._exit(code)
 
 
 def shell() -> list[str]:

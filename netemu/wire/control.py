@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostagent.channel.frames import Decoder, FrameError, pack
-from netemu.errors import NotSo, of_exit_code
+from netemu.errors import BadInput, NotSo, of_exit_code
 from netemu.wire import runtime_dir
 
 HEARTBEAT: Final = 1.0
@@ -89,13 +89,19 @@ def supervisor(lab: Path, *, within: float = SILENCE) -> int:
 def _asking(
     lab: Path, question: dict[str, Any], within: float | None
 ) -> Iterator[Iterator[tuple[dict[str, Any], list[int]]]]:
-    """Every map of the answer, with the descriptors that came beside it."""
+    """Every map of the answer, with the descriptors that came beside it. Raises BadInput, too."""
+    try:
+        frame = pack(question)
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{error.object!r} is not UTF-8 text") from None
+    except FrameError as error:
+        raise BadInput(f"{question['verb']}: {error}") from None
     silence = SILENCE if within is None else min(SILENCE, within)
     end = None if within is None else time.monotonic() + within
     try:
         with _connected(lab, time.monotonic() + silence) as link:
             link.settimeout(silence)
-            link.sendall(pack(question))
+            link.sendall(frame)
             yield _replies(lab, link, silence, end)
     except TimeoutError:
         raise _hangs(lab, silence) from None

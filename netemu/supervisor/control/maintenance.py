@@ -171,6 +171,8 @@ class Maintenance:
         return event
 
     def _whole_id(self, event_id: str) -> str:
+        if not event_id:
+            raise BadInput("the ID of an event is not empty; 'netemu maintenance list' shows them")
         known = self._feeds.events()
         found = (
             [event_id] if event_id in known else [one for one in known if one.startswith(event_id)]
