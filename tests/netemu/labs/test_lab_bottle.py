@@ -36,7 +36,7 @@ def processes_of(person: Person, what: str = "") -> list[int]:
     for process in every_process():
         try:
             raw = Path(f"/proc/{process}/cmdline").read_bytes()
-            line = raw.replace(b"\\0", b" ").decode(errors="replace")
+            line = raw.replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if str(person.labs) in line and what in line:
