@@ -71,7 +71,7 @@ def build(lab: Lab) -> Sample:
             raise _Enough
 
     try:
-        labs.bring_up(lab, on_step=on_step)
+        labs.bring_up(lab, on_step=on_step, owned=True)
     except _Enough:
         processes.await_reclaim()
     end = time.monotonic()

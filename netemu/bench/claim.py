@@ -118,7 +118,7 @@ def whole(*, guests: int, nodes: int, time_scale: float) -> Report:
         least = min(least, processes.available_memory())
 
     try:
-        labs.bring_up(lab, time_scale=time_scale, on_step=on_step)
+        labs.bring_up(lab, time_scale=time_scale, on_step=on_step, owned=True)
         up = time.monotonic()
         least = min(least, processes.available_memory())
         cpu = processes.cpu_of_tree(labs.supervisor(lab.name))

@@ -21,7 +21,7 @@ import msgspec
 from netemu.bench.build import lab_of
 from netemu.bench.report import Report
 from netemu.errors import NetemuError, NotSo, of_exit_code
-from netemu.kernel import addressing, links, netlink
+from netemu.kernel import addressing, confinement, links, netlink
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory_client import Factory
@@ -76,9 +76,12 @@ def main(job_type: type[_Job], run: Any) -> int:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=job_type)
     out = os.dup(1)
     try:
+        confinement.end_with_parent()
         sandbox.enter()
+        confinement.end_with_parent()  # entering takes it back
         if (child := os.fork()) != 0:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        confinement.end_with_parent()
         _settle()
         outcome = Outcome(run(job))
     except NetemuError as error:
@@ -139,7 +142,9 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
 
 
 async def _wired(lab: Lab) -> list[WiredNode]:
-    return await wire(lab, Factory(), time_scale=1.0, progress=Silent(os.dup(2)))
+    return await wire(
+        lab, Factory(), time_scale=1.0, progress=Silent(os.open(os.devnull, os.O_WRONLY))
+    )
 
 
 class Silent(Progress):

@@ -6,6 +6,8 @@ costs.
 
 import difflib
 import importlib
+import signal
+import sys
 from typing import Final, NamedTuple, NoReturn
 
 import click
@@ -136,6 +138,14 @@ def cli() -> None:
     """Labs of emulated hosts and VMs, with a cloud's metadata service, on one Linux machine."""
 
 
+def _end_in_order(number: int, _: object) -> NoReturn:
+    """End by a signal as by an error: what was begun is taken back."""
+    sys.exit(128 + number)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; errors are one line and an exit code, never a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # else nohup(1), say, has it ignored
+            signal.signal(number, _end_in_order)
     run(cli, "netemu", arguments, (NetemuError,))

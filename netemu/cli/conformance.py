@@ -305,7 +305,7 @@ def _judge(scale: float, name: str | None) -> "list[Column]":
     if name is None:
         lab = room_for(foreign, f"conformance-{os.getpid()}")
         name = lab.name
-        labs.bring_up(lab, time_scale=scale, access_log=True, without=WITHOUT)
+        labs.bring_up(lab, time_scale=scale, access_log=True, without=WITHOUT, owned=True)
     try:
         with pieces(len(PARTS) * (1 + len(foreign)), "building a lab") as step:
             told = judge(name, foreign, step)

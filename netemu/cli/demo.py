@@ -42,7 +42,7 @@ def demo() -> int:
     started = time.monotonic()
     try:
         with phases() as on_step:
-            labs.bring_up(lab, time_scale=_TIME_SCALE, on_step=on_step)
+            labs.bring_up(lab, time_scale=_TIME_SCALE, on_step=on_step, owned=True)
         story.tell(f"up in {time.monotonic() - started:.1f} s, in namespaces of its own")
         _claims(story)
         _asking(story)

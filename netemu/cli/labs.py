@@ -41,7 +41,7 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
         if not one.ok and not one.vital:
             say(f"{one.what}: {one.seen}: {one.remedy}", err=True)
     with phases() as on_step:
-        new = labs.bring_up(lab, time_scale=time_scale, on_step=on_step)
+        new = labs.bring_up(lab, time_scale=time_scale, on_step=on_step, owned=foreground)
     nodes, guests = len(lab.nodes), len(lab.guests)
     shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
     say(f"{lab.name}: {'up' if new else 'was up already'} ({shape})")

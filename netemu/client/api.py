@@ -21,7 +21,6 @@ from netemu.client import exec_background, labs
 from netemu.client.dialler import Answer, Dialler, request
 from netemu.client.failures import CommandFailed, CommandTimedOut
 from netemu.client.maintenance import Maintenance
-from netemu.client.owner_watch import OwnerWatch
 from netemu.errors import BadInput, NotSo
 from netemu.wire import lab_file
 
@@ -54,7 +53,6 @@ class Lab:
         self._time_scale = time_scale
         self._access_log = access_log
         self._maker: int | None = None
-        self._owner_watch: OwnerWatch | None = None
         self._dialler: Dialler | None = None
         self._started: list[subprocess.Popen[Any]] = []
 
@@ -78,17 +76,11 @@ class Lab:
             raise NotSo(f"{self.name}: is up already")
         if self.name in labs.running():
             raise NotSo(f"{self.name}: a lab of this name runs already; leave the name out")
-        owner_watch = OwnerWatch(self.name)
-        try:
-            new = labs.bring_up(
-                self._shape, time_scale=self._time_scale, access_log=self._access_log
-            )
-            if not new:
-                raise NotSo(f"{self.name}: a lab of this name runs already; leave the name out")
-        except BaseException:
-            owner_watch.let_go()
-            raise
-        self._owner_watch = owner_watch
+        new = labs.bring_up(
+            self._shape, time_scale=self._time_scale, access_log=self._access_log, owned=True
+        )
+        if not new:
+            raise NotSo(f"{self.name}: a lab of this name runs already; leave the name out")
         self._maker = os.getpid()
         return self
 
@@ -101,12 +93,15 @@ class Lab:
             return
         self._end_processes()
         labs.take_down(self.name)
-        self._let_go()
+        self._maker = None
 
     def keep(self) -> None:
         """Leave it up, also when this process ends: it is then like one of `netemu up`."""
+        if self._maker != os.getpid():
+            return
         self._end_processes()
-        self._let_go()
+        labs.keep(self.name)
+        self._maker = None
 
     def _end_processes(self) -> None:
         for process in self._started:
@@ -120,11 +115,6 @@ class Lab:
         if self._dialler is not None:
             self._dialler.close()
             self._dialler = None
-
-    def _let_go(self) -> None:
-        if self._owner_watch is not None:
-            self._owner_watch.let_go()
-        self._owner_watch = self._maker = None
 
     # What it is.
 

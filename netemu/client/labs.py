@@ -36,6 +36,7 @@ def bring_up(
     on_step: Callable[[Step], None] = lambda _: None,
     access_log: bool = False,
     without: Without = (),
+    owned: bool = False,
 ) -> bool:
     """Bring `lab` up and return True when every guest is bound and answered.
 
@@ -44,7 +45,7 @@ def bring_up(
 
     False if it runs already, as it is. Raises NotSo if another lab of its name runs, and
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
-    meanwhile, so is the lab.
+    meanwhile, in whatever way, so is the lab; one that is `owned` also later, until `keep`.
     """
     from netemu.wire.limits import Size, require
     from netemu.wire.order import Order
@@ -59,7 +60,9 @@ def bring_up(
     directory, lock = claimed
     made = runtime_dir.identity(lab.name)
     try:
-        order = Order(lab, time_scale, str(directory.parent), access_log, tuple(sorted(without)))
+        order = Order(
+            lab, time_scale, str(directory.parent), access_log, owned, tuple(sorted(without))
+        )
         _launch(order, directory, lock, on_step)
     except BaseException:
         end(lab.name, made)
@@ -91,12 +94,14 @@ def _launch(order: "Order", directory: Path, lock: int, on_step: Callable[[Step]
     import msgspec
 
     hear, tell = os.pipe()
+    owner = os.pidfd_open(os.getpid())
     try:
         try:
-            sandbox = _start_sandbox(directory, lock, tell, len(order.lab.nodes))
+            sandbox = _start_sandbox(directory, lock, tell, owner, len(order.lab.nodes))
         finally:
             os.close(lock)
             os.close(tell)
+            os.close(owner)
         try:
             sandbox.communicate(msgspec.json.encode(order))
         except BrokenPipeError:
@@ -109,15 +114,17 @@ def _launch(order: "Order", directory: Path, lock: int, on_step: Callable[[Step]
         os.close(hear)
 
 
-def _start_sandbox(directory: Path, lock: int, tell: int, nodes: int) -> subprocess.Popen[bytes]:
+def _start_sandbox(
+    directory: Path, lock: int, tell: int, owner: int, nodes: int
+) -> subprocess.Popen[bytes]:
     module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.sandbox")
     with (directory / runtime_dir.LOG).open("wb") as log:
         return subprocess.Popen(
-            [*module, str(directory), str(lock), str(tell), str(nodes)],
+            [*module, str(directory), str(lock), str(tell), str(owner), str(nodes)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=(lock, tell),
+            pass_fds=(lock, tell, owner),
             env={**os.environ, "PYTHONPATH": python_path()},
         )
 
@@ -275,6 +282,11 @@ def agents(name: str) -> dict[str, str]:
 def supervisor(name: str) -> int:
     """The process ID of the lab's supervisor, as the caller sees it."""
     return control.supervisor(_control(name))
+
+
+def keep(name: str) -> None:
+    """Have an owned lab stay when its owner ends: it is then like any other."""
+    control.ask(_control(name), "keep")
 
 
 def take_down(name: str) -> bool:

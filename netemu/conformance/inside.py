@@ -51,6 +51,7 @@ class Inside(Taps):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment(),
+                preexec_fn=confinement.end_with_parent,
             )
         except OSError as error:
             return str(error)

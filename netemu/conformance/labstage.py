@@ -50,7 +50,7 @@ _ACCESS: Final = re.compile(r"access caller=(\S+) guest=(\S+) status=(\d+) (\S+)
 @contextmanager
 def running(lab: Lab, time_scale: float, without: Without = ()) -> Iterator["LabStage"]:
     """A stage on a lab of one's own, which goes down afterwards."""
-    labs.bring_up(lab, time_scale=time_scale, access_log=True, without=without)
+    labs.bring_up(lab, time_scale=time_scale, access_log=True, without=without, owned=True)
     try:
         with LabStage(lab.name) as stage:
             yield stage

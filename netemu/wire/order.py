@@ -9,6 +9,8 @@ from netemu.topology import Lab
 class Order(msgspec.Struct, frozen=True):
     """What to build: the lab, its pace, and the runtime directory that nobody inside may see.
 
+    A lab that is `owned` goes down with the process that ordered it; any other once it is up stays.
+
     `without` is what keeps guests apart and is to be left out: see `netemu.kernel.protections`.
     """
 
@@ -16,4 +18,5 @@ class Order(msgspec.Struct, frozen=True):
     time_scale: float
     hidden: str
     access_log: bool = False
+    owned: bool = False
     without: tuple[Protection, ...] = ()

@@ -1,12 +1,17 @@
 """What the supervisor tells whoever waits for the lab to come up, over a pipe."""
 
+import array
+import fcntl
 import os
-import select
+import termios
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hostagent.channel.frames import Decoder, pack
 from netemu.errors import NetemuError, NotSo, of_exit_code
+
+# Characters of an error's text: a write of no more than a page is whole or not at all.
+_LONGEST: Final = 1000
 
 
 class Step(NamedTuple):
@@ -18,15 +23,20 @@ class Step(NamedTuple):
 
 
 class Progress:
-    """The supervisor's end. When nobody is left to tell, the lab is not wanted: see `abandoned`."""
+    """The supervisor's end, which never waits for the other: a step that finds no room is left out.
+
+    Steps leave half of the pipe free, for what has to be said at the end.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
         os.set_inheritable(descriptor, False)
+        os.set_blocking(descriptor, False)
 
     def step(self, phase: str, done: int, of: int) -> None:
         """So much is done."""
-        self._say({"phase": phase, "done": done, "of": of})
+        if self._descriptor is not None and self._has_room():
+            self._say({"phase": phase, "done": done, "of": of})
 
     def ready(self) -> None:
         """The lab is up: nothing more will be said."""
@@ -36,23 +46,24 @@ class Progress:
     def failed(self, error: NetemuError) -> None:
         """The lab will not come up."""
         try:
-            self._say({"failed": str(error), "exit": error.exit_code})
+            self._say({"failed": str(error)[:_LONGEST], "exit": error.exit_code})
         finally:
             self._close()
 
-    def abandoned(self) -> bool:
-        """Whether whoever waited has gone before the lab was up."""
-        if self._descriptor is None:
+    def _has_room(self) -> bool:
+        assert self._descriptor is not None
+        waiting = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
+            return waiting[0] < fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ) // 2
+        except OSError:
             return False
-        poll = select.poll()
-        poll.register(self._descriptor, 0)  # an error is always told: the reader is gone
-        return bool(poll.poll(0))
 
     def _say(self, message: dict[str, Any]) -> None:
         if self._descriptor is not None:
             try:
                 os.write(self._descriptor, pack(message))
-            except BrokenPipeError:
+            except (BrokenPipeError, BlockingIOError):
                 pass
 
     def _close(self) -> None:

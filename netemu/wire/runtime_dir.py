@@ -122,6 +122,12 @@ def clear(name: str) -> bool:
             return not _runs(top, name)
 
 
+def discard(top: int, name: str, directory: int) -> None:
+    """Remove the files of the calling lab itself, as it ends. `top` is the runtime directory."""
+    with suppress(OSError):
+        _remove(top, name, directory)
+
+
 def _chosen() -> Path:
     user = os.geteuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")

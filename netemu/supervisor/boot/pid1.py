@@ -1,8 +1,8 @@
 """PID 1 of the sandbox: dresses it, and has the lab supervised until it ends.
 
 Run by `netemu.supervisor.boot.sandbox` as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK
-PROGRESS SOCKETS`, with the lab on standard input. It holds the lab's lock and every namespace; when
-it ends, all is gone.
+PROGRESS OWNER SOCKETS`, with the lab on standard input. It holds the lab's lock and every
+namespace; when it ends, all is gone.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from netemu.supervisor.boot.remedies import explained
 from netemu.supervisor.boot.supervisor import Supervisor
 from netemu.supervisor.nodes.node_services import STATE
 from netemu.topology import Lab
+from netemu.wire import runtime_dir
 from netemu.wire.limits import open_files
 from netemu.wire.order import Order
 from netemu.wire.progress import Progress
@@ -78,10 +79,13 @@ def main() -> int:
     directory = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.set_inheritable(int(sys.argv[2]), False)  # the lock: held until the last thread ends
     progress = Progress(int(sys.argv[3]))
+    owner = int(sys.argv[4])
+    os.set_inheritable(owner, False)
+    top = os.open(Path(sys.argv[1]).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
-    inherited = [socket.socket(fileno=int(one)) for one in sys.argv[4].split(",")]
+    inherited = [socket.socket(fileno=int(one)) for one in sys.argv[5].split(",")]
     try:
         order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
         os.chdir("/")
@@ -90,7 +94,8 @@ def main() -> int:
         _settle(order)
         control, *agents = map(_listening, inherited)
         _make_room_for_descriptors(order.lab)
-        asyncio.run(_supervise(order, directory, progress, control, agents))
+        if asyncio.run(_supervise(order, directory, progress, owner, control, agents)):
+            runtime_dir.discard(top, order.lab.name, directory)  # nobody else will
     except NetemuError as error:
         if isinstance(error, MachineCannot):
             error = explained(error)
@@ -108,10 +113,12 @@ async def _supervise(
     order: Order,
     directory: int,
     progress: Progress,
+    owner: int,
     control: socket.socket,
     agents: list[socket.socket],
-) -> None:
-    await Supervisor(order, directory, progress).run(control, agents)
+) -> bool:
+    """Whether the lab has ended because its owner has."""
+    return await Supervisor(order, directory, progress, owner).run(control, agents)
 
 
 if __name__ == "__main__":

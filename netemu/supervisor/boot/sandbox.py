@@ -70,7 +70,7 @@ def _map(name: str, text: str) -> None:
 
 def main() -> NoReturn:
     """Enter the sandbox, hand over to the supervisor, and be done."""
-    directory, lock, progress, nodes = sys.argv[1], *map(int, sys.argv[2:5])
+    directory, lock, progress, owner, nodes = sys.argv[1], *map(int, sys.argv[2:6])
     try:
         sockets = _sockets(Path(directory), nodes)
         enter()
@@ -82,7 +82,7 @@ def main() -> NoReturn:
     os.setsid()
     module = "netemu.supervisor.boot.pid1"
     arguments = [sys.executable, "-P", "-m", module, directory, str(lock), str(progress)]
-    arguments += [",".join(str(made.fileno()) for made in sockets)]
+    arguments += [str(owner), ",".join(str(made.fileno()) for made in sockets)]
     os.execv(sys.executable, arguments)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from pathlib import Path
@@ -61,24 +62,28 @@ class Parts(NamedTuple):
 class Supervisor:
     """The lab, from its first namespace to its last."""
 
-    def __init__(self, order: Order, directory: int, progress: Progress) -> None:
+    def __init__(self, order: Order, directory: int, progress: Progress, owner: int) -> None:
         self._order = order
         self._lab = order.lab
         self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
+        self._owner: int | None = owner  # a pidfd, for as long as the lab goes down with it
         self._factory = Factory(self._factory_ended)
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
         self._hosts: list[NodeServices] = []
         self._claims: Claims | None = None
         self._parts: Parts | None = None
+        self._orphaned = False
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
         self._sandbox = {kind: ns.open_own(kind) for kind in ("user", "mnt", "pid", "net")}
 
-    async def run(self, control: socket.socket, agents: list[socket.socket]) -> None:
-        """Bring the lab up, and stay until it is to go down."""
+    async def run(self, control: socket.socket, agents: list[socket.socket]) -> bool:
+        """Bring the lab up, and stay until it is to go down; whether its owner has ended."""
         loop = asyncio.get_running_loop()
+        assert self._owner is not None
+        loop.add_reader(self._owner, self._owner_ended)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._down.set)
         self._factory.watch()
@@ -97,17 +102,16 @@ class Supervisor:
             "times": self._times,
             "events": self._events,
             "down": self._take_down,
+            "keep": self._keep,
             "wait": self._wait,
         }
         ControlServer(control, verbs, {"follow": self._event_log.follow})
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
-        watch = asyncio.create_task(self._watch_for_abandonment())
         overseeing = asyncio.create_task(overseer.run())
         failing = asyncio.create_task(self._watch_for_failing())
-        first = {going_up, going_down, watch, failing, overseeing}
+        first = {going_up, going_down, failing, overseeing}
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        watch.cancel()
         failing.cancel()
         for duty in (failing, overseeing):
             if duty.done():
@@ -119,6 +123,20 @@ class Supervisor:
         overseeing.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
+        return self._orphaned
+
+    def _owner_ended(self) -> None:
+        log.info("the process that ordered the lab has ended")
+        self._orphaned = True
+        self._let_go()
+        self._down.set()
+
+    def _let_go(self) -> None:
+        """Stay up, whatever becomes of the owner."""
+        if self._owner is not None:
+            asyncio.get_running_loop().remove_reader(self._owner)
+            os.close(self._owner)
+            self._owner = None
 
     def _factory_ended(self, reason: str) -> None:
         log.error("the factory %s", reason)
@@ -140,6 +158,8 @@ class Supervisor:
                 parts.relocation.heal(),
             )
         ]
+        if not self._order.owned:
+            self._let_go()
         self._progress.ready()
         self._ready.set()
         log.info("lab %s is up", self._lab.name)
@@ -216,12 +236,6 @@ class Supervisor:
             return "not every host agent took its guests"
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return f"no address was bound for {', '.join(missing[:3])}{rest}"
-
-    async def _watch_for_abandonment(self) -> None:
-        """Whoever ordered the lab has gone before it was up: nobody wants it."""
-        while not self._progress.abandoned():
-            await asyncio.sleep(0.2)
-        log.info("nobody waits for the lab any longer")
 
     async def _watch_for_failing(self) -> None:
         """Raise NotSo once a service does not start: nobody has to wait for it in vain."""
@@ -393,6 +407,12 @@ class Supervisor:
     async def _times(self) -> Answer:
         """The metadata plane's time, by node."""
         return [{"times": await (await self._whole()).maintenance.now()}], []
+
+    async def _keep(self) -> Answer:
+        """Stay up when the owner ends."""
+        await self._whole()
+        self._let_go()
+        return [{}], []
 
     async def _take_down(self) -> Answer:
         self._down.set()
