@@ -72,8 +72,8 @@ class Agent:
     ) -> None:
         """Serve `repository` under the name of `node`.
 
-        `wall` gives the machine's time, epoch seconds: `time.time`. `executor` runs one thing at a
-        time: a thread.
+        `wall` returns the machine's time in epoch seconds (default: `time.time`). `executor` runs
+        the repository's work, one call at a time (default: a thread).
         """
         self.node = node
         self._transactions = Transactions(repository, node, time.time if wall is None else wall)
@@ -191,7 +191,7 @@ class Agent:
         batch: Sequence[tuple[Peer, Request]],
         joining: Iterable[Peer],
     ) -> None:
-        """Publish, then answer: nobody hears that a thing is done before those who follow it do."""
+        """Publish, then answer: subscribers hear of a change before its command is answered."""
         self._publish(outcome.deltas)
         self._sequence = outcome.sequence
         for connection in joining:

@@ -58,7 +58,7 @@ MAX_ACTIVE_EVENTS: Final = 4096
 
 MAX_COUNT: Final = 1 << 40
 """An incarnation that a guest may bring along: no node has counted so far, and from there on there
-is room for ever."""
+is room forever."""
 
 _REQUESTS: Final[dict[type[Transition], Request]] = {
     Start: Request.START,
@@ -83,7 +83,7 @@ def execute(
 ) -> tuple[Done | Failed, list[Delta]]:
     """Carry out a command inside the caller's transaction; `wall` is real time, epoch seconds.
 
-    Gives the answer and the deltas to publish, both only after the transaction is committed.
+    Returns the answer and the deltas to publish, both only after the transaction is committed.
     """
     fingerprint = sha256(encode(command)).digest()
     known = repository.remembered(command.command_id)
@@ -117,7 +117,7 @@ def execute(
 
 
 def answered(repository: Repository, command_id: str) -> Done | None:
-    """Give the answer to a command that was carried out before; None: it was not."""
+    """Return the answer to a command that was carried out before; None: it was not."""
     known = repository.remembered(command_id)
     return None if known is None else _answer.decode(known[1])
 

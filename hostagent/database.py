@@ -1,9 +1,9 @@
 """A repository's file: SQLite, where every row carries a checksum.
 
-SQLite believes its file. A bit that has flipped on the disk is served as if it had been stored, so
-each row that is read is held against its checksum, and the whole file when it is opened. This
-module opens, upgrades and verifies the file, and keeps it small. It does not know what the rows
-mean.
+SQLite trusts its file: it serves a bit that has flipped on the disk as if it had been stored. So
+every row is compared with its checksum when it is read, and the whole file when it is opened. This
+module opens, upgrades and verifies the file, and keeps it small. It runs in the agent's process,
+and does not know what the rows mean.
 """
 
 import logging
@@ -31,7 +31,7 @@ WAL_BYTES: Final = 4 << 20
 """The write-ahead log is cut to this once it is in the file: SQLite lets as much gather in it."""
 
 FREE_PAGES: Final = 256
-"""Pages, of 4 KiB, that the file may keep for what comes next. It gives back what is more."""
+"""Free pages (4 KiB each) that the file keeps for reuse. What is beyond them is given back."""
 
 SHRUNK_AT_ONCE: Final = 256
 """Pages given back in one transaction: some milliseconds."""
@@ -85,7 +85,7 @@ class Database:
         self._changes_in_file = -1
         connect = sqlite3.connect if connect is None else connect
         try:
-            # Autocommit: the transactions are ours. Nobody else's lock is waited for.
+            # Autocommit: the transactions are ours. No wait for a lock of another process.
             self._db = connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         except (sqlite3.Error, MemoryError) as error:
             raise RepositoryError(f"{path}: {told(error)}") from error
@@ -136,7 +136,7 @@ class Database:
     # Rows
 
     def rows(self, table: str, rest: str = "", *arguments: object) -> list[Row]:
-        """Give rows, in the order of COLUMNS; `rest` is SQL that follows the table's name.
+        """Return rows, in the order of COLUMNS; `rest` is SQL that follows the table's name.
 
         Raises Damaged.
         """
@@ -145,11 +145,11 @@ class Database:
         return [self._checked(table, row) for row in found.fetchall()]
 
     def row(self, table: str, rest: str = "", *arguments: object) -> Row | None:
-        """Give the first of such rows."""
+        """Return the first of such rows."""
         return next(iter(self.rows(table, f"{rest} LIMIT 1", *arguments)), None)
 
     def number(self, query: str, *arguments: object) -> Any:
-        """Give the one value that a query has for its result."""
+        """Return the one value that a query has for its result."""
         return self._db.execute(query, arguments).fetchone()[0]
 
     def put(self, table: str, rows: Iterable[Row]) -> None:
@@ -176,7 +176,7 @@ class Database:
         return gone
 
     def shrink(self) -> bool:
-        """Give some pages back that nothing is in; whether there are more."""
+        """Give some free pages back to the file system; whether there are more."""
         if self.number("PRAGMA freelist_count") <= FREE_PAGES:
             return False
         self._db.execute(f"PRAGMA incremental_vacuum({SHRUNK_AT_ONCE})").fetchall()
@@ -218,7 +218,7 @@ class Database:
             self._rewrite()
 
     def _version(self) -> int:
-        """Give the file's version, 0 for a new one; raises UnknownSchema if it is not ours."""
+        """Return the file's version, 0 for a new one; raises UnknownSchema if it is not ours."""
         version = self.number("PRAGMA user_version")
         tables = self.number("SELECT count(*) FROM sqlite_schema")
         if version == 0 and tables == 0:
@@ -248,7 +248,7 @@ class Database:
         self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def _rewrite(self) -> None:
-        """Write the file anew, so that it can shrink. It can be used as well if that fails."""
+        """Rewrite the file so that it can shrink. The file is usable even if that fails."""
         try:
             self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("VACUUM")
@@ -285,7 +285,7 @@ class Database:
 
 
 def told(error: BaseException) -> str:
-    """Give what is wrong, in a line."""
+    """Return what is wrong, in a line."""
     return "out of memory" if isinstance(error, MemoryError) else " ".join(str(error).split())
 
 

@@ -208,7 +208,7 @@ def sees(guest: Guest, event: Event) -> bool:
 
 
 def apply(event: Event, request: Request, now: float) -> Event:
-    """Give the event as it is after the request; raises IllegalTransition."""
+    """Return the event as it is after the request; raises IllegalTransition."""
     status = TRANSITIONS.get((event.status, request))
     if status is None:
         raise IllegalTransition(event.id, event.status, request)
@@ -230,7 +230,7 @@ _PROGRESS: Final = {EventStatus.SCHEDULED: 0, EventStatus.STARTED: 1}
 
 
 def joined(known: Event, carried: Event, here: Container[str]) -> Event:
-    """Give one event out of two nodes' knowledge of it: the further of the two, equal ones as
+    """Return one event out of two nodes' knowledge of it: the further of the two, equal ones as
     known, with the guests and sets of both. Where that would be too many, guests that are not
     `here` are left out.
     """
@@ -266,7 +266,7 @@ def due(event: Event, now: float) -> Request | None:
 
 
 def at(event: Event, now: float) -> Event:
-    """Give the event as it is at `now`, whether or not anybody has told of it yet."""
+    """Return the event as it is at `now`, whether or not anybody has told of it yet."""
     when = next_change(event)
     if when is None or when > now:  # as most are, and every guest's answer asks
         return event
@@ -291,7 +291,7 @@ def boundary(view: View, now: float, lead: float) -> float:
 
 
 def unfold(event: Event, now: float) -> Iterator[Event]:
-    """Give each state that the event has passed through by itself up to `now`, in order.
+    """Return each state that the event has passed through by itself up to `now`, in order.
 
     Each is stamped with the time at which it fell due, so that an agent that slept through a start
     tells the same story as one that was awake.

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 class Rate:
     """`rate` a second for each name, and up to `burst` at once; 0 is without bound.
 
-    Knows of at most `names` names: beyond it everybody starts anew, which errs to their favour.
+    Knows of at most `names` names: beyond that, all start again with a full bucket.
     """
 
     def __init__(self, rate: float, burst: float, names: int) -> None:

@@ -125,28 +125,28 @@ class Repository:
         return int(self._state()[2])
 
     def guests(self) -> list[Placed]:
-        """Give the guests placed here, by name."""
+        """Return the guests placed here, by name."""
         return [_placed(row) for row in self._db.rows("guests", "ORDER BY name")]
 
     def placed(self, name: str) -> Placed | None:
-        """Give one guest, if it is here."""
+        """Return one guest, if it is here."""
         return self.some_placed([name]).get(name)
 
     def some_placed(self, names: Iterable[str]) -> dict[str, Placed]:
-        """Give those of the guests that are here, by name."""
+        """Return those of the guests that are here, by name."""
         rows = self._db.rows(
             "guests", "WHERE name IN (SELECT value FROM json_each(?))", json.dumps(list(names))
         )
         return {row[0]: _placed(row) for row in rows}
 
     def events(self, *, history: bool = True) -> list[Event]:
-        """Give the events not ended, oldest first, and after them, if wanted, the ended ones."""
+        """Return the events not ended, oldest first, and after them, if wanted, the ended ones."""
         where = "" if history else "WHERE ended IS NULL"
         rows = self._db.rows("events", f"{where} ORDER BY ended, number")
         return [_event.decode(row[4]) for row in rows]
 
     def event(self, event_id: str) -> Event | None:
-        """Give one event, active or in the history."""
+        """Return one event, active or in the history."""
         row = self._db.row("events", "WHERE id = ?", event_id)
         return None if row is None else _event.decode(row[4])
 
@@ -201,7 +201,7 @@ class Repository:
     def withdraw(self, names: Iterable[str]) -> tuple[dict[str, tuple[int, int]], list[Delta]]:
         """Take guests off this node; names that are not here are passed over.
 
-        Gives also the incarnation and the edits of each that was. Their events stay.
+        Also returns the incarnation and the edits of each that was. Their events stay.
         """
         gone: dict[str, tuple[int, int]] = {}
         for name in names:
@@ -290,7 +290,7 @@ class Repository:
         return [Delta(sequence=self._number(), clock_offset=to)]
 
     def _go_on(self, wall: float) -> tuple[float, list[Delta]]:
-        """Give the time. It is never earlier than it was before, even if the machine's clock says
+        """Return the time. It is never earlier than it was before, even if the machine's clock says
         so: a guest that an event has switched off for ten seconds comes back after ten seconds.
         """
         offset = self.clock_offset
@@ -380,7 +380,7 @@ class Repository:
     # Commands that have been applied
 
     def remembered(self, command_id: str) -> tuple[bytes, bytes] | None:
-        """Give the fingerprint and the answer of a command applied before."""
+        """Return the fingerprint and the answer of a command applied before."""
         row = self._db.row("commands", "WHERE id = ?", command_id)
         return None if row is None else (row[3], row[4])
 

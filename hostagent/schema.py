@@ -10,13 +10,13 @@ VERSION: Final = 8
 """Not 5: no single bit that flips makes one of the older versions of it."""
 
 COMMANDS: Final = 1 << 16
-"""Commands remembered at most. Counted, not timed: a clock that is set does not make a command be
-applied twice. A controller gives up within seconds, in which an agent does some thousand commands;
-what it keeps on trying, it does so while the agent is away, and then nothing is counted."""
+"""Commands remembered at most. They are counted, not timed, so setting the machine's clock never
+makes a command be applied twice. A controller gives up within seconds, in which an agent applies a
+few thousand commands. It may retry for longer while the agent is away; then none are counted."""
 
 COMMAND_BYTES: Final = 64 << 20
-"""Bytes of the answers remembered at most: the longest, of events of a thousand guests each, are
-still some six hundred."""
+"""Bytes of answers remembered at most. Answers of the longest kind, events of a thousand guests,
+still leave room for six hundred."""
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "state": ("one", "clock_offset", "sequence", "floor", "latest"),

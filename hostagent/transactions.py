@@ -1,6 +1,6 @@
-"""The repository's side of the agent: requests in, what is to be said of them out.
+"""The repository's side of the agent: takes requests, returns what the agent is to say.
 
-Runs in the agent's second thread, one call at a time. It opens no socket, and it knows no peer.
+Runs in the agent's second thread, one call at a time. It opens no socket and knows no peer.
 """
 
 import logging
@@ -49,7 +49,7 @@ class Transactions:
     """Everything that an agent has its repository do."""
 
     def __init__(self, repository: Repository, node: str, wall: Callable[[], float]) -> None:
-        """Nothing has been done yet. `wall` gives the machine's time, epoch seconds."""
+        """`wall` returns the machine's time in epoch seconds."""
         self._repository = repository
         self._node = node
         self._wall = wall
@@ -59,7 +59,7 @@ class Transactions:
     def run(self, requests: Sequence[Request], joining: bool) -> Outcome:
         """Do what has fallen due, then the requests, in one transaction.
 
-        `joining`: somebody wants a snapshot.
+        `joining`: a subscriber waits for a snapshot.
         """
         wall = self._wall()
         try:

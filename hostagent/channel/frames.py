@@ -20,7 +20,7 @@ class FrameError(Exception):
 
 
 def pack(obj: dict[str, Any]) -> bytes:
-    """Give the frame that carries `obj`; raises FrameError if that cannot be, or is too long."""
+    """Return the frame that carries `obj`; raises FrameError if that cannot be, or is too long."""
     try:
         body: bytes = msgpack.packb(obj)
     except OverflowError as error:

@@ -315,12 +315,12 @@ Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Applied | Feed
 
 
 def encode(message: Message) -> bytes:
-    """Give the message's frame; raises FrameError if it is too long."""
+    """Return the message's frame; raises FrameError if it is too long."""
     return pack(msgspec.to_builtins(message))
 
 
 def decode(obj: dict[str, Any]) -> Message:
-    """Give the message that a frame's map holds; raises MessageError with the path at fault."""
+    """Return the message that a frame's map holds; raises MessageError with the path at fault."""
     try:
         message: Message = msgspec.convert(obj, Message)
     except msgspec.ValidationError as error:
@@ -352,7 +352,7 @@ def snapshot(
     guests: Iterable[Placed],
     events: Iterable[Event],
 ) -> Iterator[Snapshot]:
-    """Give the parts of a snapshot: guests first, so that every event finds who can see it."""
+    """Return the parts of a snapshot: guests first, so that every event finds who can see it."""
     for placed in parts(guests):
         yield Snapshot(
             sequence=sequence, node=node, clock_offset=clock_offset, guests=placed, more=True

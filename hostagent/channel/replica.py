@@ -30,7 +30,7 @@ class Replica:
     def take(self, message: Feed) -> bool:
         """Take in a message of the feed; raises Gap, and then nothing has changed.
 
-        Gives whether what is known is another now.
+        Returns whether anything has changed.
         """
         match message:
             case Snapshot():

@@ -5,12 +5,12 @@ Both offer the same calls. Each call carries a command id, and when the connecti
 answer has come, the same command is sent again on a new one until the call's time is up: the agent
 applies it once.
 
-Errors: CommandRefused when the agent says no (nothing has changed then), AgentUnreachable when no
-answer came in time (the command may or may not have been applied; ask again with the same
-`command_id` to find out).
+Errors: CommandRefused when the agent says no (nothing has changed then, except that a command that
+was refused for the `repository` may still be found applied if the agent ends at that moment; send
+it again with the same `command_id`). AgentUnreachable when no answer came in time (the command may
+or may not have been applied; send it again with the same `command_id` to find out).
 
-`Watch` follows a node over its agent's feed socket: who only wants to know need not ask, and can
-command nothing.
+`Watch` follows a node over its agent's feed socket. It learns everything and can command nothing.
 """
 
 from hostagent.controller.asynchronous import Controller

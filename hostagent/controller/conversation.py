@@ -79,7 +79,7 @@ class Conversation:
         return encode(Hello(version=VERSION, role="controller"))
 
     def feed(self, data: bytes) -> list[Answer | Welcome] | None:
-        """Give the whole answer once its last part is there; raises ConnectionError at the end."""
+        """Return the whole answer once its last part has come; raises ConnectionError."""
         if not data:
             raise ConnectionResetError("the agent closed the connection")
         try:
@@ -97,7 +97,7 @@ class Conversation:
 
 
 def check(answers: list[Answer | Welcome]) -> list[Answer | Welcome]:
-    """Give the answers, or raise CommandRefused if the agent has said no."""
+    """Return the answers, or raise CommandRefused if the agent has said no."""
     for answer in answers:
         if isinstance(answer, Failed):
             raise CommandRefused(answer.code, answer.reason)
@@ -141,7 +141,7 @@ def random_id() -> str:
 
 
 def framed(request: Command | Query) -> bytes:
-    """Give the frame of a request; raises CommandRefused if no frame can carry it."""
+    """Return the frame of a request; raises CommandRefused if no frame can carry it."""
     try:
         return encode(request)
     except FrameError as error:
@@ -157,7 +157,7 @@ def _parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:
 
 
 def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
-    """Give the commands that place the guests: one, or as many as their properties need frames.
+    """Return the commands that place the guests: one, or as many as their properties need frames.
 
     Each is all or nothing. The first has `name` for its id, and the others what is derived from it.
     """
@@ -169,7 +169,7 @@ def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
 def adoptions(
     guests: Iterable[Placed], events: Iterable[Event], clock_offset: float, name: str
 ) -> Iterator[Adopt]:
-    """Give the commands that move guests here: one, or as many as they and their events need.
+    """Return the commands that move guests here: one, or as many as they and their events need.
 
     As for `placements`. The events come first: no guest is here without what it has seen.
     """

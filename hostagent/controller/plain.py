@@ -1,4 +1,4 @@
-"""The controller for everyone else: every call blocks."""
+"""The controller without asyncio: every call blocks."""
 
 import socket
 import time
@@ -59,7 +59,7 @@ class SyncController:
     ) -> None:
         """Connect to the agent's command socket; raises AgentUnreachable, CommandRefused.
 
-        `new_id` makes the ids of commands and events, which nobody else may use again.
+        `new_id` makes the ids of commands and events; each must be unique (default: random).
         """
         self.path = Path(path)
         self.timeout = timeout
@@ -83,7 +83,7 @@ class SyncController:
             self._socket = None
 
     def __enter__(self) -> "SyncController":
-        """Give itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,7 +93,7 @@ class SyncController:
     def place(self, guests: Iterable[Guest], command_id: str | None = None) -> int:
         """Put guests on the node, or change those already there.
 
-        One command, unless the guests' properties are too much for one frame: then several. Gives
+        One command, unless the guests' properties are too much for one frame: then several. Returns
         the sequence as of which a responder knows of it; see `responders`.
         """
         sequence = 0
@@ -106,7 +106,7 @@ class SyncController:
     ) -> dict[str, tuple[int, int]]:
         """Take guests off the node; those that are not there are passed over.
 
-        Gives the incarnation and the edits that each had at last, for the node that adopts it.
+        Returns the incarnation and the edits that each had at last, for the node that adopts it.
         """
         command = Withdraw(command_id=self._id(command_id), names=tuple(names))
         return done(self._ask(command)).left
@@ -122,8 +122,8 @@ class SyncController:
 
         Their incarnations go on above what they were. Events that are known here already become the
         further of the two; the clock is moved forward to `clock_offset` seconds ahead, if it is
-        behind. One command, unless that is too much for one frame: then several. Gives the sequence
-        as of which a responder knows of it; see `responders`.
+        behind. One command, unless that is too much for one frame: then several. Returns the
+        sequence as of which a responder knows of it; see `responders`.
         """
         sequence = 0
         for command in adoptions(guests, events, clock_offset, self._id(command_id)):
@@ -186,32 +186,32 @@ class SyncController:
         return self._move(Approve, event_id, command_id)
 
     def advance(self, seconds: float, command_id: str | None = None) -> float:
-        """Move the metadata plane's clock forward; gives its time now, epoch seconds."""
+        """Move the metadata plane's clock forward; returns its time then, epoch seconds."""
         command = Advance(command_id=self._id(command_id), seconds=seconds)
         return done(self._ask(command)).now
 
     def advance_to(self, clock_offset: float, command_id: str | None = None) -> float:
         """Have the clock be so many seconds ahead of the machine's, unless it is ahead by more.
 
-        Gives its time now. Unlike `advance`, it may be told to many nodes, and again.
+        Returns its time then. Unlike `advance`, it may be told to many nodes, and again.
         """
         command = Advance(command_id=self._id(command_id), to=clock_offset)
         return done(self._ask(command)).now
 
     def now(self) -> Clock:
-        """Give the metadata plane's time, and how far it is ahead of the machine's."""
+        """Return the metadata plane's time, and how far it is ahead of the machine's."""
         return clock_of(self._ask(Now()))
 
     def events(self, *, history: bool = False) -> tuple[Event, ...]:
-        """Give the events not ended, with `history` also those that have."""
+        """Return the events not ended, with `history` also those that have."""
         return events_of(self._ask(ListEvents(history=history)))
 
     def guests(self) -> tuple[Placed, ...]:
-        """Give the guests on the node with their incarnations."""
+        """Return the guests on the node with their incarnations."""
         return guests_of(self._ask(ListGuests()))
 
     def responders(self) -> Responders:
-        """Give how far the agent is, and each responder process that is connected to it.
+        """Return how far the agent is, and each responder process that is connected to it.
 
         A guest that boots on a node where it has been before may be told old things unless every
         responder of the node has applied the sequence that `adopt` or `place` gave.

@@ -44,11 +44,11 @@ class Knowledge(Replica):
         return self._heard is not None and now - self._heard <= self.stale_after
 
     def by_port(self, mark: int) -> View | None:
-        """Give the view of the guest whose connections carry this mark."""
+        """Return the view of the guest whose connections carry this mark."""
         return self._view(self._by_port.get(mark))
 
     def by_address(self, address: str) -> View | None:
-        """Give the view of the guest with this address; the plain mode's weaker identity."""
+        """Return the view of the guest with this address; the plain mode's weaker identity."""
         return self._view(self._by_address.get(address))
 
     def apply(self, message: Feed, now: float) -> None:
@@ -148,7 +148,7 @@ class Knowledge(Replica):
         return view
 
     def _in_order(self, filed: Collection[Event]) -> _Ordered:
-        """Give those that are still so, and those that have ended, each in a view's order. Many
+        """Return those that are still so, and those that have ended, each in a view's order. Many
         guests are of the same events, and share what is given until something changes.
         """
         key = tuple(map(id, filed))
