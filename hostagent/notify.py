@@ -3,6 +3,10 @@
 import os
 import socket
 from collections.abc import MutableMapping
+from typing import Final
+
+_LONGEST: Final = 1000
+"""Characters of a reason to end; a datagram holds them."""
 
 
 class Notifier:
@@ -39,6 +43,10 @@ class Notifier:
     def alive(self) -> None:
         """Say that this process does its work; whether anybody reads it is not waited for."""
         self._say("WATCHDOG=1", socket.MSG_DONTWAIT)
+
+    def ends(self, why: str) -> None:
+        """Say why this process is about to end."""
+        self._say(f"STATUS={' '.join(why.split())}"[:_LONGEST])
 
     def _say(self, text: str, flags: int = 0) -> None:
         if self._socket is not None:

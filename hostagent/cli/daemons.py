@@ -1,5 +1,6 @@
 """`hostagent agent` and `hostagent responder`: the processes of a node."""
 
+import functools
 import gc
 import logging
 import os
@@ -7,7 +8,7 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,8 @@ from hostagent.terminal.number import Number
 if TYPE_CHECKING:
     from socket import socket
 
+    from hostagent.notify import Notifier
+
 log = logging.getLogger(__name__)
 
 
@@ -27,6 +30,23 @@ def _log_to_stderr(who: str) -> None:
         level=logging.INFO,
         format=f"%(asctime)s {who.replace('%', '%%')} %(levelname)s %(message)s",
     )
+
+
+def _says_why_it_ends(command: "Callable[..., None]") -> "Callable[..., None]":
+    """Give the command a `notifier`, by which it also says what error ends it."""
+
+    @functools.wraps(command)
+    def told(**options: Any) -> None:
+        from hostagent.notify import Notifier
+
+        notifier = Notifier(os.environ)
+        try:
+            command(notifier=notifier, **options)
+        except Exception as error:
+            notifier.ends(str(error) or type(error).__name__)
+            raise
+
+    return told
 
 
 _user = click.option(
@@ -54,8 +74,14 @@ _user = click.option(
     help="Unix socket to make for responders and watchers.",
 )
 @_user
+@_says_why_it_ends
 def agent(
-    node: str, repository: Path, command: Path | None, feed: Path | None, user: int | None
+    notifier: "Notifier",
+    node: str,
+    repository: Path,
+    command: Path | None,
+    feed: Path | None,
+    user: int | None,
 ) -> None:
     """Run a node's host agent in the foreground, until SIGTERM.
 
@@ -65,11 +91,9 @@ def agent(
     # All of it now: afterwards the source tree may be out of reach.
     from hostagent.agent import Agent
     from hostagent.daemon import hand_over, run
-    from hostagent.notify import Notifier
     from hostagent.repository import Damaged, Repository, RepositoryError, UnknownSchema
 
     _log_to_stderr(f"agent[{node}]")
-    notifier = Notifier(os.environ)
     directory = repository.absolute().parent
     if not directory.is_dir():
         raise BadInput(f"--repository: there is no directory {directory}")
@@ -91,7 +115,8 @@ def agent(
             what=f"agent {node}",
             user=user,
             notifier=notifier,
-        )
+        ),
+        notifier,
     )
     store.close()
 
@@ -167,7 +192,9 @@ def agent(
     show_default=True,
     help="Processes that share the guests, for a node that has the cores.",
 )
+@_says_why_it_ends
 def responder(
+    notifier: "Notifier",
     agent_path: Path,
     listen: tuple[str, ...],
     identity: str,
@@ -192,7 +219,6 @@ def responder(
 
     from hostagent.daemon import run
     from hostagent.dialects import Dialects, Options
-    from hostagent.notify import Notifier
     from hostagent.responder.answers import BY_ADDRESS, BY_MARK, Access, host_headers
     from hostagent.responder.approvals import Approvals
     from hostagent.responder.feed import follow
@@ -202,7 +228,6 @@ def responder(
     from hostagent.workers import Workers
 
     _log_to_stderr("responder")
-    notifier = Notifier(os.environ)
     try:
         listeners = handed_over(os.environ).pop("http", [])
         for text in listen:
@@ -273,10 +298,14 @@ def responder(
         finally:
             following.cancel()
 
-    _run_daemon(lambda: run(serve, what=f"responder on {where}", user=user, notifier=notifier))
+    _run_daemon(
+        lambda: run(serve, what=f"responder on {where}", user=user, notifier=notifier), notifier
+    )
     workers.close()
     if lost and not workers.number:
-        log.error("a process of the responder has ended, and so all of them")
+        reason = "a process of the responder has ended, and so all of them"
+        log.error(reason)
+        notifier.ends(reason)
         sys.exit(UNABLE)
 
 
@@ -299,7 +328,7 @@ def _sockets(paths: "dict[str, Path | None]") -> "dict[str, list[socket]]":
     return taken
 
 
-def _run_daemon(run: "Callable[[], None]") -> None:
+def _run_daemon(run: "Callable[[], None]", notifier: "Notifier") -> None:
     """Run a daemon. An error is logged: click would import more to print it, and it is too late."""
     from hostagent.privileges import PrivilegesRemain
 
@@ -307,7 +336,9 @@ def _run_daemon(run: "Callable[[], None]") -> None:
         run()
     except PrivilegesRemain as error:
         log.error("refusing to run with privileges: %s", error)
+        notifier.ends(str(error))
         sys.exit(UNABLE)
-    except Exception:
+    except Exception as error:
         log.exception("ends by an error")
+        notifier.ends(str(error) or type(error).__name__)
         sys.exit(UNABLE)

@@ -246,3 +246,14 @@ def test_both_end_in_order(full_node):
     full_node.sockets["http"].close()
     with held, pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", full_node.port))
+
+
+def test_a_daemon_says_why_it_ends(node):
+    """Its supervisor shows that beside the exit code, without reading a log."""
+    (node.directory / "node.sqlite").write_bytes(b"no repository" * 100)
+    node.start_agent(ready=False)
+    assert "node.sqlite" in node.ready().removeprefix("STATUS=")
+    assert node.processes.pop("agent").wait(20) in (2, 3)
+    node.start_responder("--dialects", "klingon", ready=False)
+    assert "klingon" in node.ready().removeprefix("STATUS=")
+    assert node.processes.pop("responder").wait(20) == 2

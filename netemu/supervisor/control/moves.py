@@ -130,7 +130,8 @@ class Moves:
         try:
             return last_known(host)
         except NotSo as error:
-            self._tell_problem(host, f"{error}; its guests keep what it has told the lab")
+            why = str(error).removeprefix(f"{host.name}: ")
+            self._tell_problem(host, f"{why}; its guests keep what it has told the lab")
             return self._feeds.known(host.name)
 
     async def _leave(self, name: str, host: NodeServices, node: str) -> None:

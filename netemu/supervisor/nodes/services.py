@@ -1,8 +1,9 @@
 """The nodes' own processes: a host agent and a responder each, started again when they end or hang.
 
 Runs in the supervisor. A service is told to speak sd_notify(3): READY=1 once it serves, WATCHDOG=1
-every few seconds after that, from each of its processes. One that is silent for too long is killed
-and started again, like one that has ended. A start that fails is tried again in the same way.
+every few seconds after that, from each of its processes, and STATUS= why it ends by itself. One
+that is silent for too long is killed and started again, like one that has ended. A start that fails
+is tried again in the same way.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from netemu.supervisor.nodes.service_channels import Notices, Output
+from netemu.supervisor.nodes.notices import Notices
 from netemu.wire.source import python_path
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ START_PATIENCE: Final = 120.0
 _LOOK: Final = 0.5
 # A look that comes so late says that the machine was too busy, for the services too.
 _LATE: Final = 1.0
+# Of what a service says of its end so many characters are kept.
+_LINE: Final = 300
 # The protocol of handing sockets over (sd_listen_fds(3)) begins at this descriptor.
 _FIRST_DESCRIPTOR: Final = 3
 
@@ -62,6 +65,7 @@ class Service:
         self.restarts = 0
         self.last_end: str | None = None
         self.last_line: str | None = None
+        self._said: str | None = None
         self.pid: int | None = None
         self._arguments = [sys.executable, "-P", "-m", *arguments]
         self._names = [name for name, _ in sockets]
@@ -69,7 +73,6 @@ class Service:
         self._log = log_descriptor
         self._notices_at = notices
         self._patience = patience
-        self._output: Output | None = None
         self._notices: Notices | None = None
         self._beats: dict[int, float] = {}  # by process: when it was heard last
         self._hung = False
@@ -82,10 +85,11 @@ class Service:
     def start(self) -> None:
         """Start the process. If that fails it is tried again later, as if the process had ended."""
         self._beats.clear()
-        self._hung = False
+        self._hung, self._said = False, None
         self._started = self._loop.time()
         try:
-            self.pid = self._spawn(self._open())
+            self._open()
+            self.pid = self._spawn()
         except OSError as error:
             self._close()
             self._again_later(f"no start: {error.strerror}")
@@ -165,6 +169,7 @@ class Service:
             log.warning("%s: %s, again in %.2f s", self.name, how, self._delay)
         self.last_end = how
         self._failures += 1
+        self.last_line = self._said
         if self._wanted:
             self._loop.call_later(self._delay, self._again)
             self._delay = min(self._delay * 2, LONGEST_DELAY)
@@ -182,26 +187,24 @@ class Service:
 
     # What is made for a process, and closed with it.
 
-    def _open(self) -> int:
-        """Make what the process speaks by; gives the descriptor that takes its output."""
-        self._output = Output(self._log)
+    def _open(self) -> None:
         if self._notices_at is not None:
             self._notices = Notices(self._notices_at, self._heard)
-        return self._output.theirs
 
     def _close(self) -> None:
-        if self._output is not None:
-            self._output.close()
-            self.last_line = self._output.last_line
         if self._notices is not None:
             self._notices.close()
-        self._output = self._notices = None
+            self._notices = None
 
     def _heard(self, pid: int, text: str) -> None:
-        if {"READY=1", "WATCHDOG=1"}.intersection(text.split("\n")):
+        lines = text.split("\n")
+        if "READY=1" in lines or "WATCHDOG=1" in lines:
             self._beats[pid] = self._loop.time()
+        elif lines[0].startswith("STATUS="):
+            said = lines[0].removeprefix("STATUS=")[:_LINE]
+            self._said = "".join(one if one.isprintable() else "\ufffd" for one in said)
 
-    def _spawn(self, output: int) -> int:
+    def _spawn(self) -> int:
         # The descriptors' own places may be among those they go to: first out of the way.
         first = _FIRST_DESCRIPTOR
         aside = first + len(self._sockets)
@@ -227,8 +230,8 @@ class Service:
                 environment,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, output, 1),
-                    (os.POSIX_SPAWN_DUP2, output, 2),
+                    (os.POSIX_SPAWN_DUP2, self._log, 1),
+                    (os.POSIX_SPAWN_DUP2, self._log, 2),
                     *(
                         (os.POSIX_SPAWN_DUP2, copy, first + place)
                         for place, copy in enumerate(copies)

@@ -14,7 +14,7 @@ import pytest
 
 from netemu.errors import NotSo
 from netemu.supervisor.boot.supervisor import Supervisor
-from netemu.supervisor.nodes import service_channels, services
+from netemu.supervisor.nodes import notices, services
 from netemu.supervisor.nodes.services import Overseer, Service
 
 # Says READY, and beats until it is stopped. With a second argument there is a further process.
@@ -29,7 +29,14 @@ while True:
     notifier.alive()
     time.sleep(notifier.interval)
 """
-ENDS = "import sys; print('one'); sys.exit('the store is broken')"
+# Says why, and ends; what it says to others goes to the log.
+ENDS = """
+import os, sys
+from hostagent.notify import Notifier
+print("the store is broken", flush=True)
+Notifier(os.environ).ends("cannot open \\x1b[31m\\nthe store")
+sys.exit(1)
+"""
 
 
 class Stage:
@@ -115,17 +122,15 @@ def test_a_start_that_fails_is_tried_again_until_it_succeeds(
     play(script, SERVES)
 
 
-@pytest.mark.parametrize("missing", ["pipe2", "socket"])
 def test_no_descriptors_are_left_for_a_start(
-    play: Callable[..., None], monkeypatch: pytest.MonkeyPatch, missing: str
+    play: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none_left(*_: object) -> Any:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def script(stage: Stage) -> None:
         with monkeypatch.context() as patch:
-            where: Any = service_channels.os if missing == "pipe2" else service_channels.socket
-            patch.setattr(where, missing, none_left)
+            patch.setattr(notices.socket, "socket", none_left)
             stage.service.start()
         assert stage.service.trouble == "no start: Too many open files"
         await stage.until(lambda: stage.service.state == "running")
@@ -140,9 +145,10 @@ def test_one_that_ends_again_and_again_is_failing_and_its_last_line_is_told(
         stage.service.start()
         await stage.until(lambda: stage.service.state == "failing")
         told = stage.service.status()
-        assert (told["last_end"], told["last_line"]) == ("exit code 1", "the store is broken")
-        assert stage.service.trouble == "exit code 1: the store is broken"
-        assert stage.output().startswith("one\nthe store is broken\n")
+        said = "cannot open \ufffd[31m the store"
+        assert (told["last_end"], told["last_line"]) == ("exit code 1", said)
+        assert stage.service.trouble == f"exit code 1: {said}"
+        assert stage.output().startswith("the store is broken\nthe store is broken\n")
 
     play(script, ENDS)
 

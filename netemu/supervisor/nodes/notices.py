@@ -1,0 +1,50 @@
+"""What a service says to the supervisor by sd_notify(3). Runs in the supervisor."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+_LONGEST: Final = 4096
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class Notices:
+    """The socket at `path` that a service notifies; `heard` is told who said what."""
+
+    def __init__(self, path: Path, heard: Callable[[int, str], None]) -> None:
+        """Make the socket; raises OSError."""
+        self._heard = heard
+        self._path = path
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            self._socket.bind(str(path))
+            path.chmod(0o600)
+        except OSError:
+            self._socket.close()
+            raise
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self.read)
+
+    def read(self) -> None:
+        """Take what is there."""
+        while True:
+            try:
+                text, extra, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+            except BlockingIOError:
+                return
+            for level, kind, data in extra:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                    pid, _, _ = _CREDENTIALS.unpack(data)
+                    self._heard(pid, text.decode(errors="replace"))
+
+    def close(self) -> None:
+        """Take what is left, close the socket, and remove its file."""
+        self.read()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
