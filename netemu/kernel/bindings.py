@@ -67,7 +67,12 @@ class Bindings:
 
     def _change(self, kind: int, bindings: Sequence[Binding]) -> None:
         code = exchange(self._netfilter, transaction(kind, bindings))
-        if code and not (kind == DELSETELEM and code == errno.ENOENT):
+        if kind == DELSETELEM and code == errno.ENOENT:
+            # One of them is gone already, for which the kernel has removed none of the others.
+            if len(bindings) > 1:
+                for one in bindings:
+                    self._change(kind, [one])
+        elif code:
             raise KernelError("a change of the guard's bindings", code)
 
 

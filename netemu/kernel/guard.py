@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from netemu.errors import MachineCannot
+from netemu.kernel import exhaustion
 from netemu.kernel.namespaces import inside
 from netemu.kernel.protections import Protection, Without
 
@@ -199,6 +200,9 @@ def one_less(port: str, mark: int, mac: str, without: Without = ()) -> str:
     return "\n".join(lines)
 
 
+# nft takes milliseconds, and for the thousands of a large lab a few seconds.
+_PATIENCE: Final = 60.0
+
 # From this release on, a chain on a port holds for every link of the port's name, one made later
 # too; before, it ends with the link for which it was loaded.
 _FOLLOWING: Final = (6, 16)
@@ -234,7 +238,11 @@ def _nft(rules: str, net: int) -> str:
     nft = find_nft()
     try:
         with inside(net):
-            done = subprocess.run([nft, "-f", "-"], input=rules, capture_output=True, text=True)
+            done = subprocess.run(
+                [nft, "-f", "-"], input=rules, capture_output=True, text=True, timeout=_PATIENCE
+            )
+    except subprocess.TimeoutExpired:  # it has been killed
+        return f"nft did not end within {_PATIENCE:g} s"
     except OSError as error:
-        raise MachineCannot(f"{nft}: cannot be run: {error.strerror}") from None
+        raise MachineCannot(f"{nft}: cannot be run: {exhaustion.words(error)}") from None
     return " ".join(done.stderr.split())[:500] or "no word" if done.returncode != 0 else ""

@@ -18,6 +18,7 @@ import msgspec
 
 from netemu.errors import MachineCannot, NetemuError
 from netemu.kernel import namespaces as ns
+from netemu.supervisor.boot.log_limit import LogLimit
 from netemu.supervisor.boot.remedies import explained
 from netemu.supervisor.boot.supervisor import Supervisor
 from netemu.supervisor.nodes.node_services import STATE
@@ -85,6 +86,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
+    logging.getLogger().handlers[0].addFilter(LogLimit())
     inherited = [socket.socket(fileno=int(one)) for one in sys.argv[5].split(",")]
     try:
         order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)

@@ -6,6 +6,7 @@ client sends is checked against the handler's signature before the handler is ca
 """
 
 import asyncio
+import errno
 import inspect
 import logging
 import os
@@ -18,7 +19,8 @@ from typing import Any, Final
 import msgspec
 
 from hostagent.channel.frames import Decoder, FrameError, pack
-from netemu.errors import BadInput, NetemuError
+from netemu.errors import BadInput, MachineCannot, NetemuError
+from netemu.kernel import exhaustion
 from netemu.wire.control import HEARTBEAT, PENDING, peer
 
 log = logging.getLogger(__name__)
@@ -128,8 +130,14 @@ class ControlServer:
         if descriptors:
             rights = struct.pack(f"{len(descriptors)}i", *descriptors)
             # The socket's buffer has heartbeats at most: so small a first piece is taken whole.
-            sent = link.sendmsg([frames[0]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            frames[0] = frames[0][sent:]
+            try:
+                sent = link.sendmsg([frames[0]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                frames[0] = frames[0][sent:]
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:  # the client has gone
+                    raise
+                refused = {"failed": exhaustion.words(error), "exit": MachineCannot.exit_code}
+                frames = [pack(refused)]
         await self._send(link, b"".join(frames))
 
     async def _outcome(self, verb: object, arguments: dict[str, Any]) -> Answer:

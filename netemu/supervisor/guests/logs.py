@@ -1,15 +1,28 @@
-"""What the guests' programs say: a file a guest, of bounded size, in the lab's directory."""
+"""What the guests' programs say: a file a guest, of bounded size, in the lab's directory.
+
+Runs in the supervisor's loop. However much a guest says, it takes a bounded share of the loop's
+time, of memory and of descriptors: a guest that says more waits, as for a slow terminal.
+"""
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Final
 
 from netemu.wire.runtime_dir import guest_log
 
+log = logging.getLogger(__name__)
+
 # Bytes kept of one guest's words: the newest half at least. A lab's files are in memory.
 MOST: Final = 1 << 20
 _CHUNK: Final = 65536
+# After a chunk, however small, the guest is not listened to for so long, seconds: that makes 1.3 MB
+# a second at most.
+_PAUSE: Final = 0.05
+# Pipes of one guest that are listened to: that of this boot, and what is still in the one before.
+# A guest may keep older ones open, by handing them to another.
+_PIPES: Final = 2
 
 
 class Logs:
@@ -17,6 +30,7 @@ class Logs:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._pipes: dict[str, list[int]] = {}
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def open(self, guest: str) -> int:
@@ -24,10 +38,19 @@ class Logs:
 
         What was written before the last boot is still taken.
         """
+        pipes = self._pipes.setdefault(guest, [])
         hear, tell = os.pipe()
         os.set_blocking(hear, False)
+        pipes.append(hear)
         asyncio.get_running_loop().add_reader(hear, self._heard, guest, hear)
+        while len(pipes) > _PIPES:
+            self._close(guest, pipes[0])
         return tell
+
+    def _close(self, guest: str, pipe: int) -> None:
+        asyncio.get_running_loop().remove_reader(pipe)
+        self._pipes[guest].remove(pipe)
+        os.close(pipe)
 
     def _heard(self, guest: str, pipe: int) -> None:
         try:
@@ -35,10 +58,21 @@ class Logs:
         except BlockingIOError:
             return
         if not said:
-            asyncio.get_running_loop().remove_reader(pipe)
-            os.close(pipe)
+            self._close(guest, pipe)
             return
-        path = self._directory / guest_log(guest)
+        try:
+            self._keep(self._directory / guest_log(guest), said)
+        except OSError as error:  # a full disk; the guest goes on
+            log.warning("what %s says is lost: %s", guest, error)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(pipe)
+        loop.call_later(_PAUSE, self._listen_again, guest, pipe)
+
+    def _listen_again(self, guest: str, pipe: int) -> None:
+        if pipe in self._pipes[guest]:
+            asyncio.get_running_loop().add_reader(pipe, self._heard, guest, pipe)
+
+    def _keep(self, path: Path, said: bytes) -> None:
         with path.open("ab") as file:
             file.write(said)
             full = file.tell() > MOST

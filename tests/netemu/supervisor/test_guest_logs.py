@@ -56,7 +56,7 @@ def test_a_file_is_bounded_and_keeps_the_newest_lines(tmp_path: Path) -> None:
         os.set_blocking(tell, False)
         rest = b"".join(lines)
         async with asyncio.timeout(30):
-            while rest:
+            while rest:  # as fast as it may: at the pace at which it is listened to
                 try:
                     rest = rest[os.write(tell, rest[:65536]) :]
                 except BlockingIOError:
@@ -91,3 +91,53 @@ def test_one_endless_line_is_bounded_as_well(tmp_path: Path) -> None:
     said = (tmp_path / "a.log").read_bytes()
     assert MOST // 2 <= len(said) <= MOST
     assert set(said) == {ord("x")}
+
+
+def test_a_guest_that_never_stops_is_heard_at_a_pace(tmp_path: Path) -> None:
+    """A program says all that it can: between its chunks the lab has time for others."""
+
+    async def run() -> int:
+        logs = Logs(tmp_path)
+        tell = logs.open("a")
+        os.set_blocking(tell, False)
+        written = 0
+        end = asyncio.get_running_loop().time() + 0.5
+        while asyncio.get_running_loop().time() < end:
+            try:
+                written += os.write(tell, b"x" * 65536)
+            except BlockingIOError:
+                await asyncio.sleep(0)
+        await settled(tell)
+        return written
+
+    assert asyncio.run(run()) <= 65536 * (0.5 / 0.05 + 3)
+
+
+def test_pipes_that_a_guest_keeps_open_are_bounded(tmp_path: Path) -> None:
+    """A guest hands its output to another, boot after boot: the lab's descriptors do not grow."""
+
+    async def run() -> None:
+        logs = Logs(tmp_path)
+        before = len(os.listdir("/proc/self/fd"))
+        kept = [logs.open("a") for _ in range(50)]
+        assert len(os.listdir("/proc/self/fd")) <= before + 50 + 2
+        os.write(kept[-1], b"the newest is heard\n")
+        for one in kept:
+            os.close(one)
+        async with asyncio.timeout(10):
+            while len(os.listdir("/proc/self/fd")) > before:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(run())
+    assert (tmp_path / "a.log").read_text() == "the newest is heard\n"
+
+
+def test_a_full_disk_loses_words_and_no_more(tmp_path: Path) -> None:
+    async def run() -> None:
+        logs = Logs(tmp_path / "logs")
+        (tmp_path / "logs" / "a.log").symlink_to("/dev/full")
+        tell = logs.open("a")
+        os.write(tell, b"lost\n")
+        await settled(tell)
+
+    asyncio.run(run())
