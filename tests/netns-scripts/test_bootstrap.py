@@ -260,6 +260,7 @@ def test_clients_that_could_not_be_fetched_are_fetched_the_next_time(checkout: C
 
 def matrix(checkout: Checkout, *arguments: str, lab_fails: str = "") -> tuple[int, list[str]]:
     """Run test-matrix on a machine with two Pythons; give its exit code and its table."""
+    checkout.bootstrap()
     programs = checkout.directory / "bin"
     for tool in TOOLS:
         path = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
