@@ -17,7 +17,7 @@ from hostagent.model import Event, EventSource, EventStatus, EventType, Guest
 from hostagent.repository import Repository
 from hostagent.sockets import listen_unix
 from netemu.errors import BadInput, NotSo
-from netemu.supervisor.control import maintenance
+from netemu.supervisor.control import agent_feeds, maintenance
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agents import Agents
 from netemu.supervisor.control.event_log import EventLog
@@ -246,13 +246,21 @@ def test_events_of_a_failed_node_are_still_known(play: Callable[[Script], None])
 
 def test_an_id_may_be_shortened_while_it_is_plain(play: Callable[[Script], None]) -> None:
     async def script(stage: Stage) -> None:
-        first, second = [await stage.schedule("c", notice=60.0) for _ in range(2)]
-        with pytest.raises(BadInput, match="begins the IDs of 2 events"):
-            await stage.plan.transition("cancel", "")
+        ids = [(await stage.schedule("c", notice=60.0)).id for _ in range(17)]
+        first, second = next(  # two of seventeen begin with the same of sixteen digits
+            (one, other) for one in ids for other in ids if one < other and one[0] == other[0]
+        )
+        with pytest.raises(BadInput, match=r"begins the IDs of \d+ events"):
+            await stage.plan.transition("cancel", first[0])
         with pytest.raises(NotSo, match="lab lab has no such event"):
             await stage.plan.transition("cancel", "nothing")
-        shared = next(n for n in range(40) if first.id[:n] != second.id[:n])
-        assert (await stage.plan.transition("cancel", first.id[:shared])).id == first.id
+        plain = next(
+            first[:length]
+            for length in range(1, 40)
+            if not any(one.startswith(first[:length]) for one in ids if one != first)
+        )
+        assert (await stage.plan.transition("cancel", plain)).id == first
+        assert stage.feeds.events()[second].status is EventStatus.SCHEDULED
 
     play(script)
 
@@ -295,5 +303,20 @@ def test_a_notice_alone_is_told_as_such(play: Callable[[Script], None]) -> None:
                 "c", kind=EventType.FREEZE, notice=60.0, duration=5.0, notice_only=alone
             )
         assert [event.notice_only for event in stage.plan.events()] == [True, False]
+
+    play(script)
+
+
+def test_the_labs_time_does_not_go_back_with_the_machines_clock(
+    play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set back by an hour, it would keep a guest off for an hour, or end it a second time."""
+
+    async def script(stage: Stage) -> None:
+        before = stage.feeds.now()
+        wall = time.time
+        monkeypatch.setattr(agent_feeds.time, "time", lambda: wall() - 3600.0)
+        assert before <= stage.feeds.now() < before + 60
+        monkeypatch.undo()
 
     play(script)
