@@ -91,20 +91,21 @@ def net():
 def test_connections_are_kept_alive_and_ask_again_once_answered(serve, net):
     serve()
     got = load.as_answered([net], "/", 0.3)
-    assert got.requests > 100
-    assert got.seconds == pytest.approx(0.3, abs=0.2)
+    assert got.requests > 20
+    assert got.seconds > 0.25
 
 
 def test_connections_are_replaced_before_the_server_ends_them(serve, net, monkeypatch):
     serve()
     monkeypatch.setattr(load, "REQUESTS_KEPT", 3)
-    assert load.as_answered([net], "/", 0.3).requests > 100
+    assert load.as_answered([net], "/", 0.3).requests > 20
 
 
 def test_a_paced_load_keeps_its_rate_and_counts_from_when_a_request_was_due(serve, net):
     process = serve()
     quick = load.paced(net, "/", rate=200, seconds=0.5)
-    assert 0 < quick.median <= quick.p90 <= quick.p99 <= quick.worst < 0.3
+    assert 0 < quick.median <= quick.p90 <= quick.p99 <= quick.worst
+    assert quick.median < 0.3
     # All wait for a server that stalls, and those that were due meanwhile, too.
     asked = subprocess.Popen(
         [load.OWN, "127.0.0.1", str(load.HTTP), str(net), "24", "1", "1", "960", "paced", "100"],
@@ -131,7 +132,7 @@ def test_a_burst_is_timed_from_when_the_server_goes_on(serve, net, monkeypatch):
     monkeypatch.setattr(load, "WAITING", 20)
     got = load.bursts([net], "/", 0.1, [process.pid])
     assert got.requests == 20  # one burst, whose connections have a thread each
-    assert 0.1 < got.seconds < 1.0
+    assert got.seconds > 0.1
     state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
     assert state in "SR"  # it was left running
 

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -148,16 +147,14 @@ def test_a_change_ends_a_long_poll(clouds: RunningLab) -> None:
     told = clouds.exec("c", "curl", "-si", *GOOGLE, f"http://{METADATA}{path}").stdout
     etag = re.search(r"(?i)^etag: (\S+)", told, re.MULTILINE)
     assert etag is not None
-    waits = f"{path}?wait_for_change=true&timeout_sec=30&last_etag={etag[1]}"
+    waits = f"{path}?wait_for_change=true&timeout_sec=300&last_etag={etag[1]}"
     poll = clouds.person.start(
-        *("exec", "--name", clouds.name, "c", "--", "curl", "-s", "--max-time", "40"),
+        *("exec", "--name", clouds.name, "c", "--", "curl", "-s", "--max-time", "300"),
         *(*GOOGLE, f"http://{METADATA}{waits}"),
     )
-    began = time.monotonic()
-    event = clouds.maintenance("schedule", "c", "--type", "freeze", "--in", "30s", "--no-impact")
-    out, _ = poll.communicate(timeout=40)
+    event = clouds.maintenance("schedule", "c", "--type", "freeze", "--in", "50s", "--no-impact")
+    out, _ = poll.communicate(timeout=120)  # long before it would have ended without a change
     assert out == "MIGRATE_ON_HOST_MAINTENANCE"
-    assert time.monotonic() - began < 10
     clouds.maintenance("cancel", event["id"])
     wait_until(lambda: ask(clouds, "c", path, *GOOGLE) == (200, "NONE"))
 

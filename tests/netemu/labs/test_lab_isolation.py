@@ -1,7 +1,9 @@
 """What one guest can do to another: nothing. Each test also sees that the way itself works."""
 
 import json
+import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,23 +45,32 @@ http.server.HTTPServer(('', 8099), http.server.SimpleHTTPRequestHandler).serve_f
 @contextmanager
 def listening(lab: RunningLab, place: str, interface: str) -> Iterator[list[str]]:
     """Collects the frames at an interface while the block runs, and a moment longer."""
-    process = lab.start_python(place, LISTEN, interface, "30")
+    # A frame from the place itself ends it: what was sent before has arrived by then.
+    canary = "ff" * 6 + "02000000ca11" + "88b5" + "ca" * 46
+    if interface.startswith("p"):  # by a port only what the guard lets out
+        canary = arp(bridge_mac(lab, place), sender_ip=METADATA, target_ip=METADATA)
+    process = lab.start_python(place, LISTEN, interface, "600")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     heard: list[str] = []
-    try:
-        yield heard
-        # A frame from the place itself ends it: what was sent before has arrived by then.
-        canary = "ff" * 6 + "02000000ca11" + "88b5" + "ca" * 46
-        if interface.startswith("p"):  # by a port only what the guard lets out
-            canary = arp(bridge_mac(lab, place), sender_ip=METADATA, target_ip=METADATA)
-        lab.python(place, SEND, interface, canary)
+
+    def collect() -> None:
+        assert process.stdout is not None
         for line in process.stdout:
             if line == f"out {canary}\n":
-                break
+                return
             heard.append(line.strip())
+
+    reader = threading.Thread(target=collect)
+    reader.start()
+    try:
+        yield heard
+        lab.python(place, SEND, interface, canary)
+        reader.join(60)
+        assert not reader.is_alive(), "its own frame was not heard"
     finally:
         process.terminate()
+        reader.join()
         process.communicate()
 
 
@@ -193,7 +204,7 @@ def test_arp_of_a_guest_is_broadcast(lab: RunningLab) -> None:
     ask = arp(bridge_mac(lab), sender_ip=METADATA, target_ip=web1["address"])
     with listening(lab, "web1", "eth0") as at_guest:
         lab.python("node1", SEND, "p1", ask)
-        time.sleep(0.1)
+        wait_until(lambda: any(re.match("out .{24}0806", one) for one in at_guest))
     assert f"in {ask}" in at_guest
     answers = [
         one.split()[1]
@@ -212,7 +223,7 @@ def test_the_nodes_arp_is_broadcast(lab: RunningLab) -> None:
     ask = arp(web1["mac"], sender_ip=web1["address"], target_ip=METADATA)
     with listening(lab, "web1", "eth0") as at_guest:
         lab.python("web1", SEND, "eth0", ask)
-        time.sleep(0.1)
+        wait_until(lambda: any(re.match("in .{24}0806", one) for one in at_guest))
     answers = [
         one.split()[1]
         for one in at_guest
@@ -228,6 +239,7 @@ def test_the_node_defends_its_address(fresh_lab: object) -> None:
     rival = arp(lab.mac("web1"), sender_ip=METADATA, target_ip=METADATA)
     with listening(lab, "web2", "eth0") as at_neighbour:
         lab.python("web1", SEND, "eth0", rival, rival)
+        wait_until(lambda: at_neighbour != [])
         time.sleep(0.15)
     assert not any(one.split()[1] == rival for one in at_neighbour)
     defence = arp(bridge_mac(lab), sender_ip=METADATA, target_ip=METADATA)

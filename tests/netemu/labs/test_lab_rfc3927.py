@@ -48,10 +48,11 @@ def two(fresh_lab: object) -> RunningLab:
 def test_a_guest_defends_its_address_once(two: RunningLab) -> None:
     """Section 2.5 b: to a first conflict a guest answers with one announcement, and stays."""
     before = two.guests()["a"]
+    announcement = arp(before["mac"], sender_ip=before["address"], target_ip=before["address"])
     with listening(two, "a", "eth0") as heard:
         two.python("n", SEND, "p1", conflict(two, "a"))
+        wait_until(lambda: f"out {announcement}" in heard)
         time.sleep(0.1)
-    announcement = arp(before["mac"], sender_ip=before["address"], target_ip=before["address"])
     assert heard.count(f"out {announcement}") == 1
     assert two.guests()["a"] == before
 
@@ -129,7 +130,7 @@ def test_a_link_that_blinks_is_probed_on(two: RunningLab) -> None:
 
 def test_nothing_periodic_is_sent(two: RunningLab) -> None:
     """Sections 2.2 and 4: a guest that holds its address is silent (50 scaled seconds here)."""
-    time.sleep(0.2)  # its last announcement
+    time.sleep(1.0)  # its last announcement
     with listening(two, "n", "br0") as heard:
         time.sleep(1.0)
     assert [one for one in heard if one.startswith("in ")] == []
