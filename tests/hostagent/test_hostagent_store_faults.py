@@ -5,6 +5,7 @@ second, and so on until a run gets through. HOSTAGENT_FAULTS=all tries them all;
 that this many steps pick out.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -30,6 +31,7 @@ from hostagent.database import RepositoryError
 from hostagent.model import EventType, Guest
 from hostagent.repository import Repository
 from hostagent.transactions import Transactions
+from tests.hostagent.test_hostagent_damage import write_old
 
 NOW = 1_700_000_000.0
 SAMPLE = 16
@@ -188,6 +190,31 @@ def test_a_disk_that_fails_for_ever_and_then_the_power(disk, reference, tmp_path
         assert carry_out(again, done) == (len(COMMANDS), "")
         assert contents(again) == reference[-1], at
         again.close()
+
+
+def test_a_disk_that_fails_while_an_older_file_is_taken_over(disk, tmp_path):
+    """The file stays what it was, or is what it becomes, and nothing in between."""
+    write_old(tmp_path / "r", 3)
+    disk.arm(0)
+    store = Repository(tmp_path / "r", disk.connect)
+    wanted = contents(store)
+    store.close()
+    total = disk.count
+    assert total > 30
+    for at in points(total):
+        path = fresh(tmp_path)
+        write_old(path, 3)
+        left = tmp_path / "left"
+        left.mkdir()
+        disk.arm(at, 778, lasting=True)
+        with contextlib.suppress(RepositoryError):  # or it fails too late to matter
+            Repository(path, disk.connect).close()
+        shutil.copy(path, left)
+        disk.crash(left)
+        for one in (path, left / "r"):
+            store = Repository(one)
+            assert contents(store) == wanted, at
+            store.close()
 
 
 def test_a_memory_that_fails_once(tmp_path):
