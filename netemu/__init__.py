@@ -18,17 +18,53 @@ Nothing here ever touches the machine's own network namespace.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hostagent.model import Event
     from netemu.client.api import Lab
+    from netemu.client.async_maintenance import AsyncMaintenance
+    from netemu.client.attached import AttachedLab
+    from netemu.client.failures import CommandFailed, CommandTimedOut
+    from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
 
-__all__ = ["Lab", "__version__"]
+__all__ = [
+    "AsyncMaintenance",
+    "AttachedLab",
+    "BadInput",
+    "CommandFailed",
+    "CommandTimedOut",
+    "Event",
+    "Lab",
+    "MachineCannot",
+    "NetemuError",
+    "NotSo",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
+# Where what a program uses is defined: imported when it is first used, so that `import netemu`
+# costs nothing.
+_PUBLIC = {
+    "AsyncMaintenance": "netemu.client.async_maintenance",
+    "AttachedLab": "netemu.client.attached",
+    "BadInput": "netemu.errors",
+    "CommandFailed": "netemu.client.failures",
+    "CommandTimedOut": "netemu.client.failures",
+    "Event": "hostagent.model",
+    "Lab": "netemu.client.api",
+    "MachineCannot": "netemu.errors",
+    "NetemuError": "netemu.errors",
+    "NotSo": "netemu.errors",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """`netemu.Lab`, imported when it is first used: `import netemu` costs nothing."""
-    if name == "Lab":
-        from netemu.client.api import Lab
+    """What a program uses of this package, imported now."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return Lab
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

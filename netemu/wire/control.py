@@ -85,17 +85,22 @@ def supervisor(lab: Path, *, within: float = SILENCE) -> int:
         return peer(link).process
 
 
+def framed(question: dict[str, Any]) -> bytes:
+    """The question's frame. Raises BadInput for what cannot be said."""
+    try:
+        return pack(question)
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{error.object!r} is not UTF-8 text") from None
+    except FrameError as error:
+        raise BadInput(f"{question['verb']}: {error}") from None
+
+
 @contextmanager
 def _asking(
     lab: Path, question: dict[str, Any], within: float | None
 ) -> Iterator[Iterator[tuple[dict[str, Any], list[int]]]]:
     """Every map of the answer, with the descriptors that came beside it. Raises BadInput, too."""
-    try:
-        frame = pack(question)
-    except UnicodeEncodeError as error:
-        raise BadInput(f"{error.object!r} is not UTF-8 text") from None
-    except FrameError as error:
-        raise BadInput(f"{question['verb']}: {error}") from None
+    frame = framed(question)
     silence = SILENCE if within is None else min(SILENCE, within)
     end = None if within is None else time.monotonic() + within
     try:
@@ -104,7 +109,7 @@ def _asking(
             link.sendall(frame)
             yield _replies(lab, link, silence, end)
     except TimeoutError:
-        raise _hangs(lab, silence) from None
+        raise hangs(lab, silence) from None
     except (OSError, FrameError) as error:
         raise NoAnswer(f"{lab.name}: the lab does not answer: {error}") from None
 
@@ -117,7 +122,7 @@ def _connected(lab: Path, end: float) -> socket.socket:
             address = runtime_dir.address(lab, runtime_dir.CONTROL)
             while not _is_taken(link, address):
                 if time.monotonic() > end:
-                    raise _hangs(lab, SILENCE)
+                    raise hangs(lab, SILENCE)
                 time.sleep(_LOOK)
         except OSError as error:
             raise NoAnswer(f"{lab.name}: the lab does not answer: {error.strerror}") from None
@@ -143,7 +148,7 @@ def _replies(
     while True:
         left = silence if end is None else min(silence, end - time.monotonic())
         if left <= 0:
-            raise _hangs(lab, silence)
+            raise hangs(lab, silence)
         link.settimeout(left)
         data, descriptors, _, _ = socket.recv_fds(link, _CHUNK, 16)
         for descriptor in descriptors:  # recv_fds passes no MSG_CMSG_CLOEXEC on
@@ -158,7 +163,7 @@ def _replies(
                 descriptors = []
 
 
-def _hangs(lab: Path, silence: float) -> Hangs:
+def hangs(lab: Path, silence: float) -> Hangs:
     return Hangs(
         f"{lab.name}: the lab has not answered for {silence:g} s: it hangs, or this machine is too "
         f"busy; 'netemu down {lab.name}' ends it in any case"

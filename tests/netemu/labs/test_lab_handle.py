@@ -323,3 +323,43 @@ def test_netemu_itself_imports_next_to_nothing() -> None:
     assert done.stdout == "netemu\n", done.stderr
     with pytest.raises(AttributeError, match="Lub"):
         _ = netemu.Lub
+
+
+def test_a_program_attaches_to_a_lab_that_runs_and_leaves_it(person: Person) -> None:
+    """A program works on a lab of `netemu up`, fails a node of it, and the lab stays up after it.
+
+    The same program, on asyncio, plans and takes back an event, and reads that from the stream.
+    """
+    person.netemu("up", "--name", "stays", "--time-scale", "0.02")
+    try:
+        script = """
+import asyncio
+async def plan():
+    async with netemu.AsyncMaintenance("stays") as plan:
+        event = await plan.schedule("web1", "freeze", notice="1h")
+        assert [one.id for one in await plan.events()] == [event.id]
+        assert raised(lambda: netemu.Lab.attach("stays").schedule("w9", "freeze"), BadInput)
+        try:
+            await plan.cancel("nonsense")
+        except netemu.NotSo as error:
+            assert "no such event" in str(error)
+        assert (await plan.cancel(event.id)).status == "Cancelled"
+        async for one in plan.happening():
+            if one["what"] == "event" and one["status"] == "Cancelled":
+                return one["id"] == event.id
+raised(lambda: netemu.Lab.attach("no-such-lab"), NotSo)
+with netemu.Lab.attach("stays") as lab:
+    print(lab.guests, lab.nodes)
+    print(lab.run("web1", ["echo", "hello"]).stdout, end="")
+    print(asyncio.run(plan()))
+    lab.fail_node("node2")
+    print(next(one["state"] for one in lab.status()["nodes"] if one["name"] == "node2"))
+    raised(lambda: lab.fail_node("n9"), BadInput)
+    lab.restore_node("node2")
+"""
+        lines = run(person, script)
+        assert lines[0].startswith("['web1', 'web2', 'web3', 'db1'")
+        assert lines[1:] == ["hello", "True", "failed"]
+        assert "stays" in labs_of(person)
+    finally:
+        person.netemu("down", "stays")

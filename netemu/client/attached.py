@@ -1,0 +1,368 @@
+"""A lab that runs, in a Python program's hands. Runs in the program's process.
+
+Nothing here brings a lab up or takes one down: `netemu.client.api` does. All errors are
+NetemuError.
+"""
+
+import math
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, Self, TypeVar
+
+from hostagent.model import Event, EventSource, EventType
+from netemu.client import exec_background, labs
+from netemu.client.dialler import Answer, Dialler, request
+from netemu.client.failures import CommandFailed, CommandTimedOut
+from netemu.client.maintenance import Maintenance
+from netemu.errors import BadInput, NotSo
+
+Seen = TypeVar("Seen")
+# What can befall guests, and by whose wish.
+Kind = Literal["freeze", "reboot", "redeploy", "preempt", "terminate"]
+Source = Literal["platform", "user"]
+# A length of time: seconds, or a text as on the command line, "4m".
+Duration = float | str
+# How often `until` looks: often enough not to be noticed, seldom enough not to be felt.
+_LOOK_EVERY: Final = 0.02
+
+
+class AttachedLab:
+    """A lab that runs, whoever has brought it up; `netemu.Lab.attach(NAME)` makes one.
+
+    It is left as it is when the program ends, or the `with` block, if there is one. What `popen`
+    has started ends with the block.
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        """Raises NotSo if no lab of this name runs; without a name it is the only one that runs."""
+        self._start_at(labs.the_one(name))
+
+    def _start_at(self, name: str) -> None:
+        self._name = name
+        self._dialler: Dialler | None = None
+        self._started: list[subprocess.Popen[Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_processes()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def _end_processes(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    _close(stream)
+        self._started.clear()
+        if self._dialler is not None:
+            self._dialler.close()
+            self._dialler = None
+
+    # What it is.
+
+    @property
+    def name(self) -> str:
+        """What `netemu … --name` calls it."""
+        return self._name
+
+    @property
+    def guests(self) -> list[str]:
+        """The names of the guests, by node."""
+        return [guest["name"] for node in self.status()["nodes"] for guest in node["guests"]]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the nodes, in the order of the lab file."""
+        return [node["name"] for node in self.status()["nodes"]]
+
+    def status(self) -> dict[str, Any]:
+        """What `netemu status --json` prints."""
+        return labs.status(self.name)
+
+    def address(self, guest: str) -> str | None:
+        """The address that a guest holds now; None while it has none."""
+        for node in self.status()["nodes"]:
+            for one in node["guests"]:
+                if one["name"] == guest:
+                    held: str | None = one["address"]
+                    return held
+        raise BadInput(f"{guest}: lab {self.name} has no such guest")
+
+    def log(self) -> str:
+        """The lab's log so far."""
+        try:
+            return labs.log_file(self.name).read_text(errors="replace")
+        except OSError as error:
+            raise NotSo(f"{self.name}: there is no log: {error.strerror}") from None
+
+    def until(self, seen: Callable[[], Seen], *, timeout: float = 10.0) -> Seen:
+        """Look until `seen()` gives something true, and give that. Raises NotSo after `timeout` s.
+
+        What a command changes is known to the guests a few milliseconds after it has returned.
+        """
+        deadline = time.monotonic() + timeout
+        while not (found := seen()):
+            if time.monotonic() > deadline:
+                raise NotSo(f"{self.name}: not seen within {timeout:g} s; last was {found!r}")
+            time.sleep(_LOOK_EVERY)
+        return found
+
+    # In it.
+
+    def run(
+        self,
+        place: str,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        timeout: float | None = 60.0,
+        check: bool = True,
+        input: str | None = None,
+        **options: Any,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command in a guest or on a node, as root there, and give what it printed, as text.
+
+        With `check`, CommandFailed is raised for an exit code other than 0; 127 is a command that
+        is not there. After `timeout` seconds it is killed, and CommandTimedOut raised.
+        """
+        if input is not None:
+            options["stdin"] = subprocess.PIPE
+        words = _listed(command)
+        with self._start(
+            place, words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        ) as process:
+            try:
+                out, err = process.communicate(input, timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise CommandTimedOut(place, words, timeout or 0) from None
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(words, process.returncode, out, err)
+        if check and done.returncode != 0:
+            raise CommandFailed(place, done)
+        return done
+
+    def popen(
+        self, place: str, command: Sequence[str | os.PathLike[str]], **options: Any
+    ) -> "subprocess.Popen[Any]":
+        """Start a command in a guest or on a node; `options` are those of subprocess.Popen.
+
+        Signals and return code are the command's own. It ends with the lab at the latest.
+        """
+        process = self._start(place, _listed(command), **options)
+        self._started.append(process)
+        return process
+
+    def _start(self, place: str, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
+        namespaces = labs.enter(self.name, place)
+        try:
+            return exec_background.start(
+                namespaces, command, **{"stdin": subprocess.DEVNULL, **options}
+            )
+        finally:
+            for descriptor in namespaces.values():
+                os.close(descriptor)
+
+    def get(
+        self,
+        guest: str,
+        url: str = "/metadata/v1/InstanceInfo",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> str:
+        """What a GET from inside the guest is answered with, as text.
+
+        `url` is a path of the metadata service, or http://ADDRESS[:PORT]/…. The guest needs no
+        program for it. Raises NotSo if nobody answers, or with a status of 400 or more.
+        """
+        answer = self.request(guest, "GET", url, headers=headers, timeout=timeout)
+        if answer.status >= 400:
+            raise NotSo(f"{guest}: GET {url}: {answer.status}: {answer.text.strip()[:200]}")
+        return answer.text
+
+    def request(
+        self,
+        guest: str,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | str | None = None,
+        timeout: float = 5.0,
+    ) -> Answer:
+        """Ask by HTTP from inside the guest (or node); whatever the status, it is the answer."""
+        if self._dialler is None:
+            self._dialler = self._new_dialler()
+        namespaces = labs.enter(self.name, guest)
+        try:
+            made = self._dialler.socket(namespaces["net"])
+        finally:
+            for descriptor in namespaces.values():
+                os.close(descriptor)
+        return request(made, method, url, headers=headers or {}, body=body, timeout=timeout)
+
+    def _new_dialler(self) -> Dialler:
+        sandbox = labs.enter(self.name, None)
+        try:
+            return Dialler(sandbox["user"])
+        finally:
+            for descriptor in sandbox.values():
+                os.close(descriptor)
+
+    # What befalls it.
+
+    def schedule(
+        self,
+        guests: str | Iterable[str],
+        kind: Kind,
+        *,
+        notice: Duration | None = None,
+        duration: Duration | None = None,
+        impact: bool = True,
+        source: Source = "platform",
+        description: str = "",
+    ) -> Event:
+        """Plan an event of a kind (freeze, reboot, redeploy, preempt, terminate) for guests.
+
+        It starts in `notice` seconds (None: the least that the kind is due; 0: at once), and lasts
+        `duration` seconds (None: unknown); "4m" is a length, too. Without `impact` the guests are
+        told, and nothing else happens to them. Raises BadInput for an unknown guest or kind.
+        """
+        wanted = planned(guests, kind, notice, duration, impact, source, description)
+        with Maintenance(self.name) as plan:
+            return plan.schedule(**wanted)
+
+    def events(self, *, history: bool = False) -> list[Event]:
+        """The events that have not ended, with `history` also the others; earliest first."""
+        with Maintenance(self.name) as plan:
+            return plan.events(history=history)
+
+    def event(self, event_id: str) -> Event:
+        """One event as it is now, ended or not. Raises NotSo if there is none of this ID."""
+        for event in self.events(history=True):
+            if event.id == event_id:
+                return event
+        raise NotSo(f"{event_id}: lab {self.name} has no such event")
+
+    def approve(self, event_id: str) -> Event:
+        """Start a scheduled event as its guests would."""
+        with Maintenance(self.name) as plan:
+            return plan.approve(event_id)
+
+    def start(self, event_id: str) -> Event:
+        """Start a scheduled event now."""
+        with Maintenance(self.name) as plan:
+            return plan.start(event_id)
+
+    def complete(self, event_id: str) -> Event:
+        """End a started event."""
+        with Maintenance(self.name) as plan:
+            return plan.complete(event_id)
+
+    def cancel(self, event_id: str) -> Event:
+        """Take back a scheduled event."""
+        with Maintenance(self.name) as plan:
+            return plan.cancel(event_id)
+
+    def advance(self, seconds: Duration) -> float:
+        """Move the metadata plane's clock forward; gives its time then, in seconds since 1970."""
+        with Maintenance(self.name) as plan:
+            return plan.advance(_seconds(seconds) or 0.0)
+
+    def set(
+        self, guest: str, properties: Mapping[str, str] | None = None, /, **more: str
+    ) -> dict[str, str]:
+        """Change what a guest is told of itself; gives all that it has then been given.
+
+        Keys with a dot come in a mapping: set("web1", {"tags.team": "a"}, vm_size="Standard_F2").
+        An empty value is the default again.
+        """
+        return labs.set_properties(self.name, guest, {**(properties or {}), **more})
+
+    def reboot(self, guest: str) -> None:
+        """Reboot a guest, unannounced: its processes end, and it claims its address anew."""
+        labs.reboot(self.name, guest)
+
+    def fail_node(self, node: str) -> None:
+        """Have a node fail: its wires go dead, its agent and responder end, its guests are off.
+
+        The lab notices, and boots its guests on other nodes some seconds later. Raises BadInput if
+        there is no such node, NotSo if it has failed already.
+        """
+        labs.fail_node(self.name, node)
+
+    def restore_node(self, node: str) -> None:
+        """Have a failed node come back. Guests that have left it stay where they are."""
+        labs.restore_node(self.name, node)
+
+
+def planned(
+    guests: str | Iterable[str],
+    kind: Kind,
+    notice: Duration | None,
+    duration: Duration | None,
+    impact: bool,
+    source: Source,
+    description: str,
+) -> dict[str, Any]:
+    """What `Maintenance.schedule` and the lab itself take. Raises BadInput."""
+    return {
+        "guests": [guests] if isinstance(guests, str) else list(guests),
+        "kind": _word(EventType, kind),
+        "notice": _seconds(notice),
+        "duration": _seconds(duration),
+        "source": _word(EventSource, source),
+        "description": description,
+        "notice_only": not impact,
+    }
+
+
+def _listed(command: Sequence[str | os.PathLike[str]]) -> list[str]:
+    if isinstance(command, str) or not command:
+        raise BadInput("a command is a list of words, as in ['curl', '-s', url]")
+    words = [os.fspath(word) for word in command]
+    if not words[0] or any("\0" in word for word in words):
+        raise BadInput("a command's name is not empty, and none of its words has a NUL in it")
+    return words
+
+
+Word = TypeVar("Word", EventType, EventSource)
+
+
+def _word(kind: type[Word], text: str) -> Word:
+    """The member that is meant, however it is capitalised."""
+    try:
+        return kind(text.capitalize())
+    except ValueError:
+        known = ", ".join(one.value.lower() for one in kind)
+        raise BadInput(f"{text!r}: not one of {known}") from None
+
+
+def _seconds(length: Duration | None) -> float | None:
+    if length is None or not isinstance(length, str):
+        if length is not None and not math.isfinite(length):
+            raise BadInput(f"{length} is no length of time")
+        return length
+    from hostagent.terminal.duration import seconds
+
+    try:
+        return seconds(length)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def _close(stream: Any) -> None:
+    try:
+        stream.close()
+    except OSError:
+        pass  # what was still to be written has nobody to read it

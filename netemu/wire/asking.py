@@ -1,0 +1,61 @@
+"""Questions to a lab's control socket from a program on asyncio; `control.ask` is the same without.
+
+Runs in the user's process. It takes no descriptors, so it asks nothing that is answered with some.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+from hostagent.channel.frames import Decoder, FrameError
+from netemu.errors import of_exit_code
+from netemu.wire import runtime_dir
+from netemu.wire.control import SILENCE, NoAnswer, framed, hangs
+
+_CHUNK: Final = 65536
+
+
+async def ask(lab: Path, verb: str, **arguments: Any) -> list[dict[str, Any]]:
+    """Ask the lab whose directory is `lab`. Raises what it raised, NoAnswer and Hangs."""
+    answers = []
+    async with aclosing(_replies(lab, {"verb": verb, **arguments})) as replies:
+        async for answer in replies:
+            answers.append(answer)
+            if not answer.get("more"):
+                return answers
+    raise NoAnswer(f"{lab.name}: the lab ended before it had answered")
+
+
+async def listen(lab: Path, verb: str) -> AsyncGenerator[dict[str, Any], None]:
+    """Ask the lab for a stream, and give what it tells until it ends. Raises NoAnswer and Hangs."""
+    async with aclosing(_replies(lab, {"verb": verb})) as replies:
+        async for one in replies:
+            yield {key: value for key, value in one.items() if key != "more"}
+
+
+async def _replies(lab: Path, question: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    frame, decoder = framed(question), Decoder()
+    try:
+        address = runtime_dir.address(lab, runtime_dir.CONTROL)
+        async with asyncio.timeout(SILENCE):
+            reader, writer = await asyncio.open_unix_connection(address)
+        try:
+            writer.write(frame)
+            while True:
+                async with asyncio.timeout(SILENCE):
+                    data = await reader.read(_CHUNK)
+                if not data:
+                    return
+                for answer in decoder.feed(data):
+                    if "failed" in answer:
+                        raise of_exit_code(answer["exit"], answer["failed"])
+                    if not answer.get("pending"):
+                        yield answer
+        finally:
+            writer.close()
+    except TimeoutError:
+        raise hangs(lab, SILENCE) from None
+    except (OSError, FrameError) as error:
+        raise NoAnswer(f"{lab.name}: the lab does not answer: {error}") from None
