@@ -19,6 +19,7 @@ from netemu.client.relay import Relay
 from netemu.errors import NetemuError
 from netemu.kernel.groups import pass_over_setgroups
 from netemu.wire.source import SOURCE
+from netemu.wire.standard_streams import keep_their_places
 
 # As env(1) and timeout(1) have it: not the command has failed, but what was to run it.
 _NOT_STARTED: Final = 125
@@ -42,6 +43,7 @@ def start(
     """
     told = ",".join(f"{kind}={descriptor}" for kind, descriptor in namespaces.items())
     which = "groups" if groups else "no-groups"
+    keep_their_places()
     caller = os.pidfd_open(os.getpid())
     try:
         # A session of its own: Ctrl-C is the caller's to answer, once.

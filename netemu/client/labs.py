@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from netemu.client.ending import await_end, end
-from netemu.errors import BadInput, NotSo
+from netemu.errors import BadInput, MachineCannot, NotSo
 from netemu.kernel.protections import Without
 from netemu.wire import control, runtime_dir
 from netemu.wire.control import Hangs, NoAnswer, ask, listen
 from netemu.wire.progress import Step, steps
 from netemu.wire.source import python_path
+from netemu.wire.standard_streams import keep_their_places
 
 # What only brings a lab up, or changes a guest, is imported there: half of what a verb would take
 # that asks a lab that runs.
@@ -50,6 +51,7 @@ def bring_up(
     from netemu.wire.limits import Size, require
     from netemu.wire.order import Order
 
+    keep_their_places()
     if not 0 < time_scale <= 100:
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
     if lab.name not in running():
@@ -98,6 +100,8 @@ def _launch(order: "Order", directory: Path, lock: int, on_step: Callable[[Step]
     try:
         try:
             sandbox = _start_sandbox(directory, lock, tell, owner, len(order.lab.nodes))
+        except OSError as error:
+            raise MachineCannot(f"{directory}: no lab starts: {error.strerror}") from None
         finally:
             os.close(lock)
             os.close(tell)
@@ -118,7 +122,7 @@ def _start_sandbox(
     directory: Path, lock: int, tell: int, owner: int, nodes: int
 ) -> subprocess.Popen[bytes]:
     module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.sandbox")
-    with (directory / runtime_dir.LOG).open("wb") as log:
+    with (directory / runtime_dir.LOG).open("ab") as log:
         return subprocess.Popen(
             [*module, str(directory), str(lock), str(tell), str(owner), str(nodes)],
             stdin=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """A stage on a running lab: its guests can be rebooted, its responder asked, its record read."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -146,6 +147,8 @@ class LabStage(Stage):
 
     def record(self) -> list[Access]:
         """What the responders have answered since the last look; empty if the lab keeps no log."""
+        if os.fstat(self._log.fileno()).st_size < self._log.tell():
+            self._log.seek(0)  # it was shortened
         found = (_ACCESS.search(line) for line in self._log.readlines())
         return [
             Access(match[1], match[2], int(match[3]), match[4], match[5])

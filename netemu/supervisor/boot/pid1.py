@@ -6,6 +6,7 @@ namespace; when it ends, all is gone.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import resource
@@ -106,8 +107,10 @@ def main() -> int:
         return error.exit_code
     except Exception as error:
         log.exception("the lab fails")
-        progress.failed(NetemuError(f"the lab fails: {error!r}"))
-        return 1
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        failure = MachineCannot if full else NetemuError
+        progress.failed(failure(f"the lab fails: {error if full else repr(error)}"))
+        return failure.exit_code
     return 0
 
 

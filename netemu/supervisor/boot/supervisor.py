@@ -17,6 +17,7 @@ from netemu.kernel.factory_client import Factory
 from netemu.kernel.protections import Protection
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
+from netemu.supervisor.boot.lab_log import keep_short
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agents import Agents
 from netemu.supervisor.control.carried_out import CarriedOut
@@ -109,6 +110,7 @@ class Supervisor:
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
         overseeing = asyncio.create_task(overseer.run())
+        shortening = asyncio.create_task(keep_short(self._directory / runtime_dir.LOG))
         failing = asyncio.create_task(self._watch_for_failing())
         first = {going_up, going_down, failing, overseeing}
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -121,6 +123,7 @@ class Supervisor:
             await self._live(going_down, overseeing)
         going_up.cancel()
         overseeing.cancel()
+        shortening.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
         return self._orphaned
