@@ -26,18 +26,19 @@ from hostagent.channel.messages import (
 )
 from hostagent.controller.conversation import (
     CHUNK,
+    GREETING,
     RETRY_DELAY,
     TIMEOUT,
     AgentUnreachable,
     CommandRefused,
     Conversation,
+    Question,
     adoptions,
     check,
     clock_of,
     done,
     event_of,
     events_of,
-    framed,
     guests_of,
     placements,
     random_id,
@@ -240,21 +241,20 @@ class Controller:
     async def _open(self) -> None:
         self._conversation = Conversation()
         self._streams = await asyncio.open_unix_connection(self.path)
-        (welcome,) = check(await self._exchange(self._conversation.greeting()))
+        (welcome,) = check(await self._exchange(GREETING))
         assert isinstance(welcome, Welcome)
         self.node = welcome.node
 
-    async def _exchange(self, frame: bytes) -> list[Answer | Welcome]:
+    async def _exchange(self, question: Question) -> list[Answer | Welcome]:
         assert self._streams is not None
         reader, writer = self._streams
-        writer.write(frame)
+        writer.write(self._conversation.ask(question))
         await writer.drain()
         while (answers := self._conversation.feed(await reader.read(CHUNK))) is None:
             pass
         return answers
 
     async def _ask(self, request: Command | Query) -> list[Answer | Welcome]:
-        frame = framed(request)
         problem: OSError = TimeoutError("no answer in time")
         try:
             async with asyncio.timeout(self.timeout), self._lock:
@@ -262,7 +262,7 @@ class Controller:
                     try:
                         if self._streams is None:
                             await self._open()
-                        return check(await self._exchange(frame))
+                        return check(await self._exchange(request))
                     except OSError as error:
                         problem = error
                         await self.close()

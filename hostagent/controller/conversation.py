@@ -1,8 +1,8 @@
 """What both controllers share: their errors, and a conversation with the agent without I/O."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from uuid import uuid4
 
 from msgspec import Struct
@@ -19,7 +19,11 @@ from hostagent.channel.messages import (
     Failed,
     Guests,
     Hello,
+    ListEvents,
+    ListGuests,
+    ListResponders,
     MessageError,
+    Now,
     Place,
     Placed,
     Query,
@@ -67,16 +71,48 @@ class AgentUnreachable(ControllerError):
 
 _Item = TypeVar("_Item", bound=Struct)
 
+Question: TypeAlias = Hello | Command | Query
+GREETING: Final = Hello(version=VERSION, role="controller")
+
+_ANSWER_TO: Final[Mapping[type[Question], type[Answer | Welcome]]] = {
+    Hello: Welcome,
+    Now: Clock,
+    ListEvents: Events,
+    ListGuests: Guests,
+    ListResponders: Responders,
+}
+"""What answers which question; a command is answered by Done, under its own ID."""
+
+
+def _fits(message: Answer | Welcome, question: Question) -> bool:
+    """Whether a message answers the question. On a connection that is out of step it does not."""
+    own = getattr(question, "command_id", None)
+    if isinstance(message, Failed):
+        return message.command_id in (None, own)
+    if isinstance(message, Done):
+        return message.command_id == own
+    return type(message) is _ANSWER_TO.get(type(question))
+
 
 class Conversation:
     """One connection, without I/O: bytes to send come out, bytes received go in."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
+        self._question: Question = GREETING
         self._answers: list[Answer | Welcome] = []
 
-    def greeting(self) -> bytes:
-        return encode(Hello(version=VERSION, role="controller"))
+    def ask(self, question: "Question") -> bytes:
+        """Give the bytes to send; what is received from now on has to answer this question.
+
+        Raises CommandRefused if no frame can carry it.
+        """
+        try:
+            frame = encode(question)
+        except FrameError as error:
+            raise CommandRefused("bad-frame", str(error)) from error
+        self._question = question
+        return frame
 
     def feed(self, data: bytes) -> list[Answer | Welcome] | None:
         """Return the whole answer once its last part has come; raises ConnectionError."""
@@ -85,8 +121,9 @@ class Conversation:
         try:
             for obj in self._decoder.feed(data):
                 message = decode(obj)
-                if not isinstance(message, Answer | Welcome):
-                    raise MessageError(f"{type(message).__name__.lower()} is no answer")
+                if not isinstance(message, Answer | Welcome) or not _fits(message, self._question):
+                    asked = type(self._question).__name__.lower()
+                    raise MessageError(f"{type(message).__name__.lower()} is no answer to {asked}")
                 self._answers.append(message)
         except (FrameError, MessageError) as error:
             raise ConnectionAbortedError(f"not understood: {error}") from error
@@ -140,16 +177,8 @@ def random_id() -> str:
     return str(uuid4())
 
 
-def framed(request: Command | Query) -> bytes:
-    """Return the frame of a request; raises CommandRefused if no frame can carry it."""
-    try:
-        return encode(request)
-    except FrameError as error:
-        raise CommandRefused("bad-frame", str(error)) from error
-
-
 def _parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:
-    """Cut what is to be told into parts of a frame each; raises CommandRefused as `framed` does."""
+    """Cut what is told into parts of a frame each; raises CommandRefused if none carries it."""
     try:
         yield from parts(items)
     except FrameError as error:

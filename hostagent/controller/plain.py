@@ -27,18 +27,19 @@ from hostagent.channel.messages import (
 )
 from hostagent.controller.conversation import (
     CHUNK,
+    GREETING,
     RETRY_DELAY,
     TIMEOUT,
     AgentUnreachable,
     CommandRefused,
     Conversation,
+    Question,
     adoptions,
     check,
     clock_of,
     done,
     event_of,
     events_of,
-    framed,
     guests_of,
     placements,
     random_id,
@@ -230,14 +231,14 @@ class SyncController:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_left(deadline))
         self._socket.connect(str(self.path))
-        (welcome,) = check(self._exchange(self._conversation.greeting(), deadline))
+        (welcome,) = check(self._exchange(GREETING, deadline))
         assert isinstance(welcome, Welcome)
         self.node = welcome.node
 
-    def _exchange(self, frame: bytes, deadline: float) -> list[Answer | Welcome]:
+    def _exchange(self, question: Question, deadline: float) -> list[Answer | Welcome]:
         assert self._socket is not None
         self._socket.settimeout(_left(deadline))
-        self._socket.sendall(frame)
+        self._socket.sendall(self._conversation.ask(question))
         while True:
             self._socket.settimeout(_left(deadline))
             answers = self._conversation.feed(self._socket.recv(CHUNK))
@@ -245,14 +246,13 @@ class SyncController:
                 return answers
 
     def _ask(self, request: Command | Query) -> list[Answer | Welcome]:
-        frame = framed(request)
         deadline = time.monotonic() + self.timeout
         problem: OSError = TimeoutError("no answer in time")
         while True:
             try:
                 if self._socket is None:
                     self._open(deadline)
-                return check(self._exchange(frame, deadline))
+                return check(self._exchange(request, deadline))
             except TimeoutError as error:
                 self.close()
                 raise AgentUnreachable(self.path, problem) from error

@@ -127,3 +127,89 @@ def _percent(share: float) -> str:
     if share in (0, 1) or 1e-6 < share < 1:
         return f"{100 * share:.5g} %"
     return f"{share:.1e}"
+
+
+@simulate.command()
+@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--from", "first", type=click.IntRange(0), default=1, metavar="SEED", help="The first seed."
+)
+@click.option("--mutant", metavar="NAME", help="Plant a defect, or 'all' of them in turn.")
+@as_json
+def faults(seeds: int, first: int, mutant: str | None, as_json: bool) -> int:
+    """Run a lab's agents, healing and events in virtual time, under faults drawn from a seed.
+
+    It is the code that runs in labs. Each invariant has a checker; exit code 1 names the first seed
+    that broke one. With --mutant a defect is planted, and it is an error if no checker sees it.
+    """
+    from netemu.errors import NotSo
+
+    if mutant is not None:
+        return _hunt(mutant, first, seeds, as_json)
+    from netemu.simulation.campaign import outcomes
+
+    broken: list[tuple[int, str, str]] = []
+    virtual = real = 0.0
+    commands = polls = struck = 0
+    for outcome in outcomes(first, seeds):
+        virtual, real = virtual + outcome["virtual"], real + outcome["real"]
+        commands, polls = commands + outcome["commands"], polls + outcome["polls"]
+        struck += len(outcome["faults"])
+        broken += [(outcome["seed"], *breach) for breach in outcome["breaches"]]
+    speed = round(virtual / max(real, 0.001))
+    if as_json:
+        say_json(
+            {
+                "seeds": seeds,
+                "from": first,
+                "commands": commands,
+                "polls": polls,
+                "faults": struck,
+                "virtual_seconds_per_cpu_second": speed,
+                "breaches": broken,
+            }
+        )
+    else:
+        say(
+            f"{seeds} seeds: {struck:,} faults, {commands:,} commands, {polls:,} documents; "
+            f"{speed:,} virtual seconds for each second of CPU"
+        )
+        for seed, checker, witness in broken[:20]:
+            say(f"seed {seed}: {checker}: {witness}")
+        say(
+            "every invariant held" if not broken else f"repeat with --from {broken[0][0]} --seeds 1"
+        )
+    return NotSo.exit_code if broken else 0
+
+
+def _hunt(name: str, first: int, seeds: int, as_json: bool) -> int:
+    from hostagent.terminal.table import Column, print_table
+    from netemu.errors import BadInput, NotSo
+    from netemu.simulation import mutants
+    from netemu.simulation.campaign import hunt
+
+    if name != "all" and name not in mutants.BY_NAME:
+        raise BadInput(f"{name}: no such mutant; there are: {', '.join(mutants.BY_NAME)}")
+    chosen = mutants.ALL if name == "all" else [mutants.BY_NAME[name]]
+    found = [(one, hunt(one, first, seeds)) for one in chosen]
+    missed = [one.name for one, caught in found if caught.seed is None]
+    if as_json:
+        say_json(
+            [
+                {"mutant": one.name, "module": one.module, **caught._asdict()}
+                for one, caught in found
+            ]
+        )
+    else:
+        print_table(
+            [Column("mutant"), Column("seed", right=True), Column("caught by")],
+            [
+                [
+                    one.name,
+                    "-" if caught.seed is None else str(caught.seed),
+                    ", ".join(caught.checkers) or Styled("NOBODY", "red"),
+                ]
+                for one, caught in found
+            ],
+        )
+    return NotSo.exit_code if missed else 0

@@ -1,0 +1,316 @@
+"""The invariants, each with a checker of its own: it hears what happens and says what was broken.
+
+A checker sees what a user or a guest could see, and at the end what is on the nodes' disks.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from hostagent.model import Event, EventStatus
+from netemu.supervisor.guests.power import Power
+
+if TYPE_CHECKING:
+    from netemu.simulation.cluster import Cluster
+
+LIVELY_WITHIN: Final = 60.0
+"""Seconds after the last fault within which all is well again."""
+
+
+class Checker:
+    """Hears what happens; `breaches` are what was seen, in words."""
+
+    invariant: ClassVar[str]
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self.cluster = cluster
+        self.breaches: list[str] = []
+
+    def breach(self, witness: str) -> None:
+        """Note what was seen, and when."""
+        self.breaches.append(f"at {self.cluster.loop.time():.3f}: {witness}")
+
+    def acknowledged(self, event: Event) -> None:
+        """An agent has acknowledged a new event."""
+
+    def approved(self, event_id: str) -> None:
+        """A guest's approval was answered with success."""
+
+    def started(self, event_id: str) -> None:
+        """Somebody has asked that an event starts now."""
+
+    def set_to(self, guest: str, value: str, *, known: bool) -> None:
+        """A setting was acknowledged; or it is not `known` whether it was carried out."""
+
+    def identity(self, guest: str, told: str) -> None:
+        """A guest was answered as this one."""
+
+    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
+        """A guest was told its scheduled events."""
+
+    def moved(self, to: float) -> None:
+        """Somebody has moved the clock to so many seconds ahead."""
+
+    def moment(self) -> None:
+        """Some time has passed."""
+
+    def end(self) -> None:
+        """All faults are over, and time enough has passed."""
+
+
+class Acknowledged(Checker):
+    invariant = "an acknowledged command is there exactly once"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._events: dict[str, Event] = {}
+        self._possible: dict[str, set[str]] = {}
+
+    def acknowledged(self, event: Event) -> None:
+        self._events[event.id] = event
+
+    def set_to(self, guest: str, value: str, *, known: bool) -> None:
+        possible = self._possible.setdefault(guest, set())
+        if known:
+            possible.clear()
+        possible.add(value)
+
+    def end(self) -> None:
+        for event in self._events.values():
+            for guest in event.guests:
+                held = self._at_home(guest)
+                if held is not None and Counter(one.id for one in held)[event.id] != 1:
+                    self.breach(f"event {event.id} of {guest} is not there")
+        for guest, possible in self._possible.items():
+            told = self.cluster.placement.properties(guest).get("tags.sim")
+            if told not in possible:
+                self.breach(f"{guest} is told {told}, acknowledged was {sorted(possible)}")
+            mind = self.cluster.home(guest).mind
+            if mind is not None and guest in mind.knowledge.guests:
+                there = mind.knowledge.guests[guest].guest.properties.get("tags.sim")
+                if there != told:
+                    self.breach(f"{guest} is to be told {told}, its responder says {there}")
+
+    def _at_home(self, guest: str) -> Sequence[Event] | None:
+        mind = self.cluster.home(guest).mind
+        if mind is None or guest not in mind.knowledge.guests:
+            return None  # liveness says so
+        return list(mind.knowledge.events.values())
+
+
+class NeverBack(Checker):
+    invariant = "an incarnation never goes back"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._last: dict[str, int] = {}
+
+    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
+        now, before = told["DocumentIncarnation"], self._last.get(guest, 0)
+        if now < before:
+            self.breach(f"{guest}: {before}, then {now}")
+        self._last[guest] = now
+
+
+class SameBytes(Checker):
+    invariant = "the same incarnation has the same bytes"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._last: dict[str, tuple[int, bytes]] = {}
+
+    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
+        now = told["DocumentIncarnation"]
+        before, bytes_before = self._last.get(guest, (-1, b""))
+        if now == before and document != bytes_before:
+            self.breach(f"{guest}: {bytes_before!r}, then {document!r}")
+        self._last[guest] = now, document
+
+
+class Feed(Checker):
+    invariant = "a feed that was cut equals the agent's state"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._compared: dict[str, tuple[int, int]] = {}  # by node: whose mind, as of what
+
+    def moment(self) -> None:
+        for host in self.cluster.hosts.values():
+            disk, mind = host.opened, host.mind
+            if disk is None or mind is None:
+                continue
+            # Compared at the same sequence only, and once: what comes after may be on its way.
+            state = id(mind), mind.knowledge.sequence
+            if self._compared.get(host.name) == state or state[1] != disk.sequence:
+                continue
+            self._compared[host.name] = state
+            known = {name: one.incarnation for name, one in mind.knowledge.guests.items()}
+            there = {one.guest.name: one.incarnation for one in disk.guests()}
+            events = {one.id: one.status for one in mind.knowledge.events.values()}
+            events_there = {one.id: one.status for one in disk.events()}
+            if known != there:
+                self.breach(f"{host.name}: guests {known}, its agent has {there}")
+            if events != events_there:
+                self.breach(f"{host.name}: events {events}, its agent has {events_there}")
+
+
+class Whole(Checker):
+    invariant = "an event of several guests is seen whole or not at all"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._guests: dict[str, set[str]] = {}
+
+    def acknowledged(self, event: Event) -> None:
+        self._guests[event.id] = set(event.guests)
+
+    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
+        for event in told["Events"]:
+            resources = set(event["Resources"])
+            if self._guests.get(event["EventId"], resources) != resources:
+                self.breach(f"{guest} is told {event}")
+
+
+class NotEarly(Checker):
+    invariant = "no event starts early, and an approval that was answered is kept"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._begins: dict[str, float] = {}
+        self._let: set[str] = set()
+        self._approved: set[str] = set()
+
+    def acknowledged(self, event: Event) -> None:
+        self._begins[event.id] = event.not_before
+
+    def approved(self, event_id: str) -> None:
+        self._approved.add(event_id)
+
+    def started(self, event_id: str) -> None:
+        self._let.add(event_id)
+
+    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
+        now = self.cluster.latest()
+        for event in told["Events"]:
+            begins = self._begins.get(event["EventId"], 0.0)
+            early = event["EventStatus"] == "Started" and now < begins - 0.5
+            if early and event["EventId"] not in self._let:
+                self.breach(f"{guest} is told that {event['EventId']} has started, {begins - now}")
+
+    def end(self) -> None:
+        for host in self.cluster.hosts.values():
+            if host.mind is None:
+                continue
+            for event in host.mind.knowledge.events.values():
+                if event.id in self._approved and event.status is EventStatus.SCHEDULED:
+                    self.breach(f"{host.name}: {event.id} was approved, and has not started")
+
+
+class Itself(Checker):
+    invariant = "a guest is answered as itself"
+
+    def identity(self, guest: str, told: str) -> None:
+        if told != f"_{guest}":
+            self.breach(f"{guest} was answered as {told}")
+
+
+class NotStale(Checker):
+    invariant = "an answer is no older than its bound"
+
+    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
+        mind = self.cluster.home(guest).mind
+        if mind is not None and not mind.knowledge.fresh(self.cluster.loop.time()):
+            self.breach(f"{guest} was answered from what is stale")
+
+
+class Once(Checker):
+    invariant = "an event begins and ends once"
+
+    def end(self) -> None:
+        seen = Counter(
+            (one["id"], one["status"])
+            for one in self.cluster.event_log.entries()
+            if one["what"] == "event"
+        )
+        for (event, status), times in seen.items():
+            if times > 1:
+                self.breach(f"event {event} was {status} {times} times")
+
+
+class Lively(Checker):
+    invariant = "after the last fault every guest is placed and answered"
+
+    def end(self) -> None:
+        cluster = self.cluster
+        for host in cluster.hosts.values():
+            if host.failed:
+                self.breach(f"{host.name} is still away")
+        for name in cluster.hardware:
+            power = cluster.hardware.power(name)
+            if power is Power.GONE:
+                continue
+            if power is not Power.RUNNING or not cluster.hardware.bound(name):
+                self.breach(f"{name} is {power}, {cluster.impact.problems.get(name, '')}")
+            elif cluster.told(name) is None:
+                self.breach(f"{name} on {cluster.home(name).name} is not answered")
+
+
+class OnOneNode(Checker):
+    invariant = "a guest is on one node, and its agent knows it"
+
+    def end(self) -> None:
+        for name in self.cluster.hardware:
+            if self.cluster.hardware.power(name) is Power.GONE:
+                continue
+            known = [
+                host.name
+                for host in self.cluster.hosts.values()
+                if host.opened is not None and host.opened.placed(name) is not None
+            ]
+            home = self.cluster.home(name).name
+            if known != [home]:
+                self.breach(f"{name} is on {home}, and known to {known}")
+
+
+class OneClock(Checker):
+    invariant = "the metadata clock is one, and moves as far as it was moved"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._furthest = 0.0
+
+    def moved(self, to: float) -> None:
+        self._furthest = max(self._furthest, to)
+
+    def end(self) -> None:
+        set_back = self.cluster.wall.highest - self.cluster.wall.lowest
+        for host in self.cluster.hosts.values():
+            if host.opened is None:
+                continue
+            ahead = host.opened.clock_offset
+            if ahead > self._furthest + set_back + 1.0:
+                self.breach(f"{host.name} is {ahead} s ahead; moved by {self._furthest} s at most")
+        offsets = [one.opened.clock_offset for one in self.cluster.hosts.values() if one.opened]
+        if offsets and max(offsets) - min(offsets) > 1.0:
+            self.breach(f"the nodes are {offsets} s ahead")
+
+
+class NothingHidden(Checker):
+    invariant = "no error is lost, and no duty ends"
+
+    def end(self) -> None:
+        for problem in self.cluster.loop.problems:
+            self.breach(f"{problem.get('message')}: {problem.get('exception')!r}")
+
+
+ALL: Final[Sequence[type[Checker]]] = (
+    *(Acknowledged, NeverBack, SameBytes, Feed, Whole, NotEarly, Itself, NotStale, Once),
+    *(Lively, OnOneNode, OneClock, NothingHidden),
+)
+
+
+def parsed(document: bytes) -> dict[str, Any]:
+    """A document of scheduled events."""
+    told: dict[str, Any] = json.loads(document)
+    return told

@@ -1,0 +1,437 @@
+"""A lab of nodes on a simulated loop: real agents and responders' minds, the real lab above them.
+
+What is simulated is what the kernel does in a lab: processes are started again when they end, wires
+carry nothing but a claim that takes a moment, disks keep what was committed.
+"""
+
+import asyncio
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hostagent.agent import Agent
+from hostagent.dialects import Dialects, Options
+from hostagent.dialects.outcomes import Approval
+from hostagent.http import Request
+from hostagent.repository import Repository, RepositoryError
+from hostagent.responder import feed
+from hostagent.responder.answers import BY_MARK, Answers, Pending
+from hostagent.responder.approvals import Approvals
+from hostagent.responder.knowledge import Knowledge
+from netemu.errors import NotSo
+from netemu.simulation import seams
+from netemu.simulation.loop import Loop, Process
+from netemu.simulation.network import Network
+from netemu.supervisor.control.agent_feeds import AgentFeeds
+from netemu.supervisor.control.agents import Agents
+from netemu.supervisor.control.carried_out import CarriedOut
+from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.impact import Impact
+from netemu.supervisor.control.placement import Placement
+from netemu.supervisor.control.relocation import Relocation
+from netemu.supervisor.guests.power import Action, Power
+from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
+from netemu.topology import Guest, Lab, parse
+
+LAB: Final = """
+name: simulated
+nodes:
+  n1: {fault_domain: 0, availability_set: s, guests: [a, b, c]}
+  n2: {fault_domain: 1, guests: [d, e]}
+  n3: {fault_domain: 2, availability_set: s, guests: [f, g]}
+"""
+EPOCH: Final = 1_800_000_000.0
+"""What the machine's clock says when a run begins."""
+# A process that has ended is started again after that, and after twice that the next time.
+_FIRST_RESTART, _LAST_RESTART = 0.05, 5.0
+_START: Final = (0.05, 0.4)  # seconds until a process that was started serves
+_CLAIM: Final = (0.2, 1.5)
+
+
+class Clock:
+    """The machine's clock, which somebody may set."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.step = self.lowest = self.highest = 0.0
+
+    def set(self, by: float) -> None:
+        """Set it forward, or back, by so many seconds."""
+        self.step += by
+        self.lowest, self.highest = min(self.lowest, self.step), max(self.highest, self.step)
+
+    def __call__(self) -> float:
+        """The time, epoch seconds."""
+        return EPOCH + self._loop.time() + self.step
+
+
+class Claims:
+    """Guests' addresses: bound a moment after each boot."""
+
+    def __init__(self, loop: Loop, draw: random.Random) -> None:
+        self._loop = loop
+        self._draw = draw
+        self._changed = asyncio.Event()
+        self._bound: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def change(self) -> asyncio.Event:
+        return self._changed
+
+    def address(self, guest: Guest) -> str | None:
+        return f"169.254.7.{guest.mark}" if guest.name in self._bound else None
+
+    def bound(self, guest: Guest) -> bool:
+        return guest.name in self._bound
+
+    def unplug(self, guest: Guest) -> None:
+        if (timer := self._timers.pop(guest.name, None)) is not None:
+            timer.cancel()
+        self._bound.discard(guest.name)
+        self._note()
+
+    def boot(self, guest: Guest) -> None:
+        self.unplug(guest)
+        self._timers[guest.name] = self._loop.call_later(
+            self._draw.uniform(*_CLAIM), self._bind, guest.name
+        )
+
+    def _bind(self, name: str) -> None:
+        self._bound.add(name)
+        self._note()
+
+    def _note(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Hardware:
+    """Guests' power and places; there is nothing below."""
+
+    def __init__(self, nodes: Sequence[WiredNode], claims: Claims) -> None:
+        self._claims = claims
+        self._wired = {one.guest.name: one for node in nodes for one in node.guests}
+        self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
+        self._power = dict.fromkeys(self._wired, Power.RUNNING)
+        self.acted: Callable[[str, Action], None] = lambda _guest, _action: None
+        """Called with each action that is being carried out."""
+
+    def __contains__(self, guest: str) -> bool:
+        return guest in self._wired
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wired)
+
+    def power(self, guest: str) -> Power:
+        return self._power[guest]
+
+    def node_of(self, guest: str) -> WiredNode:
+        return self._node_of[guest]
+
+    def wired(self, guest: str) -> WiredGuest:
+        return self._wired[guest]
+
+    def bound(self, guest: str) -> bool:
+        return self._power[guest] is Power.RUNNING and self._claims.bound(self._wired[guest].guest)
+
+    def busy(self, guest: str) -> bool:
+        return False
+
+    def do(self, guest: str, action: Action) -> "asyncio.Future[None]":
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        self.acted(guest, action)
+        one = self._wired[guest].guest
+        if action is Action.BOOT:
+            self._claims.boot(one)
+        elif action is Action.SHUT_DOWN:
+            self._claims.unplug(one)
+        self._power[guest] = _LEADS_TO.get(action, self._power[guest])
+        return done
+
+    def replace(self, wired: WiredGuest, node: WiredNode) -> None:
+        name = wired.guest.name
+        self._claims.unplug(wired.guest)
+        self._node_of[name].guests.remove(self._wired[name])
+        self._wired[name] = wired
+        node.guests.append(wired)
+        self._node_of[name] = node
+
+    def set_ports(self, node: WiredNode, *, up: bool) -> None:
+        if not up:
+            for one in node.guests:
+                self._claims.unplug(one.guest)
+
+
+_LEADS_TO: Final[Mapping[Action, Power]] = {
+    Action.FREEZE: Power.FROZEN,
+    Action.THAW: Power.RUNNING,
+    Action.SHUT_DOWN: Power.OFF,
+    Action.BOOT: Power.RUNNING,
+    Action.REMOVE: Power.GONE,
+}
+
+
+class Service:
+    """A process of a node that is started again when it ends, as `services.Service` does it."""
+
+    def __init__(self, cluster: "Cluster", name: str, main: Callable[[Process], Any]) -> None:
+        self.name = name
+        self.process: Process | None = None
+        self.failing = False
+        self.trouble = ""
+        self._cluster = cluster
+        self._main = main
+        self._wanted = True
+        self._delay = _FIRST_RESTART
+        self._numbers = 0
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.process is None else 1
+
+    @property
+    def state(self) -> str:
+        return "running" if self.process is not None else "starting"
+
+    def start(self) -> None:
+        process = self.process = Process(self._cluster.loop, self.name)
+        process.at_end(lambda: self._ended(process))
+        delay = self._cluster.draw.uniform(*_START)
+        self._cluster.loop.call_later(
+            delay, lambda: process.spawn(self._run(process)), context=process.context()
+        )
+
+    async def _run(self, process: Process) -> None:
+        try:
+            await self._main(process)
+        except RepositoryError as error:
+            self.trouble = str(error)
+            self._cluster.loop.call_soon(process.crash, context=self._cluster.outside)
+
+    def kill(self) -> None:
+        """End it, and do not start it again; the kernel takes a moment for it."""
+        self._wanted = False
+        if self.process is not None:
+            process = self.process
+            self._cluster.loop.call_later(0.003, process.crash, context=self._cluster.outside)
+
+    def _ended(self, process: Process) -> None:
+        if self.process is process:
+            self.process = None
+        if self._wanted:
+            self._cluster.loop.call_later(self._delay, self._again, context=self._cluster.outside)
+            self._delay = min(2 * self._delay, _LAST_RESTART)
+
+    def _again(self) -> None:
+        if self._wanted and self.process is None:
+            self.start()
+
+
+class Host:
+    """One node's software: what `NodeServices` is in a lab."""
+
+    def __init__(self, cluster: "Cluster", wired: WiredNode) -> None:
+        self._cluster = cluster
+        self.wired = wired
+        self.name = wired.node.name
+        self.failed = False
+        self.services: Sequence[Service] = ()
+        self.store = cluster.directory / self.name
+        self.store.mkdir()
+        self.repository = self.store / "repository.sqlite"
+        self.commands = f"/{self.name}/command"
+        self.feed = Path(f"/{self.name}/feed")
+        self._listeners = [
+            cluster.network.listen(self.commands),
+            cluster.network.listen(str(self.feed)),
+        ]
+        self.opened: Repository | None = None  # by the agent that lives
+        self.mind: Mind | None = None
+
+    responders = 1
+
+    def start(self) -> None:
+        self.failed = False
+        self.services = [
+            Service(self._cluster, f"{self.name}/agent", self._agent),
+            Service(self._cluster, f"{self.name}/responder", self._responder),
+        ]
+        for service in self.services:
+            service.start()
+
+    async def serving(self) -> None:
+        await asyncio.sleep(0.1)
+
+    def fail(self) -> None:
+        self.failed = True
+        for service in self.services:
+            service.kill()
+
+    def forget(self) -> None:
+        shutil.rmtree(self.store)
+        self.store.mkdir()
+
+    async def _agent(self, process: Process) -> None:
+        repository = self.opened = Repository(self.repository)
+
+        def gone() -> None:
+            repository.close()
+            if self.opened is repository:
+                self.opened = None
+
+        process.at_end(gone)
+        executor: Any = seams.INLINE
+        agent = Agent(self.name, repository, wall=self._cluster.wall, executor=executor)
+        commands, feeds = self._listeners
+        await agent.serve(commands, feeds, asyncio.Event())  # type: ignore[arg-type]
+
+    async def _responder(self, process: Process) -> None:
+        mind = Mind(self._cluster)
+        self.mind = mind
+
+        def gone() -> None:
+            if self.mind is mind:
+                self.mind = None
+
+        process.at_end(gone)
+        mind.process = process
+        await feed.follow(self.feed, mind.knowledge, asyncio.Event(), mind.approvals)
+
+
+class Mind:
+    """A responder without its sockets: what it knows and what it would answer."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self.process: Process | None = None
+        self.knowledge = Knowledge()
+        self.approvals = Approvals(new_id=cluster.new_id)
+        self.answers = Answers(
+            self.knowledge,
+            Dialects(Options(ec2_secret=bytes(32), azure_rate=0)),
+            look_up=BY_MARK[1],
+            allowed_hosts=frozenset({"169.254.169.254"}),
+            record=None,
+            wall=cluster.wall,
+            clock=cluster.loop.time,
+        )
+
+    def ask(
+        self, mark: int, method: str, path: str, query: str | None = None, body: bytes = b""
+    ) -> Any:
+        """A reply, or what it waits for; None while the process does nothing."""
+        if self.process is None or self.process.paused or not self.process.alive:
+            return None
+        headers = {"host": "169.254.169.254", "metadata": "true"}
+        request = Request(method, path, query, (1, 1), headers, True, body)
+        return self.answers.reply(mark, request)
+
+    def approve(self, pending: Pending, told: Callable[[str], None]) -> None:
+        """Pass an approval on, as the responder does."""
+        approval = pending.outcome
+        assert isinstance(approval, Approval)
+        assert self.process is not None
+        self.process.context().run(self.approvals.submit, pending.guest, approval.event_ids, told)
+
+
+class Cluster:
+    """The lab. Everything of it is made on `loop`, which runs while it is made."""
+
+    def __init__(self, loop: Loop, seed: int, directory: Path) -> None:
+        self.loop = loop
+        self.draw = random.Random(f"{seed}/cluster")
+        self._latest = 0.0
+        self._ids = random.Random(f"{seed}/ids")
+        self.directory = directory
+        self.wall = Clock(loop)
+        seams.install(loop, self.wall, seed)
+        self.network = Network(loop, seed)
+        self.outside = Process(loop, "outside").context()
+        self.supervisor = Process(loop, "supervisor")
+        self.lab: Lab = parse(LAB, source="the simulation")
+        self.nodes = [
+            WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
+            for node in self.lab.nodes
+        ]
+        self.marks = {guest.name: guest.mark for guest in self.lab.guests}
+        self.hosts = {wired.node.name: Host(self, wired) for wired in self.nodes}
+        hosts: Any = list(self.hosts.values())
+        self.event_log = EventLog()
+        self.claims = Claims(loop, self.draw)
+        self.hardware = Hardware(self.nodes, self.claims)
+        claims: Any = self.claims
+        hardware: Any = self.hardware
+        self.agents = Agents({host.name: host.commands for host in self.hosts.values()})
+        self.placement = Placement(self.agents, self.nodes, claims)
+        carried_out = CarriedOut()
+        self.feeds = AgentFeeds(hosts, self.event_log, carried_out.forget)
+        self.relocation = Relocation(
+            self.lab.name,
+            self.agents,
+            hosts,
+            hardware,
+            self.placement,
+            self.feeds,
+            carried_out,
+            self.event_log,
+        )
+        self.impact = Impact(
+            self.agents,
+            hardware,
+            self.placement,
+            self.relocation,
+            self.feeds,
+            carried_out,
+            self.event_log,
+        )
+
+    def new_id(self) -> str:
+        """An ID as the code under test makes them, but from the seed."""
+        return str(seams.uuid(self._ids))
+
+    async def come_up(self) -> None:
+        """Start all processes; the supervisor's duties run from here on."""
+        for host in self.hosts.values():
+            host.start()
+        for guest in self.lab.guests:
+            self.claims.boot(guest)
+        await self.placement.tell_all()
+        for duty in (
+            self.placement.follow(),
+            self.feeds.run(),
+            self.impact.run(),
+            self.relocation.heal(),
+        ):
+            task = self.supervisor.spawn(duty)
+            task.add_done_callback(self._over)
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise NotSo(f"a duty of the supervisor has ended: {error!r}") from error
+
+    def latest(self) -> float:
+        """The metadata plane's time: that of the node whose clock is furthest ahead."""
+        known = (host.mind.knowledge.clock_offset for host in self.hosts.values() if host.mind)
+        self._latest = max(self._latest, self.wall() + max(known, default=0.0))
+        return self._latest
+
+    def told(self, name: str) -> bytes | None:
+        """The document of scheduled events that the guest gets now; None if it is not answered."""
+        mind, mark = self.home(name).mind, self.marks[name]
+        if mind is None or not self.hardware.bound(name):
+            return None
+        reply = mind.ask(mark, "GET", "/metadata/scheduledevents", "api-version=2020-07-01")
+        if reply is None or not reply.frame.startswith(b"HTTP/1.1 200 "):
+            return None
+        return bytes(reply.frame.partition(b"\r\n\r\n")[2])
+
+    def guest(self, name: str) -> Guest:
+        """The guest as it is now."""
+        return self.hardware.wired(name).guest
+
+    def home(self, name: str) -> Host:
+        """The node that the guest is on."""
+        return self.hosts[self.hardware.node_of(name).node.name]

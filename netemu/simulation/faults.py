@@ -1,0 +1,161 @@
+"""What goes wrong, and when: drawn from the seed, at random and aimed at moments that matter."""
+
+import asyncio
+import random
+from typing import Final
+
+from netemu.errors import NetemuError
+from netemu.simulation.cluster import Cluster, Service
+from netemu.simulation.loop import PROCESS
+from netemu.supervisor.guests.power import Action
+
+_PAUSE: Final = (0.2, 4.0)
+# How long a process is paused: shorter than the heartbeats' patience (8 s), or longer.
+_SHORT, _LONG = (0.05, 2.0), (8.5, 14.0)
+_AWAY: Final = (0.5, 25.0)
+_SPELL: Final = (0.5, 10.0)
+# A transaction ends with a crash before or after it, so often.
+_TORN: Final = 0.01
+# After a guest was shut down its node, or another, fails within that, so often.
+_AIMED: Final = 0.15
+_SOON: Final = 0.06
+
+
+class Faults:
+    """The faults of one run. `stop` ends them all; what is away comes back."""
+
+    def __init__(self, cluster: Cluster, seed: int) -> None:
+        self._cluster = cluster
+        self._draw = random.Random(f"{seed}/faults")
+        self._on = True
+        self.done: list[str] = []
+        cluster.loop.storage_fault = self._tear
+        cluster.hardware.acted = self._aim
+
+    def begin(self) -> list["asyncio.Task[None]"]:
+        """Start them."""
+        loop = self._cluster.loop
+        return [loop.create_task(self._strike())]
+
+    async def stop(self) -> None:
+        """Strike no more, and have everything come back."""
+        self._on = False
+        cluster = self._cluster
+        self._fair()
+        for transport in cluster.network.transports:
+            transport.mute = transport.deaf = False
+        for service in self._services():
+            if service.process is not None and service.process.paused:
+                service.process.go_on()
+        for host in cluster.hosts.values():
+            if host.failed:
+                await self._restore(host.name)
+
+    async def _strike(self) -> None:
+        strikes = (
+            (self._crash, 8),
+            (self._pause, 4),
+            (self._fail, 3),
+            (self._weather, 3),
+            (self._silence, 2),
+            (self._set_clock, 1),
+        )
+        while self._on:
+            await asyncio.sleep(self._draw.uniform(*_PAUSE))
+            (strike,) = self._draw.choices([one for one, _ in strikes], [w for _, w in strikes])
+            if self._on:
+                strike()
+
+    def _services(self) -> list[Service]:
+        return [one for host in self._cluster.hosts.values() for one in host.services]
+
+    def _note(self, what: str) -> None:
+        self.done.append(f"{self._cluster.loop.time():.3f} {what}")
+
+    def _crash(self) -> None:
+        service = self._draw.choice(self._services())
+        if service.process is not None:
+            self._note(f"crash {service.name}")
+            service.process.crash()
+
+    def _pause(self) -> None:
+        service = self._draw.choice(self._services())
+        process = service.process
+        if process is None or process.paused:
+            return
+        long = self._draw.random() < 0.3
+        lasts = self._draw.uniform(*(_LONG if long else _SHORT))
+        self._note(f"pause {service.name} {lasts:.2f}")
+        process.pause()
+        self._cluster.loop.call_later(lasts, process.go_on)
+
+    def _fail(self, node: str | None = None) -> None:
+        hosts = self._cluster.hosts
+        away = [host for host in hosts.values() if host.failed]
+        if len(away) + 1 >= len(hosts):
+            return
+        name = node or self._draw.choice(sorted(hosts))
+        if hosts[name].failed:
+            return
+        self._note(f"fail {name}")
+        self._cluster.supervisor.context().run(self._cluster.relocation.fail, name)
+        lasts = self._draw.uniform(*_AWAY)
+        self._cluster.loop.call_later(lasts, self._bring_back, name)
+
+    def _bring_back(self, name: str) -> None:
+        if self._on and self._cluster.hosts[name].failed:
+            self._cluster.loop.create_task(self._restore(name))
+
+    async def _restore(self, name: str) -> None:
+        self._note(f"restore {name}")
+        try:
+            await self._cluster.supervisor.spawn(self._cluster.relocation.restore(name))
+        except NetemuError as error:
+            self._note(f"restore {name}: {error}")
+
+    def _weather(self) -> None:
+        weather = self._cluster.network.weather
+        weather.slow, weather.cut = self._draw.uniform(0, 0.5), self._draw.uniform(0, 0.05)
+        if self._draw.random() < 0.5:
+            weather.lose, weather.double = self._draw.uniform(0, 0.05), self._draw.uniform(0, 0.05)
+        self._note(f"weather {weather}")
+        self._cluster.loop.call_later(self._draw.uniform(*_SPELL), self._fair)
+
+    def _fair(self) -> None:
+        weather = self._cluster.network.weather
+        weather.slow = weather.cut = weather.lose = weather.double = 0.0
+
+    def _silence(self) -> None:
+        """One direction of one connection carries nothing for a while."""
+        transports = list(self._cluster.network.transports)
+        if not transports:
+            return
+        transport = self._draw.choice(transports)
+        transport.mute = True
+        self._note("silence")
+        self._cluster.loop.call_later(self._draw.uniform(*_SPELL), transport.abort)
+
+    def _set_clock(self) -> None:
+        step = self._draw.uniform(-30, 30)
+        self._note(f"clock {step:+.1f}")
+        self._cluster.wall.set(step)
+
+    def _tear(self) -> str:
+        """What happens to the transaction that is about to be done: "", "before" or "after"."""
+        process = PROCESS.get()
+        if not self._on or process is None or self._draw.random() >= _TORN:
+            return ""
+        how = self._draw.choice(("before", "after"))
+        self._note(f"{process.name} ends {how} a commit")
+        return how
+
+    def _aim(self, guest: str, action: Action) -> None:
+        """Fail a node just when a guest is between two."""
+        if self._on and action is Action.SHUT_DOWN and self._draw.random() < _AIMED:
+            home = self._cluster.home(guest).name
+            node = self._draw.choice([home, *sorted(self._cluster.hosts)])
+            self._cluster.loop.call_later(self._draw.uniform(0, _SOON), self._strike_at, node)
+
+    def _strike_at(self, node: str) -> None:
+        if self._on:
+            self._fail(node)

@@ -1,0 +1,128 @@
+"""One seed's run, and many of them, each in a process of its own."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from netemu.simulation import checkers
+from netemu.simulation.cluster import Cluster
+from netemu.simulation.faults import Faults
+from netemu.simulation.loop import Loop
+from netemu.simulation.workload import Workload
+
+FAULTS: Final = 60.0
+"""Virtual seconds under faults; then checkers.LIVELY_WITHIN without."""
+_QUIET: Final = 5.0
+_kept: Final[list[Loop]] = []
+_MEMORY: Final = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one seed has shown. `breaches` are pairs: a checker's name, and what it saw."""
+
+    seed: int
+    breaches: list[tuple[str, str]]
+    virtual: float
+    real: float
+    commands: int = 0
+    polls: int = 0
+    faults: list[str] = field(default_factory=list)
+    digest: str = ""
+
+
+def simulate(seed: int) -> Outcome:
+    """Run one seed in this process, which is of no other use then."""
+    began = time.process_time()
+    home = str(_MEMORY) if _MEMORY.is_dir() else None
+    directory = Path(tempfile.mkdtemp(prefix="netemu-simulation-", dir=home))
+    logging.disable(logging.CRITICAL)
+    loop = Loop()
+    # Collected, what dead processes have left would run its `finally`.
+    _kept.append(loop)
+    try:
+        outcome: Outcome = loop.run_until_complete(_story(loop, seed, directory, began))
+        return outcome
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _story(loop: Loop, seed: int, directory: Path, began: float) -> Outcome:
+    cluster = Cluster(loop, seed, directory)
+    judges = [kind(cluster) for kind in checkers.ALL]
+    first = loop.time()
+    lively = next(one for one in judges if isinstance(one, checkers.Lively))
+    try:
+        async with asyncio.timeout(checkers.LIVELY_WITHIN):
+            await cluster.come_up()
+    except TimeoutError:
+        lively.breach("the lab does not come up")
+    await asyncio.sleep(_QUIET)
+    workload, faults = Workload(cluster, judges, seed), Faults(cluster, seed)
+    workload.begin()
+    faults.begin()
+    whole = await _sleep_unless_broken(FAULTS, judges)
+    workload.ending = True
+    try:
+        async with asyncio.timeout(checkers.LIVELY_WITHIN if whole else 0.0):
+            await faults.stop()
+    except TimeoutError:
+        if whole:
+            next(one for one in judges if isinstance(one, checkers.Lively)).breach(
+                "a node stays away"
+            )
+    if whole and await _sleep_unless_broken(checkers.LIVELY_WITHIN, judges):
+        for judge in judges:
+            judge.end()
+    trace = json.dumps([cluster.event_log.entries(), faults.done], default=str)
+    return Outcome(
+        seed,
+        [(type(judge).__name__, one) for judge in judges for one in judge.breaches[:5]],
+        loop.time() - first,
+        time.process_time() - began,
+        workload.commands,
+        workload.polls,
+        faults.done,
+        hashlib.sha256(trace.encode()).hexdigest(),
+    )
+
+
+async def _sleep_unless_broken(seconds: float, judges: Sequence[checkers.Checker]) -> bool:
+    """Let time pass until an invariant is broken; whether none was."""
+    for _ in range(round(seconds)):
+        await asyncio.sleep(1.0)
+        if any(judge.breaches for judge in judges):
+            return False
+    return True
+
+
+def forked(seed: int) -> Outcome:
+    """Run one seed in a child, which leaves nothing behind and cannot disturb another seed."""
+    hear, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(hear)
+            outcome = asdict(simulate(seed))
+        except BaseException as error:
+            outcome = {"seed": seed, "breaches": [["Simulation", repr(error)]]}
+            outcome |= {"virtual": 0.0, "real": 0.0}
+        with open(tell, "w") as out:
+            json.dump(outcome, out)
+        os._exit(0)
+    os.close(tell)
+    with open(hear) as told:
+        text = told.read()
+    os.waitpid(child, 0)
+    found: dict[str, Any] = json.loads(text)
+    found["breaches"] = [(checker, witness) for checker, witness in found["breaches"]]
+    return Outcome(**found)

@@ -1,0 +1,183 @@
+"""What users and guests do: commands, settings, approvals, polls. Drawn from the seed."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import Final
+
+from hostagent.controller import AgentUnreachable, CommandRefused, Controller
+from hostagent.model import EventType
+from hostagent.responder.answers import Pending
+from netemu.errors import NetemuError
+from netemu.simulation.checkers import Checker, parsed
+from netemu.simulation.cluster import Cluster
+from netemu.supervisor.guests.power import Power
+
+USERS: Final = 5
+_PAUSE: Final = (0.1, 3.0)
+_POLL: Final = 0.25
+_PATIENCE: Final = 45.0
+_TYPES: Final = (EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY)
+_FAILURES: Final = (NetemuError, AgentUnreachable, CommandRefused, TimeoutError)
+
+
+class Workload:
+    """Users and guests of one cluster; `checkers` hear what they are told."""
+
+    def __init__(self, cluster: Cluster, checkers: Sequence[Checker], seed: int) -> None:
+        self.cluster = cluster
+        self.checkers = checkers
+        self.ending = False
+        self.commands = self.polls = 0
+        self._numbers = count(1)
+        self._polled: dict[str, tuple[int, int, int]] = {}
+        self._draws = [random.Random(f"{seed}/user/{number}") for number in range(USERS)]
+
+    def begin(self) -> list["asyncio.Task[None]"]:
+        """Start all of them, as processes that never fail."""
+        loop = self.cluster.loop
+        tasks = [loop.create_task(self._user(draw)) for draw in self._draws]
+        return [*tasks, loop.create_task(self._polls())]
+
+    async def _user(self, draw: random.Random) -> None:
+        acts: Sequence[tuple[Callable[[random.Random], Awaitable[None]], int]] = (
+            (self._schedule, 8),
+            (self._set, 5),
+            (self._approve, 4),
+            (self._start, 2),
+            (self._reboot, 1),
+            (self._advance, 1),
+        )
+        while not self.ending:
+            await asyncio.sleep(draw.uniform(*_PAUSE))
+            (act,) = draw.choices([one for one, _ in acts], [weight for _, weight in acts])
+            self.commands += 1
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await act(draw)
+            except _FAILURES:
+                pass
+
+    def _guest(self, draw: random.Random) -> str:
+        return draw.choice(list(self.cluster.hardware))
+
+    async def _agent(self, node: str) -> Controller:
+        path = self.cluster.hosts[node].commands
+        return await Controller.connect(path, new_id=self.cluster.new_id)
+
+    async def _schedule(self, draw: random.Random) -> None:
+        guest = self._guest(draw)
+        home = self.cluster.home(guest)
+        names = [guest]
+        others = sorted(one.guest.name for one in home.wired.guests if one.guest.name != guest)
+        if others and draw.random() < 0.3:
+            names.append(draw.choice(others))
+        async with await self._agent(home.name) as agent:
+            event = await agent.schedule(
+                names,
+                draw.choice(_TYPES),
+                notice=draw.choice((0.0, draw.uniform(0, 5), draw.uniform(5, 60))),
+                duration=draw.choice((None, draw.uniform(0.2, 4))),
+                notice_only=draw.random() < 0.4,
+            )
+        for checker in self.checkers:
+            checker.acknowledged(event)
+
+    async def _set(self, draw: random.Random) -> None:
+        guest, value = self._guest(draw), str(next(self._numbers))
+        if self.cluster.hardware.power(guest) is Power.GONE:
+            return
+        # The users of one guest's setting take turns, so that the last one is known.
+        known = False
+        self._tell_setting(guest, value, known=False)
+        try:
+            change = self.cluster.placement.change(guest, {"tags.sim": value})
+            await self.cluster.supervisor.spawn(change)
+            known = True
+        finally:
+            if known:
+                self._tell_setting(guest, value, known=True)
+
+    def _tell_setting(self, guest: str, value: str, *, known: bool) -> None:
+        for checker in self.checkers:
+            checker.set_to(guest, value, known=known)
+
+    async def _start(self, draw: random.Random) -> None:
+        guest = self._guest(draw)
+        home = self.cluster.home(guest)
+        async with await self._agent(home.name) as agent:
+            waiting = [one for one in await agent.events() if one.started is None]
+            if waiting:
+                event = draw.choice(waiting)
+                for checker in self.checkers:
+                    checker.started(event.id)
+                await agent.start(event.id)
+
+    async def _approve(self, draw: random.Random) -> None:
+        guest = self._guest(draw)
+        mind, told = self.cluster.home(guest).mind, self.cluster.told(guest)
+        if mind is None or told is None:
+            return
+        waiting = [one for one in parsed(told)["Events"] if one["EventStatus"] == "Scheduled"]
+        if not waiting:
+            return
+        event_id = draw.choice(waiting)["EventId"]
+        for checker in self.checkers:
+            checker.started(event_id)
+        body = json.dumps({"StartRequests": [{"EventId": event_id}]}).encode()
+        path, query = "/metadata/scheduledevents", "api-version=2020-07-01"
+        pending = mind.ask(self.cluster.marks[guest], "POST", path, query, body)
+        if not isinstance(pending, Pending):
+            return
+        answer: asyncio.Future[str] = self.cluster.loop.create_future()
+
+        def answered(result: str) -> None:
+            if not answer.done():
+                answer.set_result(result)
+
+        mind.approve(pending, answered)
+        if await answer == "done":
+            for checker in self.checkers:
+                checker.approved(event_id)
+
+    async def _reboot(self, draw: random.Random) -> None:
+        await self.cluster.supervisor.spawn(self.cluster.impact.reboot(self._guest(draw)))
+
+    async def _advance(self, draw: random.Random) -> None:
+        """As `netemu clock advance`: every node that is there, to one point."""
+        to = self.cluster.feeds.clock_offset + draw.uniform(0, 20)
+        for checker in self.checkers:
+            checker.moved(to)
+        for host in self.cluster.hosts.values():
+            if not host.failed:
+                async with await self._agent(host.name) as agent:
+                    await agent.advance_to(to)
+
+    # Guests.
+
+    async def _polls(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL)
+            for name in self.cluster.hardware:
+                self._poll(name)
+            for checker in self.checkers:
+                checker.moment()
+
+    def _poll(self, name: str) -> None:
+        mind = self.cluster.home(name).mind
+        if mind is None:
+            return
+        # What can be told changes with what is known, and with time: each second is enough.
+        state = id(mind), mind.knowledge.sequence, int(self.cluster.loop.time())
+        if self._polled.get(name) == state or (told := self.cluster.told(name)) is None:
+            return
+        self._polled[name] = state
+        self.polls += 1
+        document = parsed(told)
+        reply = mind.ask(self.cluster.marks[name], "GET", "/metadata/v1/InstanceInfo")
+        identity = json.loads(reply.frame.partition(b"\r\n\r\n")[2])["ID"]
+        for checker in self.checkers:
+            checker.document(name, told, document)
+            checker.identity(name, identity)
