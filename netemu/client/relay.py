@@ -163,7 +163,7 @@ class Relay:
                             self._drain()
                             return status
                 elif descriptor == caller:
-                    self._send(signal.SIGKILL, to_all=False)
+                    self._send(signal.SIGKILL, to_all=not self.terminal)
                     caller = None
                 elif descriptor == told:
                     if os.read(told, 1) == _STOPPED:

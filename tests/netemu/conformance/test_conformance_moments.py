@@ -126,6 +126,7 @@ def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
             others.append(other)
         yield Watch(stage, others)
     poison.unlink()
+    (place / ".netemu").unlink(missing_ok=True)
     place.rmdir()
 
 

@@ -80,6 +80,7 @@ def lab(policy: Policy, without: Without = ()) -> Iterator[LabStage]:
         with running(made, SCALE, without) as stage:
             stage.begin(CATALOGUE[0][1], 1)
             yield stage
+    (place / ".netemu").unlink(missing_ok=True)
     place.rmdir()
 
 

@@ -48,6 +48,7 @@ def lab(name: str) -> Iterator[LabStage]:
         with running(made, SCALE) as stage:
             stage.begin(CATALOGUE[0][1], 1)
             yield stage
+    (place / ".netemu").unlink(missing_ok=True)
     place.rmdir()
 
 

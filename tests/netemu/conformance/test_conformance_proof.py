@@ -25,6 +25,7 @@ def labs_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     place.mkdir(mode=0o700, exist_ok=True)
     os.environ["NETEMU_RUNTIME_DIR"] = str(place)
     yield
+    (place / ".netemu").unlink(missing_ok=True)
     place.rmdir()
     if before is None:
         del os.environ["NETEMU_RUNTIME_DIR"]

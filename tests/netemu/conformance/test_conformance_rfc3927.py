@@ -49,6 +49,7 @@ def test_others_are_judged_beside_ours_on_one_bridge(monkeypatch: pytest.MonkeyP
         told = judge(lab.name, foreign)
     finally:
         labs.take_down(lab.name)
+        (place / ".netemu").unlink(missing_ok=True)
         place.rmdir()
     assert {row for row, one in told["ours"].items() if not one.ok} == set()
     for one in foreign:

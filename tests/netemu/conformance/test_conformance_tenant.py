@@ -109,6 +109,7 @@ def stage() -> Iterator[LabStage]:
         with running(parse(LAB, source="tenants"), SCALE) as made:
             made.begin(CATALOGUE[0][1], 1)
             yield made
+    (place / ".netemu").unlink(missing_ok=True)
     place.rmdir()
 
 
