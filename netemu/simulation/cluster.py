@@ -6,7 +6,6 @@ carry nothing but a claim that takes a moment, disks keep what was committed.
 
 import asyncio
 import random
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +31,7 @@ from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.guests.power import Action, Power
+from netemu.supervisor.nodes.node_services import NodeServices
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import Guest, Lab, parse
 
@@ -231,51 +231,39 @@ class Service:
             self.start()
 
 
-class Host:
-    """One node's software: what `NodeServices` is in a lab."""
+class Host(NodeServices):
+    """One node's software. What it does is that of a lab; what it starts is simulated."""
+
+    services: Sequence[Service]  # type: ignore[assignment]
 
     def __init__(self, cluster: "Cluster", wired: WiredNode) -> None:
         self._cluster = cluster
         self.wired = wired
-        self.name = wired.node.name
-        self.failed = False
-        self.services: Sequence[Service] = ()
-        self.store = cluster.directory / self.name
-        self.store.mkdir()
-        self.repository = self.store / "repository.sqlite"
-        self.commands = f"/{self.name}/command"
+        self.failed = self.returning = False
+        self.services = ()
+        self.store = cluster.directory / wired.node.name
+        self.commands = Path(f"/{self.name}/command")
         self.feed = Path(f"/{self.name}/feed")
-        self._listeners = [
-            cluster.network.listen(self.commands),
-            cluster.network.listen(str(self.feed)),
-        ]
+        self._listeners = [cluster.network.listen(str(path)) for path in (self.commands, self.feed)]
         self.opened: Repository | None = None  # by the agent that lives
         self.mind: Mind | None = None
+        self._make_store()
 
     responders = 1
 
     def start(self) -> None:
         self.failed = False
         self.services = [
-            Service(self._cluster, f"{self.name}/agent", self._agent),
-            Service(self._cluster, f"{self.name}/responder", self._responder),
+            Service(self._cluster, f"{self.name}/agent", self._agent_main),
+            Service(self._cluster, f"{self.name}/responder", self._responder_main),
         ]
         for service in self.services:
             service.start()
 
-    async def serving(self) -> None:
-        await asyncio.sleep(0.1)
-
-    def fail(self) -> None:
-        self.failed = True
-        for service in self.services:
-            service.kill()
-
-    def forget(self) -> None:
-        shutil.rmtree(self.store)
+    def _make_store(self) -> None:
         self.store.mkdir()
 
-    async def _agent(self, process: Process) -> None:
+    async def _agent_main(self, process: Process) -> None:
         repository = self.opened = Repository(self.repository)
 
         def gone() -> None:
@@ -289,7 +277,7 @@ class Host:
         commands, feeds = self._listeners
         await agent.serve(commands, feeds, asyncio.Event())  # type: ignore[arg-type]
 
-    async def _responder(self, process: Process) -> None:
+    async def _responder_main(self, process: Process) -> None:
         mind = Mind(self._cluster)
         self.mind = mind
 
@@ -364,7 +352,7 @@ class Cluster:
         self.hardware = Hardware(self.nodes, self.claims)
         claims: Any = self.claims
         hardware: Any = self.hardware
-        self.agents = Agents({host.name: host.commands for host in self.hosts.values()})
+        self.agents = Agents({host.name: str(host.commands) for host in self.hosts.values()})
         self.placement = Placement(self.agents, self.nodes, claims)
         carried_out = CarriedOut()
         self.feeds = AgentFeeds(hosts, self.event_log, carried_out.forget)

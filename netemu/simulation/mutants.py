@@ -30,6 +30,7 @@ class Mutant(NamedTuple):
 _AGENT, _REPOSITORY = "hostagent.agent", "hostagent.repository"
 _COMMANDS, _REPLICA = "hostagent.commands", "hostagent.channel.replica"
 _RELOCATION = "netemu.supervisor.control.relocation"
+_MOVES = "netemu.supervisor.control.moves"
 _PLACEMENT = "netemu.supervisor.control.placement"
 _IMPACT, _FEEDS = "netemu.supervisor.control.impact", "netemu.supervisor.control.agent_feeds"
 
@@ -123,9 +124,9 @@ ALL: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "healed-before-the-old-node-is-dead",
-        _RELOCATION,
-        "            while any(service.pid is not None for service in host.services):\n",
-        "            while False:\n",
+        "netemu.supervisor.nodes.node_services",
+        "                while any(service.pid is not None for service in self.services):\n",
+        "                while False:\n",
         ("Acknowledged", "NothingHidden", "NeverBack", "Lively", "Feed", "SameBytes"),
     ),
     Mutant(
@@ -173,21 +174,21 @@ ALL: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "old-agent-keeps-the-guest",
-        _RELOCATION,
+        _MOVES,
         "            left = await self._placement.withdraw(host.name, (name,), command_id)\n",
         "",
         ("OnOneNode",),
     ),
     Mutant(
         "late-events-do-not-follow",
-        _RELOCATION,
-        "        if name in left:\n",
-        "        if False:\n",
+        _MOVES,
+        "            if numbers is not None:\n",
+        "            if False:\n",
         ("Acknowledged", "NeverBack"),
     ),
     Mutant(
         "boots-before-the-responder-knows",
-        _RELOCATION,
+        _MOVES,
         "        await self._placement.applied(node, sequence, self._hosts[node].responders)\n",
         "        return\n",
         ("NeverBack",),
@@ -195,7 +196,7 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "restored-node-keeps-strangers",
         _RELOCATION,
-        "        self._placement.disown(node, (name for name in known if name not in here))\n",
+        "        self._placement.disown(node, set(known) - self._guests_on(host))\n",
         "",
         ("OnOneNode",),
     ),

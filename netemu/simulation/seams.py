@@ -12,7 +12,14 @@ from uuid import UUID
 from hostagent.controller import conversation
 from hostagent.controller import watch as controller_watch
 from netemu.simulation.loop import Loop
-from netemu.supervisor.control import agent_feeds, dead_node_store, event_log, placement, relocation
+from netemu.supervisor.control import (
+    agent_feeds,
+    dead_node_store,
+    event_log,
+    moves,
+    placement,
+    relocation,
+)
 
 INLINE: Final = object()
 """In the place of an executor: the loop does the work itself."""
@@ -31,7 +38,7 @@ def install(loop: Loop, wall: Any, seed: int) -> None:
     for module in modules:
         if hasattr(module, "time"):
             module.time = time
-    others: tuple[Any, ...] = (placement, relocation, dead_node_store, conversation)
+    others: tuple[Any, ...] = (placement, relocation, moves, dead_node_store, conversation)
     for module in others:
         if hasattr(module, "uuid4"):
             module.uuid4 = lambda: uuid(draw)
