@@ -233,6 +233,13 @@ def unload(rules: str, net: int) -> None:
             _nft(line, net)
 
 
+def unload_all(pieces: Sequence[str], net: int) -> None:
+    """Take away what `one_less` says of each of many ports, at once where that is possible."""
+    if pieces and _nft("\n".join(pieces), net):
+        for rules in pieces:
+            unload(rules, net)
+
+
 def _nft(rules: str, net: int) -> str:
     """What nft has against `rules`; nothing, if it took them."""
     nft = find_nft()

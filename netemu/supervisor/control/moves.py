@@ -92,7 +92,7 @@ class Moves:
                     raise
                 # The other one has failed meanwhile.
             else:
-                self.rewire(moved, node)
+                await self.rewire(moved, node)
                 return node
 
     async def adopt(
@@ -106,11 +106,12 @@ class Moves:
         moved = [replace(guest, fault_domain=domain) for guest in guests]
         return moved, await self._placement.adopt(node, moved, known)
 
-    def rewire(self, guests: Iterable[Guest], node: str, reason: str | None = None) -> None:
+    async def rewire(self, guests: Iterable[Guest], node: str, reason: str | None = None) -> None:
         """Put guests that the node's agent has taken over on the node, where they will boot."""
         wired = self._hosts[node].wired
         left = {guest.name: guest for guest in guests}
         try:
+            await self._hardware.rewire(left, wired)
             for name, guest in list(left.items()):
                 before = self._hardware.node_of(name).node.name
                 self._hardware.replace(self._hardware.wired(name).taken_over(guest), wired)

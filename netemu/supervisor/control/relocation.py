@@ -253,7 +253,7 @@ class Relocation:
                 moved, sequence = await self._moves.adopt(guests, known, node)
                 await self._explain(host, node, [guest.name for guest in moved])
                 await self._moves.applied(node, sequence)
-                self._moves.rewire(moved, node, reason=f"{host.name} has failed")
+                await self._moves.rewire(moved, node, reason=f"{host.name} has failed")
             except (NetemuError, OSError) as error:  # it has failed as well: they stay for now
                 self._tell_problem(host, f"{node} takes nobody: {error}")
             self._watching.poke()

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from netemu.errors import MachineCannot, NetemuError, NotSo
-from netemu.kernel import links, netlink
+from netemu.kernel import guard, links, netlink
 from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
@@ -28,8 +28,10 @@ from netemu.supervisor.nodes.wiring import (
     call,
     forget_name,
     go_dark,
+    guard_ports,
     renew,
     unplug,
+    unplug_all,
 )
 from netemu.topology import Lab
 
@@ -109,15 +111,26 @@ class Hardware:
         """Whether something is being done to the guest: its power is about to change."""
         return self._turns[guest].locked()
 
+    async def rewire(self, guests: Iterable[str], node: WiredNode) -> None:
+        """Take the wires of guests away, and have `node`, to which they go, guard their ports."""
+        moved = [self._wired[name] for name in guests]
+        plugged: dict[str, list[WiredGuest]] = {}
+        for one in moved:
+            if one.plugged:
+                plugged.setdefault(self._node_of[one.guest.name].node.name, []).append(one)
+        for some in plugged.values():
+            before = self._node_of[some[0].guest.name]
+            await asyncio.to_thread(unplug_all, before, some, self._manner)
+        if guard.follows_names():
+            await asyncio.to_thread(guard_ports, node, moved, self._manner)
+
     def replace(self, wired: WiredGuest, node: WiredNode) -> None:
-        """Put a guest that is off on another node, where it will boot."""
+        """Put a guest that is off, and was rewired, on another node, where it will boot."""
         name = wired.guest.name
         before = self._node_of[name]
         self._claims.unplug(wired.guest)
-        if self._wired[name].plugged:
-            unplug(before, self._wired[name], self._manner)
         before.guests.remove(self._wired[name])
-        wired.plugged = False
+        wired.plugged = guard.follows_names()
         self._wired[name] = wired
         node.guests.append(wired)
         self._node_of[name] = node
@@ -184,7 +197,9 @@ class Hardware:
         (net,) = await self._factory.guests(1)
         old = wired.net
         try:
-            renew(node, wired, net, self._manner)
+            wired.net = net
+            # Not in the loop: it waits for locks of the kernel's that guests can hold, and for nft.
+            await asyncio.to_thread(renew, node, wired, self._manner)
             if self._tenants is not None and wired.guest.tenant:
                 self._tenants.renew(wired)
             self._claims.boot(wired, node)
@@ -201,7 +216,7 @@ class Hardware:
 
     async def _remove(self, guest: str) -> None:
         wired, node = self._wired[guest], self._node_of[guest]
-        unplug(node, wired, self._manner)
+        await asyncio.to_thread(unplug, node, wired, self._manner)
         if self._tenants is not None and wired.guest.tenant:
             self._tenants.remove(wired)
         forget_name(guest)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -247,13 +247,42 @@ def unplug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
         kernel.run((links.no_link(guest.port, index),))
 
 
-def renew(node: WiredNode, wired: WiredGuest, net: int, manner: Manner) -> None:
-    """Give a guest that boots the network namespace `net`, in which nobody has been before.
+def unplug_all(node: WiredNode, guests: Sequence[WiredGuest], manner: Manner) -> None:
+    """Take the wires of many guests away at once; their namespaces are soon to end.
+
+    A thousand take the kernel as long as a few do one after another. Not to be called in the loop.
+    """
+    for one in guests:
+        one.plugged = False
+    with inside(node.net), netlink.Netlink() as kernel:
+        kernel.run(
+            message for one in guests for message in links.retire(one.guest.port, one.port_index)
+        )
+    guard.unload_all(
+        [
+            guard.one_less(one.guest.port, one.guest.mark, one.guest.mac, manner.without)
+            for one in guests
+        ],
+        node.net,
+    )
+
+
+def guard_ports(node: WiredNode, guests: Sequence[WiredGuest], manner: Manner) -> None:
+    """Have the node guard the ports that these guests will get: `renew` makes them.
+
+    Where the guard follows names only. Not to be called in the loop.
+    """
+    ports = [(one.guest.port, one.guest.mark, one.guest.mac) for one in guests]
+    for start in range(0, len(ports), guard.PORTS_AT_ONCE):
+        some = ports[start : start + guard.PORTS_AT_ONCE]
+        guard.load(guard.more(some, manner.without), node.net)
+
+
+def renew(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
+    """Wire a guest that boots, whose network namespace is a new one.
 
     Its wire is new as well: nothing that the guest did to the one before is left, or looked at.
-    The descriptor of the namespace before stays open, the caller's to close.
     """
-    wired.net = net
     if wired.plugged and guard.follows_names():
         _make_port(node, wired, manner)
         _open_port(node, wired)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RunningLab
+from tests.conftest import Person, RunningLab
 from tests.netemu.labs.following import Story
 from tests.netemu.labs.frames import SEND, arp
 from tests.netemu.labs.test_lab_isolation import listening, wait_until
@@ -199,3 +199,81 @@ def test_the_factory_is_killed_and_stopped(fresh_lab: Callable[[str], RunningLab
     bound(lab, "a")  # it is tried again
     assert '"_a"' in lab.get("a")
     assert service(lab, "factory")["restarts"] == 2
+
+
+# Sends sockets through sockets until the user may have no more of them on their way, and waits.
+IN_FLIGHT = """
+import array, resource, socket, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+one = socket.socketpair()
+rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [one[0].fileno()] * 253))]
+kept = []
+sent = 0
+try:
+    while True:
+        pair = socket.socketpair()
+        kept += pair
+        pair[0].setblocking(False)
+        try:
+            while True:
+                pair[0].sendmsg([b'.'], rights)
+                sent += 253
+        except BlockingIOError:
+            pass
+except OSError as error:
+    print(sent, error, flush=True)
+time.sleep(1000)
+"""
+
+
+def test_descriptors_in_flight_do_no_lasting_damage(
+    fresh_lab: Callable[[str], RunningLab], person: Person
+) -> None:
+    """A guest has all of its user's descriptors in flight: once it ends, every guest boots."""
+    lab = fresh_lab(LAB)
+    attack = lab.start_python("a", IN_FLIGHT)
+    assert attack.stdout is not None
+    assert int(attack.stdout.readline().split()[0]) > 0
+    for command in (("exec", "b", "--", "true"), ("reboot", "b")):
+        done = lab.netemu(*command, check=None)  # as it may be: it ends, and says why
+        assert done.returncode == 0 or "flight" in done.stderr, done.stderr
+    attack.terminate()
+    attack.communicate()
+    lab.exec("n", "sh", "-c", "kill -KILL $(ps ax | awk '/array, resource/ {print $1}'); true")
+    wait_until(lambda: lab.netemu("reboot", "b", check=None).returncode == 0, 60)
+    bound(lab, "b")
+    assert '"_b"' in lab.get("b")
+    assert lab.netemu("reboot", "a").stdout == "a: rebooted\n"
+
+
+def test_a_limit_of_processes_does_no_lasting_damage(
+    fresh_lab: Callable[[str], RunningLab], person: Person
+) -> None:
+    """The user has all the processes allowed: what failed meanwhile comes back by itself."""
+    if person.kind == "root":
+        pytest.skip("root has no limit of processes")
+    lab = fresh_lab(LAB)
+    factory = str(service(lab, "factory")["pid"])
+    for pid in ("1", factory):
+        lab.exec("n", "prlimit", "--pid", pid, "--nproc=1:")
+    lab.exec("n", "kill", "-KILL", str(service(lab, "n/responder")["pid"]))
+    refused = lab.netemu("reboot", "a", check=None)
+    assert refused.returncode != 0
+    assert "ulimit -u" in refused.stderr
+    lab.exec("n", "kill", "-KILL", factory)
+    time.sleep(2)
+    assert lab.netemu("reboot", "b", check=None).returncode != 0
+    lab.exec("n", "prlimit", "--pid", "1", "--nproc=4096:")
+    running = {"n/agent", "n/responder", "factory"}
+    wait_until(
+        lambda: (
+            {one["name"] for one in lab.status()["services"] if one["state"] == "running"}
+            == running
+        ),
+        60,
+    )
+    wait_until(lambda: lab.netemu("reboot", "a", check=None).returncode == 0, 60)
+    bound(lab, "a")
+    wait_until(lambda: '"_a"' in lab.get("a"), 30)
+    wait_until(lambda: lab.netemu("reboot", "b", check=None).returncode == 0, 60)

@@ -206,6 +206,9 @@ class FakeHardware:
     def node_of(self, name: str) -> WiredNode:
         return self._node_of[name]
 
+    async def rewire(self, guests: object, node: object) -> None:
+        pass
+
     def replace(self, wired: WiredGuest, node: WiredNode) -> None:
         name = wired.guest.name
         before = self._node_of[name]
