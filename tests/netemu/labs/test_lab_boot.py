@@ -240,7 +240,6 @@ def test_descriptors_in_flight_do_no_lasting_damage(
         assert done.returncode == 0 or "flight" in done.stderr, done.stderr
     attack.terminate()
     attack.communicate()
-    lab.exec("n", "sh", "-c", "kill -KILL $(ps ax | awk '/array, resource/ {print $1}'); true")
     wait_until(lambda: lab.netemu("reboot", "b", check=None).returncode == 0, 60)
     bound(lab, "b")
     assert '"_b"' in lab.get("b")
