@@ -130,7 +130,7 @@ class IllegalTransition(Exception):
     def __init__(self, event_id: str, status: EventStatus, request: Request) -> None:
         # To expire is what the agent does by itself; nobody can ask for it.
         legal = [r for (s, r) in TRANSITIONS if s is status and r is not Request.EXPIRE]
-        hint = f"you can {' or '.join(legal)} it" if legal else "it has ended"
+        hint = f"possible now: {', '.join(legal)}" if legal else "it has ended"
         super().__init__(f"event {event_id} is {status}: cannot {request} it; {hint}")
         self.event_id = event_id
         self.status = status

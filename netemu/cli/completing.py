@@ -1,4 +1,4 @@
-"""What a shell may complete: the names of labs that run, and of what is in them.
+"""What a shell may complete: labs that run, what is in them, events, and keys of properties.
 
 Never an error, whatever is the matter: a person is just typing.
 """
@@ -30,6 +30,28 @@ def guests(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
 def guests_and_nodes(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """Names of both."""
     return _beginning(typed, *_names(context))
+
+
+def events(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """IDs of the events that have not ended, of the lab that is meant."""
+    from netemu.client import labs
+    from netemu.client.maintenance import Maintenance
+    from netemu.errors import NetemuError
+
+    try:
+        with Maintenance(labs.the_one(context.params.get("name"))) as plan:
+            return _beginning(typed, [event.id for event in plan.events()])
+    except (NetemuError, OSError):
+        return []
+
+
+def properties(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
+    """Keys of the properties that guests can have, each with its sign."""
+    from hostagent.properties import KNOWN, PREFIXES
+    from netemu.wire.lab_file import OWN
+
+    keys = [f"{key}=" for key in KNOWN if key not in OWN]
+    return _beginning(typed, [*keys, *PREFIXES])
 
 
 def _beginning(typed: str, *names: list[str]) -> list[str]:

@@ -133,7 +133,7 @@ def list_events(name: str | None, history: bool, as_json: bool) -> None:
 def _verb(verb: str, text: str) -> click.Command:
     @click.command(verb, help=text)
     @of_lab
-    @click.argument("event_id", metavar="ID")
+    @click.argument("event_id", metavar="ID", shell_complete=completing.events)
     @json_option
     def act(name: str | None, event_id: str, as_json: bool) -> None:
         from netemu.client import labs

@@ -251,9 +251,15 @@ def happening(name: str) -> Iterator[dict[str, Any]]:
 
 
 def guest_log(name: str, guest: str) -> Path:
-    """Where the guest's program's words are, if it has said any. Raises BadInput: no such guest."""
-    if guest not in {one["name"] for node in status(name)["nodes"] for one in node["guests"]}:
+    """Where the log of the guest's program is, once it has printed anything.
+
+    Raises BadInput if there is no such guest, NotSo if it has no program.
+    """
+    guests = {one["name"]: one for node in status(name)["nodes"] for one in node["guests"]}
+    if guest not in guests:
         raise BadInput(f"{guest}: lab {name} has no such guest")
+    if not guests[guest]["runs"]:
+        raise NotSo(f"{guest}: has no log, as it has no 'run:' in the lab file")
     return runtime_dir.root() / name / runtime_dir.LOGS / runtime_dir.guest_log(guest)
 
 

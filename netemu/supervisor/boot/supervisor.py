@@ -301,6 +301,7 @@ class Supervisor:
             "address": claims.address(guest) if claims else None,
             "state": claims.state(guest) if claims else "down",
             "port_mark": guest.mark,
+            "runs": bool(guest.run),
             "power": str(parts.hardware.power(guest.name)) if parts else "running",
             **({"tenant": list(guest.tenant)} if guest.tenant else {}),
             **({"problem": problem} if problem else {}),

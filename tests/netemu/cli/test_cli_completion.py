@@ -87,6 +87,21 @@ def test_bash_completes_names_of_what_runs(complete: Complete, lab: RunningLab) 
 
 
 @pytest.mark.lab
+def test_bash_completes_events_and_properties(complete: Complete, lab: RunningLab) -> None:
+    """A user presses Tab where an event's ID, or a property's key, is to stand."""
+    at = ("--name", "shared")
+    planned = lab.maintenance("schedule", "web2", "--type", "freeze", "--in", "1h")["id"]
+    try:
+        assert complete("maintenance", "approve", *at, planned[:3]) == [planned]
+        assert planned in complete("maintenance", "cancel", *at, "")
+    finally:
+        lab.maintenance("cancel", planned)
+    assert complete("maintenance", "start", *at, planned[:8]) == []
+    assert complete("set", *at, "web1", "vm_si") == ["vm_size="]
+    assert complete("set", *at, "web1", "mac") == []
+
+
+@pytest.mark.lab
 def test_completion_does_not_keep_anybody_waiting(person: Person, lab: RunningLab) -> None:
     """A user who presses Tab does not wait for what only other verbs need."""
     environment = {

@@ -180,3 +180,15 @@ def test_the_controllers_verbs_end_in_a_line(path: tuple[str, ...], run: Command
     done = run("controller", *words, program="hostagent", out="full")
     assert done.code in (1, 2, 3)
     assert len(done.err.splitlines()) == 1, done.err
+
+
+def test_what_is_possible_with_an_event_is_what_can_be_asked_for() -> None:
+    """`expire` is no verb: the agent does it by itself."""
+    from hostagent.model import EventStatus, IllegalTransition, Request
+
+    verbs = {path[-1] for path in ALL if path[0] == "maintenance"}
+    for status in EventStatus:
+        told = str(IllegalTransition("x", status, Request.START))
+        possible = told.partition("possible now: ")[2]
+        assert set(filter(None, possible.split(", "))) <= verbs
+        assert possible or "it has ended" in told
