@@ -20,7 +20,7 @@ def test_every_guest_holds_an_address_of_its_own(lab: RunningLab) -> None:
     assert names == {"node1": ["web1", "web2", "web3"], "node2": ["db1", "db2", "db3"]}
     guests = list(lab.guests().values())
     for guest in guests:
-        assert set(guest) == {"name", "mac", "address", "state", "port_mark", "power"}
+        assert set(guest) == {"name", "mac", "address", "state", "port_mark", "power", "runs"}
         assert guest["state"] == "bound"
         assert re.fullmatch(r"02(:[0-9a-f]{2}){5}", guest["mac"])
         address = ipaddress.IPv4Address(guest["address"])
