@@ -28,6 +28,7 @@ from hostagent.database import (
     RepositoryInUse,
     Row,
     UnknownSchema,
+    told,
 )
 from hostagent.model import (
     MAX_CLOCK_OFFSET,
@@ -83,7 +84,13 @@ class Repository:
         self._db = Database(path, {"guests": _guest, "events": _event}, connect)
         self.path = self._db.path
         self._known_state: Row | None = None
-        self._latest = float(self._state()[4])
+        try:
+            self._latest = float(self._state()[4])
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, (sqlite3.Error, MemoryError)):
+                raise RepositoryError(f"{path}: {told(error)}") from error
+            raise
 
     def close(self) -> None:
         """Close the file."""

@@ -155,6 +155,37 @@ def test_a_transaction_that_cannot_even_be_rolled_back_swallows_none_that_follow
     again.close()
 
 
+def test_a_file_that_cannot_be_opened_to_the_end_is_let_go(tmp_path):
+    """Whatever fails on the way, the next attempt is not refused for the first one's lock."""
+
+    class Connection(sqlite3.Connection):
+        left = 0
+
+        def execute(self, *arguments):
+            Connection.left -= 1
+            if Connection.left == 0:
+                raise MemoryError
+            return super().execute(*arguments)
+
+    def connect(*arguments, **options):
+        return sqlite3.connect(*arguments, factory=Connection, **options)
+
+    path = tmp_path / "r"
+    statements = 0
+    refused = True
+    while refused:
+        statements += 1
+        Connection.left = statements
+        try:
+            Repository(path, connect).close()
+            refused = False
+        except RepositoryError as error:
+            assert str(error) == f"{path}: out of memory"
+        Connection.left = 0
+        Repository(path).close()
+    assert statements > 10
+
+
 def test_the_sequence_has_no_gap_and_the_deltas_tell_everything(store, do):
     do.place("a", "b", availability_set="s")
     do.schedule("a", duration=60.0)
