@@ -120,10 +120,13 @@ class Taps:
         return heard
 
     def watch_port(self, interface: str) -> None:
-        """Hear what a port's wire brings, each frame with its time; and be able to inject."""
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        """Hear what a port's wire brings, each frame with its time; and be able to inject.
+
+        A guest that boots has a new port of the same name, which is heard from its first frame on:
+        so all interfaces are listened to.
+        """
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        tap.bind((interface, _ETH_P_ALL))
         tap.setblocking(False)
         self._ports[interface] = tap
 
@@ -135,14 +138,14 @@ class Taps:
                 frame, ancillary, _, sender = self._ports[interface].recvmsg(2048, 64)
             except (BlockingIOError, OSError):
                 return heard
-            if sender[2] != _OUTGOING:
+            if sender[0] == interface and sender[2] != _OUTGOING:
                 seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
                 heard.append((seconds + nanoseconds / 1e9, frame))
 
     def inject(self, interface: str, frames: list[bytes]) -> None:
         """Put frames on the port's wire, towards the guest; the port's egress rules hold."""
         for frame in frames:
-            self._ports[interface].send(frame)
+            self._ports[interface].sendto(frame, (interface, 0))
 
     def drop(self) -> None:
         """Forget what the taps have heard so far."""

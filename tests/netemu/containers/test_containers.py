@@ -80,13 +80,16 @@ def test_a_root_without_proc_is_told_to_mount_it(readable_source: str, tmp_path:
         command = [f"PYTHONPATH={readable_source}", sys.executable, "-m", "netemu", verb]
         done = subprocess.run(
             ["unshare", "--mount", "sh", "-ec", script, "sh", str(root), *command],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "NETEMU_RUNTIME_DIR": "/tmp/nt-none"},
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "NETEMU_RUNTIME_DIR": f"/tmp/nt-none-{os.getpid()}",
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
         )
-        shutil.rmtree("/tmp/nt-none", ignore_errors=True)
+        shutil.rmtree(f"/tmp/nt-none-{os.getpid()}", ignore_errors=True)
         assert done.returncode == 3, done.stdout + done.stderr
         assert "sudo mount -t proc proc /proc" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
