@@ -8,6 +8,7 @@ process of the guest's, which sees what the guest sees.
 
 import ctypes
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -26,7 +27,6 @@ from netemu.kernel import confinement, seccomp
 from netemu.kernel import namespaces as ns
 
 _PR_SET_PDEATHSIG: Final = 1
-_SIGKILL: Final = 9
 
 
 class Inside(Taps):
@@ -37,6 +37,7 @@ class Inside(Taps):
         self._links: dict[str, socket.socket] = {}
         self._kept: list[socket.socket] = []
         self._program: subprocess.Popen[bytes] | None = None
+        self._borrowed: list[tuple[str, str]] = []
 
     def start(self, command: list[str], files: dict[str, str]) -> str:
         """Write these files and start a program; what went wrong, or ""."""
@@ -190,6 +191,18 @@ class Inside(Taps):
             made.close()
         self._kept.clear()
 
+    def borrow(self, address: str, device: str) -> None:
+        """Have one more address here until `give_back`, or the end of this process."""
+        code, _, _ = self.run(["ip", "address", "add", address, "dev", device], "")
+        if code == 0:
+            self._borrowed.append((address, device))
+
+    def give_back(self) -> None:
+        """Take away the addresses that were borrowed."""
+        while self._borrowed:
+            address, device = self._borrowed.pop()
+            self.run(["ip", "address", "del", address, "dev", device], "")
+
     def run(self, command: list[str], text: str) -> list[Any]:
         """Run a command here: [exit code, standard output, standard error]."""
         try:
@@ -283,8 +296,10 @@ def _is_whole(data: bytes) -> bool:
     return True
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+def _end_with_parent() -> None:
+    """Have this process end in order when its parent does, however that comes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _serve(channel: socket.socket) -> None:
@@ -292,14 +307,19 @@ def _serve(channel: socket.socket) -> None:
     # frame that is heard says that all frames sent before it have been dealt with.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     inside = Inside()
-    while (question := receive(channel)) is not None:
-        verb, arguments = question
-        method: Callable[..., Any] = getattr(inside, verb)
-        try:
-            answer = ["", method(*arguments)]
-        except Exception as error:
-            answer = [repr(error), None]
-        send(channel, answer)
+    try:
+        while (question := receive(channel)) is not None:
+            verb, arguments = question
+            method: Callable[..., Any] = getattr(inside, verb)
+            try:
+                answer = ["", method(*arguments)]
+            except Exception as error:
+                answer = [repr(error), None]
+            send(channel, answer)
+    except BrokenPipeError:
+        pass
+    finally:
+        inside.give_back()
 
 
 def send(channel: socket.socket, message: Any) -> None:
@@ -341,13 +361,13 @@ def main() -> None:
         wanted = {"sandbox", "user", "net"} if "sandbox" not in namespaces else {"sandbox", "net"}
         for kind in namespaces.keys() - wanted:
             os.close(namespaces.pop(kind))
-    _die_with_parent()
+    _end_with_parent()
     exec_foreground.enter(namespaces)
     if depth == "whole" and (child := os.fork()) != 0:
         channel.close()
         os.waitpid(child, 0)
         return
-    _die_with_parent()
+    _end_with_parent()
     if depth == "whole":
         confinement.leave_keys_behind()
         if guest:

@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from netemu.conformance.roles import ELSEWHERE
 from netemu.conformance.rows import CATALOGUE
 from netemu.topology import DEMO, load
 from tests.conftest import Person
+from tests.netemu.labs.test_lab_bottle import gone
 
 
 @pytest.mark.parametrize(
@@ -149,6 +152,31 @@ def test_ones_own_bridge_is_judged_by_what_it_lets_through(
             subprocess.run(["ip", "netns", "delete", f"{NAME}{place}"], check=False)
 
 
+@pytest.mark.lab
+@pytest.mark.root
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_ones_own_bridge_is_given_back_however_the_command_ends(
+    own_bridge: Path, number: signal.Signals
+) -> None:
+    """A user ends the command: the address that it had put on the node is gone, and so is it."""
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+
+    def addresses() -> str:
+        command = ["ip", "-n", f"{NAME}n", "-4", "address", "show", "dev", "lo"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    try:
+        person = Person("root", (), environment)
+        process = person.start("conformance", "--nodes-from", str(own_bridge))
+        assert gone(lambda: ELSEWHERE in addresses(), 60)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert gone(lambda: ELSEWHERE not in addresses(), 20)
+    finally:
+        for place in "n12":
+            subprocess.run(["ip", "netns", "delete", f"{NAME}{place}"], check=False)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -158,8 +186,10 @@ def test_ones_own_bridge_is_judged_by_what_it_lets_through(
         ("[", "while parsing"),
     ],
 )
-def test_a_file_that_is_wrong_is_said_to_be(person: Person, text: str, said: str) -> None:
-    path = person.labs / "nodes.yaml"
+def test_a_file_that_is_wrong_is_said_to_be(
+    person: Person, place: Path, text: str, said: str
+) -> None:
+    path = place / "nodes.yaml"
     path.write_text(text)
     path.chmod(0o644)
     done = person.netemu("conformance", "--nodes-from", str(path), check=2)

@@ -34,11 +34,7 @@ nodes:
 
 @pytest.fixture(scope="module")
 def clouds(person: Any) -> Any:
-    path = person.labs / "clouds.yaml"
-    path.write_text(LAB)
-    path.chmod(0o644)
-    person.netemu("up", str(path), "--name", "clouds", "--time-scale", "0.02")
-    path.unlink()
+    person.netemu("up", "-", "--name", "clouds", "--time-scale", "0.02", stdin=LAB)
     yield RunningLab(person, "clouds")
     person.netemu("down", "clouds")
 

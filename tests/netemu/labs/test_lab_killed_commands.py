@@ -64,7 +64,7 @@ def test_a_killed_program_takes_its_commands_along(person: Person, lab: RunningL
     program = (
         "import os, sys; from netemu.client import exec_background, labs\n"
         f"places = labs.enter({lab.name!r}, 'web1')\n"
-        f"exec_background.start(places, ['sleep', '{length}']).wait()"
+        f"exec_background.start(places, ['sh', '-c', 'sleep {length}; true']).wait()"
     )
     process = person.start_python("-c", program)
     assert gone(lambda: naming("sleep\0" + length), 20)
