@@ -6,7 +6,7 @@ carry nothing but a claim that takes a moment, disks keep what was committed.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,6 +151,9 @@ class Hardware:
             self._claims.unplug(one)
         self._power[guest] = _LEADS_TO.get(action, self._power[guest])
         return done
+
+    async def rewire(self, guests: Iterable[str], node: WiredNode) -> None:
+        """There are no wires."""
 
     def replace(self, wired: WiredGuest, node: WiredNode) -> None:
         name = wired.guest.name
