@@ -16,6 +16,7 @@
 - `subscription`: keeps up with an agent's feed.
 - `http`, `dialects`: a strict request reader; one pure module for each cloud's API.
 - `responder`: answers each guest with what concerns that guest.
+- `terminal`: how a command line prints, reads numbers and durations, and ends.
 - `workers`: several processes that serve as one.
 
 This package does not know whether it is emulated: it imports neither `netemu` nor anything that

@@ -30,5 +30,9 @@ class Number(_Float):
             number = math.nan
         if self._least <= number <= self._most and not (self._above and number == self._least):
             return number
-        least = f"above {self._least:g}" if self._above else f"at least {self._least:g}"
-        return self.fail(f"{value!r} is not {least} and at most {self._most:g}", param, ctx)
+        bounds = "above" if self._above else "at least"
+        return self.fail(
+            f"{value!r}: a number is expected, {bounds} {self._least:g} and at most {self._most:g}",
+            param,
+            ctx,
+        )

@@ -11,7 +11,7 @@ from hostagent.terminal.output import say, say_data
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def validate(file: Path) -> None:
-    """Check a lab file: one line that says what is wrong and where, or that nothing is."""
+    """Check a lab file (- is standard input): one line says what is wrong, and where."""
     from netemu.wire.lab_file import load
 
     lab = load(file)

@@ -28,6 +28,9 @@ _LISTED = ("name", "state", "policy", "nodes", "guests")
 def up(file: Path | None, name: str | None, time_scale: float, foreground: bool) -> None:
     """Bring a lab up, from FILE or the built-in one of 2 nodes with 3 guests each.
 
+    FILE may be - for standard input. ${NAME} and ${NAME:-default} in it stand for variables of the
+    environment.
+
     Returns when every guest holds an address and is answered by its node's responder. A lab of
     the same name and file that runs already is left as it is.
     """

@@ -130,7 +130,9 @@ def _percent(share: float) -> str:
 
 
 @simulate.command()
-@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=100, show_default=True, help="How many to run."
+)
 @click.option(
     "--from", "first", type=click.IntRange(0), default=1, metavar="SEED", help="The first seed."
 )
