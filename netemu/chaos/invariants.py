@@ -4,8 +4,9 @@ Pure: observations go in, breaches come out, each with its witness.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Final
 
 ACKNOWLEDGED: Final = "an acknowledged command is there exactly once"
@@ -17,9 +18,13 @@ SETTINGS: Final = "an acknowledged setting is what the guest is told"
 LIVENESS: Final = "after the last fault every guest is bound and answered"
 SERVICES: Final = "after the last fault every service runs"
 STANDING: Final = "the lab still answers"
+FLAT: Final = "memory and open files do not grow"
+FLAT_SAMPLES: Final = 120
+"""Samples, a second apart, below which growth cannot be told from what a start needs."""
+
 ALL: Final = (
     *(ACKNOWLEDGED, NEVER_BACK, SAME_BYTES, OWN_ANSWER, ONCE, SETTINGS, LIVENESS),
-    *(SERVICES, STANDING),
+    *(SERVICES, STANDING, FLAT),
 )
 
 
@@ -80,3 +85,19 @@ class Judge:
         """
         if told not in possible:
             self.breach(SETTINGS, f"{guest}: {told!r}, not {' or '.join(sorted(possible))}")
+
+    def sizes(self, samples: Sequence[tuple[int, int]]) -> None:
+        """At the end: memory in KiB and open files of the supervisor, in order, evenly spaced.
+
+        The last quarter is held against the second. Too short a run says nothing.
+        """
+        quarter = len(samples) // 4
+        if quarter < FLAT_SAMPLES // 4:
+            return
+        early, late = samples[quarter : 2 * quarter], samples[-quarter:]
+        memory = [median(one for one, _ in part) for part in (early, late)]
+        files = [median(one for _, one in part) for part in (early, late)]
+        if memory[1] > memory[0] * 1.15 + 4096:
+            self.breach(FLAT, f"memory: {memory[0]:.0f} KiB, later {memory[1]:.0f}")
+        if files[1] > files[0] + 16:
+            self.breach(FLAT, f"open files: {files[0]:.0f}, later {files[1]:.0f}")

@@ -119,6 +119,7 @@ def run(
     finally:
         for dialler in diallers:
             dialler.close()
+    judge.sizes([(one.memory, one.files) for one in samples])
     return Report(
         lab,
         seed,

@@ -1,5 +1,6 @@
 """`netemu chaos`: faults on purpose, and whether the lab's promises held."""
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import click
 from hostagent.terminal.duration import Duration
 from hostagent.terminal.output import Styled, say, say_json
 from netemu.chaos.plan import Kind
-from netemu.cli.options import TIME_SCALE, as_json
+from netemu.cli.options import TIME_SCALE, as_json, output, pictures, write, writing
 from netemu.errors import BadInput, NotSo
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _SEEDS = 1 << 31
     help="Multiply every duration of RFC 3927 by X.",
 )
 @as_json
+@output(".svg", ".json", what="a plot of memory and open files, or the report")
 def chaos(
     file: Path | None,
     name: str | None,
@@ -51,6 +53,7 @@ def chaos(
     only: str | None,
     time_scale: float,
     as_json: bool,
+    files: tuple[Path, ...],
 ) -> int:
     """Kill, stop and fail parts of a lab under load, and say what held.
 
@@ -60,7 +63,7 @@ def chaos(
     """
     from netemu.chaos.run import run
 
-    kinds = _kinds(only)
+    kinds, plots = _kinds(only), pictures(files)
     chosen = random.randrange(_SEEDS) if seed is None else seed
     with _lab(file, name, time_scale) as lab:
         report = run(lab, seed=chosen, duration=duration, kinds=kinds)
@@ -68,6 +71,14 @@ def chaos(
         say_json(report.as_json())
     else:
         _tell(report)
+    for one in files:
+        if one in plots:
+            from netemu.chaos import plot
+
+            with writing(one):
+                plot.draw(report, one)
+        else:
+            write(one, json.dumps(report.as_json(), indent=2) + "\n")
     return 0 if report.held else NotSo.exit_code
 
 

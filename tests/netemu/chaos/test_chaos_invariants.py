@@ -57,3 +57,15 @@ def test_a_setting_that_was_never_acknowledged_is_found() -> None:
     judge.settings("web1", {"2"}, "1")
     judge.settings("web2", {"2"}, None)
     assert judge.broken()[invariants.SETTINGS] == 2
+
+
+def test_growth_is_found_and_a_start_is_none() -> None:
+    starting = [(30_000 + 500 * second, 20 + second) for second in range(20)]
+    flat = starting + [(40_000, 40)] * 140
+    judge = Judge()
+    judge.sizes(flat)
+    judge.sizes([(30_000 + 1000 * second, 40) for second in range(30)])  # too short to tell
+    assert not judge.breaches
+    judge.sizes([(40_000 + 200 * second, 40) for second in range(160)])
+    judge.sizes([(40_000, 40 + second) for second in range(160)])
+    assert judge.broken()[invariants.FLAT] == 2
