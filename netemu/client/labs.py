@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,6 @@ from netemu.wire.standard_streams import keep_their_places
 # that asks a lab that runs.
 if TYPE_CHECKING:
     from netemu.topology import Lab
-    from netemu.wire.order import Order
 
 # How long a lab that does not answer may take to have ended or begun, seconds.
 _PATIENCE: Final = 5.0
@@ -48,6 +48,8 @@ def bring_up(
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
     meanwhile, in whatever way, so is the lab; one that is `owned` also later, until `keep`.
     """
+    import msgspec
+
     from netemu.wire.limits import Size, require
     from netemu.wire.order import Order
 
@@ -56,16 +58,19 @@ def bring_up(
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
     if lab.name not in running():
         require(Size.of(lab))
+    hidden = str(runtime_dir.root())
+    order = Order(lab, time_scale, hidden, access_log, owned, tuple(sorted(without)))
+    try:
+        told = msgspec.json.encode(order)
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{error.object!r}: a lab has only paths that are UTF-8 text") from None
     claimed = _claim_or_join(lab)
     if claimed is None:
         return False
     directory, lock = claimed
     made = runtime_dir.identity(lab.name)
     try:
-        order = Order(
-            lab, time_scale, str(directory.parent), access_log, owned, tuple(sorted(without))
-        )
-        _launch(order, directory, lock, on_step)
+        _launch(told, len(lab.nodes), directory, lock, on_step)
     except BaseException:
         end(lab.name, made)
         raise
@@ -91,31 +96,31 @@ def _claim_or_join(lab: "Lab") -> tuple[Path, int] | None:
     return claimed
 
 
-def _launch(order: "Order", directory: Path, lock: int, on_step: Callable[[Step], None]) -> None:
+def _launch(
+    order: bytes, nodes: int, directory: Path, lock: int, on_step: Callable[[Step], None]
+) -> None:
     """Start the sandbox, which takes the lock over, and follow it until the lab is ready."""
-    import msgspec
-
-    hear, tell = os.pipe()
-    owner = os.pidfd_open(os.getpid())
-    try:
+    with ExitStack() as ours:
+        with ExitStack() as theirs:
+            theirs.callback(os.close, lock)
+            try:
+                hear, tell = os.pipe()
+                ours.callback(os.close, hear)
+                theirs.callback(os.close, tell)
+                owner = os.pidfd_open(os.getpid())
+                theirs.callback(os.close, owner)
+                sandbox = _start_sandbox(directory, lock, tell, owner, nodes)
+            except OSError as error:
+                raise MachineCannot(f"{directory}: no lab starts: {error.strerror}") from None
         try:
-            sandbox = _start_sandbox(directory, lock, tell, owner, len(order.lab.nodes))
-        except OSError as error:
-            raise MachineCannot(f"{directory}: no lab starts: {error.strerror}") from None
-        finally:
-            os.close(lock)
-            os.close(tell)
-            os.close(owner)
-        try:
-            sandbox.communicate(msgspec.json.encode(order))
+            sandbox.communicate(order)
         except BrokenPipeError:
             pass  # it has said why, on the pipe
-        for step in steps(hear):
-            on_step(step)
-    except NotSo as error:
-        raise NotSo(f"{error}{_last_words(directory)}") from None
-    finally:
-        os.close(hear)
+        try:
+            for step in steps(hear):
+                on_step(step)
+        except NotSo as error:
+            raise NotSo(f"{error}{_last_words(directory)}") from None
 
 
 def _start_sandbox(

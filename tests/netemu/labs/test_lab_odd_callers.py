@@ -116,3 +116,38 @@ exit $code
         assert "No space left on device" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert gone(lambda: not processes_of(alone))
+
+
+def test_a_path_that_is_no_text_is_refused(alone: Person) -> None:
+    """A user's labs' directory has a name that is not UTF-8: that is said, and nothing is begun."""
+    script = f"""
+export NETEMU_RUNTIME_DIR="$NETEMU_RUNTIME_DIR/$(printf '\\377\\376')"
+"$@" up --name odd {SCALE}
+code=$?
+[ -e "$NETEMU_RUNTIME_DIR" ] && exit 9
+exit $code
+"""
+    assert "only paths that are UTF-8 text" in shell(alone, script, code=2)
+
+
+def test_a_program_without_descriptors_left_is_told(alone: Person) -> None:
+    """A user's program has too many files open to bring a lab up: it is told, and soon."""
+    program = """
+import os, resource, netemu
+from netemu.errors import MachineCannot
+netemu.Lab(name="warm")
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+held = []
+while len(held) < 4050: held.append(os.open("/dev/null", os.O_RDONLY))
+lab = netemu.Lab(name="few")
+for left in range(4, 60, 3):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + left, 4096))
+    try:
+        with netemu.Lab(name=f"few{left}", time_scale=0.02): break
+    except (MachineCannot, OSError): continue
+os._exit(0)
+"""
+    done = alone.start_python("-c", program)
+    _, wrong = done.communicate(timeout=100)
+    assert done.returncode == 0, wrong
+    assert gone(lambda: not processes_of(alone))
