@@ -362,10 +362,8 @@ class NodeShell:
         self._links = {link: other for link, other in self._links.items() if other != mark}
 
     def _links_changed(self) -> None:
-        for index, up in self._monitor.changes():
-            mark = self._links.get(index)
-            if mark is not None:
-                self._note(mark, up=up)
+        told = ((self._links.get(index), up) for index, up in self._monitor.changes())
+        self._note_all([(mark, up) for mark, up in told if mark is not None])
         self._look_again_if_owed()
 
     def _ask(self, links: Iterable[int]) -> None:
@@ -383,12 +381,22 @@ class NodeShell:
         self._look_again_if_owed()
 
     def _note(self, mark: int, *, up: bool) -> None:
-        if self._has_carrier.get(mark, False) is up:
-            return
-        self._has_carrier[mark] = up
-        if not up:
-            self._carry_out(self.oracle.port_down(mark, self._loop.time()))
-        self._carrier(mark, up)
+        self._note_all([(mark, up)])
+
+    def _note_all(self, told: Iterable[tuple[int, bool]]) -> None:
+        """What all of them had is taken back at once: a change of the guard takes milliseconds."""
+        changed = []
+        effects: OracleEffects = ()
+        for mark, up in told:
+            if self._has_carrier.get(mark, False) is not up:
+                self._has_carrier[mark] = up
+                changed.append((mark, up))
+                if not up:
+                    effects += self.oracle.port_down(mark, self._loop.time())
+        if effects:
+            self._carry_out(effects)
+        for mark, up in changed:
+            self._carrier(mark, up)
 
     def _expired(self) -> None:
         self._timer = None

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 _BUSY: Final = 0.1
 # … and otherwise so seldom: what changes pokes.
 _IDLE: Final = 5.0
+# Guests to which something is done at one time: of a thousand that a failed node shuts down, some
+# in each turn of the loop.
+_AT_ONCE: Final = 16
 # An action that failed is tried again after that, then twice that, up to the last; and after so
 # many attempts, half an hour later, not before something else is wanted of the guest.
 _FIRST_RETRY: Final = 1.0
@@ -87,6 +90,7 @@ class Impact:
         self._booting: set[str] = set()
         self._through: dict[str, float] = {}  # events that lasted as they are to, and since when
         self._failing: dict[str, Failing] = {}
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._telling: dict[tuple[str, str], asyncio.Task[None]] = {}  # by node and event
         self._now = asyncio.get_running_loop().time
 
@@ -228,7 +232,9 @@ class Impact:
         return None
 
     async def _do(self, name: str, action: Action, events: Iterable[Event]) -> None:
-        await self._hardware.do(name, action)
+        async with self._slots:
+            await asyncio.sleep(0)
+            await self._hardware.do(name, action)
         self._note(name, power=str(self._hardware.power(name)), events=[one.id for one in events])
         if action is Action.BOOT:
             self._booting.add(name)
