@@ -160,7 +160,7 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "setting-acknowledged-and-not-told",
         _PLACEMENT,
-        "            await self._agents.settle(node, place, insist=False)\n"
+        "            await self._agents.settle(node, place, patient=False)\n"
         "            self._told[node][guest] = placed\n",
         "            self._told[node][guest] = placed\n",
         ("Acknowledged",),

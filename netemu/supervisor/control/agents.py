@@ -53,8 +53,8 @@ class Known(NamedTuple):
 class Agents:
     """The agents of a lab, by node; `sockets` are where they take commands.
 
-    `lose` is called when a node's agent heeds no command, with the node and the reason: the node is
-    to fail then, for nobody knows what its agent has done.
+    `lose` is called when nobody knows what a node's agent has done, with the node and the reason:
+    the node is to fail then, so that its disk says it.
     """
 
     def __init__(self, sockets: Mapping[str, str]) -> None:
@@ -106,17 +106,18 @@ class Agents:
             self._asked[node].discard(scope)
 
     async def settle(
-        self, node: str, act: Callable[[Controller], Awaitable[T]], *, insist: bool = True
+        self, node: str, act: Callable[[Controller], Awaitable[T]], *, patient: bool = True
     ) -> T:
         """Have something carried out once. `act` may be called several times: it gives its command
         the same ID each time, or only asks.
 
-        Raises AgentRefuses and NodeFailed; unless it is to `insist`, also AgentSilent, and refusals
-        that pass, as long as the agent cannot have heard of the command. One that may have, and
-        heeds no command for SETTLED_WITHIN seconds, makes its node fail.
+        Raises NodeFailed, and AgentRefuses and AgentSilent: then nothing has changed. What may pass
+        is waited for if it is to be `patient`. An agent that may have heard of the command, and
+        does not say within SETTLED_WITHIN seconds what it has done, makes its node fail.
         """
         now = asyncio.get_running_loop().time
         deadline, pause = now() + SETTLED_WITHIN, _FIRST_PAUSE
+        unknown = False  # whether the agent may have carried it out
         while True:
             reached = False
             try:
@@ -124,14 +125,15 @@ class Agents:
                     reached = True
                     return await act(agent)
             except AgentSilent as error:
-                insist = insist or reached
+                unknown = unknown or reached
                 problem: NotSo = error
             except AgentRefuses as error:
-                insist = insist or (reached and error.code == "busy")  # only a connection is
                 if error.code not in PASSING:
                     raise
+                # A connection is refused as busy, also the one that was to fetch a lost answer.
+                unknown = unknown or (reached and error.code == "busy")
                 problem = error
-            if not insist:
+            if not unknown and (not patient or now() > deadline):
                 raise problem
             if now() > deadline:
                 self.lose(node, f"its agent heeds no command: {problem}")

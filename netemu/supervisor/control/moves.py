@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from hostagent.channel.messages import Placed
 from netemu.errors import NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import AgentRefuses, Known, NodeFailed
+from netemu.supervisor.control.agents import AgentRefuses, AgentSilent, Known, NodeFailed
 from netemu.supervisor.control.dead_node_store import bring, last_known, withdrawn
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import Candidate, choose
@@ -74,7 +74,8 @@ class Moves:
             del self._moving[name]
 
     async def _to_another(self, guest: Guest, host: NodeServices) -> str:
-        refusals: dict[str, AgentRefuses] = {}
+        known = await self._placement.known(host.name)
+        refusals: dict[str, NotSo] = {}
         while True:
             candidates = [one for one in self.candidates(host.name) if one.name not in refusals]
             node = choose(guest, host.wired.node.fault_domain, candidates)
@@ -83,14 +84,9 @@ class Moves:
                 raise NotSo(told or "no other node has room")
             self._moving[guest.name] = (host, self._hosts[node])
             try:
-                known = await self._placement.known(host.name)
                 moved, _ = await self.adopt((guest,), known, node)
-            except AgentRefuses as error:
+            except (AgentRefuses, AgentSilent, NodeFailed) as error:
                 refusals[node] = error
-            except NodeFailed:
-                if host.failed:
-                    raise
-                # The other one has failed meanwhile.
             else:
                 await self.rewire(moved, node)
                 return node
@@ -148,18 +144,22 @@ class Moves:
     async def _withdraw(
         self, name: str, host: NodeServices
     ) -> tuple[Known, tuple[int, int] | None]:
-        """What the old agent was told last, and the guest's numbers, if it still had the guest."""
+        """What the old agent was told last, and the guest's numbers, if it knew the guest."""
         command_id = str(uuid4())
         left: Mapping[str, tuple[int, int]] = {}
         try:
             left = await self._placement.withdraw(host.name, (name,), command_id)
             late = await self._placement.known(host.name)
+        except (AgentRefuses, AgentSilent):  # later, then: it can store nothing more either
+            self._placement.disown(host.name, (name,))
+            late = await self._placement.known(host.name)
+            left = {**_numbers(late), **left}
         except NodeFailed:  # what it had acknowledged is on its disk
             await host.dead()
             late = self.left_by(host)
             # It may have forgotten the guest, and nobody has heard its answer.
             left = {
-                **{one.guest.name: (one.incarnation, one.edits) for one in late.guests},
+                **_numbers(late),
                 **self._withdrawn(host, command_id),
                 **left,
             }
@@ -184,6 +184,10 @@ class Moves:
             host = self._hosts[node]
             await host.dead()
             bring(host, _carried(last_known(host), guest.name, incarnation, edits), late)
+
+
+def _numbers(known: Known) -> Mapping[str, tuple[int, int]]:
+    return {one.guest.name: (one.incarnation, one.edits) for one in known.guests}
 
 
 def _carried(here: Known, name: str, incarnation: int, edits: int) -> Placed:

@@ -146,7 +146,7 @@ class Placement:
             await agent.place([placed], command_id)
 
         try:
-            await self._agents.settle(node, place, insist=False)
+            await self._agents.settle(node, place, patient=False)
             self._told[node][guest] = placed
         except NodeFailed:
             pass
@@ -207,7 +207,7 @@ class Placement:
     # Guests that change places.
 
     async def known(self, node: str) -> Known:
-        """Give what a node's agent knows. Raises NodeFailed."""
+        """Give what a node's agent knows. Raises NodeFailed, AgentRefuses and AgentSilent."""
 
         async def ask(agent: Controller) -> Known:
             offset = (await agent.now()).clock_offset
@@ -219,7 +219,7 @@ class Placement:
         """Have a node's agent take over guests, with what was `known` of them elsewhere.
 
         When this returns it is stored there; gives the sequence as of which responders know of it.
-        Raises NodeFailed and AgentRefuses; then none of them is there.
+        Raises NodeFailed, AgentRefuses and AgentSilent; then none of them is to be there.
         """
         before = {placed.guest.name: placed for placed in known.guests}
         arriving = [guest for guest in guests if guest.name in before]
@@ -235,7 +235,7 @@ class Placement:
 
             try:
                 sequence = await self._agents.settle(node, take)
-            except AgentRefuses:  # of several commands the first may have been carried out
+            except (AgentRefuses, AgentSilent):  # of several commands the first may be done
                 self.disown(node, (guest.name for guest in arriving))
                 raise
             self._told[node].update((one.guest.name, one.guest) for one in placed)
@@ -245,9 +245,10 @@ class Placement:
     async def withdraw(
         self, node: str, guests: Iterable[str], command_id: str
     ) -> Mapping[str, tuple[int, int]]:
-        """Have a node's agent forget guests: they are elsewhere. Raises NodeFailed.
+        """Have a node's agent forget guests: they are elsewhere.
 
-        Gives the last incarnation and edits of each that it had.
+        Gives the last incarnation and edits of each that it had. Raises NodeFailed, AgentRefuses
+        and AgentSilent.
         """
         names = tuple(guests)
 
@@ -267,10 +268,13 @@ class Placement:
         self._stale[node].set()
 
     async def remove(self, node: str, guest: str) -> None:
-        """Have its agent forget a guest that has gone for good."""
+        """Have its agent forget a guest that has gone for good: now, or as soon as it can."""
         self._gone.add(guest)
         self.disown(node, (guest,))
-        await self.tell(node)
+        try:
+            await self.tell(node)
+        except NotSo as error:  # `follow` goes on with it
+            log.info("%s is not forgotten yet: %s", guest, error)
 
     async def applied(self, node: str, sequence: int, responders: int) -> None:
         """Wait until all responders of a node answer from what was so as of `sequence`.

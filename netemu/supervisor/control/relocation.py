@@ -16,7 +16,7 @@ from hostagent.controller import Controller
 from hostagent.model import EventType
 from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import AgentRefuses, Agents, NodeFailed
+from netemu.supervisor.control.agents import AgentRefuses, Agents, AgentSilent, NodeFailed
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import spread
@@ -292,7 +292,7 @@ class Relocation:
 
         try:
             await self._agents.settle(node, schedule)
-        except AgentRefuses as error:
+        except (AgentRefuses, AgentSilent) as error:
             log.warning("guests of %s are not told of its end: %s", host.name, error)
             return
         for name in names:  # they are off already

@@ -412,3 +412,19 @@ def test_a_guest_that_a_node_may_know_and_has_not_is_withdrawn(play: Callable[..
         following.cancel()
 
     play(script)
+
+
+def test_a_guest_that_is_gone_is_forgotten_as_soon_as_its_agent_can(
+    play: Callable[..., None],
+) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.placement.tell_all()
+        following = asyncio.create_task(stage.placement.follow())
+        stage.agents.full = True
+        await stage.placement.remove("one", "a")
+        assert stage.agents.withdrawn == []
+        stage.agents.full = False
+        await stage.until(lambda: stage.agents.withdrawn == [("A", ["a"])])
+        following.cancel()
+
+    play(script)

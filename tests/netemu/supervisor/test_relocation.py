@@ -101,6 +101,7 @@ class FakeAgents:
         self.before: dict[tuple[str, str], Hook] = {}
         self.after: dict[tuple[str, str], Hook] = {}
         self.hanging: set[str] = set()
+        self.full: set[str] = set()  # nodes whose disk takes nothing more
         self.lagging: dict[str, int] = {}  # nodes whose responder is so far only
 
     async def connect(self, path: str) -> "FakeController":
@@ -125,6 +126,8 @@ class FakeController:
         self._agents.before.pop((what, name), lambda: None)()
         if self._host.failed:
             await asyncio.sleep(60)  # nobody answers
+        if command is not None and name in self._agents.full:
+            raise CommandRefused("repository", "the repository has failed: disk is full")
         done = None if command is None else self._host.do(command)
         self._agents.after.pop((what, name), lambda: None)()
         if self._host.failed:
@@ -672,3 +675,42 @@ def test_an_agent_forgets_a_guest_whose_wire_cannot_be_moved(
     asyncio.run(script())
     assert stage.home("a") == "old"
     assert "a" in stage.placed("old")
+
+
+def test_a_node_whose_disk_is_full_takes_nobody_and_is_not_ended_for_that(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One full disk would else end node after node."""
+    monkeypatch.setattr(agents, "SETTLED_WITHIN", 0.02)
+    stage.agents.full |= {"new", "third"}
+    with pytest.raises(NotSo, match=r"new: the repository has failed.*third: the repository"):
+        asyncio.run(stage.relocation.move("a"))
+    assert not any(host.failed for host in stage.hosts.values())
+    assert stage.home("a") == "old"
+    stage.agents.full = {"new"}
+    asyncio.run(stage.relocation.move("a"))
+    assert stage.home("a") == "third"
+
+
+def test_a_guest_leaves_a_node_whose_disk_is_full(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was told there comes along, and it is forgotten there when that can be stored."""
+    monkeypatch.setattr(agents, "SETTLED_WITHIN", 0.02)
+    monkeypatch.setattr(placement, "_LAST_RETRY", 0.01)
+    late: list[str] = []
+
+    async def script() -> None:
+        following = asyncio.create_task(stage.placement.follow())
+        await asyncio.sleep(0.01)
+        stage.agents.before["withdraw", "old"] = lambda: late.append(stage.tell("old", "a"))
+        stage.agents.full.add("old")
+        await stage.relocation.move("a")
+        assert stage.home("a") == "new"
+        assert [one.id for one in stage.known("new").events] == late
+        assert not stage.hosts["old"].failed
+        stage.agents.full.clear()
+        await stage.until(lambda: "a" not in stage.placed("old"))
+        following.cancel()
+
+    asyncio.run(script())
