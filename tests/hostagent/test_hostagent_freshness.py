@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import time
-from types import SimpleNamespace
 
 from hostagent import agent as agent_module
 from hostagent import subscription
@@ -11,7 +10,7 @@ from hostagent.agent import Agent
 from hostagent.controller import Controller
 from hostagent.model import Guest
 from hostagent.repository import Repository
-from hostagent.responder import answers, feed
+from hostagent.responder import feed
 from hostagent.responder.answers import BY_ADDRESS, host_headers
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.knowledge import Knowledge
@@ -31,9 +30,6 @@ def test_heartbeats_keep_what_is_known_fresh_and_without_them_it_is_not_told(
 ):
     async def main():
         loop = asyncio.get_running_loop()
-        clock = SimpleNamespace(monotonic=loop.time, time=time.time)
-        monkeypatch.setattr(feed, "time", clock)
-        monkeypatch.setattr(answers, "time", clock)
         monkeypatch.setattr(agent_module, "HEARTBEAT_INTERVAL", HEARTBEAT_INTERVAL)
         monkeypatch.setattr(subscription, "SILENCE", SILENCE)
         store = Repository(short_path / "node.sqlite")
@@ -50,6 +46,7 @@ def test_heartbeats_keep_what_is_known_fresh_and_without_them_it_is_not_told(
             allowed_hosts=host_headers([], [listener]),
             approvals=approvals,
             wall=lambda: time.time() + loop.moved,
+            clock=loop.time,
         )
         stop, end, heard = asyncio.Event(), asyncio.Event(), asyncio.Event()
         agent = asyncio.create_task(
