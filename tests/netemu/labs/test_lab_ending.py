@@ -81,7 +81,7 @@ def test_a_lab_that_hangs_is_shown_and_can_be_taken_down(alone: Person) -> None:
         began = time.monotonic()
         assert alone.netemu("down", "--all").stdout == "hangs: down\nworks: down\n"
         assert time.monotonic() - began < AT_MOST + AND_BUSY
-    assert gone(lambda: not processes_of(alone)), processes_of(alone)
+        assert gone(lambda: not processes_of(alone)), processes_of(alone)
 
 
 def test_a_lab_whose_connections_are_all_taken_can_be_taken_down(alone: Person) -> None:
