@@ -86,7 +86,13 @@ def netemu_lab(request: pytest.FixtureRequest, netemu_logs: Path) -> Iterator["L
     try:
         from netemu.client.api import Lab
 
-        lab = Lab(source, name=_name(), time_scale=time_scale, access_log=True)
+        lab = Lab(
+            source,
+            name=_name(),
+            time_scale=time_scale,
+            access_log=True,
+            shared=_shared(request),
+        )
         lab.up()
     except MachineCannot as error:
         _do_without(request, f"{_CANNOT}{error}")
@@ -97,6 +103,13 @@ def netemu_lab(request: pytest.FixtureRequest, netemu_logs: Path) -> Iterator["L
         yield lab
     finally:
         _leave(lab, recording, request, netemu_logs)
+
+
+def _shared(request: pytest.FixtureRequest) -> list[Path]:
+    """What guests may write to: the test's own folder, if it asks for one."""
+    if "tmp_path" not in request.fixturenames:
+        return []
+    return [request.getfixturevalue("tmp_path")]
 
 
 def _do_without(request: pytest.FixtureRequest, reason: str) -> NoReturn:

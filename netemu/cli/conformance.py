@@ -73,7 +73,7 @@ def conformance(
     pcap: Path | None,
     pcap_all: bool,
 ) -> int:
-    """Attack a lab in eighty ways, and say row by row whether its guests are kept apart.
+    """Attack a lab in ninety-three ways, and say row by row whether its guests are kept apart.
 
     Plays the isolation catalogue on the lab NAME, or on one of its own that goes down afterwards.
     Observers in every place decide, and an honest guest asks its responder during and after each

@@ -24,8 +24,22 @@ _LISTED = ("name", "state", "policy", "nodes", "guests")
     metavar="X",
     help="Multiply every duration of RFC 3927 by X: 0.1 claims ten times as fast.",
 )
+@click.option(
+    "--share",
+    "shared",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIRECTORY",
+    help="Let guests write there; elsewhere what they write in root's lab stays with them.",
+)
 @click.option("--foreground", is_flag=True, help="Stay until the lab ends; Ctrl-C takes it down.")
-def up(file: Path | None, name: str | None, time_scale: float, foreground: bool) -> None:
+def up(
+    file: Path | None,
+    name: str | None,
+    time_scale: float,
+    shared: tuple[Path, ...],
+    foreground: bool,
+) -> None:
     """Bring a lab up, from FILE or the built-in one of 2 nodes with 3 guests each.
 
     FILE may be - for standard input. ${NAME} and ${NAME:-default} in it stand for variables of the
@@ -44,7 +58,9 @@ def up(file: Path | None, name: str | None, time_scale: float, foreground: bool)
         if not one.ok and not one.vital:
             say(f"{one.what}: {one.seen}: {one.remedy}", err=True)
     with phases() as on_step:
-        new = labs.bring_up(lab, time_scale=time_scale, on_step=on_step, owned=foreground)
+        new = labs.bring_up(
+            lab, time_scale=time_scale, on_step=on_step, owned=foreground, shared=shared
+        )
     nodes, guests = len(lab.nodes), len(lab.guests)
     shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
     say(f"{lab.name}: {'up' if new else 'was up already'} ({shape})")

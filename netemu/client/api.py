@@ -9,7 +9,7 @@ with the process that made it, however that ends. All errors are NetemuError.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -28,8 +28,9 @@ class Lab(AttachedLab):
     `source` is a lab file's path, its text (a `str` with a line break or ": " in it), what stands
     in it as a mapping, or None for the built-in lab of node1 with web1 to web3 and node2 with db1
     to db3. Without a `name` it gets one that no other has. `time_scale` multiplies all durations
-    of RFC 3927. With `access_log` the lab's log has a line for each request answered. Raises
-    BadInput if there is anything wrong with them.
+    of RFC 3927. With `access_log` the lab's log has a line for each request answered. What guests
+    write in directories that are `shared` is seen outside; elsewhere, in root's lab, it stays with
+    the guest. Raises BadInput if there is anything wrong with them.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Lab(AttachedLab):
         name: str | None = None,
         time_scale: float = 1.0,
         access_log: bool = False,
+        shared: Iterable[str | Path] = (),
     ) -> None:
         own = name if name is not None else f"lab-{os.getpid()}-{next(_numbers)}"
         self._shape = lab_file.given(source, name=own)
         self._time_scale = time_scale
         self._access_log = access_log
+        self._shared = tuple(shared)
         self._maker: int | None = None
         self._start_at(self._shape.name)
 
@@ -76,7 +79,11 @@ class Lab(AttachedLab):
         if self.name in labs.running():
             raise NotSo(f"{self.name}: a lab of this name runs already; leave the name out")
         new = labs.bring_up(
-            self._shape, time_scale=self._time_scale, access_log=self._access_log, owned=True
+            self._shape,
+            time_scale=self._time_scale,
+            access_log=self._access_log,
+            owned=True,
+            shared=self._shared,
         )
         if not new:
             raise NotSo(f"{self.name}: a lab of this name runs already; leave the name out")

@@ -14,7 +14,7 @@ from typing import NoReturn
 from netemu.client import relay
 from netemu.client.relay import Relay
 from netemu.errors import MachineCannot, NotSo
-from netemu.kernel import confinement, seccomp
+from netemu.kernel import confinement, guest_ids, seccomp
 from netemu.kernel import namespaces as ns
 
 # In this order each can be entered from the one before: the user namespaces that grant the rights,
@@ -74,6 +74,7 @@ def enter(namespaces: Mapping[str, int]) -> None:
         for kind in order:
             if kind in namespaces and not _is_entered(kind, namespaces[kind]):
                 ns.setns(namespaces[kind])
+        guest_ids.be_root()
     finally:
         for descriptor in namespaces.values():
             os.close(descriptor)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,9 +38,11 @@ def bring_up(
     access_log: bool = False,
     without: Without = (),
     owned: bool = False,
+    shared: Iterable[str | Path] = (),
 ) -> bool:
     """Bring `lab` up and return True when every guest is bound and answered.
 
+    What guests of root's lab write stays with them, but in the directories that are `shared`.
     With `access_log` the lab's log has a line for each request answered. `without` leaves out
     what keeps guests apart, for a proof that a check notices; the lab's status tells of it.
 
@@ -59,7 +61,8 @@ def bring_up(
     if lab.name not in running():
         require(Size.of(lab))
     hidden = str(runtime_dir.root())
-    order = Order(lab, time_scale, hidden, access_log, owned, tuple(sorted(without)))
+    directories = tuple(_directory(one) for one in shared)
+    order = Order(lab, time_scale, hidden, access_log, owned, directories, tuple(sorted(without)))
     try:
         told = msgspec.json.encode(order)
     except UnicodeEncodeError as error:
@@ -75,6 +78,13 @@ def bring_up(
         end(lab.name, made)
         raise
     return True
+
+
+def _directory(shared: str | Path) -> str:
+    path = Path(shared).resolve()
+    if not path.is_dir():
+        raise BadInput(f"{shared}: cannot be shared with guests: it is no directory")
+    return str(path)
 
 
 def _claim_or_join(lab: "Lab") -> tuple[Path, int] | None:

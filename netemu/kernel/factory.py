@@ -24,12 +24,20 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NoReturn
 
 from netemu.errors import MachineCannot
-from netemu.kernel import confinement, exhaustion, guest_files, seccomp
+from netemu.kernel import (
+    confinement,
+    exhaustion,
+    guest_files,
+    guest_ids,
+    guest_root,
+    seccomp,
+)
 from netemu.kernel import namespaces as ns
+from netemu.kernel.errors import KernelError
 from netemu.kernel.tracer import Tracer
 
 LINK = 3
@@ -99,8 +107,8 @@ def _answer(asked: list[Any], received: list[int], made: list[int]) -> list[Any]
         case ["guests", int(count)]:
             made.extend(_guest() for _ in range(count))
             return ["made"]
-        case ["boot", str(hostname), *program]:
-            _boot(received, hostname, program, made)
+        case ["boot", str(hostname), list(shared), *program]:
+            _boot(received, hostname, shared, program, made)
             return ["booted"]
         case ["freeze"]:
             made.append(_freeze(*received))
@@ -122,11 +130,29 @@ def _node() -> int:
     return made
 
 
+_ranges = guest_ids.Ranges()
+
+
 def _guest() -> int:
-    child = ns.clone_placeholder(ns.NEWUSER | ns.NEWNET)
+    first = _ranges.take()
+    with nullcontext() if first is None else guest_ids.owner(first):
+        child = ns.clone_placeholder(ns.NEWUSER | ns.NEWNET)
     try:
-        ns.identity_map(child)
+        if first is None:
+            ns.identity_map(child)
+        else:
+            guest_ids.map_range(child, first)
         return os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def _root_as(user: int) -> int:
+    """A user namespace in which root is `user`, and there is nobody else."""
+    child = ns.clone_placeholder(ns.NEWUSER)
+    try:
+        guest_ids.map_range(child, user, 1)
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -167,9 +193,14 @@ def _freeze(pid_namespace: int, leash: int) -> int:
     return os.pidfd_open(_fork(0, leash, begin, go_on))
 
 
-def _boot(received: list[int], hostname: str, program: list[Any], made: list[int]) -> None:
+def _boot(
+    received: list[int], hostname: str, shared: list[str], program: list[Any], made: list[int]
+) -> None:
     """Fork a guest's first process and wait until it is in place."""
     net, hosts, *output, leash = received
+    user = ns.owner_of(net)
+    owner = guest_ids.owner_of(user)
+    users = _root_as(owner) if owner else None
 
     def begin() -> None:
         # Blocked, it waits for the first process to ask for it; else the kernel drops it.
@@ -177,7 +208,9 @@ def _boot(received: list[int], hostname: str, program: list[Any], made: list[int
         # With no handler the kernel keeps from a first process whatever its guest sends it.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         confinement.hide_memory()
-        _settle(net, hostname, hosts)
+        if users is not None:
+            _change_root(hostname, users, owner, shared)
+        _settle(net, hostname, hosts, user)
 
     def go_on() -> NoReturn:
         for stream in (1, 2):  # what is said from here on is not the lab's to keep
@@ -187,7 +220,10 @@ def _boot(received: list[int], hostname: str, program: list[Any], made: list[int
         seccomp.confine_guest()
         _be_the_first(program)
 
-    child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
+    try:
+        child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
+    finally:
+        close_all([user] if users is None else [user, users])
     try:
         made.append(os.pidfd_open(child))
         made.extend(
@@ -239,13 +275,21 @@ def _be_born(
         os._exit(1)
 
 
-def _settle(net: int, hostname: str, hosts: int) -> None:
+def _change_root(hostname: str, users: int, owner: int, shared: list[str]) -> None:
+    try:
+        guest_root.change(users, owner, shared)
+    except KernelError as error:
+        os.write(2, f"{hostname}: it sees the machine's files as nobody: {error}\n".encode())
+
+
+def _settle(net: int, hostname: str, hosts: int, user: int) -> None:
     """In the guest's first process: dress the mounts, then become the guest."""
+    owner = guest_ids.owner_of(user)
     ns.setns(net, ns.NEWNET)
-    guest_files.dress(os.pread(hosts, os.fstat(hosts).st_size, 0).decode())
-    user = ns.owner_of(net)
+    guest_files.dress(os.pread(hosts, os.fstat(hosts).st_size, 0).decode(), owner)
     ns.setns(user, ns.NEWUSER)
     ns.unshare(ns.NEWNS | ns.NEWUTS)
+    guest_ids.be_root()
     socket.sethostname(hostname)
     ns.set_process_name(f"init {hostname}")
 

@@ -43,10 +43,15 @@ class Program(NamedTuple):
 class Factory:
     """The factory, as those who need namespaces see it. `on_end` is told why one has ended.
 
+    `shared` are directories that guests may write to.
+
     Raises MachineCannot, which names the limit that was reached, where one was.
     """
 
-    def __init__(self, on_end: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, on_end: Callable[[str], None] = lambda _: None, shared: Sequence[str] = ()
+    ) -> None:
+        self._shared = list(shared)
         self.restarts = 0
         self.last_end: str | None = None
         self.pid = -1
@@ -82,7 +87,7 @@ class Factory:
         /etc/hosts that says `hosts`. The first process starts `program` and is its parent. Returns
         a pidfd and the guest's namespaces by kind.
         """
-        question: list[Any] = ["boot", hostname]
+        question: list[Any] = ["boot", hostname, self._shared]
         # By a file: with many names it is longer than a message may be.
         descriptors = [net, _file_of(hosts)]
         if program is not None:

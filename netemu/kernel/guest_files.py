@@ -26,18 +26,23 @@ _QUIET: Final = ns.MS_NOSUID | ns.MS_NODEV
 _ASIDE: Final = "/run/.aside"
 
 
-def dress(hosts: str) -> None:
-    """Give the present mount namespace a guest's /proc, /sys, /run, /dev, and /etc/hosts."""
+def dress(hosts: str, owner: int) -> None:
+    """Give the present mount namespace a guest's /proc, /sys, /run, /dev, and /etc/hosts.
+
+    `owner` is the user who will be the guest's root.
+    """
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount("proc", "/proc", "proc", _QUIET | ns.MS_NOEXEC)
     ns.mount("sysfs", "/sys", "sysfs", ns.MS_RDONLY | _QUIET | ns.MS_NOEXEC)
-    ns.mount("tmpfs", "/run", "tmpfs", _QUIET, "mode=755")
+    ns.mount("tmpfs", "/run", "tmpfs", _QUIET, f"mode=755,uid={owner},gid={owner}")
     os.mkdir(_ASIDE)
     _keep_the_machine_settings()
-    _devices()
+    _devices(owner)
     os.rmdir(_ASIDE)
     _private("resolv.conf", "# no name server is within a guest's reach\n")
     _private("hosts", hosts)
+    for name in os.listdir("/run"):
+        os.chown(f"/run/{name}", owner, owner)
 
 
 def _keep_the_machine_settings() -> None:
@@ -52,9 +57,11 @@ def _keep_the_machine_settings() -> None:
     ns.mount(_ASIDE, "/proc/sys/net", flags=ns.MS_MOVE)
 
 
-def _devices() -> None:
+def _devices(owner: int) -> None:
     """A /dev of its own: the machine's has disks, the kernel's log, and everybody's terminals."""
-    ns.mount("tmpfs", _ASIDE, "tmpfs", ns.MS_NOSUID | ns.MS_NOEXEC, "mode=755")
+    ns.mount(
+        "tmpfs", _ASIDE, "tmpfs", ns.MS_NOSUID | ns.MS_NOEXEC, f"mode=755,uid={owner},gid={owner}"
+    )
     for name in filter(lambda name: os.path.exists(f"/dev/{name}"), _DEVICES):
         path = f"{_ASIDE}/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -67,7 +74,7 @@ def _devices() -> None:
     os.mkdir(f"{_ASIDE}/pts")
     flags = ns.MS_NOSUID | ns.MS_NOEXEC
     try:
-        ns.mount("devpts", f"{_ASIDE}/pts", "devpts", flags, f"{_TERMINALS},gid=5")
+        ns.mount("devpts", f"{_ASIDE}/pts", "devpts", flags, f"{_TERMINALS},gid={owner + 5}")
     except MachineCannot:
         ns.mount("devpts", f"{_ASIDE}/pts", "devpts", flags, _TERMINALS)
     ns.mount(_ASIDE, "/dev", flags=ns.MS_MOVE)

@@ -136,10 +136,15 @@ def same_namespace(one: int, other: int) -> bool:
 
 def identity_map(process: int | str) -> None:
     """Give the new user namespace of `process` the very users that this one has."""
-    for kind in ("uid_map", "gid_map"):
+    write_maps(process, _identity("uid_map"), _identity("gid_map"))
+
+
+def write_maps(process: int | str, users: bytes, groups: bytes | None = None) -> None:
+    """Say which users and groups (`None`: the same) the new user namespace of `process` has."""
+    for kind, text in (("uid_map", users), ("gid_map", users if groups is None else groups)):
         descriptor = os.open(f"/proc/{process}/{kind}", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(descriptor, _identity(kind))
+            os.write(descriptor, text)
         finally:
             os.close(descriptor)
 

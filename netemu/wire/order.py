@@ -11,6 +11,8 @@ class Order(msgspec.Struct, frozen=True):
 
     A lab that is `owned` goes down with the process that ordered it; any other once it is up stays.
 
+    `shared` are directories that guests may write to, in root's lab as well.
+
     `without` is what keeps guests apart and is to be left out: see `netemu.kernel.protections`.
     """
 
@@ -19,4 +21,5 @@ class Order(msgspec.Struct, frozen=True):
     hidden: str
     access_log: bool = False
     owned: bool = False
+    shared: tuple[str, ...] = ()
     without: tuple[Protection, ...] = ()

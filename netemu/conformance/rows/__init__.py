@@ -1,4 +1,4 @@
-"""The isolation catalogue: eighty attacks, a file a family, and two for ARP's.
+"""The isolation catalogue: ninety-three attacks, a file a family, and two for ARP's.
 
 Adding a row is adding an entry.
 """
@@ -6,7 +6,7 @@ Adding a row is adding an entry.
 from typing import Final
 
 from netemu.conformance.row import Row
-from netemu.conformance.rows import arp, claims, ethernet, host, http, ipv4, ipv6, tcp
+from netemu.conformance.rows import arp, claims, ethernet, host, http, ipv4, ipv6, lab, tcp
 
 FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
     "ARP": (*arp.ROWS, *claims.ROWS),
@@ -16,6 +16,7 @@ FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
     "TCP": tcp.ROWS,
     "HTTP": http.ROWS,
     "host": host.ROWS,
+    "lab": lab.ROWS,
 }
 
 CATALOGUE: Final[tuple[tuple[str, Row], ...]] = tuple(

@@ -69,7 +69,7 @@ class Supervisor:
         self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
         self._owner: int | None = owner  # a pidfd, for as long as the lab goes down with it
-        self._factory = Factory(self._factory_ended)
+        self._factory = Factory(self._factory_ended, order.shared)
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
         self._hosts: list[NodeServices] = []

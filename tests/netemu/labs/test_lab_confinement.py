@@ -172,3 +172,33 @@ def test_a_guest_asks_the_kernel_for_nothing_that_is_the_machines(
     assert lab.netemu("logs", "a").stdout.startswith(expected)
     assert lab.exec("a", sys.executable, str(path)).stdout == expected
     shutil.rmtree(path.parent)
+
+
+def test_a_guest_writes_what_is_its_own(lab: RunningLab) -> None:
+    """In root's lab a guest reads the machine's files as root and writes none of them.
+
+    What it writes to /tmp is its own copy; its user is nobody outside, and another than its
+    neighbour's. In an ordinary user's lab a guest is the user, and writes what the user may.
+    """
+    name = f"nt-own-{os.getpid()}"
+    script = f"cat /proc/self/uid_map; echo mine > /tmp/{name} && cat /tmp/{name}"
+    users = []
+    for guest in ("web1", "web2"):
+        users.append(lab.exec(guest, "sh", "-c", script).stdout)
+        assert users[-1].endswith("mine\n")
+    if lab.person.kind == "user":
+        Path(f"/tmp/{name}").unlink()
+        return
+    assert not Path(f"/tmp/{name}").exists()
+    (_, one, count), (_, two, _) = (list(map(int, text.split()[:3])) for text in users)
+    assert one != two
+    assert min(one, two) >= 0x70000000
+    assert count == 65536
+    for path in ("/etc", "/root", "/usr", "/var/lib"):
+        lab.exec("web1", "touch", f"{path}/{name}", check=1)
+    with tempfile.TemporaryDirectory(prefix="nt-secret-") as secret:
+        path = Path(secret) / "file"
+        path.write_text("theirs\n")
+        assert lab.exec("web1", "cat", str(path)).stdout == "theirs\n"  # root's, 0700
+        os.chown(secret, 65533, 65533)
+        lab.exec("web1", "cat", str(path), check=1)
