@@ -199,8 +199,11 @@ def _boot(
     """Fork a guest's first process and wait until it is in place."""
     net, hosts, *output, leash = received
     user = ns.owner_of(net)
+    received.append(user)  # to be closed with the others
     owner = guest_ids.owner_of(user)
     users = _root_as(owner) if owner else None
+    if users is not None:
+        received.append(users)
 
     def begin() -> None:
         # Blocked, it waits for the first process to ask for it; else the kernel drops it.
@@ -220,10 +223,7 @@ def _boot(
         seccomp.confine_guest()
         _be_the_first(program)
 
-    try:
-        child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
-    finally:
-        close_all([user] if users is None else [user, users])
+    child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
     try:
         made.append(os.pidfd_open(child))
         made.extend(
