@@ -2,15 +2,12 @@
 
 The rooms, and the one way in which they import each other:
 
-    cli  →  lab  →  topology, linklocal, kernel
-            lab  →  hostagent (its public names only)
+    cli, pytest_plugin  →  conformance, chaos, bench, scenario, simulation, drawing
+                        →  client | supervisor  →  wire  →  linklocal, topology, kernel
 
-* ``topology``   what a lab file says, validated; pure.
-* ``linklocal``  RFC 3927 for guests and the node's side of it; pure but for its shell.
-* ``kernel``     the only room that speaks to the kernel: namespaces, netlink, nft, raw sockets.
-* ``lab``        brings all of it up and down, and answers for its state.
-* ``drawing``    pictures of a lab as text; pure.
-* ``cli``        thin; whatever it does, a Python caller can do through ``lab``.
+``client`` runs in the user's process, ``supervisor`` in the sandbox of a lab; they meet in ``wire``
+only, and never import each other. Each package says at its top in which process it runs and what it
+never does. README.md beside this file shows the processes of a running lab and their channels.
 
 Nothing here ever touches the machine's own network namespace.
 """

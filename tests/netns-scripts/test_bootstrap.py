@@ -43,6 +43,8 @@ NO_NETWORK = "\n".join(
     for number in range(30)
 )
 
+CONSTRAINTS = SOURCE / "netns-scripts" / "constraints"
+
 
 class Checkout:
     """A copy of the scripts, with stand-ins before the machine's own programs."""
@@ -50,7 +52,7 @@ class Checkout:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / "bin").mkdir(parents=True)
-        for name in ("netns-scripts", "constraints"):
+        for name in ("netns-scripts",):
             shutil.copytree(SOURCE / name, directory / name)
         shutil.copy(SOURCE / "pyproject.toml", directory)
         self.program("python3", PYTHON)
@@ -167,7 +169,7 @@ def test_pips_own_words_are_told_when_there_is_no_network(checkout: Checkout) ->
 def test_raised_constraints_are_installed(checkout: Checkout) -> None:
     checkout.bootstrap()
     checkout.did()
-    with (checkout.directory / "constraints" / "runtime.txt").open("a") as file:
+    with (checkout.directory / "netns-scripts" / "constraints" / "runtime.txt").open("a") as file:
         file.write("# raised\n")
     checkout.bootstrap()
     assert checkout.did() == ["pip .venv", "pip .venv"]
@@ -318,7 +320,7 @@ def test_the_matrix_of_ci_is_shorter_and_a_failure_is_its_exit_code(checkout: Ch
     "name", ["runtime", "conformance", "bench", "test", "matrix", "clients", "peers"]
 )
 def test_each_pinned_package_has_a_hash(name: str) -> None:
-    text = (SOURCE / "constraints" / f"{name}.txt").read_text()
+    text = (CONSTRAINTS / f"{name}.txt").read_text()
     entries = [one for one in text.replace("\\\n", "").splitlines() if one[:1] not in ("#", "")]
     assert entries
     for entry in entries:
@@ -330,7 +332,7 @@ def test_the_sets_agree() -> None:
     """What `netemu` and then `test` install are the same releases: none is changed back."""
     pins = {}
     for name in ("test", "runtime", "conformance", "bench", "matrix"):
-        for line in (SOURCE / "constraints" / f"{name}.txt").read_text().splitlines():
+        for line in (CONSTRAINTS / f"{name}.txt").read_text().splitlines():
             if "==" in line:
                 requirement = line.removesuffix(" \\")
                 package, _, marker = requirement.partition(";")

@@ -23,7 +23,7 @@ programs = pytest.mark.parametrize("name", PROGRAMS)
 def test_the_pages_are_current(name: str) -> None:
     """If this fails, run netns-scripts/man-pages."""
     made = page(PROGRAMS[name], name, netemu.__version__)
-    assert (ROOT / "man" / f"{name}.1").read_text() == made, "run netns-scripts/man-pages"
+    assert (ROOT / "netns-scripts" / "man" / f"{name}.1").read_text() == made, "run netns-scripts/man-pages"
 
 
 @programs
@@ -48,7 +48,7 @@ def test_text_is_not_taken_for_requests() -> None:
 def test_the_wheel_installs_them() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())
     files = told["tool"]["setuptools"]["data-files"]["share/man/man1"]
-    assert files == sorted(f"man/{name}.1" for name in PROGRAMS)
+    assert files == sorted(f"netns-scripts/man/{name}.1" for name in PROGRAMS)
     assert all((ROOT / file).is_file() for file in files)
 
 
@@ -57,7 +57,7 @@ def test_the_wheel_installs_them() -> None:
 @programs
 def test_groff_has_nothing_to_say_against_a_page(name: str) -> None:
     done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-z", str(ROOT / "man" / f"{name}.1")],
+        ["groff", "-man", "-Tutf8", "-ww", "-z", str(ROOT / "netns-scripts" / "man" / f"{name}.1")],
         capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
