@@ -23,7 +23,9 @@ programs = pytest.mark.parametrize("name", PROGRAMS)
 def test_the_pages_are_current(name: str) -> None:
     """If this fails, run netns-scripts/man-pages."""
     made = page(PROGRAMS[name], name, netemu.__version__)
-    assert (ROOT / "netns-scripts" / "man" / f"{name}.1").read_text() == made, "run netns-scripts/man-pages"
+    assert (ROOT / "netns-scripts" / "man" / f"{name}.1").read_text() == made, (
+        "run netns-scripts/man-pages"
+    )
 
 
 @programs
