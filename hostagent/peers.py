@@ -6,7 +6,7 @@ Runs in the agent's event loop. It does nothing itself: what is asked goes to th
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from typing import Final, Literal, Protocol, TypeAlias, cast
 
 from hostagent import credentials
 from hostagent.channel.frames import Decoder, FrameError
@@ -36,9 +36,6 @@ from hostagent.channel.messages import (
     encode,
 )
 from hostagent.transactions import Request
-
-if TYPE_CHECKING:
-    from hostagent.agent import Agent
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +69,34 @@ _REQUESTS: Final = (
 )
 
 
+class Server(Protocol):
+    """The agent that the peers are connected to."""
+
+    node: str
+
+    def admit(self, connection: "Peer") -> bool:
+        """Take a connection in, if there is room for it."""
+
+    def forget(self, connection: "Peer") -> None:
+        """The connection is gone."""
+
+    def subscribe(self, connection: "Peer") -> None:
+        """Send all that is known, and from then on each delta."""
+
+    def may_approve(self, guest: str) -> bool:
+        """Whether the guest has not approved too often of late."""
+
+    def submit(self, connection: "Peer", request: Request) -> None:
+        """Have a request done and answered."""
+
+
 class Peer(asyncio.Protocol):
     """A peer. It may have one of the roles that the socket is for by which it came in.
 
     Nothing more is read from it while a request of its waits for the repository.
     """
 
-    def __init__(self, agent: "Agent", door: Door) -> None:
+    def __init__(self, agent: Server, door: Door) -> None:
         self._agent = agent
         self.door = door
         self.role: Role = ROLES[door][0]  # until it says which

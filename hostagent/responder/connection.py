@@ -4,13 +4,13 @@ import asyncio
 import os
 import socket
 from math import inf
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
+
+from msgspec import Struct
 
 from hostagent.http import CONTINUE, BadRequest, RequestReader
-
-if TYPE_CHECKING:
-    from hostagent.responder.answers import Caller, Pending, Reply
-    from hostagent.responder.server import Responder
+from hostagent.responder.answers import Answers, Caller, Pending, Reply
+from hostagent.responder.waiting import Waiting
 
 PIPELINE_BATCH: Final = 16
 """Requests of one connection that are answered before others get their turn."""
@@ -27,6 +27,34 @@ _LATELY: Final = -1.0
 ago as that, and the clock need not be asked for every answer."""
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one guest may take of the responder's time and memory. Seconds, and counts."""
+
+    request_timeout: float = 10.0
+    """For a request to arrive whole, from its first byte or the connection's: 408. A guest shares
+    the machine with the responder; ten seconds are for one that is being debugged."""
+    idle_timeout: float = 60.0
+    """For a connection to be kept alive without a request."""
+    held_per_guest: int = 30
+    """Connections held for one guest. An SDK keeps a few; thirty leave room for a thousand guests
+    below the common limits on descriptors."""
+    held: int = 32768
+    """Connections held in all; the limit on descriptors may bound it further."""
+    requests: int = 1000
+    """Requests on one connection, so that a connection cannot last for ever."""
+
+
+class Server(Protocol):
+    """The responder that holds the connection."""
+
+    answers: Answers
+    limits: Limits
+    waiting: Waiting
+
+    def release(self, connection: "Connection") -> None:
+        """The connection is gone."""
+
+
 class Connection(asyncio.Protocol):
     """Reads requests, writes answers, and knows until when it may take to do so (`deadline`)."""
 
@@ -40,15 +68,15 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        responder: "Responder",
-        caller: "Caller",
+        responder: Server,
+        caller: Caller,
         reader: RequestReader,
         descriptor: int,
         *,
         unsent: bytes,
         last: bool,
         served: int,
-        pending: "Pending | None" = None,
+        pending: Pending | None = None,
         hop_limit: int | None = None,
     ) -> None:
         """Go on where the one pass has ended: `unsent` of the answer, which may be the `last`, and
@@ -234,7 +262,7 @@ class Connection(asyncio.Protocol):
                 self._answers.remember(self.caller, asked, replies)
         self._wait()
 
-    def _await(self, pending: "Pending") -> None:
+    def _await(self, pending: Pending) -> None:
         """Have the responder answer when it can; read on, to see if the guest hangs up."""
         assert self._transport is not None
         self.deadline = inf
@@ -243,7 +271,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         self._responder.waiting.enter(self, pending)
 
-    def deliver(self, reply: "Reply") -> None:
+    def deliver(self, reply: Reply) -> None:
         """Send the answer to the request that was pending, and go on."""
         if self._transport is None or self._transport.is_closing():
             return
@@ -254,7 +282,7 @@ class Connection(asyncio.Protocol):
         elif self._eof or not self._waiting or not self._reader.idle:
             self._loop.call_soon(self._proceed)
 
-    def _write(self, reply: "Reply") -> None:
+    def _write(self, reply: Reply) -> None:
         assert self._transport is not None
         if reply.hop_limit != self._hop_limit:
             # What leaves after a limited answer has been read leaves as anything else does: -1 is

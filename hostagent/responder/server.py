@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Final
 
-from msgspec import Struct
-
 from hostagent.dialects import Dialects, Options
 from hostagent.http import BadRequest, RequestReader
 from hostagent.responder.answers import (
@@ -29,9 +27,11 @@ from hostagent.responder.answers import (
     host_headers,
 )
 from hostagent.responder.approvals import Approvals
-from hostagent.responder.connection import Connection
+from hostagent.responder.connection import Connection, Limits
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.waiting import Waiting
+
+__all__ = ["Limits", "Responder"]
 
 log = logging.getLogger(__name__)
 
@@ -62,23 +62,6 @@ SWEEP_INTERVAL: Final = 0.5
 
 RESERVED_DESCRIPTORS: Final = 64
 """Descriptors that are not for guests' connections."""
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """What one guest may take of the responder's time and memory. Seconds, and counts."""
-
-    request_timeout: float = 10.0
-    """For a request to arrive whole, from its first byte or the connection's: 408. A guest shares
-    the machine with the responder; ten seconds are for one that is being debugged."""
-    idle_timeout: float = 60.0
-    """For a connection to be kept alive without a request."""
-    held_per_guest: int = 30
-    """Connections held for one guest. An SDK keeps a few; thirty leave room for a thousand guests
-    below the common limits on descriptors."""
-    held: int = 32768
-    """Connections held in all; the limit on descriptors may bound it further."""
-    requests: int = 1000
-    """Requests on one connection, so that a connection cannot last for ever."""
 
 
 class Responder:

@@ -8,16 +8,12 @@ import asyncio
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from hostagent.dialects.outcomes import Park
 from hostagent.http import Response
-from hostagent.responder.answers import Caller, Pending, Reply
+from hostagent.responder.answers import Answers, Caller, Pending, Reply
 from hostagent.responder.approvals import Approvals
-
-if TYPE_CHECKING:
-    from hostagent.responder.connection import Connection
-    from hostagent.responder.server import Responder
 
 LONGEST_TIMER: Final = 60.0
 """Seconds until a timer looks again: this machine's clock may be set."""
@@ -29,16 +25,39 @@ _Shared: TypeAlias = dict[tuple[Caller, int, str, bool], Reply]
 """Answers by caller, request (requests of the same bytes are one object), key and `keep`."""
 
 
+class Parked(Protocol):
+    """A connection whose request waits."""
+
+    caller: Caller
+    pending: Pending | None
+
+    def deliver(self, reply: Reply) -> None:
+        """Send the answer to the pending request."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Server(Protocol):
+    """The responder that the requests arrived at."""
+
+    answers: Answers
+
+    @property
+    def held(self) -> int:
+        """How many connections are held."""
+
+
 class Waiting:
     """The requests of one responder that wait. Each holds its connection, which is bounded."""
 
-    def __init__(self, responder: "Responder", approvals: Approvals | None) -> None:
+    def __init__(self, responder: Server, approvals: Approvals | None) -> None:
         """Without `approvals` nobody can approve of anything."""
         self._responder = responder
         self._answers = responder.answers
         self._approvals = approvals
-        self._parked: dict[str, dict[Connection, None]] = {}  # by the guest's name
-        self._alarms: list[tuple[float, int, Connection, Pending]] = []  # a heap, by `until`
+        self._parked: dict[str, dict[Parked, None]] = {}  # by the guest's name
+        self._alarms: list[tuple[float, int, Parked, Pending]] = []  # a heap, by `until`
         self._alarm_number = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -47,7 +66,7 @@ class Waiting:
         if self._timer is not None:
             self._timer.cancel()
 
-    def enter(self, connection: "Connection", pending: Pending) -> None:
+    def enter(self, connection: Parked, pending: Pending) -> None:
         """Answer the request on this connection once what it waits for is so."""
         outcome = pending.outcome
         if isinstance(outcome, Park):
@@ -64,7 +83,7 @@ class Waiting:
             lambda result: self._answer(connection, pending, responses[result]),
         )
 
-    def leave(self, connection: "Connection") -> None:
+    def leave(self, connection: Parked) -> None:
         """The connection is gone, or its request is answered."""
         pending, connection.pending = connection.pending, None
         if pending is not None and (group := self._parked.get(pending.guest)) is not None:
@@ -84,7 +103,7 @@ class Waiting:
         if names is None and self._alarms:
             self._arm()
 
-    def _resume(self, connection: "Connection", now: float, shared: _Shared) -> None:
+    def _resume(self, connection: Parked, now: float, shared: _Shared) -> None:
         """Answer a parked request if that can be done now."""
         pending = connection.pending
         assert pending is not None
@@ -116,7 +135,7 @@ class Waiting:
         self.leave(connection)
         connection.deliver(reply)
 
-    def _answer(self, connection: "Connection", pending: Pending, response: Response) -> None:
+    def _answer(self, connection: Parked, pending: Pending, response: Response) -> None:
         if connection.pending is not pending:  # the guest has gone
             return
         caller = connection.caller
@@ -127,7 +146,7 @@ class Waiting:
 
     # Times
 
-    def _set_alarm(self, connection: "Connection", pending: Pending, until: float) -> None:
+    def _set_alarm(self, connection: Parked, pending: Pending, until: float) -> None:
         if until == inf:
             return
         if len(self._alarms) > 2 * self._responder.held + 64:  # most are of requests answered

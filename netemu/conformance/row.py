@@ -1,57 +1,49 @@
 """A row of the catalogue, as a value: what is sent, and what each policy has to make of it."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from scapy.packet import Packet
-
+from netemu.conformance.labstage import LabStage
+from netemu.conformance.observed import (
+    ALLOWED,
+    ANSWERED,
+    DROPPED,
+    FAILED,
+    LIMITED,
+    REFUSED,
+    Frame,
+    Observed,
+)
+from netemu.conformance.stage import Recipe, Stage, Trace
 from netemu.topology import Policy
 
-if TYPE_CHECKING:
-    from netemu.conformance.labstage import LabStage
-    from netemu.conformance.stage import Stage
-
-# Verdicts that many rows share; others are words of their own, such as an HTTP status.
-DROPPED: Final = "dropped"  # nobody has seen anything of it
-ALLOWED: Final = "allowed"  # somebody has
-LIMITED: Final = "limited"  # somebody has, within a bound that the row states
-ANSWERED: Final = "answered"
-REFUSED: Final = "refused"
-FAILED: Final = "failed"  # the row could not be played: the lab is not as it should be
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame, and the place that sent it or saw it."""
-
-    place: str
-    data: bytes
-
-
-@dataclass(slots=True)
-class Observed:
-    """What came of an attack: a verdict, and what it rests on."""
-
-    verdict: str
-    evidence: list[str] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
-
+__all__ = [
+    "ALLOWED",
+    "ANSWERED",
+    "DROPPED",
+    "FAILED",
+    "LIMITED",
+    "REFUSED",
+    "Frame",
+    "Later",
+    "Observed",
+    "Play",
+    "PlayInLab",
+    "Recipe",
+    "Result",
+    "Row",
+    "Trace",
+    "watch",
+]
 
 Later = Callable[[], Observed]
 """For an attack that takes its time: to be called when all other rows have been played."""
 
-Recipe = Callable[["Stage"], Iterable[Packet | bytes]]
-"""Gives the attacker's frames, told who is who."""
-
-Trace = Callable[["Stage", Packet], bool]
-"""Says of a frame that was seen anywhere whether it came of the attack."""
-
-Play = Callable[["Stage"], Observed | Later]
-PlayInLab = Callable[["LabStage"], Observed | Later]
+Play = Callable[[Stage], Observed | Later]
+PlayInLab = Callable[[LabStage], Observed | Later]
 
 
-def watch(stage: "Stage") -> Observed:
+def watch(stage: Stage) -> Observed:
     """Send the recipe's frames, and look whether anybody saw any, or answered."""
     return stage.watch()
 

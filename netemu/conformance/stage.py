@@ -8,19 +8,20 @@ one CPU, whose queue of frames is then the only one: who has heard the canary ha
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from netemu.conformance.observed import ALLOWED, DROPPED, Frame, Observed
 from netemu.conformance.probe import Place
 from netemu.conformance.roles import BROADCAST, ELSEWHERE, METADATA, NOBODY, SERVICE, Cast, Letters
-from netemu.conformance.row import ALLOWED, DROPPED, Frame, Observed, Row, Trace
 from netemu.conformance.signing import ATTACKERS, NODES, is_canary, is_signed, sign
 from netemu.errors import NotSo
+from netemu.topology import Policy
 
 # linux/if_ether.h: all; and IPv4, ARP, IPv6, LLC, LLDP.
 _ALL: Final = 3
@@ -44,6 +45,23 @@ INSTANCE_INFO: Final = (
 ).encode()
 
 
+Recipe = Callable[["Stage"], Iterable[Packet | bytes]]
+"""Returns the attacker's frames."""
+
+Trace = Callable[["Stage", Packet], bool]
+"""Whether a frame that was seen anywhere came of the attack."""
+
+
+class Attack(Protocol):
+    """The part of a row that the stage plays."""
+
+    @property
+    def recipe(self) -> Recipe | None: ...
+    @property
+    def trace(self) -> Trace | None: ...
+    def expected(self, policy: Policy) -> str: ...
+
+
 class Stage(Letters):
     """Places manned and listening; a context manager. `token` and `port` are a row's alone."""
 
@@ -54,7 +72,7 @@ class Stage(Letters):
         self.port_macs: list[str] = []
         self.token = b""
         self.port = 20000
-        self.row: Row
+        self.row: Attack
         self.sent: list[bytes] = []
         self.said: list[bytes] = []
         self.capture: list[Frame] = []
@@ -106,7 +124,7 @@ class Stage(Letters):
         for family in (2, 10):
             self.node.call("serve", family, SERVICE)
 
-    def begin(self, row: Row, number: int) -> None:
+    def begin(self, row: Attack, number: int) -> None:
         """A row begins: a token and a port of its own, and nothing heard yet."""
         self.row = row
         self.token = b"\xc0\xfe" + os.urandom(8)
