@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from netemu.kernel.errors import KernelError
+from netemu.kernel.netlink_walk import attributes, messages, text
 
 # linux/rtnetlink.h, linux/netlink.h, linux/if_link.h
 _NEWLINK, _GETLINK = 16, 18
 _REQUEST, _DUMP = 0x1, 0x300
 _ERROR, _DONE = 2, 3
 _IFLA_IFNAME, _IFLA_STATS64 = 3, 23
-_HEADER, _IFINFOMSG = 16, 16
+_IFINFOMSG = 16
 # The first eight members of struct rtnl_link_stats64.
 _STATS = struct.Struct("=8Q")
 
@@ -47,7 +48,7 @@ class LinkCounters:
         found: dict[str, Counters] = {}
         while True:
             data = self._socket.recv(65536)
-            for kind, message in _messages(data):
+            for kind, _, _, message in messages(data):
                 if kind == _DONE:
                     return found
                 if kind == _ERROR:
@@ -57,24 +58,12 @@ class LinkCounters:
                     found.update(_counted(message))
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(kind, body) of each netlink message."""
-    offset = 0
-    while offset + _HEADER <= len(data):
-        length, kind = struct.unpack_from("=IH", data, offset)
-        yield kind, data[offset + _HEADER : offset + length]
-        offset += max(_HEADER, (length + 3) & ~3)
-
-
 def _counted(link: bytes) -> Iterator[tuple[str, Counters]]:
     name, counters = None, None
-    offset = _IFINFOMSG
-    while offset + 4 <= len(link):
-        length, kind = struct.unpack_from("=HH", link, offset)
+    for kind, payload in attributes(link, _IFINFOMSG):
         if kind == _IFLA_IFNAME:
-            name = link[offset + 4 : offset + length].rstrip(b"\0").decode()
+            name = text(payload)
         elif kind == _IFLA_STATS64:
-            counters = Counters(*_STATS.unpack_from(link, offset + 4))
-        offset += max(4, (length + 3) & ~3)
+            counters = Counters(*_STATS.unpack_from(payload))
     if name is not None and counters is not None:
         yield name, counters

@@ -12,6 +12,7 @@ import struct
 from typing import Final
 
 from netemu.kernel.netlink import AF_BRIDGE, DELLINK, DUMP, NEWLINK, REQUEST
+from netemu.kernel.netlink_walk import Received, messages
 
 _GETLINK = 18
 _RTMGRP_LINK = 1
@@ -92,26 +93,23 @@ class LinkMonitor:
                     raise
                 self._owed = True  # notifications are lost; a dump's own messages never are
                 continue
-            offset = 0
-            while offset + 16 <= len(data):
-                (length,) = struct.unpack_from("=I", data, offset)
-                self._take(data[offset : offset + length], told)
-                offset += max(16, (length + 3) & ~3)
+            for message in messages(data):
+                self._take(message, told)
         return told
 
-    def _take(self, message: bytes, told: list[tuple[int, bool]]) -> None:
-        _, kind, flags, number, _ = struct.unpack_from("=IHHII", message)
+    def _take(self, message: Received, told: list[tuple[int, bool]]) -> None:
+        kind, flags, number, body = message
         if flags & _DUMP_INTERRUPTED:
             self._owed = True
-        if kind in (NEWLINK, DELLINK) and len(message) >= 32:
-            index, state = struct.unpack_from("=iI", message, 20)
+        if kind in (NEWLINK, DELLINK) and len(body) >= 16:
+            index, state = struct.unpack_from("=iI", body, 4)
             # A bridge speaks of its ports too (AF_BRIDGE): not of the links themselves.
-            if message[16] != AF_BRIDGE:
+            if body[0] != AF_BRIDGE:
                 told.append((index, kind == NEWLINK and state & _PASSES == _PASSES))
         elif kind == _DONE:
             self._dumping = False
-        elif kind == _ERROR and len(message) >= 20:
-            self._refused(number, -struct.unpack_from("=i", message, 16)[0], told)
+        elif kind == _ERROR and len(body) >= 4:
+            self._refused(number, -struct.unpack_from("=i", body)[0], told)
 
     def _refused(self, number: int, code: int, told: list[tuple[int, bool]]) -> None:
         if number != _ALL and code == errno.ENODEV:

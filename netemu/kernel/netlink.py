@@ -13,6 +13,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from netemu.kernel.errors import KernelError
+from netemu.kernel.netlink_walk import attributes, messages
+from netemu.kernel.netlink_walk import text as text_of
 
 # linux/rtnetlink.h, linux/netlink.h: kinds that more than one room speaks of, and flags.
 NEWLINK, DELLINK, NEWNEIGH, DELNEIGH = 16, 17, 28, 29
@@ -87,25 +89,13 @@ class Netlink:
 
 def _acknowledgements(data: bytes) -> Iterable[tuple[int, int, str]]:
     """(sequence number, errno or 0, the kernel's own words) of each acknowledgement in `data`."""
-    offset = 0
-    while offset + 20 <= len(data):
-        length, kind, flags, number = struct.unpack_from("=IHHI", data, offset)
-        if kind == _NLMSG_ERROR:
-            (code,) = struct.unpack_from("=i", data, offset + 16)
-            # With CAP_ACK an error comes back with the request's header only: 16 + 4 + 16 bytes.
-            text = _words(data[offset + 36 : offset + length]) if flags & _NLM_F_ACK_TLVS else ""
-            yield number, -code, text
-        offset += max(16, (length + 3) & ~3)
-
-
-def _words(attributes: bytes) -> str:
-    offset = 0
-    while offset + 4 <= len(attributes):
-        length, kind = struct.unpack_from("=HH", attributes, offset)
-        if kind & 0x3FFF == _NLMSGERR_ATTR_MSG:
-            return attributes[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
-        offset += max(4, (length + 3) & ~3)
-    return ""
+    for message in messages(data):
+        if message.kind == _NLMSG_ERROR and len(message.body) >= 4:
+            (code,) = struct.unpack_from("=i", message.body)
+            # With CAP_ACK an error comes back with the request's header only: 4 + 16 bytes.
+            told = attributes(message.body, 20) if message.flags & _NLM_F_ACK_TLVS else ()
+            words = (text_of(payload) for kind, payload in told if kind == _NLMSGERR_ATTR_MSG)
+            yield message.number, -code, next(words, "")
 
 
 def encode(message: Any, kind: int, flags: int, attributes: list[tuple[str, Any]]) -> bytes:

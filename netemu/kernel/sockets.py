@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final
 
 from netemu.kernel.errors import KernelError
+from netemu.kernel.netlink_walk import messages
 
 # EC2's default hop limit, and RFC 3927 section 2.7's "sensible default": an answer does not
 # outlive the link.
@@ -87,15 +88,11 @@ def _connections(diag: socket.socket) -> Iterator[bytes]:
     """The struct inet_diag_sockid (48 bytes) of each TCP connection."""
     diag.send(_diag(_SOCK_DIAG_BY_FAMILY, _REQUEST | _DUMP, bytes(48)))
     while True:
-        data = diag.recv(65536)
-        offset = 0
-        while offset + 16 <= len(data):
-            length, kind = struct.unpack_from("=IH", data, offset)
-            if kind in (_DONE, _ERROR):
+        for message in messages(diag.recv(65536)):
+            if message.kind in (_DONE, _ERROR):
                 return
             # struct inet_diag_msg: family, state, timer, retrans, then the socket's identity.
-            yield data[offset + 20 : offset + 68]
-            offset += max(16, (length + 3) & ~3)
+            yield message.body[4:52]
 
 
 def _diag(kind: int, flags: int, socket_id: bytes) -> bytes:
