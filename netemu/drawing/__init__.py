@@ -1,7 +1,6 @@
-"""Pictures of a running lab: from what it tells of itself to SVG, dot and Mermaid, as text.
+"""Pictures of a running lab: turns its status and events into SVG, dot or Mermaid text.
 
-Pure: reads a status and events that it is given, and gives text. It asks no lab, writes no file and
-starts no program.
+Pure, and runs in the user's process. It asks no lab, writes no file and starts no program.
 """
 
 from netemu.drawing.dot import dot

@@ -1,8 +1,8 @@
-"""A lab for Graphviz: `netemu graph --format dot | dot -Tpdf`."""
+"""A lab as Graphviz text: `netemu graph --format dot | dot -Tpdf`. Pure."""
 
-from netemu.drawing.scene import Scene
+from netemu.drawing.scene import METADATA, Scene
 
-# fill and line, as in the SVG.
+# Fill and line, as in the SVG.
 _COLOURS = {
     "well": ("#f7f9fb", "#b4c1cd"),
     "warned": ("#fff6e0", "#e0a100"),
@@ -12,7 +12,7 @@ _COLOURS = {
 
 
 def dot(scene: Scene) -> str:
-    """Draw it in Graphviz's language."""
+    """Return the scene in Graphviz's language."""
     lines = [
         f"graph {_quoted(scene.name)} {{",
         f"  label={_quoted(f'{scene.name}: {scene.caption}')}; labelloc=t; rankdir=LR;",
@@ -26,7 +26,7 @@ def dot(scene: Scene) -> str:
         lines += [
             f"  subgraph cluster_{place} {{",
             f'    label={_quoted(label)}; style=rounded; color="{colour}";',
-            f'    {bridge} [label="br0\\n169.254.169.254", fillcolor="#e3eef7", color="#6a9cc4"];',
+            f'    {bridge} [label="br0\\n{METADATA}", fillcolor="#e3eef7", color="#6a9cc4"];',
         ]
         for guest in node.guests:
             fill, line = _COLOURS[guest.mood]
@@ -42,5 +42,5 @@ def dot(scene: Scene) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of Graphviz's; its line break is the two characters backslash and n."""
+    """Quote a string for Graphviz, where a line break is the two characters backslash and n."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

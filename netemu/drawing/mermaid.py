@@ -1,9 +1,9 @@
-"""A lab for Mermaid, which code hosts draw in Markdown."""
+"""A lab as Mermaid text, which code hosts draw in Markdown. Pure."""
 
 from collections.abc import Iterator
 from itertools import count
 
-from netemu.drawing.scene import Scene
+from netemu.drawing.scene import METADATA, Scene
 
 _CLASSES = {
     "well": "fill:#f7f9fb,stroke:#b4c1cd,color:#1c2733",
@@ -15,12 +15,12 @@ _CLASSES = {
 
 
 def mermaid(scene: Scene) -> str:
-    """Draw it as a flowchart."""
+    """Return the scene as a flowchart."""
     return "\n".join(_lines(scene)) + "\n"
 
 
 def _lines(scene: Scene) -> Iterator[str]:
-    # Names may be words of Mermaid's own ("end"): what stands for them are numbers.
+    # A name may be a keyword of Mermaid ("end"), so guests are identified by numbers.
     number = count()
     yield "---"
     yield f'title: "{scene.name}: {scene.caption}"'
@@ -29,7 +29,7 @@ def _lines(scene: Scene) -> Iterator[str]:
     for place, node in enumerate(scene.nodes):
         label = f"{node.name}, failed" if node.failed else node.name
         yield f'  subgraph n{place}["{label}"]'
-        yield f'    b{place}["br0<br/>169.254.169.254"]:::bridge'
+        yield f'    b{place}["br0<br/>{METADATA}"]:::bridge'
         for guest in node.guests:
             text = "<br/>".join(filter(None, (f"<b>{guest.name}</b>", guest.address, guest.says)))
             yield f'    b{place} ---|{guest.port}| g{next(number)}["{text}"]:::{guest.mood}'

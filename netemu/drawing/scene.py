@@ -1,11 +1,15 @@
-"""What a picture of a lab shows, whatever it is drawn with."""
+"""What a picture of a lab shows, independent of its format. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+
+from netemu.linklocal import addresses
+
+METADATA: Final = addresses.to_text(addresses.METADATA)
 
 
 class Event(Protocol):
-    """As much of a maintenance event as a picture tells."""
+    """The part of a maintenance event that a picture shows."""
 
     @property
     def type(self) -> str: ...
@@ -22,7 +26,7 @@ class Event(Protocol):
 
 
 class Guest(NamedTuple):
-    """A guest: `says` is what befalls it, in words, empty if nothing does."""
+    """A guest: `says` is its event or state in words, empty if there is neither."""
 
     name: str
     address: str
@@ -32,7 +36,7 @@ class Guest(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A node and the guests that are on it now."""
+    """A node and its current guests."""
 
     name: str
     failed: bool
@@ -48,21 +52,19 @@ class Scene(NamedTuple):
 
 
 def scene(status: Mapping[str, Any], events: Sequence[Event], now: float) -> Scene:
-    """What there is to see: `status` is a lab's, `events` those not ended, `now` epoch seconds.
+    """Return the scene of a lab's `status` and its `events` that have not ended.
 
-    `now` is the metadata plane's time. Of several events the one that has started, or else the
-    first, is a guest's.
+    `now` is the metadata plane's time, epoch seconds. Of a guest's events the scene shows the
+    started one, or else the earliest.
     """
-    # The later in this order stays: what has started is told last.
+    # The last event in this order wins.
     order = sorted(events, key=lambda one: (one.started is not None, -one.not_before))
-    befalls = {guest: event for event in order for guest in event.guests}
+    shown = {guest: event for event in order for guest in event.guests}
     nodes = tuple(
         Node(
             name=node["name"],
             failed=node.get("state") == "failed",
-            guests=tuple(
-                _guest(guest, befalls.get(guest["name"]), now) for guest in node["guests"]
-            ),
+            guests=tuple(_guest(guest, shown.get(guest["name"]), now) for guest in node["guests"]),
         )
         for node in status["nodes"]
     )
@@ -91,7 +93,7 @@ def _port(guest: Mapping[str, Any]) -> str:
 
 
 def words(event: Event, now: float) -> str:
-    """As in "Reboot in 4 min", "Freeze, 12 s left"."""
+    """Return an event in words: "Reboot in 4 min", "Freeze, 12 s left"."""
     if event.started is None:
         return f"{event.type} in {length(max(0.0, event.not_before - now))}"
     if event.duration is None:
@@ -100,7 +102,7 @@ def words(event: Event, now: float) -> str:
 
 
 def length(seconds: float) -> str:
-    """A length of time in one unit, as people say it: 4 s, 15 min, 3 h, 2 d."""
+    """Return a duration in one unit: 4 s, 15 min, 3 h, 2 d."""
     for unit, size, most in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
         if seconds < most:
             return f"{round(seconds / size)} {unit}"

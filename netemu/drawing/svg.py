@@ -1,8 +1,8 @@
-"""A lab as SVG, in the style of the README's picture.
+"""A lab as SVG, in the style of the README's picture. Pure.
 
 Nodes stand side by side, each with agent, responder and bridge above its guests. Few guests are
-drawn with their ports; many as tiles, with name, address and event; very many as coloured dots with
-their names as tooltips, and what is not well written out.
+drawn with their ports; many as tiles with name, address and event; very many as coloured dots with
+their names as tooltips and a list of those that have an event or are away.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from html import escape
 from math import ceil
 from typing import Final, NamedTuple
 
-from netemu.drawing.scene import Guest, Node, Scene
+from netemu.drawing.scene import METADATA, Guest, Node, Scene
 
 _INK, _FAINT, _PALE = "#1c2733", "#5b6b7b", "#8898a8"
 _MONO: Final = 'font-family="monospace"'
-# fill, line, and the colour of what it says.
+# Fill, line, and the colour of the text.
 _COLOURS: Final = {
     "well": ("#f7f9fb", "#b4c1cd", "#8898a8"),
     "warned": ("#fff6e0", "#e0a100", "#966400"),
@@ -23,19 +23,19 @@ _COLOURS: Final = {
 }
 _MARGIN, _GAP, _INNER = 20, 20, 20
 _HEAD: Final = 64  # the lab's name and caption
-# Of a node: its name, agent and responder; then the bridge.
+# In a node: its name, agent and responder stand above the bridge.
 _BRIDGE_TOP, _BRIDGE_HEIGHT = 88, 40
 
 
 class Grid(NamedTuple):
-    """How guests are set: how large one is, how far from the next, how many in a row at most."""
+    """How guests are laid out: size, distance, and how many fit in a row."""
 
     width: int
     height: int
     step_x: int
     step_y: int
     columns: int
-    most: int  # guests on a node, beyond which they are drawn smaller
+    most: int  # guests on a node; more are drawn smaller
     rows_of_nodes: int  # nodes side by side, at most
 
 
@@ -43,18 +43,18 @@ _WIRED: Final = Grid(120, 66, 130, 66, 4, 4, 2)
 _TILES: Final = Grid(122, 48, 130, 56, 6, 48, 2)
 _DOTS: Final = Grid(12, 12, 17, 17, 40, 100_000, 2)
 _WIRE_LENGTH: Final = 92
-# What is not well is written out below the dots, so many lines of it.
+# Lines of text below the dots, for guests that have an event or are away.
 _NOTES: Final = 12
 _NOTE_HEIGHT: Final = 17
-# A node holds its agent and its responder, whatever few guests there are.
+# A node is wide enough for its agent and its responder.
 _LEAST_WIDTH: Final = 390
 _SERVICES_WIDTH: Final = 330
-# Letters of a node's name that are shown, and of a note.
+# Characters shown of a node's name and of a note.
 _LONGEST_NAME, _LONGEST_NOTE = 30, 100
 
 
 def svg(scene: Scene) -> str:
-    """Draw it; the picture brings its own light ground, so that it is legible on dark pages."""
+    """Return the scene as SVG. Its own light background keeps it legible on dark pages."""
     most = max((len(node.guests) for node in scene.nodes), default=0)
     grid = next(one for one in (_WIRED, _TILES, _DOTS) if most <= one.most)
     columns = max(1, min(grid.columns, most))
@@ -115,7 +115,7 @@ def _node(node: Node, grid: Grid, left: int, top: int, inner: int, height: int) 
     y = top + _BRIDGE_TOP
     yield _rect(left + _INNER, y, inner, _BRIDGE_HEIGHT, 8, "#e9edf1", "#8898a8")
     yield _text(middle, y + 18, "bridge br0", 13, bold=True, anchor="middle")
-    yield _text(middle, y + 33, "169.254.169.254", 11, anchor="middle", more=_MONO)
+    yield _text(middle, y + 33, METADATA, 11, anchor="middle", more=_MONO)
     draw = {_WIRED: _wired, _TILES: _tile, _DOTS: _dot}[grid]
     columns = _columns(grid, inner)
     across = min(columns, len(node.guests)) * grid.step_x - (grid.step_x - grid.width)
@@ -134,7 +134,7 @@ def _node(node: Node, grid: Grid, left: int, top: int, inner: int, height: int) 
 
 
 def _services(node: Node, left: int, top: int, inner: int) -> str:
-    """Agent and responder, and who speaks to whom; or that nobody does."""
+    """Draw agent and responder and their connections, or that the node has failed."""
     if node.failed:
         said = "failed: no agent, no responder"
         return _text(left + inner, top + 38, said, 14, "#c8442b", bold=True, anchor="end")
@@ -159,7 +159,7 @@ def _services(node: Node, left: int, top: int, inner: int) -> str:
 
 
 def _wired(guest: Guest, x: float, y: float) -> Iterator[str]:
-    """A guest below its guarded port."""
+    """Draw a guest below its guarded port."""
     middle = x + _WIRED.width / 2
     dash = ' stroke-dasharray="3 4"' if guest.mood == "away" else ""
     yield (
@@ -176,7 +176,7 @@ def _wired(guest: Guest, x: float, y: float) -> Iterator[str]:
 
 
 def _tile(guest: Guest, x: float, y: float) -> Iterator[str]:
-    """A guest, its address, and its port or what befalls it."""
+    """Draw a guest with its address, port and event."""
     fill, line, said = _COLOURS[guest.mood]
     yield f"<g><title>{escape(_whole(guest))}</title>"
     yield _rect(x, y, _TILES.width, _TILES.height, 6, fill, line, _stroke(guest))
@@ -190,7 +190,7 @@ def _tile(guest: Guest, x: float, y: float) -> Iterator[str]:
 
 def _dot(guest: Guest, x: float, y: float) -> Iterator[str]:
     _, line, _ = _COLOURS[guest.mood]
-    # A dot is too small for a pale ground: what is not well has its line's colour.
+    # A dot is too small for a pale fill: a guest that is not well has its line's colour.
     colour = "#dbe7df" if guest.mood == "well" else line
     edge = "#9dbfa6" if guest.mood == "well" else line
     yield (
@@ -200,7 +200,7 @@ def _dot(guest: Guest, x: float, y: float) -> Iterator[str]:
 
 
 def _notes(node: Node) -> Sequence[str]:
-    """What is to be said of those who are not well, those of one word together."""
+    """Return a line for each event or state, with the guests that share it."""
     said: dict[str, list[str]] = {}
     for guest in node.guests:
         if guest.says:
@@ -248,7 +248,7 @@ def _text(
 
 
 def _triangle(x: float, y: float, back_x: float, back_y: float, colour: str) -> str:
-    """An arrow's head with its point at (x, y), whose base lies (back_x, back_y) behind."""
+    """Draw an arrowhead with its point at (x, y) and its base (back_x, back_y) behind it."""
     half_x, half_y = back_y * 0.6, back_x * 0.6
     base_x, base_y = x + back_x, y + back_y
     return (

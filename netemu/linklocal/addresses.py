@@ -9,8 +9,8 @@ FIRST: Final = 0xA9FE_0100  # 169.254.1.0
 LAST: Final = 0xA9FE_FEFF  # 169.254.254.255
 PREFIX_LENGTH: Final = 16  # RFC 3927 2.8: never subnetted
 
-# Inside the range that guests draw from, and not left out of it: the RFC asks for uniform draws
-# over the whole range, and the node defends this address like any other host would.
+# This address is in the range that guests draw from: the RFC asks for uniform draws over the whole
+# range, and the node defends this address as any host would.
 METADATA: Final = 0xA9FE_A9FE  # 169.254.169.254
 
 # Keeps the draws apart from any other use of blake2b on a MAC.
@@ -23,21 +23,21 @@ def claimable(address: int) -> bool:
 
 
 def candidate(mac: bytes, n: int) -> int:
-    """The `n`-th draw (from 0) of the host with this MAC: always the same, uniform over the range.
+    """Return the `n`-th draw (from 0) for this MAC: always the same, uniform over the range.
 
-    RFC 3927 2.1: hosts must not generate the same sequence, and a host that starts again should
-    pick the same address again; so the MAC is the seed. Eight bytes of hash over 65,024 addresses
-    leave a bias of about 2**-48.
+    RFC 3927 2.1: hosts must not generate the same sequence, and a restarted host should pick the
+    same address again. Hence the MAC is the seed. Eight bytes of hash over 65,024 addresses leave
+    a bias of about 2**-48.
     """
     draw = blake2b(mac + n.to_bytes(8, "big"), digest_size=8, person=_PERSON).digest()
     return FIRST + int.from_bytes(draw, "big") % (LAST - FIRST + 1)
 
 
 def to_text(address: int) -> str:
-    """Dotted decimal: 0xA9FEA9FE gives "169.254.169.254"."""
+    """Return dotted decimal: "169.254.169.254" for 0xA9FEA9FE."""
     return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
 
 
 def from_text(text: str) -> int:
-    """The address that dotted decimal says; raises ValueError, which names the text, if none."""
+    """Parse dotted decimal; raises ValueError with the text if it is not an address."""
     return int(IPv4Address(text))

@@ -1,4 +1,4 @@
-"""ARP (RFC 826) for IPv4 on Ethernet: frames read strictly, and the frames RFC 3927 sends."""
+"""ARP (RFC 826) for IPv4 on Ethernet: a strict parser, and the frames that RFC 3927 sends. Pure."""
 
 import struct
 from typing import Final, NamedTuple
@@ -19,7 +19,7 @@ _IPV4_ON_ETHERNET: Final = struct.pack("!HHHBB", ETHERTYPE, 1, 0x0800, 6, 4)
 
 
 class Arp(NamedTuple):
-    """One ARP packet and the Ethernet header it came under."""
+    """One ARP packet and its Ethernet header."""
 
     operation: int
     sender_mac: bytes
@@ -31,46 +31,46 @@ class Arp(NamedTuple):
 
     @property
     def is_probe(self) -> bool:
-        """RFC 5227 1.1: a request whose sender IP is all zero; it asks without claiming."""
+        """Whether this is an ARP probe (RFC 5227 1.1): a request whose sender IP is all zero."""
         return self.operation == REQUEST and self.sender_ip == UNSPECIFIED
 
 
 def parse(frame: bytes) -> Arp | None:
-    """What an Ethernet frame says, or None if it is not one well-formed ARP request or reply.
+    """Parse an Ethernet frame; returns None unless it is a well-formed ARP request or reply.
 
-    Bytes after the packet are padding and mean nothing. A frame that still has its VLAN tag is
-    not ARP: its EtherType is 0x8100, and a link-local link is not a tagged one.
+    Bytes after the packet are padding and are ignored. A frame that still has its VLAN tag is not
+    ARP: its EtherType is 0x8100.
     """
     if len(frame) < FRAME_LENGTH:
         return None
     destination, source, header, operation, sender_mac, sender_ip, target_mac, target_ip = (
         _FRAME.unpack_from(frame)
     )
-    # Like Linux and bpf.py: RARP's operations (3, 4) and what came after are nobody's claim.
+    # As in Linux and bpf.py: RARP (3, 4) and later operations claim no address.
     if header != _IPV4_ON_ETHERNET or operation not in (REQUEST, REPLY):
         return None
     return Arp(operation, sender_mac, sender_ip, target_mac, target_ip, source, destination)
 
 
 def probe(mac: bytes, candidate: int) -> bytes:
-    """RFC 3927 2.2.1: is the address in use? Sender IP 0, so that no cache learns of it."""
+    """Return a probe (RFC 3927 2.2.1). Its sender IP is 0, so that no ARP cache learns it."""
     return _frame(REQUEST, mac, UNSPECIFIED, UNKNOWN_MAC, candidate)
 
 
 def announcement(mac: bytes, address: int) -> bytes:
-    """RFC 3927 2.4: the address is mine. A probe with the address as its sender, too."""
+    """Return an announcement (RFC 3927 2.4): a request with the address as sender and target."""
     return _frame(REQUEST, mac, address, UNKNOWN_MAC, address)
 
 
 def reply(
     mac: bytes, address: int, to_mac: bytes, to_ip: int, destination: bytes = BROADCAST
 ) -> bytes:
-    """The address is at this MAC, said to whoever asked; by broadcast (RFC 3927 2.5)."""
+    """Return a reply that the address is at this MAC, sent by broadcast (RFC 3927 2.5)."""
     return _frame(REPLY, mac, address, to_mac, to_ip, destination)
 
 
-# RFC 3927 2.5: every ARP packet with a link-local sender is sent by link-layer broadcast, replies
-# too, so that a conflict is heard wherever it arises.
+# RFC 3927 2.5: every ARP packet with a link-local sender is a link-layer broadcast, replies too, so
+# that every host hears a conflict.
 def _frame(
     operation: int,
     sender_mac: bytes,

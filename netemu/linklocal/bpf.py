@@ -1,8 +1,8 @@
-"""Classic BPF programs, packed for SO_ATTACH_FILTER, so that only frames that concern one wake it.
+"""Classic BPF programs, packed for SO_ATTACH_FILTER: a socket wakes only for relevant frames.
 
-Each is an array of the kernel's `struct sock_filter`, eight bytes an instruction, to be run on
-whole Ethernet frames (AF_PACKET, SOCK_RAW). What they pass agrees with `arp.parse`: the tests hold
-one against the other.
+Each program is an array of the kernel's `struct sock_filter`, eight bytes an instruction, and runs
+on whole Ethernet frames (AF_PACKET, SOCK_RAW). The programs accept what `arp.parse` accepts; the
+tests compare the two. Pure.
 """
 
 import struct
@@ -25,7 +25,7 @@ PACKET_TYPE: Final = 0xFFFF_F004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 PACKET_OTHERHOST: Final = 3  # <linux/if_packet.h>
 PACKET_OUTGOING: Final = 4
 
-# Where things stand in the frame. A load beyond its end drops it.
+# Offsets in the frame. A load beyond its end drops it.
 _TYPE: Final = 12
 _HARDWARE_AND_PROTOCOL: Final = 14
 _LENGTHS_AND_OPERATION: Final = 18
@@ -60,8 +60,8 @@ _WELL_FORMED: Final[tuple[_Line, ...]] = (
 )
 
 
-# A frame of a VLAN that has no device here arrives as ARP, its tag taken off, and only its packet
-# type tells that it is not of this link. The kernel's own ARP passes it over by the same test.
+# A frame of a VLAN that has no device here arrives as ARP without its tag. Only its packet type
+# shows that it is not of this link. The kernel's own ARP ignores it by the same test.
 _FOR_THIS_HOST: Final[tuple[_Line, ...]] = (
     _load(LOAD_BYTE, PACKET_TYPE),
     (JUMP_EQUAL, _DROP, _NEXT, PACKET_OTHERHOST),
@@ -69,7 +69,7 @@ _FOR_THIS_HOST: Final[tuple[_Line, ...]] = (
 
 
 def concerns(mac: bytes, address: int) -> bytes:
-    """ARP about this address, as sender or as target, that this MAC did not send itself."""
+    """Accept ARP with this address as sender or target, unless this MAC sent it."""
     return _assemble(
         *_FOR_THIS_HOST,
         *_WELL_FORMED,
@@ -85,12 +85,12 @@ def concerns(mac: bytes, address: int) -> bytes:
 
 
 def nothing() -> bytes:
-    """No frame at all."""
+    """Accept no frame."""
     return INSTRUCTION.pack(RETURN, 0, 0, 0)
 
 
 def probes() -> bytes:
-    """Requests whose sender IP is all zero: all that a node learns from (RFC 5227 1.1)."""
+    """Accept ARP probes only: requests whose sender IP is all zero (RFC 5227 1.1)."""
     return _assemble(
         *_FOR_THIS_HOST,
         *_WELL_FORMED,
@@ -102,11 +102,11 @@ def probes() -> bytes:
 
 
 def claims_of(address: int) -> bytes:
-    """ARP that comes in with this sender IP.
+    """Accept incoming ARP with this sender IP.
 
-    For a tap on a port (ETH_P_ALL), which sees what the guard drops a moment later. It sees what
-    goes out, too, and the node's own announcements are no conflict. What is addressed to another
-    host counts: poisoning a neighbour's cache is a claim like any other.
+    For a tap on a port (ETH_P_ALL), which sees frames before the guard drops them. The tap also
+    sees outgoing frames: those are ignored, as the node's own announcements are not a conflict.
+    Frames addressed to another host count: poisoning a neighbour's cache is a claim, too.
     """
     return _assemble(
         _load(LOAD_BYTE, PACKET_TYPE),
@@ -118,7 +118,7 @@ def claims_of(address: int) -> bytes:
 
 
 def _assemble(*lines: _Line) -> bytes:
-    """Pack the lines and the two returns; a jump counts the instructions it skips."""
+    """Pack the lines and the two returns. A jump is the number of instructions to skip."""
     accept = len(lines)
 
     def skip(at: int, target: int) -> int:

@@ -1,18 +1,18 @@
-"""RFC 3927 for one interface: how a host claims an address, defends it and yields it.
+"""RFC 3927 for one interface: how a host claims an address, defends it and yields it. Pure.
 
-The state machine is the table `TRANSITIONS`, and what a state does is done on entering it: PROBING
-sends a probe each time it is entered, so sending three means entering it again. Receiving a frame
-either raises CONFLICT, or is answered without a change of state (a defence, a reply), or nothing.
+The state machine is the table `TRANSITIONS`. A state acts when it is entered: PROBING sends one
+probe each time it is entered, so three probes mean three entries. A received frame raises CONFLICT,
+or is answered without a change of state (a defence, a reply), or is ignored.
 
     DOWN --> WAITING --> PROBING --> ANNOUNCE_WAIT --> ANNOUNCING --> BOUND
                 ^           |              |               |            |
                 +-----------+--- CONFLICT -+---------------+------------+
                 RATE_LIMITED instead, once there were MAX_CONFLICTS
 
-Nothing is sent, used or waited for but by the effects that the inputs give and by `deadline`.
+The inputs return effects, which the caller carries out, and set `deadline`. Nothing else happens.
 
-Who carries the effects out must keep the interface's kernel from answering ARP for the address by
-itself (net.ipv4.conf.*.arp_ignore=8): it would answer by unicast, and this machine answers already.
+The caller must keep the interface's kernel from answering ARP for the address
+(net.ipv4.conf.*.arp_ignore=8): the kernel answers by unicast, and this state machine answers too.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,21 +36,21 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """From now on only ARP about this address concerns the claimant; None: no ARP does."""
+    """From now on pass only ARP about this address to the claimant; None: pass no ARP."""
 
     address: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """The address is claimed: configure it. It precedes the first announcement."""
+    """The address is claimed: configure it. Comes before the first announcement."""
 
     address: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cease:
-    """Reset the connections of this address (RFC 3927 2.5), then remove it; then what follows."""
+    """Reset this address's connections (RFC 3927 2.5) and remove it before the next effect."""
 
     address: int
 
@@ -60,15 +60,15 @@ Effects = tuple[Effect, ...]
 
 
 class State(StrEnum):
-    """Where a claim stands."""
+    """The states of a claim."""
 
-    DOWN = "down"  # the link is
-    RATE_LIMITED = "rate-limited"  # too many conflicts; deaf until the interval is over
-    WAITING = "waiting"  # before the first probe, so that hosts switched on together spread
-    PROBING = "probing"  # at least one probe is out, at least one is still to be sent
-    ANNOUNCE_WAIT = "announce-wait"  # all probes are out; the last may still be answered
-    ANNOUNCING = "announcing"  # the address is in use, an announcement still to be sent
-    BOUND = "bound"  # in use, and silent until somebody asks or claims
+    DOWN = "down"  # the link is down
+    RATE_LIMITED = "rate-limited"  # too many conflicts; ARP is ignored until the interval is over
+    WAITING = "waiting"  # a random delay before the first probe spreads hosts that boot together
+    PROBING = "probing"  # at least one probe is sent, at least one is still to be sent
+    ANNOUNCE_WAIT = "announce-wait"  # all probes are sent; the last may still be answered
+    ANNOUNCING = "announcing"  # the address is in use, an announcement is still to be sent
+    BOUND = "bound"  # in use, and silent until another host asks or claims
 
 
 class Event(StrEnum):
@@ -76,9 +76,9 @@ class Event(StrEnum):
 
     LINK_UP = "link-up"
     LINK_DOWN = "link-down"
-    DUE = "due"  # the deadline passed, more than one of the series' frames is still to be sent
-    LAST_DUE = "last-due"  # the deadline passed, the series' last frame is to be sent
-    CONFLICT = "conflict"  # the address is somebody else's: another candidate
+    DUE = "due"  # the deadline passed; more than one frame of the series is still to be sent
+    LAST_DUE = "last-due"  # the deadline passed; the last frame of the series is to be sent
+    CONFLICT = "conflict"  # another host has the address: try another candidate
     LIMITED = "limited"  # as LINK_UP or CONFLICT, but no new address may be tried yet
 
 
@@ -88,7 +88,7 @@ _ON_LOSS: Final = {
     Event.LINK_DOWN: State.DOWN,
 }
 
-# An event that has no entry changes nothing: link notifications may come twice.
+# An event without an entry changes nothing: link notifications may come twice.
 TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
     State.DOWN: {Event.LINK_UP: State.WAITING, Event.LIMITED: State.RATE_LIMITED},
     State.RATE_LIMITED: {Event.DUE: State.WAITING, Event.LINK_DOWN: State.DOWN},
@@ -99,18 +99,18 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
     State.BOUND: _ON_LOSS,
 }
 
-# While a candidate is on trial its conflicts are read off the wire; while deaf, nothing is.
+# In these states ARP about the candidate is a conflict.
 _ON_TRIAL: Final = frozenset({State.WAITING, State.PROBING, State.ANNOUNCE_WAIT})
 
 
 class Claimant:
-    """One interface's claim; thousands live in a process, so it is small and holds no generator.
+    """One interface's claim. It is small: a process holds thousands of them.
 
-    `candidate`   the address on trial or held, or, while DOWN or RATE_LIMITED, to be tried next
+    `candidate`   the address on trial or in use; while DOWN or RATE_LIMITED, the one to try next
     `address`     the address in use; None before it is claimed
-    `remembered`  the last address in use that was not lost; to be kept over a restart (2.1)
+    `remembered`  the last address in use that was not lost; keep it over a restart (2.1)
     `conflicts`   counted towards MAX_CONFLICTS, see `_cease`
-    `deadline`    when to call `expire`, seconds; None: there is nothing to wait for
+    `deadline`    when to call `expire`, seconds; None: not at all
     """
 
     __slots__ = (
@@ -133,7 +133,7 @@ class Claimant:
     def __init__(
         self, mac: bytes, *, timing: Timing, jitter: Random, remembered: int | None = None
     ) -> None:
-        """Raises ValueError if `remembered` is no address that a host may pick."""
+        """Raise ValueError if a host may not pick `remembered`."""
         if remembered is not None and not addresses.claimable(remembered):
             raise ValueError(
                 f"remembered address {addresses.to_text(remembered)} cannot be claimed: it must be"
@@ -155,11 +155,11 @@ class Claimant:
         # RFC 3927 2.1: an address used before should be the first candidate.
         self.candidate = self._draw() if remembered is None else remembered
 
-    # Inputs. Each gives its effects in the order in which they must be carried out.
+    # Inputs. Each returns its effects in the order in which they must be carried out.
 
     def link_up(self, now: float) -> Effects:
-        """The link became active: claim, beginning with the candidate of before (2.2)."""
-        limited = now < self._new_address_not_before  # switching the link is no way around it
+        """The link became active: claim, beginning with the previous candidate (2.2)."""
+        limited = now < self._new_address_not_before  # toggling the link does not reset the limit
         return self._change(Event.LIMITED if limited else Event.LINK_UP, now)
 
     def link_down(self, now: float) -> Effects:
@@ -167,35 +167,35 @@ class Claimant:
         return self._cease(now) + self._change(Event.LINK_DOWN, now)
 
     def expire(self, now: float) -> Effects:
-        """Time passed. Before the deadline nothing happens; one step is taken for each call."""
+        """Take one step if the deadline has passed."""
         if self.deadline is None or now < self.deadline:
             return ()
         return self._change(Event.LAST_DUE if self._to_send == 1 else Event.DUE, now)
 
     def receive(self, packet: Arp, now: float) -> Effects:
         """An ARP packet was heard on this interface."""
-        if packet.sender_mac == self.mac:  # an echo of its own: a bridge, a tap
+        if packet.sender_mac == self.mac:  # its own frame, echoed by a bridge or a tap
             return ()
         if self.address is None:
             if self.state not in _ON_TRIAL:
                 return ()
-            # RFC 3927 2.2.1: somebody uses the candidate, or probes for it, too. An ordinary
-            # request for it only means that somebody looks for it.
+            # RFC 3927 2.2.1: another host uses the candidate or probes for it. An ordinary request
+            # for it is not a conflict.
             used = packet.sender_ip == self.candidate
             probed = packet.is_probe and packet.target_ip == self.candidate
             return self._lose(now) if used or probed else ()
         if packet.sender_ip == self.address:
             return self._contest(now)
         if packet.operation == arp.REQUEST and packet.target_ip == self.address:
-            # A prober gets this too, and knows from it that the address is taken (2.2.1).
+            # A prober gets this reply too, and learns that the address is taken (2.2.1).
             reply = arp.reply(self.mac, self.address, packet.sender_mac, packet.sender_ip)
             return (Send(reply),)
         return ()
 
-    # What befalls an address.
+    # Conflicts and the loss of an address.
 
     def _contest(self, now: float) -> Effects:
-        """RFC 3927 2.5 (b): defend once; yield to a second conflict within DEFEND_INTERVAL."""
+        """Defend once; yield to a second conflict within DEFEND_INTERVAL (RFC 3927 2.5 (b))."""
         again = now - self._last_conflict < self.timing.defend_interval
         self._last_conflict = now
         if again:
@@ -203,14 +203,14 @@ class Claimant:
         return (Send(arp.announcement(self.mac, self.candidate)),)
 
     def _lose(self, now: float) -> Effects:
-        """Give the candidate up for another, at once or when the rate limit lets it (2.2.1)."""
+        """Replace the candidate, at once or when the rate limit allows (2.2.1)."""
         ceased = self._cease(now)
         self.conflicts += 1
         if self.remembered == self.candidate:
             self.remembered = None
         self.candidate = self._draw(unlike=self.candidate)
-        # RFC 3927 2.2.1 says "exceeds MAX_CONFLICTS", RFC 5227 2.1.1 "MAX_CONFLICTS or more":
-        # the stricter keeps both.
+        # RFC 3927 2.2.1 says "exceeds MAX_CONFLICTS", RFC 5227 2.1.1 "MAX_CONFLICTS or more". The
+        # stricter rule satisfies both.
         if self.conflicts < self.timing.max_conflicts:
             return ceased + self._change(Event.CONFLICT, now)
         self._new_address_not_before = now + self.timing.rate_limit_interval
@@ -219,11 +219,11 @@ class Claimant:
     def _cease(self, now: float) -> Effects:
         """Stop using the address, if there is one.
 
-        The RFC leaves open when conflicts are forgotten. Here: when an address was in use for
-        RATE_LIMIT_INTERVAL. Who keeps his addresses that long tries new ones no faster than the
-        limit allows; forgetting as soon as one is claimed would let a rogue that waits for the
-        claim and then contests it drive the host through the range without end. It shows only
-        when the address is lost, so no timer is needed.
+        The RFC does not say when conflicts are forgotten. Here they are forgotten once an address
+        was in use for RATE_LIMIT_INTERVAL: such a host tries new addresses no faster than the limit
+        allows. If they were forgotten at every claim, a rogue that contests each claim could drive
+        the host through the whole range. The count matters only when an address is lost, so no
+        timer is needed.
         """
         if self.address is None:
             return ()
@@ -234,7 +234,7 @@ class Claimant:
         return (ceased,)
 
     def _draw(self, unlike: int | None = None) -> int:
-        """The next candidate of this MAC, never the one that was just lost."""
+        """Return this MAC's next candidate other than `unlike`."""
         while True:
             drawn = addresses.candidate(self.mac, self._draws)
             self._draws += 1
@@ -260,13 +260,13 @@ class Claimant:
         return (Listen(None),)
 
     def _enter_waiting(self, now: float) -> Effects:
-        # The claim has begun: a conflict counts from here on (RFC 3927 2.2.1, "during this
-        # period, from the beginning of the probing process").
+        # From here on a conflict counts (RFC 3927 2.2.1, "during this period, from the beginning of
+        # the probing process").
         self._to_send = self.timing.probe_num
         self.deadline = now + self._jitter.uniform(0, self.timing.probe_wait)
         return (Listen(self.candidate),)
 
-    # Gaps count from when a frame is really sent: lateness never makes two frames follow closer.
+    # Gaps are measured from the time a frame is sent: a late frame never shortens the next gap.
 
     def _enter_probing(self, now: float) -> Effects:
         self.deadline = now + self._jitter.uniform(self.timing.probe_min, self.timing.probe_max)
@@ -283,7 +283,7 @@ class Claimant:
         return self._announce(now)
 
     def _enter_bound(self, now: float) -> Effects:
-        self.deadline = None  # RFC 3927 2.2 and 4: nothing periodic, ever
+        self.deadline = None  # RFC 3927 2.2 and 4: nothing periodic
         return self._announce(now)
 
     def _probe(self) -> Effects:

@@ -1,15 +1,15 @@
-"""The node's side of address conflict detection: which port has which address.
+"""The node's side of address conflict detection: which port has which address. Pure.
 
-In the manner of RFC 6620 (FCFS SAVI): first come, first served, and what decides is the order in
-which the node heard the probes. Unlike there, a port has one address, and an address is not asked
-after at its old port before it is given to another: a port that is gone is said to be gone.
+This is RFC 6620's SAVI (FCFS): first come, first served, in the order in which the node heard the
+probes. It differs in two points. A port has one address. An address is not probed at its old port
+before another port gets it: the caller says when a port is gone.
 
 Guests that do not hear each other (policy responder-only) cannot detect a conflict themselves.
-The oracle hears every probe and answers one for an address that another port has. That the node
-answers for a guest is a stated deviation from RFC 3927's "same link".
+The oracle hears every probe, and answers a probe for an address that another port has. In this the
+node deviates from RFC 3927's "same link".
 
-What a port has, it has until it is granted another address, or is gone. A probe that is refused
-costs it nothing: looking whether an address is taken is not moving.
+A port keeps its address until it is granted another one or is gone. A refused probe does not cost
+it the address.
 """
 
 from collections.abc import Mapping
@@ -22,23 +22,22 @@ from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
 from netemu.linklocal.timing import Timing
 
-# How long an address is held for its prober before the binding is made, in units of PROBE_MIN and
-# counted from the first probe. The earliest announcement comes 2 x PROBE_MIN + ANNOUNCE_WAIT after
-# the first probe (see timing.py), and the guard must know the binding by then: this leaves all of
-# ANNOUNCE_WAIT (2 s) to tell it. And it is late enough that a second probe was due, and that a
-# guest which gave the candidate up at once never costs a rule. If the first probe was lost and
-# the second heard, ANNOUNCE_WAIT - PROBE_MIN (1 s) is left; if only the last was heard, nothing,
-# and the first announcement may be dropped: the second passes.
+# How long an address is reserved before the binding is made, in units of PROBE_MIN from the first
+# probe. The guard must know the binding before the first announcement, which comes at the earliest
+# 2 x PROBE_MIN + ANNOUNCE_WAIT after the first probe (see timing.py): this leaves ANNOUNCE_WAIT
+# (2 s). By then a second probe was due, so a guest that gives a candidate up at once costs no rule.
+# If the first probe was lost, ANNOUNCE_WAIT - PROBE_MIN (1 s) is left. If only the last probe was
+# heard, the first announcement may be dropped; the second passes.
 TENTATIVE_LIFETIME: Final = 2.0
 
-# Bindings that fall due this soon after the first are given with it, in units of PROBE_MIN: one
-# call of nft costs some 18 ms whatever it carries. What comes a little early is still reserved.
+# Bindings that fall due this soon after the first are made with it, in units of PROBE_MIN: one call
+# of nft costs some 18 ms, however many it makes.
 BATCH_WINDOW: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A port (the mark of its ingress), the MAC behind it and the address it may speak from."""
+    """A port (the mark of its ingress), its MAC, and the address that it may send from."""
 
     port: int
     mac: bytes
@@ -46,22 +45,22 @@ class Binding:
 
 
 class Bind(Binding):
-    """From now on this port may speak from this address."""
+    """From now on this port may send from this address."""
 
     __slots__ = ()
 
 
 class Unbind(Binding):
-    """From now on this port may no longer speak from this address."""
+    """From now on this port may not send from this address."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Tell this prober that the address is taken, by `Oracle.frame`, out of this port alone.
+    """Send `Oracle.frame` to this prober, out of this port only: the address is taken.
 
-    On any other port its holder would hear the node claim it: a conflict.
+    On another port the holder would hear the node claim its address, which is a conflict.
     """
 
     port: int
@@ -71,7 +70,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Say to all ports, by `Oracle.frame`, whose address this is: the node's."""
+    """Send `Oracle.frame` to all ports: the address is the node's."""
 
     address: int
 
@@ -82,17 +81,17 @@ Effects = tuple[Effect, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Tentative:
-    """An address that is held for the port that probes for it."""
+    """An address that is reserved for the port that probes for it."""
 
     binding: Binding
     due: float
 
 
 class Oracle:
-    """The bindings of one node: at most one entry a port, tentative or bound.
+    """The bindings of one node: at most one for each port, tentative or bound.
 
-    It is to be fed the frames that the node's guard let pass, with the port they came by, so a
-    port's MAC is the port's own and a sender IP other than 0 is one that was bound to it.
+    Feed it the frames that the node's guard let pass, with their ingress port. The guard makes sure
+    that the MAC is the port's own, and that a sender IP other than 0 is bound to it.
     """
 
     __slots__ = (
@@ -112,7 +111,7 @@ class Oracle:
         self._timing = timing
         self._ports: dict[int, Binding] = {}
         self._addresses: dict[int, Binding] = {}
-        # By port in the order of their due times, since the lifetime is the same for all.
+        # By port, in the order of their due times: all have the same lifetime.
         self._tentative_ports: dict[int, _Tentative] = {}
         self._tentative_addresses: dict[int, Binding] = {}
         self._last_defence = -inf
@@ -129,21 +128,20 @@ class Oracle:
 
     @property
     def deadline(self) -> float | None:
-        """When to call `expire`, seconds; None: there is nothing to wait for."""
+        """When to call `expire`, seconds; None: not at all."""
         for tentative in self._tentative_ports.values():
             return tentative.due
         return None
 
     def heard(self, port: int, packet: Arp, now: float) -> Effects:
-        """A frame came in by this port. Only probes for addresses of the range mean anything."""
+        """Take a frame that came in by this port. Only probes for addresses of the range count."""
         wanted = packet.target_ip
-        # The node's own address: its kernel answers a probe for it (RFC 3927 2.2.1), whether or
-        # not anybody runs this, and two answers would say no more than one.
+        # The node's kernel answers probes for the node's own address (RFC 3927 2.2.1).
         if not packet.is_probe or wanted == self.own or not addresses.claimable(wanted):
             return ()
         asked = Binding(port, packet.sender_mac, wanted)
         holder = self._addresses.get(wanted) or self._tentative_addresses.get(wanted)
-        if holder == asked:  # the second and third probe, or a link that came up again
+        if holder == asked:  # a further probe, or the link came up again
             return ()
         if holder is not None and holder.port != port:
             return (Refuse(port, packet.sender_mac, wanted),)
@@ -154,7 +152,7 @@ class Oracle:
         return released
 
     def expire(self, now: float) -> Effects:
-        """Time passed: bind what is due, and what is due so soon that it is better done with it."""
+        """Bind what is due now or within BATCH_WINDOW."""
         deadline = self.deadline
         if deadline is None or now < deadline:
             return ()
@@ -170,13 +168,13 @@ class Oracle:
         return tuple(bound)
 
     def port_down(self, port: int, now: float) -> Effects:
-        """The port is gone, and with it what it had."""
+        """The port is gone: release its address."""
         return self._release(port)
 
     def conflict_on_own(self, now: float) -> Effects:
-        """Somebody claimed the node's address (a frame that the guard drops): defend it.
+        """Defend the node's address against a claim, which the guard has dropped.
 
-        RFC 5227 2.4 (c): for ever, by at most one announcement in DEFEND_INTERVAL.
+        RFC 5227 2.4 (c): without end, by at most one announcement in DEFEND_INTERVAL.
         """
         if now - self._last_defence < self._timing.defend_interval:
             return ()
@@ -184,10 +182,10 @@ class Oracle:
         return (Announce(self.own),)
 
     def frame(self, effect: Refuse | Announce) -> bytes:
-        """The Ethernet frame that says what the effect means.
+        """Return the Ethernet frame for the effect.
 
-        A refusal comes from the node's own MAC, so that it tells nothing of the guest that has
-        the address, and is addressed to the prober; the port's egress makes it a broadcast
+        A refusal comes from the node's own MAC, so that it discloses nothing of the guest that has
+        the address. It is addressed to the prober; the port's egress makes it a broadcast
         (RFC 3927 2.5).
         """
         if isinstance(effect, Announce):
@@ -197,7 +195,7 @@ class Oracle:
         )
 
     def _release(self, port: int) -> Effects:
-        """Take from the port what it has."""
+        """Release the port's address, tentative or bound."""
         if (tentative := self._tentative_ports.pop(port, None)) is not None:
             del self._tentative_addresses[tentative.binding.address]
             return ()

@@ -1,8 +1,8 @@
-"""The thin shell around the state machines: sockets and timers of a lab, in one process.
+"""The shell around the state machines: their sockets and timers. Runs in the lab's supervisor.
 
-Each guest's claimant has one packet socket, whose filter lets through only what concerns the
-address it stands for; each node's oracle has one on the bridge, which hears what the guard let
-pass, with the mark of the port. No socket is read by a thread of its own, nothing polls.
+Each guest's claimant has one packet socket, whose filter accepts only ARP about its address. Each
+node's oracle has one on the bridge, which receives what the guard let pass, with the port's mark.
+No socket has a thread of its own, and nothing polls.
 """
 
 import asyncio
@@ -28,23 +28,23 @@ from netemu.linklocal.timing import Timing
 log = logging.getLogger(__name__)
 
 BROADCAST: Final = "169.254.255.255"
-# Frames taken from a socket before the loop turns to others: a flood from one is nobody else's.
-# A node's, which all its guests share, is emptied each time; the guard bounds what each may send.
+# Frames read from a socket before the loop turns to others, so that a flood delays no other guest.
+# A node's socket, which its guests share, is emptied each time; the guard limits each guest's rate.
 _AT_A_TIME, _OF_A_NODE = 32, 512
-# Until an interface that has a carrier sends, seconds: a moment mostly, at times a second; for one
-# that its root has taken away it may be for ever, which must cost nothing.
+# Seconds between looks whether an interface with a carrier can send yet. Mostly it soon can.
+# If the guest's root removed the interface, it never can, so the looks get rare.
 _SOON, _LATER = 0.005, 1.0
-# Until links whose changes were missed are looked at again, seconds: a dump of a thousand takes
-# some 5 ms, and a flood of changes must not have it taken all the time.
+# Seconds until links whose changes were missed are dumped again. A dump of a thousand takes some
+# 5 ms; a flood of changes must not cause one after another.
 _LOOK_AGAIN: Final = 0.1
 
 
 class GuestShell:
     """Carries out what a guest's claimant decides, in the guest's network namespace `net`.
 
-    `changed` is called whenever the claimant's state or address may have changed, `lost` as soon
-    as the interface is set down: of one that is soon up again the node's end of the wire may never
-    tell (the kernel speaks of carriers once a second), and yet the link was activated anew
+    `changed` is called when the claimant's state or address may have changed. `lost` is called as
+    soon as the interface is set down. The node's end of the wire may miss an interface that is soon
+    up again (the kernel reports carriers once a second), but its link was activated again
     (RFC 3927 section 2.2).
     """
 
@@ -76,11 +76,11 @@ class GuestShell:
 
     @property
     def packet_socket(self) -> int:
-        """The descriptor of the socket on the guest's interface."""
+        """Return the descriptor of the socket on the guest's interface."""
         return self._socket.fileno()
 
     def link(self, *, up: bool) -> None:
-        """The wire has got or lost its carrier."""
+        """The wire has gained or lost its carrier."""
         if self._activation is not None:
             self._activation.cancel()
             self._activation = None
@@ -90,7 +90,7 @@ class GuestShell:
             self._carry_out(self.claimant.link_down(self._loop.time()))
 
     def _activate(self, patience: float) -> None:
-        """Have the claim begin (RFC 3927 section 2.2) as soon as its probes will be sent."""
+        """Begin the claim (RFC 3927 section 2.2) as soon as the interface can send its probes."""
         if packet.can_send(self._socket):
             self._activation = None
             self._carry_out(self.claimant.link_up(self._loop.time()))
@@ -100,28 +100,28 @@ class GuestShell:
             )
 
     def pause(self) -> None:
-        """Be deaf and let no time pass, as everything else in a guest that is frozen."""
+        """Read nothing and let no time pass: the guest is frozen."""
         self._paused = True
         self._loop.remove_reader(self._socket)
         self._arm()
 
     def resume(self) -> None:
-        """Go on; what fell due meanwhile is due now."""
+        """Continue; what fell due meanwhile is due now."""
         self._paused = False
         self._loop.add_reader(self._socket, self._readable)
         self._arm()
 
     def shut_down(self) -> None:
-        """The guest is off: nothing is sent any more, and what it has ends with its namespace."""
+        """The guest is off: send nothing more. Its address ends with its namespace."""
         self._off = True
 
     def close(self) -> None:
-        """Stop; the guest keeps what it has."""
+        """Stop; the guest keeps its address."""
         for timer in (self._timer, self._activation):
             if timer is not None:
                 timer.cancel()
         self._loop.remove_reader(self._socket)
-        # Closing a packet socket waits for the kernel's readers, some 13 ms: not in the loop.
+        # Not in the loop: closing a packet socket waits for the kernel's readers, some 13 ms.
         self._change(self._socket.close)
 
     def _readable(self) -> None:
@@ -143,7 +143,7 @@ class GuestShell:
         self._turns.take(self._due)
 
     def _due(self) -> None:
-        """What the timer was for; whatever has changed since is the claimant's to see."""
+        """Do what the timer was for; the claimant checks what has changed since."""
         if not self._paused:
             self._carry_out(self.claimant.expire(self._loop.time()))
 
@@ -183,11 +183,11 @@ class GuestShell:
     def _send(self, frame: bytes) -> None:
         try:
             self._socket.send(frame)
-        except OSError as error:  # a link that has just gone down sends nothing, as a cable would
+        except OSError as error:  # the link has just gone down
             log.debug("%s: a frame is lost: %s", self._name, error)
 
-    # Changes in the guest's kernel, one after another and not in the loop: how long they take is
-    # the guest's to say, by how many sockets, addresses and routes it has.
+    # Changes in the guest's kernel are made one after another and not in the loop: they take longer
+    # the more sockets, addresses and routes the guest has.
 
     def _change(self, change: Callable[[], None]) -> None:
         self._changes.append(change)
@@ -242,7 +242,7 @@ class NodeShell:
 
     `ports` maps marks to port names, `links` the index of each port's link to its mark;
     `carrier(mark, up)` is called when a guest's wire comes up or goes down, `changed` when
-    bindings have changed. `resets` is whether an address that is given up loses its connections.
+    bindings have changed. `resets`: reset the connections of an address that is given up.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class NodeShell:
         self._changed = changed
         self._has_carrier: dict[int, bool] = {}
         self._resetting: Counter[str] = Counter()  # addresses whose connections are being reset
-        self._delayed: list[Binding] = []  # until they are
+        self._delayed: list[Binding] = []  # until their address is reset
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         with inside(net):
@@ -287,7 +287,7 @@ class NodeShell:
 
     @property
     def packet_sockets(self) -> list[int]:
-        """The descriptors of the sockets on the node's interfaces."""
+        """Return the descriptors of the sockets on the node's interfaces."""
         return [self._socket.fileno(), self._rivals.fileno()]
 
     def close(self) -> None:
@@ -317,10 +317,10 @@ class NodeShell:
         self._carry_out(effects)
 
     def _contested(self) -> None:
-        """Somebody claims the responder's address. The guard has dropped it; the node answers.
+        """Answer a claim of the responder's address, which the guard has dropped.
 
-        One answer in DEFEND_INTERVAL is all there will be: until then the socket is left unread,
-        so that a flood fills its queue and costs nothing more.
+        There is one answer in DEFEND_INTERVAL. Until then the socket is not read, so that a flood
+        only fills its queue.
         """
         try:
             self._rivals.recv(64)
@@ -344,18 +344,18 @@ class NodeShell:
         self._loop.add_reader(self._rivals, self._contested)
 
     def lost(self, mark: int) -> None:
-        """The guest's end of this port's wire was set down; whether it is up again is asked for."""
+        """The guest's end of this port's wire was set down; ask whether it is up again."""
         self._note(mark, up=False)
         self._ask(link for link, other in self._links.items() if other == mark)
 
     def plug(self, mark: int, port: str, link: int) -> None:
-        """There is a port, new or with another guest's namespace behind it."""
+        """Add a port, or note that another guest's namespace is behind it."""
         self._ports[mark] = port
         self._links[link] = mark
         self._ask((link,))
 
     def unplug(self, mark: int) -> None:
-        """The port is no more, and what it had is free."""
+        """Remove a port and release its address."""
         self._note(mark, up=False)
         self._has_carrier.pop(mark, None)
         self._ports.pop(mark, None)
@@ -384,7 +384,7 @@ class NodeShell:
         self._note_all([(mark, up)])
 
     def _note_all(self, told: Iterable[tuple[int, bool]]) -> None:
-        """What all of them had is taken back at once: a change of the guard takes milliseconds."""
+        """Note carriers. Release all lost addresses at once: changing the guard takes ms."""
         changed = []
         effects: OracleEffects = ()
         for mark, up in told:
@@ -425,10 +425,10 @@ class NodeShell:
             self._changed()
 
     def _reset(self, addresses: Sequence[str]) -> None:
-        """Reset the connections with these addresses, not in the loop; they are bound after that.
+        """Reset the connections with these addresses, not in the loop; new bindings wait for it.
 
-        RFC 3927 section 5: the next holder of an address must not find its connections. The kernel
-        looks through the sockets of all namespaces for it: how many there are is not ours to say.
+        RFC 3927 section 5: the next holder of an address must not inherit its connections. The
+        kernel looks through the sockets of all namespaces, which may take long.
         """
 
         def reset() -> None:

@@ -1,9 +1,9 @@
-"""The constants of RFC 3927 section 9, which RFC 5227 section 1.1 shares, and one multiplier."""
+"""The constants of RFC 3927 section 9 (and RFC 5227 section 1.1), and one multiplier. Pure."""
 
 from dataclasses import dataclass, replace
 
 
-# What follows from them, for a claim that meets no conflict, counted from the link's activation:
+# A claim without a conflict takes, from the link's activation:
 #
 #     wait                  U(0, PROBE_WAIT)                     0 .. 1 s
 #     first to last probe   (PROBE_NUM - 1) x U(MIN, MAX)        2 .. 4 s
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 #     -> first announcement, the address is in use               4 .. 7 s, 5.5 s on average
 #     last announcement     (ANNOUNCE_NUM - 1) x INTERVAL        2 s more
 #
-# Seen from the first probe, which is the first that anybody else sees of a claim, the first
-# announcement comes 4 .. 6 s later. The oracle's lifetimes rest on that.
+# Others see a claim from its first probe on. The first announcement follows 4 .. 6 s later.
+# The oracle's lifetimes depend on that.
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Durations in seconds, and counts."""
@@ -29,7 +29,7 @@ class Timing:
     defend_interval: float = 10.0
 
     def scaled(self, x: float) -> "Timing":
-        """The same timing with every duration `x` times as long; counts stay.
+        """Return the timing with every duration multiplied by `x`; counts stay.
 
         Raises ValueError unless `x` is above zero.
         """
