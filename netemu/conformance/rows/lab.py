@@ -294,6 +294,7 @@ def _row(number: int, title: str, reference: str, script: str, *, held: str = ""
     )
 
 
+_ORDINARY: Final = "an ordinary user's lab has no rights there, guest or not"
 _NO_LAB: Final = "every lab's commands close all but three: close_range(2)"
 
 ROWS: Final = (
@@ -303,9 +304,11 @@ ROWS: Final = (
     _row(84, "Type into a terminal", "CVE-2005-4890, CVE-2023-28339", _TYPING),
     _row(85, "Disks, the kernel's log, others' terminals", "devices of the machine", _DEVICES),
     _row(86, "Trace and read the first process", "ptrace(2)", _FIRST),
-    _row(87, "Control groups and the kernel's file systems", "CVE-2022-0492", _MOUNTS),
-    _row(88, "The machine's settings", "proc(5)", _SETTINGS),
-    _row(89, "The machine's files", "CVE-2019-5736", _FILES),
+    _row(
+        87, "Control groups and the kernel's file systems", "CVE-2022-0492", _MOUNTS, held=_ORDINARY
+    ),
+    _row(88, "The machine's settings", "proc(5)", _SETTINGS, held=_ORDINARY),
+    _row(89, "The machine's files", "CVE-2019-5736", _FILES, held=_ORDINARY),
     _row(90, "Descriptors left open", "CVE-2024-21626", _DESCRIPTORS, held=_NO_LAB),
     _row(91, "The lab's processes", "pid_namespaces(7)", _PROCESSES),
     Row(
