@@ -1,12 +1,12 @@
-"""The host agent: takes commands, stores them, publishes them, and lets them run out.
+"""The host agent: takes commands, stores and publishes them, and expires events.
 
-It runs in a process of its own, one for each node. Two listening sockets: `command` for
-controllers, and `feed` for responders and watchers, who subscribe. A responder may also pass on
-that a guest approves of an event which the guest can see; nothing else is commanded there.
-`commands` and `model` decide what to do, `transactions` has it stored, `peers` knows who may say
-what. Here are the sockets, the timers, and the order: stored, then published, then acknowledged.
+It runs in a process of its own, one for each node. It has two listening sockets: `command` for
+controllers, and `feed` for subscribers (responders and watchers). A responder may also send a
+guest's approval of an event that the guest can see, and no other command. `commands` and `model`
+decide what to do, `transactions` stores it, `peers` checks who may send what. This module has the
+sockets, the timers, and the order: stored, then published, then acknowledged.
 
-Commands that arrive while the repository is busy, on any connections, share the next commit.
+Commands that arrive while the repository is busy, on any connection, share the next commit.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from hostagent.transactions import Outcome, Request, Transactions
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT: Final = 5.0
-"""Seconds for a new connection to say who it is."""
+"""Seconds for a new connection to send Hello."""
 
 MAX_CONNECTIONS: Final[dict[Door, int]] = {"command": 64, "feed": 96}
 """Each holds a descriptor and buffers. A node has a few controllers and watchers, and up to 64
@@ -51,12 +51,12 @@ processes of a responder."""
 
 APPROVALS: Final = 10.0
 APPROVALS_AT_ONCE: Final = 128
-"""Approvals a second from one guest, and at once: each that is not refused here costs a commit. A
-guest sees few events, and one POST may approve as many as MAX_APPROVALS of the dialect."""
+"""Approvals a second from one guest, and in a burst: each one that passes costs a commit. A guest
+sees few events, and one POST may approve up to the dialect's MAX_APPROVALS."""
 
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-"""A listening socket's file belongs to its maker. Since Python 3.13 a server looks the file up when
-it starts and removes it when it ends, by a name that may mean another file here, or none."""
+"""The maker of a listening socket removes its file. Since Python 3.13 a server would remove it, by
+a name that may be another file here, or none."""
 
 
 class Agent:
@@ -80,8 +80,8 @@ class Agent:
         self._executor = executor
         self._connections: dict[Door, dict[Peer, None]] = {"command": {}, "feed": {}}
         self._batch: list[tuple[Peer, Request]] = []
-        self._joining: list[Peer] = []  # they want a snapshot
-        self._sequence = 0  # of what has been published
+        self._joining: list[Peer] = []  # they wait for a snapshot
+        self._sequence = 0  # of the last delta published
         self._due = False
         self._ending = False
         self._working: asyncio.Task[None] | None = None
@@ -98,7 +98,7 @@ class Agent:
     ) -> None:
         """Serve on two listening unix sockets until `stop` is set; then close everything.
 
-        `more` are others that take commands. `ready` is called once all are served.
+        `more` are further command sockets. `ready` is called once all are served.
         """
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
@@ -123,7 +123,7 @@ class Agent:
                 for server in servers:
                     server.close()
                 self._ending = True
-                if self._working is not None:  # what was received before the end is answered
+                if self._working is not None:  # answer what was received before the end
                     await self._working
                 if self._next_change is not None:
                     self._next_change.cancel()
@@ -132,7 +132,7 @@ class Agent:
                 await asyncio.sleep(0)
 
     def admit(self, connection: Peer) -> bool:
-        """Take a connection in, if there is room for it."""
+        """Accept a connection if there is room for it."""
         group = self._connections[connection.door]
         if len(group) >= MAX_CONNECTIONS[connection.door]:
             return False
@@ -144,25 +144,25 @@ class Agent:
         self._connections[connection.door].pop(connection, None)
 
     def subscribe(self, connection: Peer) -> None:
-        """Send a new subscriber all that is known, and from then on each delta, without a gap."""
+        """Send a new subscriber a snapshot, and from then on each delta, without a gap."""
         self._joining.append(connection)
         self._wake()
 
     def may_approve(self, guest: str) -> bool:
-        """Whether the guest has not approved too often of late."""
+        """Whether the guest is within its rate of approvals."""
         return self._approvals.allows(guest, asyncio.get_running_loop().time())
 
     def submit(self, connection: Peer, request: Request) -> None:
-        """Have a request done, together with those that wait already, and answered."""
+        """Have a request carried out and answered, in one batch with those that wait."""
         if not self._ending:
             self._batch.append((connection, request))
             self._wake()
 
-    # The repository works in a thread, one transaction after the other. A disk may take long to
-    # answer, and the loop, with its heartbeats, does not wait for it.
+    # The repository works in a thread, one transaction after the other, so that a slow disk does
+    # not stop the loop and its heartbeats.
 
     def _wake(self) -> "asyncio.Task[None]":
-        """Have the repository do what waits, and what the time demands."""
+        """Have the repository do what waits and what has fallen due."""
         self._due = True
         if self._working is None:
             self._working = asyncio.get_running_loop().create_task(self._work())
@@ -183,7 +183,7 @@ class Agent:
         finally:
             self._working = None
 
-    # What is said
+    # What is sent
 
     def _tell(
         self,
@@ -191,7 +191,7 @@ class Agent:
         batch: Sequence[tuple[Peer, Request]],
         joining: Iterable[Peer],
     ) -> None:
-        """Publish, then answer: subscribers hear of a change before its command is answered."""
+        """Publish, then answer: subscribers get a change before its command is answered."""
         self._publish(outcome.deltas)
         self._sequence = outcome.sequence
         for connection in joining:
@@ -236,13 +236,13 @@ class Agent:
     def _arm(self, delay: float) -> None:
         if self._next_change is not None:
             self._next_change.cancel()
-        # No timer beyond the next beat, which looks anyway: this machine's clock may be set.
+        # No timer beyond the next beat, which checks anyway: this machine's clock may be set.
         if delay < HEARTBEAT_INTERVAL:
             loop = asyncio.get_running_loop()
             self._next_change = loop.call_later(max(delay, 0.0), self._wake)
 
     def _beat(self) -> None:
-        """Every HEARTBEAT_INTERVAL: tell the subscribers that we live, and look after the rest."""
+        """Every HEARTBEAT_INTERVAL: send heartbeats, and drop connections that sent no Hello."""
         self._to_subscribers(encode(Heartbeat(sequence=self._sequence)))
         self._wake()
         now = asyncio.get_running_loop().time()

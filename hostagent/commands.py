@@ -1,8 +1,8 @@
 """What each command does to the repository. No sockets, and time is an argument.
 
-A command is applied once: its id is stored with its answer, in the same transaction as its effect,
-and when it comes again (a controller that lost the answer asks again) it gets the same answer. A
-refusal changes nothing and is not remembered.
+A command is applied once: its id is stored with its answer, in the same transaction as its effect.
+When the command comes again (a controller lost the answer) it gets the same answer. A refusal
+changes nothing and is not remembered.
 """
 
 from collections.abc import Iterable
@@ -57,8 +57,8 @@ MAX_ACTIVE_EVENTS: Final = 4096
 """Events not ended, on one node: four for each guest of a full one."""
 
 MAX_COUNT: Final = 1 << 40
-"""An incarnation that a guest may bring along: no node has counted so far, and from there on there
-is room forever."""
+"""The highest incarnation that an adopted guest may have. No node counts that far, and the rest of
+the range cannot be used up."""
 
 _REQUESTS: Final[dict[type[Transition], Request]] = {
     Start: Request.START,
@@ -71,7 +71,7 @@ _answer = msgspec.msgpack.Decoder(Done)
 
 
 class Refused(Exception):
-    """The command cannot be carried out. `code` is for programs, the reason for people."""
+    """The command cannot be carried out: `code` for programs, the reason for people."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -96,16 +96,16 @@ def execute(
         return _answer.decode(known[1]), []
     try:
         with repository.transaction():
-            # First the past: what fell due before this command came is not the command's to undo.
+            # First what fell due before this command came: the command must not undo it.
             deltas = repository.settle(wall)
             done, changes = _apply(repository, command, wall + repository.clock_offset)
             deltas += changes
-            if isinstance(command, (Advance, Adopt)):  # now is later; what came is from earlier
+            if isinstance(command, (Advance, Adopt)):  # what has fallen due now
                 deltas += repository.settle(wall)
             now = wall + repository.clock_offset
             answer = msgspec.structs.replace(done, now=now, sequence=repository.sequence)
             if deltas or not isinstance(command, Approve):
-                # An approval that changes nothing may come again, and from guests without end.
+                # Approvals that change nothing are not stored: guests may send them without end.
                 repository.remember(command.command_id, fingerprint, msgspec.msgpack.encode(answer))
     except Refused as refusal:
         return Failed(code=refusal.code, reason=str(refusal), command_id=command.command_id), []
@@ -117,7 +117,7 @@ def execute(
 
 
 def answered(repository: Repository, command_id: str) -> Done | None:
-    """Return the answer to a command that was carried out before; None: it was not."""
+    """Return the answer to a command that was carried out before, or None."""
     known = repository.remembered(command_id)
     return None if known is None else _answer.decode(known[1])
 
@@ -155,7 +155,7 @@ def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, 
         case Start() | Complete() | Cancel() | Approve():
             found = repository.event(command.event_id)
             if found is None or not _may(repository, command, found):
-                # The same words for both: what a guest cannot see does not exist for it.
+                # One reason for both: a guest must not learn of events that it cannot see.
                 raise Refused("unknown-event", f"no event {command.event_id} on this node")
             after, deltas = repository.change(found, _REQUESTS[type(command)], now)
             return msgspec.structs.replace(done, event=after), deltas
@@ -170,7 +170,7 @@ def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, 
 
 
 def _adopt(repository: Repository, command: Adopt) -> list[Delta]:
-    """The events first: who comes with them never sees itself without."""
+    """Store the events before the guests, so that no guest is here without its events."""
     _check_placement(repository, [one.guest for one in command.guests])
     _check_clock(command.clock_offset)
     for one in command.guests:
@@ -180,7 +180,7 @@ def _adopt(repository: Repository, command: Adopt) -> list[Delta]:
     deltas: list[Delta] = []
     for event in command.events:
         if not consistent(event):
-            reason = f"event {event.id} is {event.status}, and its times say otherwise"
+            reason = f"event {event.id} is {event.status}, which contradicts its times"
             raise Refused("bad-event", reason)
         if event.status not in FINAL and repository.event(event.id) is None:
             _check_room(repository)
@@ -209,8 +209,8 @@ def _may(repository: Repository, command: Transition, event: Event) -> bool:
 
 
 def _check_placement(repository: Repository, guests: Iterable[Guest]) -> None:
-    """A port and an address name one guest, checked on the state that would be reached; properties
-    are known ones.
+    """Raise Refused unless, after the placement, ports and addresses are unique and all properties
+    are valid.
     """
     placed = {item.guest.name: item.guest for item in repository.guests()}
     names: set[str] = set()
@@ -254,7 +254,7 @@ def _planned(repository: Repository, command: Schedule, now: float) -> Event:
     sets = {known.guest.availability_set for known in placed.values()}
     sets.update(command.sets_elsewhere)
     notice = LEAST_NOTICE[command.type] if command.notice is None else command.notice
-    at_once = notice == 0  # as when hardware fails: it was never scheduled
+    at_once = notice == 0  # as when hardware fails: it starts without having been scheduled
     return Event(
         id=command.event_id,
         type=command.type,

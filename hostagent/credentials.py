@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, by the kernel's word.
+"""Which user is at the other end of a Unix socket, according to the kernel.
 
 A socket file has an owner and a mode, which the kernel checks. An abstract name has neither: any
 process of the network namespace may connect to it.
@@ -14,7 +14,7 @@ _ROOT: Final = 0
 
 
 def may_connect(link: socket.socket) -> bool:
-    """Whether the other end of a connection that was taken on this socket may be served."""
+    """Whether the peer of this accepted connection may be served."""
     return not _is_abstract(link.getsockname()) or _user(link) in (_ROOT, os.geteuid())
 
 

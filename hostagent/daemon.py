@@ -1,4 +1,4 @@
-"""What the agent's and the responder's processes have in common: their start and their end."""
+"""How the agent's and the responder's processes start and end."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from hostagent.notify import Notifier
 log = logging.getLogger(__name__)
 
 Serve: TypeAlias = Callable[[asyncio.Event, Callable[[], None]], Awaitable[None]]
-"""A daemon's work: serves until the event is set, and calls the function once it does serve."""
+"""A daemon's work: serves until the event is set, and calls the function once it serves."""
 
 
 def run(serve: Serve, *, what: str, user: int | None, notifier: Notifier) -> None:
@@ -35,7 +35,7 @@ def run(serve: Serve, *, what: str, user: int | None, notifier: Notifier) -> Non
 
 
 def _import_what_errors_need() -> None:
-    """Format an error: what Python imports for the first one may be out of reach later."""
+    """Format an error now: what Python imports for that may be unreadable later."""
     try:
         raise RuntimeError
     except RuntimeError:
@@ -62,9 +62,9 @@ async def _until_told(serve: Serve, what: str, notifier: Notifier) -> None:
 
 
 def hand_over(path: Path, user: int | None) -> None:
-    """Give a file that we have made to the user that we are about to become, if we can."""
+    """Give a file that this process made to the user that it is about to become, if possible."""
     if user is not None and path.exists() and path.stat().st_uid == os.geteuid():
         try:
             os.chown(path, user, user)
-        except OSError as error:  # no right to, or no such user here: then we stay who we are
+        except OSError as error:  # no right to, or no such user here: the user stays the same
             log.debug("%s: %s", path, error)

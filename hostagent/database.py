@@ -1,9 +1,8 @@
 """A repository's file: SQLite, where every row carries a checksum.
 
-SQLite trusts its file: it serves a bit that has flipped on the disk as if it had been stored. So
-every row is compared with its checksum when it is read, and the whole file when it is opened. This
-module opens, upgrades and verifies the file, and keeps it small. It runs in the agent's process,
-and does not know what the rows mean.
+SQLite does not notice a bit that has flipped on the disk. So each row is compared with its checksum
+when it is read, and all rows when the file is opened. This module opens, upgrades and verifies the
+file, and keeps it small. It runs in the agent's process, and does not know what the rows mean.
 """
 
 import logging
@@ -28,10 +27,10 @@ from hostagent.schema import (
 log = logging.getLogger(__name__)
 
 WAL_BYTES: Final = 4 << 20
-"""The write-ahead log is cut to this once it is in the file: SQLite lets as much gather in it."""
+"""The write-ahead log is cut to this size after a checkpoint: SQLite's own threshold for one."""
 
 FREE_PAGES: Final = 256
-"""Free pages (4 KiB each) that the file keeps for reuse. What is beyond them is given back."""
+"""Free pages (4 KiB each) that the file keeps for reuse; further ones are given back."""
 
 SHRUNK_AT_ONCE: Final = 256
 """Pages given back in one transaction: some milliseconds."""
@@ -43,11 +42,11 @@ Decoder: TypeAlias = msgspec.json.Decoder[Any]
 
 
 class RepositoryError(Exception):
-    """The file cannot be used as a repository; says why."""
+    """The file cannot be used as a repository, for the reason given."""
 
 
 class UnknownSchema(RepositoryError):
-    """The file was written by another version of this program, or is no repository."""
+    """The file was written by another version of this program, or is not a repository."""
 
 
 class RepositoryInUse(RepositoryError):
@@ -62,7 +61,7 @@ class Damaged(RepositoryError):
 
 
 UNREADABLE: Final = (UnicodeDecodeError, OverflowError)
-"""What Python's module raises besides its own errors where a file holds nonsense."""
+"""Other errors that Python's sqlite3 raises where a file holds nonsense."""
 
 
 class Database:
@@ -161,7 +160,7 @@ class Database:
         )
 
     def change(self, table: str, column: str, rows: Iterable[Row]) -> None:
-        """Store one column of rows that are there, given as they are to be."""
+        """Update one column of existing rows; `rows` are whole, with the new value."""
         key, at = COLUMNS[table][0], COLUMNS[table].index(column)
         self._db.executemany(
             f"UPDATE {table} SET {column} = ?, checksum = ? WHERE {key} = ?",
@@ -169,23 +168,23 @@ class Database:
         )
 
     def delete(self, table: str, where: str, *arguments: object) -> list[Row]:
-        """Delete rows, and give them."""
+        """Delete rows and return them."""
         gone = self.rows(table, f"WHERE {where}", *arguments)
         key = COLUMNS[table][0]
         self._db.executemany(f"DELETE FROM {table} WHERE {key} = ?", [row[:1] for row in gone])
         return gone
 
     def shrink(self) -> bool:
-        """Give some free pages back to the file system; whether there are more."""
+        """Give some free pages back to the file system; returns whether there are more."""
         if self.number("PRAGMA freelist_count") <= FREE_PAGES:
             return False
         self._db.execute(f"PRAGMA incremental_vacuum({SHRUNK_AT_ONCE})").fetchall()
         return bool(self.number("PRAGMA freelist_count") > FREE_PAGES)
 
     def rest(self) -> None:
-        """Bring what is in the write-ahead log into the file, where every bit is verified.
+        """Move the write-ahead log into the file, where every bit is verified.
 
-        SQLite takes a log with a flipped bit for one that ends there.
+        SQLite would read a log with a flipped bit only up to there.
         """
         if self._db.total_changes != self._changes_in_file:
             self.number("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -204,7 +203,7 @@ class Database:
         # Exclusive: two agents on one file would number their feeds apart.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA cell_size_check = ON")
-        version = self._version()  # before anything is written into a file that is not ours
+        version = self._version()  # before anything is written into a foreign file
         if not version:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
@@ -218,20 +217,20 @@ class Database:
             self._rewrite()
 
     def _version(self) -> int:
-        """Return the file's version, 0 for a new one; raises UnknownSchema if it is not ours."""
+        """Return the file's version, 0 for a new one; raises UnknownSchema for a foreign file."""
         version = self.number("PRAGMA user_version")
         tables = self.number("SELECT count(*) FROM sqlite_schema")
         if version == 0 and tables == 0:
             return 0
         if version not in (*UPGRADES, VERSION):
             raise UnknownSchema(
-                f"{self.path}: schema version {version}; this program reads {VERSION}, and takes"
-                f" over 1 to {LAST_WITHOUT_CHECKSUMS}"
+                f"{self.path}: schema version {version}; this program reads {VERSION}, and"
+                f" upgrades 1 to {LAST_WITHOUT_CHECKSUMS}"
             )
         return int(version)
 
     def _upgrade(self, version: int) -> None:
-        """Make the tables of today, and take over what an older version has left."""
+        """Create the current tables, and take over the rows of an older version."""
         for old in range(version or VERSION, LAST_WITHOUT_CHECKSUMS + 1):
             if old == LAST_WITHOUT_CHECKSUMS:
                 self._check_structure(*(table for table in COLUMNS if table != "commands"))
@@ -253,10 +252,10 @@ class Database:
             self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("VACUUM")
         except sqlite3.OperationalError as error:
-            log.warning("%s: it stays as large as it is: %s", self.path, error)
+            log.warning("%s: cannot shrink the file: %s", self.path, error)
 
     def _verify(self) -> None:
-        """Raise Damaged unless the file is whole, and every row what was stored."""
+        """Raise Damaged unless the file is whole and every row is what was stored."""
         found = {sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_schema") if sql}
         if found != set(SCHEMA):
             raise Damaged(self.path, "its tables are not those that were made")
@@ -285,7 +284,7 @@ class Database:
 
 
 def told(error: BaseException) -> str:
-    """Return what is wrong, in a line."""
+    """Return the error's message in one line."""
     return "out of memory" if isinstance(error, MemoryError) else " ".join(str(error).split())
 
 

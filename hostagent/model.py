@@ -16,14 +16,14 @@ MAX_GUESTS: Final = 1023
 """Guests on one node: a Linux bridge has 1,023 usable ports."""
 
 MAX_ACTIVITY: Final = 24 * 3600.0
-"""An activity of unknown duration that nobody completes expires after a day. It bounds what a
-controller that died can leave behind; the longest host maintenance is a matter of hours."""
+"""An activity of unknown duration that nobody completes expires after a day, so that a dead
+controller leaves nothing for good. The longest host maintenance takes hours."""
 
 LONGEST: Final = 366 * 24 * 3600.0
-"""No notice and no known duration is longer than a year: beyond it stands a mistake of units."""
+"""A notice or duration of more than a year is taken for a mistake of units."""
 
 MAX_CLOCK_OFFSET: Final = 10 * 366 * 24 * 3600.0
-"""The metadata plane's clock is at most ten years ahead of the machine's: dates must stay dates."""
+"""The metadata plane's clock is at most ten years ahead of the machine's: dates must stay valid."""
 
 # `\Z`, not `$`: the latter also matches before a trailing newline.
 GuestName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
@@ -49,7 +49,7 @@ class Guest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `port` is the number that its frames are marked with at the node's ingress port, which is the
     SO_MARK of the connections it makes. `address` (IPv4, dotted) is its identity only in the
-    responder's plain mode, which is the weaker one: an address is what a guest says of itself.
+    responder's plain mode. That identity is weaker, as a guest can claim any address.
     """
 
     name: GuestName
@@ -58,7 +58,7 @@ class Guest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     update_domain: Domain = 0
     fault_domain: Domain = 0
     availability_set: SetName | None = None
-    properties: Properties = {}  # what it is besides; see `hostagent.properties`
+    properties: Properties = {}  # see `hostagent.properties`
 
 
 class EventType(StrEnum):
@@ -82,7 +82,7 @@ LEAST_NOTICE: Final = {
 
 
 class EventSource(StrEnum):
-    """Who wants it: the platform, or the guest's own user."""
+    """Who asked for the event: the platform, or the guest's own user."""
 
     PLATFORM = "Platform"
     USER = "User"
@@ -120,15 +120,15 @@ TRANSITIONS: Final = {
     (EventStatus.STARTED, Request.COMPLETE): EventStatus.COMPLETED,
     (EventStatus.STARTED, Request.EXPIRE): EventStatus.EXPIRED,
 }
-"""The whole life of an event. What is not here is illegal: an activity that has started can be
-completed but not taken back, and what has ended stays as it ended."""
+"""The whole life of an event. Nothing else is legal: a started activity can be completed but not
+cancelled, and an ended event does not change."""
 
 
 class IllegalTransition(Exception):
     """The event's status does not allow the request."""
 
     def __init__(self, event_id: str, status: EventStatus, request: Request) -> None:
-        # To expire is what the agent does by itself; nobody can ask for it.
+        # Only the agent itself expires events.
         legal = [r for (s, r) in TRANSITIONS if s is status and r is not Request.EXPIRE]
         hint = f"possible now: {', '.join(legal)}" if legal else "it has ended"
         super().__init__(f"event {event_id} is {status}: cannot {request} it; {hint}")
@@ -142,8 +142,8 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `guests` may be on other nodes, too. `availability_sets` are the sets of its guests at the time
     it was scheduled: their members see it too. `duration` None is unknown. `started` and `ended`
-    stay None until they have happened. `notice_only`: its notice is all that there is to it; what
-    would carry out an event on the guest leaves it alone.
+    stay None until they have happened. `notice_only`: the event is announced, but nothing is done
+    to the guest.
     """
 
     id: EventId
@@ -162,7 +162,7 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class View(Struct, frozen=True):
-    """What is known of one guest, and nothing of any other: all that a dialect gets to see.
+    """What is known of one guest, and nothing of any other: a dialect sees only this.
 
     `events` are those not ended, by `not_before`, earliest first; `history` those that have ended,
     latest first. `incarnation` grows with every change of the events that this guest can see,
@@ -186,8 +186,8 @@ _named: dict[int, tuple[tuple[str, ...], frozenset[str]]] = {}  # by identity of
 
 
 def concerns(event: Event, name: str) -> bool:
-    """Whether the event is the named guest's own. Quick also for an event of a thousand guests,
-    each of which will ask.
+    """Whether the event is the named guest's own. Also fast for an event of a thousand guests, each
+    of which will ask.
     """
     guests = event.guests
     if len(guests) <= _FEW:
@@ -201,7 +201,7 @@ def concerns(event: Event, name: str) -> bool:
 
 
 def sees(guest: Guest, event: Event) -> bool:
-    """Whether the event is this guest's business: its own, or one of its availability set's."""
+    """Whether the guest can see the event: it is its own, or one of its availability set's."""
     return concerns(event, guest.name) or (
         guest.availability_set is not None and guest.availability_set in event.availability_sets
     )
@@ -220,7 +220,7 @@ def apply(event: Event, request: Request, now: float) -> Event:
 
 
 def consistent(event: Event) -> bool:
-    """Whether the times of what has happened are there, and no others."""
+    """Whether the event's times match its status."""
     return (event.ended is not None) == (event.status in FINAL) and (
         event.started is not None or event.status is not EventStatus.STARTED
     )
@@ -230,9 +230,8 @@ _PROGRESS: Final = {EventStatus.SCHEDULED: 0, EventStatus.STARTED: 1}
 
 
 def joined(known: Event, carried: Event, here: Container[str]) -> Event:
-    """Return one event out of two nodes' knowledge of it: the further of the two, equal ones as
-    known, with the guests and sets of both. Where that would be too many, guests that are not
-    `here` are left out.
+    """Merge two nodes' versions of an event: the one further along (`known` if equal), with the
+    guests and sets of both. If those are too many, guests that are not `here` are left out.
     """
     last = len(EventStatus)
     ahead = _PROGRESS.get(carried.status, last) > _PROGRESS.get(known.status, last)
@@ -247,7 +246,7 @@ def joined(known: Event, carried: Event, here: Container[str]) -> Event:
 
 
 def next_change(event: Event) -> float | None:
-    """When the event will change by itself; None once it has ended."""
+    """Return when the event will change by itself; None once it has ended."""
     if event.status is EventStatus.SCHEDULED:
         return event.not_before
     if event.status is EventStatus.STARTED and event.started is not None:
@@ -256,7 +255,7 @@ def next_change(event: Event) -> float | None:
 
 
 def due(event: Event, now: float) -> Request | None:
-    """What the event owes to the passing of time at `now`, if anything."""
+    """Return the request that has fallen due by `now`, if any."""
     when = next_change(event)
     if when is None or when > now:
         return None
@@ -266,9 +265,9 @@ def due(event: Event, now: float) -> Request | None:
 
 
 def at(event: Event, now: float) -> Event:
-    """Return the event as it is at `now`, whether or not anybody has told of it yet."""
+    """Return the event as it is at `now`, with all that has fallen due."""
     when = next_change(event)
-    if when is None or when > now:  # as most are, and every guest's answer asks
+    if when is None or when > now:  # the common case, on every answer's path
         return event
     for event in unfold(event, now):  # noqa: B007, B020
         pass
@@ -276,8 +275,8 @@ def at(event: Event, now: float) -> Event:
 
 
 def boundary(view: View, now: float, lead: float) -> float:
-    """When, after `now`, time alone next changes what the view's events are to somebody who tells
-    of them from `lead` seconds before their `not_before` on. Infinity if it never does.
+    """Return when, after `now`, time alone next changes what a dialect tells of the view's events,
+    if it tells them from `lead` seconds before their `not_before` on. Infinity if never.
     """
     times = [inf]
     for known in view.events:
@@ -293,8 +292,8 @@ def boundary(view: View, now: float, lead: float) -> float:
 def unfold(event: Event, now: float) -> Iterator[Event]:
     """Return each state that the event has passed through by itself up to `now`, in order.
 
-    Each is stamped with the time at which it fell due, so that an agent that slept through a start
-    tells the same story as one that was awake.
+    Each is stamped with the time at which it fell due, so that an agent that was not running at a
+    start tells the same as one that was.
     """
     while (request := due(event, now)) is not None:
         when = next_change(event)

@@ -1,4 +1,4 @@
-"""Telling whoever started us that we are ready, and that we live: systemd's sd_notify(3)."""
+"""Tells the service manager that this process is ready and alive: systemd's sd_notify(3)."""
 
 import os
 import socket
@@ -6,21 +6,20 @@ from collections.abc import MutableMapping
 from typing import Final
 
 _LONGEST: Final = 1000
-"""Characters of a reason to end; a datagram holds them."""
+"""Characters of a status text; a datagram holds them."""
 
 
 class Notifier:
-    """Connects when made, so that privileges which the address needs may be given up after."""
+    """Connects when made, so that privileges that the address needs may be given up afterwards."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
-        """Take the variables out of `environ`; without NOTIFY_SOCKET, or if it is dead, be silent.
+        """Remove the variables from `environ`. Without a working NOTIFY_SOCKET nothing is sent.
 
-        `interval` is how often `alive` is to be called, in seconds, as WATCHDOG_USEC says; None:
-        nobody wants to know.
+        `interval`: call `alive` this often, in seconds, according to WATCHDOG_USEC; None: never.
         """
         self.interval: float | None = None
         self.is_first = True
-        """Whether this is the daemon's first process: READY is for that one to say."""
+        """Whether this is the daemon's first process, which alone sends READY."""
         self._socket: socket.socket | None = None
         address = environ.pop("NOTIFY_SOCKET", "")
         patience = environ.pop("WATCHDOG_USEC", "")
@@ -36,16 +35,16 @@ class Notifier:
             self.interval = int(patience) / 2e6
 
     def ready(self, what: str) -> None:
-        """Say READY, and in a word what is."""
+        """Send READY with a short status."""
         if self.is_first:
             self._say(f"READY=1\nSTATUS=READY {what}")
 
     def alive(self) -> None:
-        """Say that this process does its work; whether anybody reads it is not waited for."""
+        """Send that this process works, without waiting for a reader."""
         self._say("WATCHDOG=1", socket.MSG_DONTWAIT)
 
     def ends(self, why: str) -> None:
-        """Say why this process is about to end."""
+        """Send why this process is about to end."""
         self._say(f"STATUS={' '.join(why.split())}"[:_LONGEST])
 
     def _say(self, text: str, flags: int = 0) -> None:
@@ -54,7 +53,7 @@ class Notifier:
                 self._socket.send(text.encode(), flags)
             except BlockingIOError:
                 pass
-            except OSError:  # nobody waits any more; that is no reason not to serve
+            except OSError:  # the reader is gone; go on serving
                 self.close()
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""A peer of the agent: one connection to one of its sockets, and what it may say there.
+"""A peer of the agent: one connection to one of its sockets, and what it may send there.
 
-Runs in the agent's event loop. It does nothing itself: what is asked goes to the agent.
+Runs in the agent's event loop. It only checks requests and passes them to the agent.
 """
 
 import asyncio
@@ -48,9 +48,8 @@ ROLES: Final[dict[Door, tuple[Role, ...]]] = {
 """The roles that each socket accepts."""
 
 MAX_BUFFERED: Final = 4 << 20
-"""Bytes that wait for a peer that does not read, beyond one snapshot or list, however large: some
-frames of the longest kind. A peer further behind is dropped; a subscriber comes back for a new
-snapshot."""
+"""Bytes that may wait for a slow peer, in addition to one snapshot or list: a few of the longest
+frames. A peer further behind is dropped; a subscriber then connects again for a new snapshot."""
 
 _REQUESTS: Final = (
     Place,
@@ -91,15 +90,15 @@ class Server(Protocol):
 
 
 class Peer(asyncio.Protocol):
-    """A peer. It may have one of the roles that the socket is for by which it came in.
+    """A peer, with one of the roles that its socket accepts.
 
-    Nothing more is read from it while a request of its waits for the repository.
+    Nothing more is read from it while one of its requests waits for the repository.
     """
 
     def __init__(self, agent: Server, door: Door) -> None:
         self._agent = agent
         self.door = door
-        self.role: Role = ROLES[door][0]  # until it says which
+        self.role: Role = ROLES[door][0]  # until Hello says which
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
         self._refused = False
@@ -112,7 +111,7 @@ class Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         if not credentials.may_connect(transport.get_extra_info("socket")):
-            log.warning("%s: a connection of another user's is refused", self.door)
+            log.warning("%s: refused a connection of another user", self.door)
             self._transport.abort()
             return
         if not self._agent.admit(self):
@@ -168,7 +167,7 @@ class Peer(asyncio.Protocol):
             self._refuse("bad-message", f"a {self.role} may not send {kind} here")
 
     def _refuse(self, code: str, reason: str) -> None:
-        """Answer, after what was asked before, that this cannot be, and close."""
+        """Refuse the connection once earlier requests are answered, and close it."""
         log.warning("%s: refused: %s", self.role, reason)
         self._refused = True
         self._submit(Failed(code=code, reason=reason))
@@ -179,7 +178,7 @@ class Peer(asyncio.Protocol):
         self._agent.submit(self, request)
 
     def resume(self) -> None:
-        """Read on: the requests received so far are answered."""
+        """Read on: all requests so far are answered."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -187,12 +186,12 @@ class Peer(asyncio.Protocol):
         self.write([encode(message)])
 
     def send_all(self, messages: Iterable[Message]) -> None:
-        """Send the parts of a whole, which as a whole may wait to be read."""
+        """Send the parts of one answer; all of it may wait to be read."""
         frames = [encode(message) for message in messages]
         self.write(frames, MAX_BUFFERED + sum(map(len, frames)))
 
     def write(self, frames: Sequence[bytes], bound: int = MAX_BUFFERED) -> None:
-        """Send frames; drop a peer that is then further behind than `bound`, or an earlier one."""
+        """Send frames; drop a peer that is then further behind than `bound` or an earlier one."""
         if self._transport is None or self._transport.is_closing():
             return
         still_behind = self._transport.get_write_buffer_size() > 0

@@ -1,7 +1,7 @@
-"""Giving up every privilege, for good, and making sure of it.
+"""Gives up every privilege for good, and checks it. Runs in the agent's and responder's processes.
 
-Call `give_up` once everything that needs a privilege is open, and everything that will be needed is
-imported: the source tree may be unreadable afterwards (a clone in /root).
+Call `give_up` once everything that needs a privilege is open, and everything needed is imported:
+the source tree may be unreadable afterwards (a clone in /root).
 """
 
 import ctypes
@@ -34,21 +34,20 @@ class _Data(ctypes.Structure):
 
 
 class PrivilegesRemain(Exception):
-    """Something could not be given up; the process must not go on."""
+    """A privilege could not be given up; the process must end."""
 
 
 def give_up(uid: int | None) -> bool:
-    """Give up all capabilities, and with `uid` become that user and group and no other.
+    """Give up all capabilities, and with `uid` become that user and group only.
 
-    Becoming another user is done if the kernel lets us: without CAP_SETUID, or where the user
-    namespace does not know `uid`, the process stays who it is, without capabilities all the same,
-    and the result is False. Raises PrivilegesRemain when a capability is left.
+    Returns False if the user stays the same: there is no CAP_SETUID, or the user namespace does not
+    map `uid`. The capabilities are given up all the same. Raises PrivilegesRemain if one is left.
     """
     if len(list(Path("/proc/self/task").iterdir())) != 1:
-        # The kernel's credentials are a thread's; the other threads would keep theirs.
+        # Credentials belong to a thread: other threads would keep theirs.
         raise PrivilegesRemain("privileges must be given up before threads are started")
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    # The bounding set: without it, a root that executes something would regain capabilities.
+    # The bounding set: otherwise root would regain capabilities by executing a program.
     for capability in range(_LAST_POSSIBLE_CAPABILITY + 1):
         _prctl(_PR_CAPBSET_DROP, capability, tolerate=(errno.EPERM, errno.EINVAL))
     became = uid is None or _become(uid)
@@ -57,7 +56,7 @@ def give_up(uid: int | None) -> bool:
     data = (_Data * 2)()
     if _libc.capset(ctypes.byref(header), data) != 0:
         raise PrivilegesRemain(f"capset: {os.strerror(ctypes.get_errno())}")
-    # Others who run under this uid (another node's agent) cannot trace or dump this process.
+    # Other processes of this uid (another node's agent) cannot trace or dump this one.
     _prctl(_PR_SET_DUMPABLE, 0)
     _check(uid if became else None)
     return became
@@ -67,7 +66,7 @@ def _become(uid: int) -> bool:
     try:
         os.setgroups([])
     except PermissionError:
-        pass  # not root, or a user namespace that denies it, where the groups are harmless
+        pass  # not root, or the user namespace denies it; the groups are harmless there
     try:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)

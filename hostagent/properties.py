@@ -1,4 +1,4 @@
-"""What a guest is besides its maintenance: its properties, their defaults, and what they may be.
+"""The properties of a guest: their keys, defaults and allowed values.
 
 Properties are a flat map of dotted keys. A key that a guest lacks has the default given here, which
 is derived from the guest's name where guests must differ. A key of `PER_CLOUD` may be given for one
@@ -20,15 +20,15 @@ Cloud: TypeAlias = Literal["azure", "ec2", "gce"]
 CLOUDS: Final[tuple[Cloud, ...]] = ("azure", "ec2", "gce")
 
 MAX_PROPERTIES_BYTES: Final = 256 * 1024
-"""Keys and values of one guest in all: what GCE allows one value. Two such guests fit a frame."""
+"""Keys and values of one guest in total: GCE's limit for one value. Two such guests fit a frame."""
 
 
 class PropertyError(Exception):
-    """A property is unknown or its value is not possible; says what would be."""
+    """A property is unknown or its value is not allowed; the message says what is."""
 
 
 class Property(Struct, frozen=True):
-    """One key: what it is for, what it may be, and what it is if nothing is said."""
+    """One key: its meaning, its allowed values, and its default."""
 
     about: str
     pattern: str = r"[^\x00-\x1f\x7f]{0,255}"
@@ -57,7 +57,7 @@ _TEXT: Final = r"[\s\S]{0,131072}"
 _TEXT_HINT: Final = "a text of at most 128 Ki characters"
 
 KNOWN: Final[Mapping[str, Property]] = {
-    # Who it is
+    # Identity
     "hostname": Property("The name by which it calls itself.", _WORD, _WORD_HINT, lambda g: g.name),
     "vm_id": Property(
         "Azure's vmId.", _UUID, _UUID_HINT, lambda g: str(uuid5(NAMESPACE_DNS, g.name))
@@ -86,7 +86,7 @@ KNOWN: Final[Mapping[str, Property]] = {
         "like 169.254.3.7",
         lambda g: g.address or "",
     ),
-    # Where it is
+    # Location
     "region": Property("Region (Azure: location); each cloud has its own default.", _WORD),
     "zone": Property(
         "A letter or digit (`b` is Azure's 2, us-east-1b, us-central1-b) or a whole name.",
@@ -94,7 +94,7 @@ KNOWN: Final[Mapping[str, Property]] = {
         _WORD_HINT,
         "a",
     ),
-    # What it is
+    # Type and image
     "vm_size": Property("Azure's size.", _WORD, _WORD_HINT, "Standard_D2s_v3"),
     "instance_type": Property("EC2's type.", _WORD, _WORD_HINT, "t3.medium"),
     "machine_type": Property("GCE's type.", _WORD, _WORD_HINT, "e2-medium"),
@@ -115,7 +115,7 @@ KNOWN: Final[Mapping[str, Property]] = {
         "Of its image, as GCE says it.",
         default="projects/debian-cloud/global/images/debian-12-bookworm-v20240213",
     ),
-    # Whose it is
+    # Owner
     "subscription_id": Property(
         "Azure's subscription.", _UUID, _UUID_HINT, "8d10da13-8125-4ba9-a717-bf7490507b3d"
     ),
@@ -151,7 +151,7 @@ KNOWN: Final[Mapping[str, Property]] = {
         r"([A-Za-z0-9._-]+@[A-Za-z0-9.-]+)?",
         "an e-mail address",
     ),
-    # What it was given
+    # User data
     "user_data": Property("User data, as text.", _TEXT, _TEXT_HINT),
     "custom_data": Property("Azure's custom data, as text.", _TEXT, _TEXT_HINT),
     "admin_username": Property(
@@ -176,13 +176,13 @@ _rest = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@-]{0,127}")
 PER_CLOUD: Final = frozenset(
     {"region", "zone", "hostname", "mac", "address", "user_data", "ssh_public_key", "lifecycle"}
 )
-"""Keys that one cloud may have a value of its own for."""
+"""Keys that may have a value for one cloud."""
 
 _REGIONS: Final = {"azure": "westeurope", "ec2": "us-east-1", "gce": "us-central1"}
 
 
 def check(properties: Mapping[str, str]) -> None:
-    """Check keys and values; raises PropertyError."""
+    """Raise PropertyError unless all keys and values are allowed."""
     for key, value in properties.items():
         known = _known(key)
         if re.fullmatch(known.pattern, value) is None:
@@ -210,7 +210,7 @@ def _known(key: str) -> Property:
 
 
 def value(guest: Guest, key: str, cloud: Cloud | None = None) -> str:
-    """Give the guest's property: the cloud's own, or the plain one, or its default."""
+    """Return the guest's property: the cloud's own value, or the plain one, or the default."""
     given = guest.properties
     if cloud is not None and (own := given.get(f"{cloud}.{key}")) is not None:
         return own
@@ -222,7 +222,7 @@ def value(guest: Guest, key: str, cloud: Cloud | None = None) -> str:
 
 
 def region(guest: Guest, cloud: Cloud) -> str:
-    """Give the region: what is said, or what a whole name of a zone implies, or the default."""
+    """Return the region: the property, or the region of a full zone name, or the default."""
     told = value(guest, "region", cloud)
     if told:
         return told
@@ -233,7 +233,7 @@ def region(guest: Guest, cloud: Cloud) -> str:
 
 
 def zone(guest: Guest, cloud: Cloud) -> str:
-    """Give the zone as the cloud names it: `1`, `us-east-1a`, `us-central1-a`."""
+    """Return the zone as the cloud names it: `1`, `us-east-1a`, `us-central1-a`."""
     told = value(guest, "zone", cloud)
     if len(told) > 1:
         return told
@@ -244,7 +244,7 @@ def zone(guest: Guest, cloud: Cloud) -> str:
 
 
 def under(guest: Guest, prefix: str) -> dict[str, str]:
-    """Give the properties under a prefix (`tags.`), by the rest of their keys, in order."""
+    """Return the properties under a prefix (`tags.`), by the rest of their keys, in order."""
     return {
         key[len(prefix) :]: text
         for key, text in sorted(guest.properties.items())

@@ -1,23 +1,23 @@
-"""How often somebody may do something: token buckets, by name. Pure: time is an argument."""
+"""Token buckets by name. Pure: time is an argument."""
 
 from collections.abc import Hashable
 
 
 class Rate:
-    """`rate` a second for each name, and up to `burst` at once; 0 is without bound.
+    """`rate` a second for each name, and up to `burst` at once; rate 0 means no limit.
 
-    Knows of at most `names` names: beyond that, all start again with a full bucket.
+    Keeps at most `names` buckets: beyond that, all start again with a full bucket.
     """
 
     def __init__(self, rate: float, burst: float, names: int) -> None:
-        """Nobody has done anything yet."""
+        """All buckets are full."""
         self.rate = rate
         self.burst = burst
         self._names = names
         self._left: dict[Hashable, tuple[float, float]] = {}  # tokens, and as of when
 
     def allows(self, name: Hashable, now: float) -> bool:
-        """Whether it may, and then it has; `now` in seconds, on any clock."""
+        """Take a token if there is one, and return whether; `now` in seconds, on any clock."""
         if not self.rate:
             return True
         left, then = self._left.get(name, (self.burst, now))

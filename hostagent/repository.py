@@ -1,12 +1,12 @@
 """The durable store of one node's guests and events: SQLite, embedded.
 
-What is committed survives `kill -9` and the loss of power (WAL, synchronous=FULL). Reads come from
-the file as well, so there is no second truth in memory. One process at a time holds the file, and
-one thread at a time uses it; see `database` for what the file guarantees.
+A committed change survives `kill -9` and a power loss (WAL, synchronous=FULL). Reads come from the
+file, so there is no second copy in memory. The agent's process holds the file alone, and one thread
+at a time uses it; see `database` for what the file guarantees.
 
-The metadata plane has a clock of its own: this machine's, plus an offset that only grows, so that a
-lab can move a notice through its whole life without waiting. That clock never goes back: when the
-machine's is set back, the offset grows by as much. `now` here is that clock's time, `wall` the
+The metadata plane has a clock of its own: this machine's plus an offset that only grows, so that a
+lab can move through an event's whole life without waiting. That clock never goes back: when the
+machine's is set back, the offset grows by as much. `now` is that clock's time, `wall` the
 machine's.
 """
 
@@ -47,20 +47,20 @@ __all__ = ["Damaged", "Repository", "RepositoryError", "RepositoryInUse", "Unkno
 log = logging.getLogger(__name__)
 
 HISTORY_AGE: Final = 7 * 24 * 3600.0
-"""Seconds for which an ended event is kept: nobody looks back further than a week."""
+"""Seconds for which an ended event is kept: a week."""
 
 HISTORY_COUNT: Final = 256
-"""Ended events kept at most: each guest that sees one carries it in its view."""
+"""Ended events kept at most: each is in the view of every guest that sees it."""
 
 FLOORS: Final = 4096
-"""Guests withdrawn whose numbers are remembered one by one: four for each of a full node. What is
-older counts for all that come."""
+"""Withdrawn guests whose numbers are kept singly: four times a full node. The highest of the older
+numbers is kept for all guests."""
 
 FORGOTTEN_AT_ONCE: Final = 512
 """Commands forgotten in one transaction: some milliseconds."""
 
 CLOCK_SLACK: Final = 0.001
-"""Seconds by which the clock may go back: what rounding makes of a sum of times."""
+"""Seconds by which the clock may go back: the rounding of a sum of times."""
 
 _guest = msgspec.json.Decoder(Guest)
 _event = msgspec.json.Decoder(Event)
@@ -69,9 +69,8 @@ _event = msgspec.json.Decoder(Event)
 class Repository:
     """One node's guests, events, applied commands, incarnations, clock offset and sequence.
 
-    Every method that changes something must run inside `transaction()` and gives the deltas that
-    tell of the change; publish them after the transaction has been committed, not before. Every
-    method raises Damaged where the file does not hold what was stored.
+    Every method that changes something must run inside `transaction()`, and returns the deltas to
+    publish after the commit. Every method raises Damaged if the file does not hold what was stored.
     """
 
     def __init__(
@@ -111,10 +110,10 @@ class Repository:
             self._latest = latest
             raise
 
-    # What is known
+    # Reads
 
     def _state(self) -> Row:
-        """The one row of the table `state`. It is kept: everything asks for it."""
+        """Return the one row of the table `state`, from a cache."""
         if self._known_state is None:
             self._known_state = self._db.row("state")
         if self._known_state is None:
@@ -147,7 +146,7 @@ class Repository:
         return {row[0]: _placed(row) for row in rows}
 
     def events(self, *, history: bool = True) -> list[Event]:
-        """Return the events not ended, oldest first, and after them, if wanted, the ended ones."""
+        """Return the events not ended, oldest first, then, with `history`, the ended ones."""
         where = "" if history else "WHERE ended IS NULL"
         rows = self._db.rows("events", f"{where} ORDER BY ended, number")
         return [_event.decode(row[4]) for row in rows]
@@ -158,11 +157,11 @@ class Repository:
         return None if row is None else _event.decode(row[4])
 
     def active_count(self) -> int:
-        """How many events have not ended."""
+        """Return how many events have not ended."""
         return int(self._db.number("SELECT count(*) FROM events WHERE next_change IS NOT NULL"))
 
     def next_change(self) -> float | None:
-        """When the next event changes by itself."""
+        """Return when the next event changes by itself, if any."""
         when = self._db.number("SELECT min(next_change) FROM events WHERE next_change IS NOT NULL")
         return None if when is None else float(when)
 
@@ -171,9 +170,9 @@ class Repository:
     def place(self, guests: Iterable[Guest]) -> list[Delta]:
         """Put guests on this node, or change those already here.
 
-        A guest that comes back starts above what it was when it left, so that it never sees its
-        number go back. A change of the guest itself counts in its `edits`; one of its availability
-        set, and so of what it can see, also in its incarnation.
+        A guest that comes back starts above its last numbers, so that it never sees one go back. A
+        change of the guest counts in its `edits`. A change of its availability set, and so of what
+        it can see, also counts in its incarnation.
         """
         changed: list[Placed] = []
         for guest in guests:
@@ -190,8 +189,8 @@ class Repository:
         return self._tell_placed(changed)
 
     def adopt(self, moved: Iterable[Placed]) -> list[Delta]:
-        """Put guests on this node that come from another, each with a number above what it was
-        there and above what it was here, if ever it was.
+        """Put guests from another node on this one. Their numbers continue above those that they
+        had there and those that they ever had here.
         """
         changed: list[Placed] = []
         for one in moved:
@@ -206,9 +205,9 @@ class Repository:
         return self._tell_placed(changed)
 
     def withdraw(self, names: Iterable[str]) -> tuple[dict[str, tuple[int, int]], list[Delta]]:
-        """Take guests off this node; names that are not here are passed over.
+        """Take guests off this node; unknown names are ignored.
 
-        Also returns the incarnation and the edits of each that was. Their events stay.
+        Also returns the incarnation and the edits of each that was here. Their events stay.
         """
         gone: dict[str, tuple[int, int]] = {}
         for name in names:
@@ -229,13 +228,13 @@ class Repository:
         return gone, [Delta(sequence=self._number(), withdrawn=tuple(gone))]
 
     def _floor(self, name: str) -> int:
-        """Above which a guest that is new here starts."""
+        """Return the number above which a guest that is new here starts."""
         own = self._db.row("floors", "WHERE name = ?", name)
         return max(int(self._state()[3]), 0 if own is None else int(own[2]))
 
     def _tell_placed(self, changed: Sequence[Placed]) -> list[Delta]:
         self._put_guests(changed)
-        # Many guests placed at once are told in several deltas, each far below a frame's bound.
+        # Many guests placed at once go in several deltas, each far below a frame's bound.
         return [Delta(sequence=self._number(), placed=part) for part in parts(changed) if part]
 
     def _put_guests(self, changed: Iterable[Placed]) -> None:
@@ -260,9 +259,9 @@ class Repository:
         return self._tell([event])
 
     def join(self, carried: Event, here: Container[str]) -> list[Delta]:
-        """Store an event that another node knew, or make one that is known the further of the two.
+        """Store an event from another node, merged with this node's version if there is one.
 
-        `here` are the guests that are on this node, or about to be; see `model.joined`.
+        `here` are the guests that are on this node or about to be; see `model.joined`.
         """
         known = self.event(carried.id)
         if known is None:
@@ -278,8 +277,8 @@ class Repository:
         return after, [*self._update(after), *self._prune(now)]
 
     def settle(self, wall: float) -> list[Delta]:
-        """Bring everything to the time that it is now: the clock itself, if the machine's has been
-        set back; every event that something has fallen due for; and the history.
+        """Apply the passing of time: correct the clock if the machine's was set back, change the
+        events that have fallen due, and prune the history.
         """
         now, deltas = self._go_on(wall)
         passed: list[Event] = []
@@ -290,20 +289,20 @@ class Repository:
         return deltas + self._tell(passed) + self._prune(now)
 
     def advance(self, to: float) -> list[Delta]:
-        """Have the clock be `to` seconds ahead of this machine's, unless it is already."""
+        """Set the clock `to` seconds ahead of this machine's, unless it is already."""
         if to <= self.clock_offset:
             return []
         self._set_state(clock_offset=to)
         return [Delta(sequence=self._number(), clock_offset=to)]
 
     def _go_on(self, wall: float) -> tuple[float, list[Delta]]:
-        """Return the time. It is never earlier than it was before, even if the machine's clock says
-        so: a guest that an event has switched off for ten seconds comes back after ten seconds.
+        """Return the time, which is never earlier than before, even if the machine's clock was set
+        back: a guest that is off for ten seconds comes back after ten seconds.
         """
         offset = self.clock_offset
         now = wall + offset
         if now > self._latest - CLOCK_SLACK or offset + self._latest - now > MAX_CLOCK_OFFSET:
-            # In the second case the machine's clock was wrong by years, and time does go back.
+            # In the second case the machine's clock was wrong by years: time does go back.
             self._latest = now
             return now, []
         log.warning("this machine's clock was set back by %.0f s or more", self._latest - now)
@@ -320,8 +319,8 @@ class Repository:
         self._db.put("events", [(number, event.id, next_change(event), event.ended, body)])
 
     def _tell(self, events: Sequence[Event]) -> list[Delta]:
-        """Raise the incarnation of every guest that can see each of the events; `model.sees`. Every
-        guest is read and stored once, however many events have fallen due.
+        """Raise the incarnation of every guest that can see each event (`model.sees`). Each guest
+        is read and stored once, however many events there are.
         """
         if not events:
             return []
@@ -392,7 +391,7 @@ class Repository:
         return None if row is None else (row[3], row[4])
 
     def remember(self, command_id: str, fingerprint: bytes, answer: bytes) -> None:
-        """Keep a command's answer, until many others have come after it."""
+        """Keep a command's answer until many others have come after it."""
         last = self._db.row("commands", "ORDER BY number DESC")
         number, total = (0, 0) if last is None else last[:2]
         self._db.put(
@@ -400,13 +399,13 @@ class Repository:
         )
 
     def rest(self) -> None:
-        """Leave the file, outside of a transaction, so that it can be verified by itself."""
+        """Move the write-ahead log into the file; call it outside of a transaction."""
         self._db.rest()
 
     def tidy(self) -> bool:
-        """Forget some of the commands that are too many, and have the file shrink a little.
+        """Forget some of the surplus commands, and shrink the file a little.
 
-        Whether there is more to do. It is done in slices, between which others have their turn.
+        Returns whether there is more to do. Work is in slices, so that requests do not wait long.
         """
         last = self._db.row("commands", "ORDER BY number DESC")
         number, total = (0, 0) if last is None else last[:2]

@@ -1,22 +1,23 @@
-"""The tables of a repository, and what makes today's of those that older versions have left.
+"""The tables of a repository, and the statements that upgrade those of older versions.
 
-Constants only. Every row ends with the checksum of what stands before it.
+Constants only. Every row ends with the checksum of its other columns.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
 VERSION: Final = 8
-"""Not 5: no single bit that flips makes one of the older versions of it."""
+"""Not 5: no single flipped bit turns it into an older version."""
 
 COMMANDS: Final = 1 << 16
-"""Commands remembered at most. They are counted, not timed, so setting the machine's clock never
-makes a command be applied twice. A controller gives up within seconds, in which an agent applies a
-few thousand commands. It may retry for longer while the agent is away; then none are counted."""
+"""Commands remembered at most. They are counted, not timed, so that setting the machine's clock
+never causes a command to be applied twice. A controller gives up within seconds, in which an agent
+applies a few thousand commands. It may retry for longer while the agent is away, which applies none
+then."""
 
 COMMAND_BYTES: Final = 64 << 20
-"""Bytes of answers remembered at most. Answers of the longest kind, events of a thousand guests,
-still leave room for six hundred."""
+"""Bytes of answers remembered at most: six hundred of the longest, with events of a thousand
+guests."""
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "state": ("one", "clock_offset", "sequence", "floor", "latest"),
@@ -44,7 +45,7 @@ SCHEMA: Final = (
     " id TEXT NOT NULL UNIQUE, fingerprint BLOB NOT NULL, answer BLOB NOT NULL,"
     " checksum INTEGER NOT NULL)",
 )
-"""`commands.total` is the length of all answers up to this one, with those that are forgotten."""
+"""`commands.total` is the length of all answers up to this one, including forgotten ones."""
 
 LAST_WITHOUT_CHECKSUMS: Final = 4
 
@@ -57,8 +58,8 @@ UPGRADES: Final = {
         *("DROP INDEX guests_by_set", "DROP INDEX events_by_change", "DROP INDEX events_by_end"),
     ),
 }
-"""By the version found: what makes the next of it. The last of them makes room for the tables of
-today, whose rows are then taken over."""
+"""By the version found: the statements that make the next version of it. The last ones rename the
+tables, whose rows are then copied into the current ones."""
 
 TAKEN_OVER: Final[Mapping[str, str]] = {
     "state": "SELECT 1, clock_offset, sequence, floor, latest FROM old_state",
@@ -70,4 +71,4 @@ TAKEN_OVER: Final[Mapping[str, str]] = {
     f" FROM (SELECT * FROM old_commands ORDER BY applied DESC LIMIT {COMMANDS})"
     " WINDOW latest AS (ORDER BY applied, id ROWS UNBOUNDED PRECEDING)",
 }
-"""By table: the rows as they are now, out of the last version without checksums."""
+"""By table: the query that reads its rows from the last version without checksums."""

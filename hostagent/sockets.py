@@ -1,8 +1,8 @@
-"""Listening sockets: handed over by whoever started us, or made here.
+"""Listening sockets: inherited from the parent process, or made here.
 
-Handed over means systemd's protocol (sd_listen_fds(3)): LISTEN_FDS descriptors from number 3 on,
+Inherited means systemd's protocol (sd_listen_fds(3)): LISTEN_FDS descriptors from number 3 on,
 named by LISTEN_FDNAMES. A socket belongs to the network namespace in which it was made, so a
-responder that is handed one serves a namespace that it cannot enter.
+responder can serve a namespace that it cannot enter.
 """
 
 import ctypes
@@ -18,18 +18,18 @@ from typing import Final
 _FIRST_FD: Final = 3
 
 BACKLOG: Final = 1024
-"""Connections that wait to be accepted; the kernel's net.core.somaxconn may bound it further."""
+"""Connections that wait to be accepted; net.core.somaxconn may lower it."""
 
 
 class SocketError(Exception):
-    """A listening socket cannot be had; says which and why."""
+    """A listening socket cannot be opened or used; the message says which and why."""
 
 
 def handed_over(environ: MutableMapping[str, str]) -> dict[str, list[socket.socket]]:
     """Take the sockets that were handed over, by name, and remove the variables from `environ`.
 
-    LISTEN_PID is checked only when it is set: a parent that cannot know the child's number in its
-    own PID namespace leaves it out. Raises SocketError for variables or descriptors that are wrong.
+    LISTEN_PID is checked only if it is set: a parent in another PID namespace cannot know it.
+    Raises SocketError for wrong variables or descriptors.
     """
     number = environ.pop("LISTEN_FDS", "")
     pid = environ.pop("LISTEN_PID", "")
@@ -51,16 +51,16 @@ def handed_over(environ: MutableMapping[str, str]) -> dict[str, list[socket.sock
         except OSError as error:
             raise SocketError(f"descriptor {fd} ({label}): {error.strerror}") from error
         if not listening or sock.type != socket.SOCK_STREAM:
-            raise SocketError(f"descriptor {fd} ({label}) is no listening stream socket")
+            raise SocketError(f"descriptor {fd} ({label}) is not a listening stream socket")
         taken.setdefault(label, []).append(sock)
     return taken
 
 
 def listen_tcp(text: str, *, shared: bool = False) -> socket.socket:
-    """Listen on `ADDRESS:PORT` (IPv4), `shared` with more sockets of ours; raises SocketError."""
+    """Listen on `ADDRESS:PORT` (IPv4), `shared` with other sockets here; raises SocketError."""
     address, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise SocketError(f"{text!r} is no listening address; it would look like 127.0.0.1:8080")
+        raise SocketError(f"{text!r} is not a listening address; write it like 127.0.0.1:8080")
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,11 +75,11 @@ def listen_tcp(text: str, *, shared: bool = False) -> socket.socket:
 
 
 def listen_many(text: str, count: int) -> list[socket.socket]:
-    """Listen on `ADDRESS:PORT` with so many sockets, one for each process; raises SocketError."""
+    """Listen on `ADDRESS:PORT` with `count` sockets, one a process; raises SocketError."""
     if count == 1:
         return [listen_tcp(text)]
     first = listen_tcp(text, shared=True)
-    where = "{}:{}".format(*first.getsockname())  # port 0 has become another
+    where = "{}:{}".format(*first.getsockname())  # port 0 was replaced by the kernel
     return [first, *(listen_tcp(where, shared=True) for _ in range(1, count))]
 
 
@@ -88,10 +88,9 @@ def divide(
 ) -> list[list[socket.socket]]:
     """Give each of `count` processes its listening sockets. Raises SocketError.
 
-    Where there are `count` sockets at one address (SO_REUSEPORT), each process has its own, and a
-    guest is always served by the same one: the kernel is told to choose by the mark of the guest's
-    port, or by the guest's address. Where there is one, they share it, and whoever is quickest
-    serves.
+    If there are `count` sockets at one address (SO_REUSEPORT), each process gets one, and a guest
+    is always served by the same process: the kernel chooses by the mark of the guest's port, or by
+    the guest's address. If there is one socket, the processes share it.
     """
     at: dict[str, list[socket.socket]] = {}
     for one in listeners:
@@ -100,7 +99,7 @@ def divide(
     for address, group in at.items():
         if len(group) not in (1, count):
             raise SocketError(
-                f"{len(group)} sockets at {address}: for {count} processes it takes {count}, or 1"
+                f"{len(group)} sockets at {address}: for {count} processes use {count}, or 1"
             )
         if len(group) > 1:
             _choose_by(_MARK if by_mark else _SOURCE, group)
@@ -136,14 +135,14 @@ def _choose_by(word: int, group: list[socket.socket]) -> None:
 def listen_unix(path: Path) -> socket.socket:
     """Listen on a unix socket that its owner alone may connect to; raises SocketError.
 
-    A socket file that a dead process has left is replaced; one that answers, or a file of another
-    kind, is not.
+    The socket file of a dead process is replaced; one that answers, or another kind of file, is
+    not.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
-        # The mode of the file is the socket's own, less the umask, which other threads share;
-        # fchmod before bind sets it without either.
+        # The file gets the socket's mode less the umask, which other threads share. fchmod before
+        # bind needs no change of the umask.
         os.fchmod(sock.fileno(), 0o600)
         sock.bind(str(path))
         sock.listen(BACKLOG)
@@ -159,7 +158,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise FileExistsError(errno.EEXIST, "there is a file that is no socket")
+        raise FileExistsError(errno.EEXIST, "there is a file that is not a socket")
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.connect(str(path))

@@ -1,4 +1,4 @@
-"""Following an agent's feed over whatever happens to the agent: for responders and watchers."""
+"""Follows an agent's feed, and subscribes again when it breaks: for responders and watchers."""
 
 import asyncio
 import logging
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY: Final = 0.05
 LAST_DELAY: Final = 2.0
-"""Seconds between attempts to subscribe: soon at first, as a restarted agent is back in a moment,
-then twice as long each time, but no longer than the second, so that it is heard when it returns."""
+"""Seconds between attempts to subscribe: short at first, as a restarted agent is soon back, then
+doubled each time up to the second value."""
 
 SILENCE: Final = 4 * HEARTBEAT_INTERVAL
 """Seconds without a message after which the connection is taken for dead."""
@@ -35,13 +35,13 @@ _CHUNK: Final = 65536
 
 
 class Subscriber(Protocol):
-    """What is told what the agent says."""
+    """Receives what the agent sends."""
 
     def welcomed(self, send: Callable[[bytes], None]) -> None:
-        """The agent has welcomed us; frames can be sent to it."""
+        """The agent has sent Welcome; `send` sends frames to it."""
 
     def received(self, message: Message) -> None:
-        """The agent has said this; raises Gap or MessageError to be told everything again."""
+        """The agent has sent this; raise Gap or MessageError to get a new snapshot."""
 
     def lost(self) -> None:
         """The connection is gone, or could not be made; there will be another attempt."""
@@ -50,7 +50,7 @@ class Subscriber(Protocol):
 async def follow(path: Path, role: Role, subscriber: Subscriber) -> None:
     """Subscribe at the agent's feed socket at `path`, and again whenever that ends.
 
-    Runs until cancelled, on whatever loop.
+    Runs until cancelled, on any event loop.
     """
     delay = FIRST_DELAY
     told = ""
@@ -62,7 +62,7 @@ async def follow(path: Path, role: Role, subscriber: Subscriber) -> None:
         except (OSError, Gap, FrameError, MessageError) as error:
             reason = str(error) or "the agent is silent"
         subscriber.lost()
-        if welcome.is_set() and now() - began > LAST_DELAY:  # it had been well until now
+        if welcome.is_set() and now() - began > LAST_DELAY:  # the connection had worked
             delay, told = FIRST_DELAY, ""
         if reason != told:  # once, not at every attempt
             log.warning("feed: %s; asking again", reason)
@@ -74,7 +74,7 @@ async def follow(path: Path, role: Role, subscriber: Subscriber) -> None:
 async def _subscribe(
     path: Path, role: Role, subscriber: Subscriber, welcome: asyncio.Event
 ) -> None:
-    """Follow one connection until it ends, which it does with an exception.
+    """Follow one connection until it ends with an exception.
 
     `welcome` is set once the agent has answered.
     """

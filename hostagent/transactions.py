@@ -1,6 +1,6 @@
-"""The repository's side of the agent: takes requests, returns what the agent is to say.
+"""The repository's side of the agent: takes requests, returns answers and deltas.
 
-Runs in the agent's second thread, one call at a time. It opens no socket and knows no peer.
+Runs in the agent's second thread, one call at a time. It opens no socket and knows no peers.
 """
 
 import logging
@@ -30,12 +30,12 @@ from hostagent.repository import Repository
 log = logging.getLogger(__name__)
 
 Request: TypeAlias = Command | Query | Failed
-"""What waits for the repository, in the order received. Failed: answer that, and close."""
+"""What waits for the repository, in the order received. Failed: send it and close."""
 
 
 class Outcome(NamedTuple):
-    """What is to be said after one transaction: an answer for each request, and a snapshot's frames
-    if anybody waits for one. `change_in`: seconds until something falls due.
+    """What to send after one transaction: the answers of each request, and a snapshot's frames if a
+    subscriber waits for one. `change_in`: seconds until something falls due.
     """
 
     deltas: Sequence[Delta]
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 class Transactions:
-    """Everything that an agent has its repository do."""
+    """Runs requests on the repository, each batch in one transaction."""
 
     def __init__(self, repository: Repository, node: str, wall: Callable[[], float]) -> None:
         """`wall` returns the machine's time in epoch seconds."""
@@ -77,7 +77,7 @@ class Transactions:
                 request if isinstance(request, Query) else _refusal(request, reason)
                 for request in requests
             ]
-            try:  # what is known can still be told
+            try:  # reads may still work
                 return self._carry_out(requests, [], wall, joining)._replace(change_in=inf)
             except Exception as error:
                 self._note(error)
@@ -96,7 +96,7 @@ class Transactions:
             if isinstance(request, Failed):
                 answers.append([request])
             elif isinstance(request, ListResponders):
-                answers.append([])  # not the repository's to say
+                answers.append([])  # the agent answers it
             elif isinstance(request, (Now, ListEvents, ListGuests)):
                 answers.append(look_up(repository, request, wall))
             else:
@@ -123,7 +123,7 @@ class Transactions:
         )
 
     def _note(self, error: Exception | None) -> None:
-        """Log that the repository has failed, or works again: once, and not at every beat."""
+        """Log once that the repository has failed, or that it works again."""
         trouble = "" if error is None else told(error) or type(error).__name__
         if trouble == self._trouble:
             return

@@ -1,4 +1,4 @@
-"""Several processes that serve as one: each begins as the others do, and all end together."""
+"""Several processes that serve as one: they start alike and end together."""
 
 import asyncio
 import os
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class Workers:
-    """This process and those that it shares the work with; `number` is its own, from 0."""
+    """This process and those that share its work; `number` is this process's own, from 0."""
 
     def __init__(self, count: int) -> None:
-        """Become `count` processes. Whatever they are to share must be open and known already,
-        and no loop or thread running.
+        """Become `count` processes. What they share must be open already, and no loop or thread may
+        run.
         """
         self.number = 0
         self._links: list[socket.socket] = []  # the first process has one to each other
@@ -26,8 +26,8 @@ class Workers:
             self._links.append(ours)
 
     def watch(self, gone: Callable[[], None]) -> None:
-        """Have `gone` called, on the running loop, when the first process or, in it, any other
-        has ended: however it did, its end of the link is closed then.
+        """Call `gone` on the running loop when the first process or, in the first, any other has
+        ended: its end of the link is closed then, however it ended.
         """
         loop = asyncio.get_running_loop()
 
@@ -39,7 +39,7 @@ class Workers:
             loop.add_reader(link, ended, link)
 
     def close(self) -> None:
-        """Have the others end, if this is the first process, and wait until they have."""
+        """In the first process: have the others end, and wait until they have."""
         for link in self._links:
             link.close()
         if self.number == 0:

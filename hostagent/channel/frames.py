@@ -1,4 +1,4 @@
-"""Frames: four bytes of length, big-endian, and one msgpack map. Without I/O."""
+"""Frames: four bytes of length, big-endian, and one msgpack map. Pure."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -7,20 +7,20 @@ import msgpack
 
 MAX_FRAME: Final = 1 << 20
 """Bytes of one frame's body. The largest message, a thousand guests with the longest names, is a
-quarter of that (snapshots and lists go in parts); a length beyond it is garbage or an attack."""
+quarter of that (snapshots and lists go in parts); a greater length is garbage or an attack."""
 
 MAX_DEPTH: Final = 8
-"""Maps and lists within each other. The message set needs four."""
+"""Nested maps and lists. The message set needs four."""
 
 _LENGTH_BYTES: Final = 4
 
 
 class FrameError(Exception):
-    """The stream is no sequence of frames; nothing after this point can be understood."""
+    """The stream is not a sequence of frames; nothing after this point can be read."""
 
 
 def pack(obj: dict[str, Any]) -> bytes:
-    """Return the frame that carries `obj`; raises FrameError if that cannot be, or is too long."""
+    """Return the frame for `obj`; raises FrameError if it cannot be encoded or is too long."""
     try:
         body: bytes = msgpack.packb(obj)
     except OverflowError as error:
@@ -41,7 +41,7 @@ class Decoder:
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """Yield the maps that are complete with `data`; raises FrameError at the first bad frame.
 
-        Frames before a bad one are yielded. After a FrameError the decoder is of no more use.
+        Frames before a bad one are yielded. After a FrameError the decoder cannot be used.
         """
         self._buffer += data
         start = 0
@@ -74,7 +74,7 @@ def _unpack(body: bytes) -> dict[str, Any]:
 
 
 def _check_depth(obj: object) -> None:
-    """Refuse deep nesting; level by level, as recursion is what deep nesting would exhaust."""
+    """Refuse deep nesting, level by level: recursion could exhaust the stack."""
     level: list[Any] = [obj]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []

@@ -1,14 +1,14 @@
-"""The message set, typed. VERSION changes whenever a peer of the other version would misread.
+"""The typed message set. VERSION changes when a peer of the other version would misread a message.
 
-Command connections: Hello → Welcome; then each request gets, in order, Done or Failed, or for a
-query Clock, Responders, or as many Events or Guests as it takes (`more`: another part follows).
+Command connections: Hello → Welcome. Then each request is answered in order by Done or Failed; a
+query by Clock, Responders, or parts of Events or Guests (`more`: another part follows).
 
 Feed connections: Hello → Welcome, then a snapshot (in parts, `more`), then deltas whose sequence
 numbers follow on from the snapshot's without a gap, and heartbeats that carry the latest number. A
 subscriber that finds a gap connects again. A watcher may send nothing. A responder may send two
-messages: Applied, which says how far it has come and is not answered, and Approve in the name of a
-guest, at a bounded rate. Done or Failed answers an Approve, after the delta that tells of its
-effect. An Approve sent again with the same command_id, on any connection, is done once.
+messages: Applied, with the last sequence that it has applied, which is not answered; and Approve
+for a guest, at a bounded rate. Done or Failed answers an Approve, after the delta with its effect.
+An Approve sent again with the same command_id, on any connection, is done once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -39,7 +39,7 @@ PART_BYTES: Final = 256 * 1024
 that tips it over is an event with a thousand guests, and still few parts."""
 
 HEARTBEAT_INTERVAL: Final = 2.0
-"""Seconds. A responder waits for several before it doubts the agent; one is 30 bytes."""
+"""Seconds. A responder tolerates several missing ones. A heartbeat is 30 bytes."""
 
 CommandId = Annotated[str, Meta(min_length=1, max_length=64)]
 Names = Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
@@ -47,11 +47,11 @@ Count = Annotated[int, Meta(ge=0, lt=1 << 62)]  # SQLite's integers have 64 bits
 Sequence = Annotated[int, Meta(ge=0)]
 ClockOffset = Annotated[float, Meta(ge=0)]  # the agent refuses more than MAX_CLOCK_OFFSET
 Role = Literal["controller", "responder", "watcher"]
-"""The latter two are for the feed: a watcher reads it, and has no say at all."""
+"""The latter two are for the feed; a watcher only reads."""
 
 
 class MessageError(Exception):
-    """A frame's map is no message of this set; says where it is wrong."""
+    """A frame's map is not a message of this set; the text says where it is wrong."""
 
 
 class _Base(
@@ -81,7 +81,7 @@ class Welcome(_Base, frozen=True):
 
 
 class Place(_Base, frozen=True):
-    """These guests are on this node now; one already placed is changed to what is said here."""
+    """These guests are on this node now; a guest already placed is updated."""
 
     command_id: CommandId
     guests: Annotated[tuple[Guest, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
@@ -125,14 +125,14 @@ class Start(_Base, frozen=True):
 
 
 class Complete(_Base, frozen=True):
-    """The activity of a started event is over."""
+    """End the activity of a started event."""
 
     command_id: CommandId
     event_id: EventId
 
 
 class Cancel(_Base, frozen=True):
-    """Take back a scheduled event."""
+    """Cancel a scheduled event."""
 
     command_id: CommandId
     event_id: EventId
@@ -141,8 +141,8 @@ class Cancel(_Base, frozen=True):
 class Approve(_Base, frozen=True):
     """A guest agrees that the event may start.
 
-    `guest` is the one that has agreed, which must be able to see the event. A responder always
-    says it; a controller, which may approve anything, need not.
+    `guest` has agreed, and must be able to see the event. A responder must name it; a controller,
+    which may approve anything, need not.
     """
 
     command_id: CommandId
@@ -153,9 +153,9 @@ class Approve(_Base, frozen=True):
 class Advance(_Base, frozen=True):
     """Move the metadata plane's clock forward; it cannot be moved back.
 
-    Exactly one of the two is given: `seconds` is by how much, `to` is how many seconds it is ahead
-    of the machine's clock afterwards (a clock that is ahead by more stays as it is). `to` may be
-    told to many nodes, in any order and again, and moves none of them twice.
+    Give exactly one: `seconds` is by how much, `to` is how many seconds it is ahead of the
+    machine's clock afterwards (a clock that is ahead by more stays). `to` may be sent to many
+    nodes, and again, and moves none of them twice.
     """
 
     command_id: CommandId
@@ -171,7 +171,7 @@ class Advance(_Base, frozen=True):
 class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A guest, the incarnation of what it can see, and the number of its own changes.
 
-    Part of messages, no message itself.
+    A part of messages, not a message itself.
     """
 
     guest: Guest
@@ -182,9 +182,9 @@ class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Adopt(_Base, frozen=True):
     """These guests have moved here from another node, with what that node knew.
 
-    The guests' incarnations go on above what they were there and whatever they were here before;
-    the events come along, active and ended ones, and one that is known here is the further of the
-    two afterwards; the clock is moved forward to `clock_offset` if it is behind.
+    The guests' incarnations continue above those on either node. Active and ended events come
+    along; of an event known on both nodes the version further along stays. The clock is moved
+    forward to `clock_offset` if it is behind.
     """
 
     command_id: CommandId
@@ -208,14 +208,14 @@ class ListGuests(_Base, frozen=True):
 
 
 class ListResponders(_Base, frozen=True):
-    """Ask how far each responder process has come."""
+    """Ask for the last delta that each responder process has applied."""
 
 
 class Done(_Base, frozen=True):
     """The command is stored. `now` is the metadata plane's time at which it was applied.
 
-    `sequence` is the number of the last delta then: a responder that has applied it knows of the
-    command's effect. `left`: the incarnation and the edits that each guest withdrawn had at last.
+    `sequence` is the number of the last delta then: a responder that has applied it knows the
+    command's effect. `left`: the last incarnation and edits of each guest withdrawn.
     """
 
     command_id: CommandId
@@ -226,7 +226,7 @@ class Done(_Base, frozen=True):
 
 
 class Failed(_Base, frozen=True):
-    """The command was refused and has changed nothing; `command_id` None: the connection was."""
+    """The command was refused and changed nothing; `command_id` None: it was the connection."""
 
     code: str
     reason: str
@@ -257,7 +257,7 @@ class Guests(_Base, frozen=True):
 class Responders(_Base, frozen=True):
     """The number of the last delta, and of the last that each responder process has applied.
 
-    A responder that is not connected is not listed: it may still answer from what it last knew.
+    A responder that is not connected is not listed; it may still answer from older knowledge.
     """
 
     sequence: Sequence
@@ -265,7 +265,7 @@ class Responders(_Base, frozen=True):
 
 
 class Applied(_Base, frozen=True):
-    """A responder answers from what is known as of `sequence`."""
+    """A responder has applied the delta `sequence`."""
 
     sequence: Sequence
 
@@ -284,10 +284,10 @@ class Snapshot(_Base, frozen=True):
 class Delta(_Base, frozen=True):
     """One change.
 
-    `placed`: guests that are new or other than they were; `withdrawn`: names of those that left;
-    `events`: new or changed ones, also such as have ended; `forgotten`: ids of ended ones that are
-    no longer kept; `incarnations`: of the guests that can see the change; `clock_offset`: when it
-    has changed.
+    `placed`: new or changed guests; `withdrawn`: names of guests that left; `events`: new or
+    changed ones, including those that have ended; `forgotten`: ids of ended events that are no
+    longer kept; `incarnations`: of the guests that can see the change; `clock_offset`: if it has
+    changed.
     """
 
     sequence: Sequence
@@ -310,7 +310,7 @@ Command: TypeAlias = Place | Withdraw | Adopt | Schedule | Transition | Advance
 Query: TypeAlias = Now | ListEvents | ListGuests | ListResponders
 Answer: TypeAlias = Done | Failed | Clock | Events | Guests | Responders
 Feed: TypeAlias = Snapshot | Delta | Heartbeat
-"""What a feed tells of the node. Its other messages concern the connection or an approval."""
+"""What a feed sends about the node. Its other messages concern the connection or an approval."""
 Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Applied | Feed
 
 
@@ -352,7 +352,7 @@ def snapshot(
     guests: Iterable[Placed],
     events: Iterable[Event],
 ) -> Iterator[Snapshot]:
-    """Return the parts of a snapshot: guests first, so that every event finds who can see it."""
+    """Return the parts of a snapshot, the guests before the events that they can see."""
     for placed in parts(guests):
         yield Snapshot(
             sequence=sequence, node=node, clock_offset=clock_offset, guests=placed, more=True

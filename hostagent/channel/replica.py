@@ -1,4 +1,4 @@
-"""A node as its feed tells of it: what every subscriber knows. Pure."""
+"""A node's state as its feed describes it: what every subscriber knows. Pure."""
 
 from hostagent.channel.messages import Delta, Feed, Heartbeat, Placed, Snapshot
 from hostagent.model import Event
@@ -11,7 +11,7 @@ class Gap(Exception):
 class Replica:
     """A node's guests and events, as of the last message from its agent.
 
-    Who wants to know more than this of a change overrides the method that makes it.
+    A subclass that needs to know of a change overrides the method that makes it.
     """
 
     def __init__(self) -> None:
@@ -24,13 +24,13 @@ class Replica:
         self._parts: list[Snapshot] = []  # of a snapshot that is not complete yet
 
     def interrupted(self) -> None:
-        """The feed's connection has ended; what is half received will not be completed."""
+        """The feed's connection has ended: drop an incomplete snapshot."""
         self._parts.clear()
 
     def take(self, message: Feed) -> bool:
-        """Take in a message of the feed; raises Gap, and then nothing has changed.
+        """Apply a message of the feed, and return whether anything has changed.
 
-        Returns whether anything has changed.
+        Raises Gap, and then nothing has changed.
         """
         match message:
             case Snapshot():
@@ -46,7 +46,7 @@ class Replica:
         return False
 
     def _take_part(self, part: Snapshot) -> bool:
-        """Collect a snapshot's parts; the old knowledge stands until the new one is whole."""
+        """Collect a snapshot's parts; it replaces the old state once it is complete."""
         if self._parts and self._parts[-1].sequence != part.sequence:
             self._parts.clear()
             raise Gap(f"part of snapshot {part.sequence} among those of another")
@@ -68,7 +68,7 @@ class Replica:
         self.sequence = delta.sequence
         if delta.clock_offset is not None:
             self.clock_offset = delta.clock_offset
-        # First all out, then all in: two guests may have exchanged their ports.
+        # Remove all before adding any: two guests may have exchanged their ports.
         for name in [*delta.withdrawn, *(placed.guest.name for placed in delta.placed)]:
             self._withdraw(name)
         for placed in delta.placed:
@@ -100,7 +100,7 @@ class Replica:
         return self.guests.pop(name, None)
 
     def _touch_event(self, event: Event) -> None:
-        """The event is new, another, or gone."""
+        """The event is new, changed, or gone."""
 
     def _touch(self, name: str) -> None:
-        """What is told of this guest has changed."""
+        """The guest, or an event that it can see, has changed."""

@@ -1,16 +1,15 @@
 """The client side of the agent's command socket, for programs and command lines.
 
-`Controller` is for asyncio, on whatever loop; `SyncController` is plain and needs no loop.
-Both offer the same calls. Each call carries a command id, and when the connection breaks before the
-answer has come, the same command is sent again on a new one until the call's time is up: the agent
-applies it once.
+`Controller` is for asyncio, on any event loop; `SyncController` blocks and needs no loop. Both
+offer the same calls. Each call carries a command id. If the connection breaks before the answer,
+the same command is sent again on a new one until the call times out; the agent applies it once.
 
-Errors: CommandRefused when the agent says no (nothing has changed then, except that a command that
-was refused for the `repository` may still be found applied if the agent ends at that moment; send
-it again with the same `command_id`). AgentUnreachable when no answer came in time (the command may
-or may not have been applied; send it again with the same `command_id` to find out).
+Errors: CommandRefused if the agent refuses. Nothing has changed then, with one exception: a command
+refused with code `repository` may turn out to be applied if the agent ends at that moment.
+AgentUnreachable if no answer came in time: the command may or may not have been applied. In both
+cases send it again with the same `command_id` to find out.
 
-`Watch` follows a node over its agent's feed socket. It learns everything and can command nothing.
+`Watch` follows a node over its agent's feed socket. It sends no commands.
 """
 
 from hostagent.controller.asynchronous import Controller

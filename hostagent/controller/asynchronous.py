@@ -1,4 +1,4 @@
-"""The controller for asyncio."""
+"""The controller for asyncio. Runs in the caller's process, on any event loop."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -49,7 +49,7 @@ from hostagent.model import Event, EventSource, EventType, Guest
 
 
 class Controller:
-    """Commands one node's agent; calls on one Controller wait for each other."""
+    """Commands one node's agent; calls on one Controller run one after another."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Controller:
         timeout: float = TIMEOUT,
         new_id: Callable[[], str] | None = None,
     ) -> None:
-        """Speak to the agent whose command socket is at `path`; `connect` makes one that does.
+        """Use the agent whose command socket is at `path`; `connect` also opens the connection.
 
         `new_id` makes the ids of commands and events; each must be unique (default: random).
         """
@@ -107,7 +107,7 @@ class Controller:
         """Put guests on the node, or change those already there.
 
         One command, unless the guests' properties are too much for one frame: then several. Returns
-        the sequence as of which a responder knows of it; see `responders`.
+        the sequence number of the change; see `responders`.
         """
         sequence = 0
         for command in placements(guests, self._id(command_id)):
@@ -117,9 +117,9 @@ class Controller:
     async def withdraw(
         self, names: Iterable[str], command_id: str | None = None
     ) -> dict[str, tuple[int, int]]:
-        """Take guests off the node; those that are not there are passed over.
+        """Take guests off the node; unknown names are ignored.
 
-        Returns the incarnation and the edits that each had at last, for the node that adopts it.
+        Returns the last incarnation and edits of each, for the node that adopts it.
         """
         command = Withdraw(command_id=self._id(command_id), names=tuple(names))
         return done(await self._ask(command)).left
@@ -131,12 +131,12 @@ class Controller:
         clock_offset: float,
         command_id: str | None = None,
     ) -> int:
-        """Put guests on the node that come from another, with what that node knew.
+        """Put guests from another node on this one, with that node's events and clock.
 
-        Their incarnations go on above what they were. Events that are known here already become the
-        further of the two; the clock is moved forward to `clock_offset` seconds ahead, if it is
-        behind. One command, unless that is too much for one frame: then several. Returns the
-        sequence as of which a responder knows of it; see `responders`.
+        Their incarnations continue above their last ones. Of an event known on both nodes the
+        version further along stays. The clock is moved forward to `clock_offset` seconds ahead if
+        it is behind. One command, unless that is too much for one frame: then several. Returns the
+        sequence number of the change; see `responders`.
         """
         sequence = 0
         for command in adoptions(guests, events, clock_offset, self._id(command_id)):
@@ -161,8 +161,8 @@ class Controller:
         """Plan an event in `notice` seconds (None: the type's least notice; 0: start it now).
 
         `elsewhere` are guests of other nodes that it concerns, `sets_elsewhere` their availability
-        sets, whose members on this node see it. `notice_only`: it is told, and nothing is to be
-        done to the guests.
+        sets, whose members on this node see it. `notice_only`: announce it, and do nothing to the
+        guests.
         """
         return event_of(
             await self._ask(
@@ -191,7 +191,7 @@ class Controller:
         return await self._move(Complete, event_id, command_id)
 
     async def cancel(self, event_id: str, command_id: str | None = None) -> Event:
-        """Take back a scheduled event."""
+        """Cancel a scheduled event."""
         return await self._move(Cancel, event_id, command_id)
 
     async def approve(self, event_id: str, command_id: str | None = None) -> Event:
@@ -204,9 +204,9 @@ class Controller:
         return done(await self._ask(command)).now
 
     async def advance_to(self, clock_offset: float, command_id: str | None = None) -> float:
-        """Have the clock be so many seconds ahead of the machine's, unless it is ahead by more.
+        """Set the clock `clock_offset` seconds ahead of the machine's, unless it is ahead by more.
 
-        Returns its time then. Unlike `advance`, it may be told to many nodes, and again.
+        Returns its time then. Unlike `advance`, it may be repeated, and sent to many nodes.
         """
         command = Advance(command_id=self._id(command_id), to=clock_offset)
         return done(await self._ask(command)).now
@@ -216,7 +216,7 @@ class Controller:
         return clock_of(await self._ask(Now()))
 
     async def events(self, *, history: bool = False) -> tuple[Event, ...]:
-        """Return the events not ended, with `history` also those that have."""
+        """Return the events that have not ended, with `history` also those that have."""
         return events_of(await self._ask(ListEvents(history=history)))
 
     async def guests(self) -> tuple[Placed, ...]:
@@ -224,10 +224,10 @@ class Controller:
         return guests_of(await self._ask(ListGuests()))
 
     async def responders(self) -> Responders:
-        """Return how far the agent is, and each responder process that is connected to it.
+        """Return the last sequence number of the agent and of each connected responder process.
 
-        A guest that boots on a node where it has been before may be told old things unless every
-        responder of the node has applied the sequence that `adopt` or `place` gave.
+        A guest that boots on a node where it was before may get old answers until every responder
+        of the node has applied the sequence that `adopt` or `place` returned.
         """
         return responders_of(await self._ask(ListResponders()))
 
@@ -268,7 +268,8 @@ class Controller:
                         await self.close()
                         await asyncio.sleep(RETRY_DELAY)
                     except BaseException as error:
-                        # Cut off half-way, the connection is out of step; a refusal leaves it in.
+                        # An interrupted exchange leaves the connection out of step; a refusal does
+                        # not.
                         if not isinstance(error, CommandRefused):
                             await self.close()
                         raise

@@ -1,4 +1,4 @@
-"""What both controllers share: their errors, and a conversation with the agent without I/O."""
+"""Shared by both controllers: their errors, and the protocol with the agent, without I/O."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -40,19 +40,19 @@ TIMEOUT: Final = 10.0
 """Seconds for one call. A commit takes milliseconds; an agent that restarts, a second or two."""
 
 RETRY_DELAY: Final = 0.1
-"""Seconds between attempts to reach an agent that has gone away in the middle of a call."""
+"""Seconds between attempts to reach an agent after the connection broke during a call."""
 
 CHUNK: Final = 65536
 
 
 class ControllerError(Exception):
-    """What a call can end with instead of a result."""
+    """A call has failed."""
 
 
 class CommandRefused(ControllerError):
-    """The agent has refused; `code` is for programs, the text for people.
+    """The agent has refused: `code` for programs, the text for people.
 
-    `bad_input`: no agent would take that command, whatever it knows.
+    `bad_input`: any agent would refuse that command.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -62,7 +62,7 @@ class CommandRefused(ControllerError):
 
 
 class AgentUnreachable(ControllerError):
-    """There is no agent at that socket, or none that answers in time."""
+    """No agent answers in time at that socket."""
 
     def __init__(self, path: Path | str, why: OSError) -> None:
         where = str(path).replace("\0", "@")  # an abstract name, as ss(8) shows it
@@ -81,11 +81,11 @@ _ANSWER_TO: Final[Mapping[type[Question], type[Answer | Welcome]]] = {
     ListGuests: Guests,
     ListResponders: Responders,
 }
-"""What answers which question; a command is answered by Done, under its own ID."""
+"""The answer's type by the question's type; a command is answered by Done with its own ID."""
 
 
 def _fits(message: Answer | Welcome, question: Question) -> bool:
-    """Whether a message answers the question. On a connection that is out of step it does not."""
+    """Whether a message answers the question; not so on a connection that is out of step."""
     own = getattr(question, "command_id", None)
     if isinstance(message, Failed):
         return message.command_id in (None, own)
@@ -95,7 +95,7 @@ def _fits(message: Answer | Welcome, question: Question) -> bool:
 
 
 class Conversation:
-    """One connection, without I/O: bytes to send come out, bytes received go in."""
+    """One connection without I/O: returns bytes to send, and takes bytes received."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
@@ -103,7 +103,7 @@ class Conversation:
         self._answers: list[Answer | Welcome] = []
 
     def ask(self, question: "Question") -> bytes:
-        """Give the bytes to send; what is received from now on has to answer this question.
+        """Return the bytes to send; the next answer must be to this question.
 
         Raises CommandRefused if no frame can carry it.
         """
@@ -123,7 +123,8 @@ class Conversation:
                 message = decode(obj)
                 if not isinstance(message, Answer | Welcome) or not _fits(message, self._question):
                     asked = type(self._question).__name__.lower()
-                    raise MessageError(f"{type(message).__name__.lower()} is no answer to {asked}")
+                    kind = type(message).__name__.lower()
+                    raise MessageError(f"{kind} is not an answer to {asked}")
                 self._answers.append(message)
         except (FrameError, MessageError) as error:
             raise ConnectionAbortedError(f"not understood: {error}") from error
@@ -134,7 +135,7 @@ class Conversation:
 
 
 def check(answers: list[Answer | Welcome]) -> list[Answer | Welcome]:
-    """Return the answers, or raise CommandRefused if the agent has said no."""
+    """Return the answers; raises CommandRefused if one is a refusal."""
     for answer in answers:
         if isinstance(answer, Failed):
             raise CommandRefused(answer.code, answer.reason)
@@ -178,7 +179,7 @@ def random_id() -> str:
 
 
 def _parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:
-    """Cut what is told into parts of a frame each; raises CommandRefused if none carries it."""
+    """Cut items into parts that each fit a frame; raises CommandRefused if an item does not."""
     try:
         yield from parts(items)
     except FrameError as error:
@@ -186,9 +187,9 @@ def _parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:
 
 
 def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
-    """Return the commands that place the guests: one, or as many as their properties need frames.
+    """Return the commands that place the guests: one, or several if they do not fit a frame.
 
-    Each is all or nothing. The first has `name` for its id, and the others what is derived from it.
+    Each is all or nothing. The first has the id `name`, the others one derived from it.
     """
     for number, part in enumerate(_parts(guests)):
         if part or number == 0:
@@ -198,9 +199,9 @@ def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
 def adoptions(
     guests: Iterable[Placed], events: Iterable[Event], clock_offset: float, name: str
 ) -> Iterator[Adopt]:
-    """Return the commands that move guests here: one, or as many as they and their events need.
+    """Return the commands that move guests here, like `placements`.
 
-    As for `placements`. The events come first: no guest is here without what it has seen.
+    The events come first, so that no guest is here without them.
     """
     for number, part in enumerate(_parts([*events, *guests])):
         if part or number == 0:

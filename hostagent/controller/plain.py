@@ -1,4 +1,4 @@
-"""The controller without asyncio: every call blocks."""
+"""The controller without asyncio: every call blocks. Runs in the caller's process."""
 
 import socket
 import time
@@ -50,7 +50,7 @@ from hostagent.model import Event, EventSource, EventType, Guest
 
 
 class SyncController:
-    """Commands one node's agent, plainly: every call blocks until its answer or its timeout."""
+    """Commands one node's agent; every call blocks until its answer or its timeout."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class SyncController:
         """Put guests on the node, or change those already there.
 
         One command, unless the guests' properties are too much for one frame: then several. Returns
-        the sequence as of which a responder knows of it; see `responders`.
+        the sequence number of the change; see `responders`.
         """
         sequence = 0
         for command in placements(guests, self._id(command_id)):
@@ -105,9 +105,9 @@ class SyncController:
     def withdraw(
         self, names: Iterable[str], command_id: str | None = None
     ) -> dict[str, tuple[int, int]]:
-        """Take guests off the node; those that are not there are passed over.
+        """Take guests off the node; unknown names are ignored.
 
-        Returns the incarnation and the edits that each had at last, for the node that adopts it.
+        Returns the last incarnation and edits of each, for the node that adopts it.
         """
         command = Withdraw(command_id=self._id(command_id), names=tuple(names))
         return done(self._ask(command)).left
@@ -119,12 +119,12 @@ class SyncController:
         clock_offset: float,
         command_id: str | None = None,
     ) -> int:
-        """Put guests on the node that come from another, with what that node knew.
+        """Put guests from another node on this one, with that node's events and clock.
 
-        Their incarnations go on above what they were. Events that are known here already become the
-        further of the two; the clock is moved forward to `clock_offset` seconds ahead, if it is
-        behind. One command, unless that is too much for one frame: then several. Returns the
-        sequence as of which a responder knows of it; see `responders`.
+        Their incarnations continue above their last ones. Of an event known on both nodes the
+        version further along stays. The clock is moved forward to `clock_offset` seconds ahead if
+        it is behind. One command, unless that is too much for one frame: then several. Returns the
+        sequence number of the change; see `responders`.
         """
         sequence = 0
         for command in adoptions(guests, events, clock_offset, self._id(command_id)):
@@ -149,8 +149,8 @@ class SyncController:
         """Plan an event in `notice` seconds (None: the type's least notice; 0: start it now).
 
         `elsewhere` are guests of other nodes that it concerns, `sets_elsewhere` their availability
-        sets, whose members on this node see it. `notice_only`: it is told, and nothing is to be
-        done to the guests.
+        sets, whose members on this node see it. `notice_only`: announce it, and do nothing to the
+        guests.
         """
         return event_of(
             self._ask(
@@ -179,7 +179,7 @@ class SyncController:
         return self._move(Complete, event_id, command_id)
 
     def cancel(self, event_id: str, command_id: str | None = None) -> Event:
-        """Take back a scheduled event."""
+        """Cancel a scheduled event."""
         return self._move(Cancel, event_id, command_id)
 
     def approve(self, event_id: str, command_id: str | None = None) -> Event:
@@ -192,9 +192,9 @@ class SyncController:
         return done(self._ask(command)).now
 
     def advance_to(self, clock_offset: float, command_id: str | None = None) -> float:
-        """Have the clock be so many seconds ahead of the machine's, unless it is ahead by more.
+        """Set the clock `clock_offset` seconds ahead of the machine's, unless it is ahead by more.
 
-        Returns its time then. Unlike `advance`, it may be told to many nodes, and again.
+        Returns its time then. Unlike `advance`, it may be repeated, and sent to many nodes.
         """
         command = Advance(command_id=self._id(command_id), to=clock_offset)
         return done(self._ask(command)).now
@@ -204,7 +204,7 @@ class SyncController:
         return clock_of(self._ask(Now()))
 
     def events(self, *, history: bool = False) -> tuple[Event, ...]:
-        """Return the events not ended, with `history` also those that have."""
+        """Return the events that have not ended, with `history` also those that have."""
         return events_of(self._ask(ListEvents(history=history)))
 
     def guests(self) -> tuple[Placed, ...]:
@@ -212,10 +212,10 @@ class SyncController:
         return guests_of(self._ask(ListGuests()))
 
     def responders(self) -> Responders:
-        """Return how far the agent is, and each responder process that is connected to it.
+        """Return the last sequence number of the agent and of each connected responder process.
 
-        A guest that boots on a node where it has been before may be told old things unless every
-        responder of the node has applied the sequence that `adopt` or `place` gave.
+        A guest that boots on a node where it was before may get old answers until every responder
+        of the node has applied the sequence that `adopt` or `place` returned.
         """
         return responders_of(self._ask(ListResponders()))
 
@@ -267,7 +267,7 @@ class SyncController:
 
 
 def _left(deadline: float) -> float:
-    """Seconds until the deadline; raises TimeoutError when it has passed."""
+    """Return the seconds until the deadline; raises TimeoutError when it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError

@@ -1,4 +1,4 @@
-"""AgentFeeds a node: what its agent knows, as it changes, without a say in it."""
+"""Watches a node: follows what its agent knows, and sends no commands."""
 
 import time
 from collections.abc import Callable
@@ -12,9 +12,8 @@ from hostagent.channel.replica import Replica
 class Watch(Replica):
     """A node's guests and events (active and ended), kept up to date over its agent's feed socket.
 
-    What is known stands while the agent is away: `connected` says whether it is there, `heard` when
-    it last said anything (on `clock`; None: never), heartbeats included, which come every two
-    seconds.
+    The knowledge stays while the agent is away. `connected`: the agent is there. `heard`: when its
+    last message came (on `clock`; None: never), including the heartbeats every two seconds.
     """
 
     def __init__(
@@ -24,9 +23,9 @@ class Watch(Replica):
         *,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """Watch the agent whose feed socket is at `path`, once `follow` runs.
+        """Watch the agent whose feed socket is at `path` while `follow` runs.
 
-        `changed` is called when all is known, at each change, and when the connection is lost.
+        `changed` is called at the first snapshot, at each change, and when the connection is lost.
         """
         super().__init__()
         self.path = Path(path)
@@ -36,19 +35,19 @@ class Watch(Replica):
         self._clock = time.monotonic if clock is None else clock
 
     async def follow(self) -> None:
-        """Keep up until cancelled, on whatever loop; connects again whenever that is needed."""
+        """Follow the feed until cancelled, on any event loop; connects again when needed."""
         try:
             await subscription.follow(self.path, "watcher", self)
         finally:
             self.connected = False
 
     def welcomed(self, send: Callable[[bytes], None]) -> None:
-        """There is nothing to send."""
+        """Do nothing: a watcher sends nothing."""
 
     def received(self, message: Message) -> None:
-        """Take in what the agent says; raises Gap, MessageError."""
+        """Apply a message of the agent; raises Gap, MessageError."""
         if not isinstance(message, (Snapshot, Delta, Heartbeat)):
-            raise MessageError(f"{type(message).__name__.lower()} is no message for a watcher")
+            raise MessageError(f"{type(message).__name__.lower()} is not a message for a watcher")
         changed = self.take(message)
         self.heard = self._clock()
         if isinstance(message, Snapshot) and not message.more:

@@ -1,21 +1,21 @@
-"""The dialects: each cloud's metadata API, one module a cloud; what it tells may stand beside it.
+"""The dialects: each cloud's metadata API. They run in the responder's process.
 
 A dialect has one function,
 
     answer(view: View, request: Request, now: float) -> Outcome | None
 
-that gives None when the path is not its own. `view` is what is known of the guest that asks, and
-nothing of any other guest; `now` the metadata plane's time, epoch seconds. A dialect opens nothing,
-stores nothing but how often each guest has asked, and looks at no clock. An outcome is a response,
-or a request to park until something changes, or an approval to pass on (`outcomes`).
+that returns None when the path is not its own. `view` is what is known of the guest that asks, and
+nothing of any other guest. `now` is the metadata plane's time, epoch seconds. A dialect opens
+nothing, reads no clock, and stores only how often each guest has asked. An outcome is a response, a
+request to park until something changes, or an approval to pass on (`outcomes`).
 
-Requests that have passed through a proxy were not asked by the guest itself: each dialect refuses
-X-Forwarded-For as its cloud does, EC2 only where a token is asked for.
+A request that passed through a proxy may not come from the guest itself: each dialect refuses
+X-Forwarded-For as its cloud does, EC2 only for token requests.
 
-A path names what it says and nothing else: one with dot segments, or percent-encoded, is nobody's,
-and 404 whatever else the request lacks. But what clients encode though it may stand in a path, as
-the colons of a MAC address, is decoded; and several slashes are one for EC2 and GCE, as clients
-make them where they join a base and a path (AWS's own for JavaScript asks for `//latest/…`).
+Paths are taken literally: one with dot segments or percent-encoding is 404, whatever else the
+request lacks. There are two exceptions. Characters that clients encode needlessly, such as the
+colons of a MAC address, are decoded. For EC2 and GCE several slashes are one, as clients join a
+base and a path that way (AWS's SDK for JavaScript asks for `//latest/…`).
 """
 
 import re
@@ -34,7 +34,7 @@ from hostagent.http import Request, Response
 from hostagent.model import View
 
 NAMES: Final = ("azure-v1", "azure", "ec2", "gce")
-"""In this order they are asked. Azure's v1 has two places below /metadata, IMDS all others; EC2
+"""The order in which they are asked. Azure's v1 has two paths below /metadata, IMDS all others. EC2
 and GCE share `/`: see `Dialects`."""
 
 NOT_FOUND: Final = Response(404, b"Not Found")
@@ -67,7 +67,7 @@ _REFUSAL: Final[Mapping[str, Callable[[int, str], Response]]] = {
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What is served, and how. `ec2_secret` signs EC2's tokens: one that nobody knows."""
+    """What is served, and how. `ec2_secret` signs EC2's tokens; by default it is random."""
 
     enabled: tuple[str, ...] = NAMES
     azure_rate: float = azure_imds.RATE
@@ -79,9 +79,9 @@ class Options(Struct, frozen=True, kw_only=True):
 class Dialects:
     """The dialects that are served.
 
-    Where both EC2 and GCE are, `/` is GCE's for who says its flavor or calls it by its name, and
-    EC2's for everybody else; but all are told the flavor, as by that, and without saying it
-    themselves, Google's clients find out where they are.
+    If both EC2 and GCE are served, GCE answers `/` for requests with the Metadata-Flavor header or
+    GCE's host name, and EC2 answers all others. Every answer to `/` carries the header, because
+    Google's clients detect GCE by it and do not send it themselves.
     """
 
     def __init__(self, options: Options) -> None:
@@ -102,7 +102,7 @@ class Dialects:
         self._served = [every[name] for name in self._names]
 
     def answer(self, view: View, request: Request, now: float) -> Outcome:
-        """Give the answer of the dialect to which the path belongs, or 404."""
+        """Return the answer of the dialect to which the path belongs, or 404."""
         if _odd.search(request.path) is not None:
             path = self._named(request.path)
             if path is None:
@@ -119,28 +119,28 @@ class Dialects:
         return NOT_FOUND
 
     def unavailable(self, request: Request) -> Response:
-        """Give the answer while what is known is too old to be told, in the cloud's own words."""
+        """Return the cloud's answer for when the agent has been silent for too long."""
         words = _UNAVAILABLE.get(self._whose(request.path), UNAVAILABLE)
         return self._told(request.path, words)
 
     def crowded(self, request: Request) -> Response:
-        """Give the answer to a request that would wait where too many of its guest's do."""
+        """Return the answer to a request that would wait although too many of its guest's do."""
         words = _CROWDED.get(self._whose(request.path), UNAVAILABLE)
         return self._told(request.path, words)
 
     def refusal(self, path: str | None, status: int, why: str) -> Response:
-        """Give the answer to what is malformed, or not meant for here. None: who knows what for."""
+        """Return the answer to a malformed or misdirected request; `path` None: not known."""
         path = path or ""
         whose = self._whose(path)
         plain = Response(status, why.encode())
         return self._told(path, _REFUSAL[whose](status, why) if whose in _REFUSAL else plain)
 
     def _whose(self, path: str) -> str:
-        """Give the name of the dialect to which the path belongs, or ""."""
+        """Return the name of the dialect to which the path belongs, or ""."""
         return next((name for name in self._names if _OWNS[name](path)), "")
 
     def _named(self, path: str) -> str | None:
-        """Give the path that an odd one names, if it is odd for what clients do in good faith."""
+        """Return the path that an unusual one stands for; None if it is not allowed."""
         path = _needless.sub(lambda match: unquote(match[0]), path)
         joined = re.sub("/+", "/", path)
         if joined != path and self._whose(joined) not in ("ec2", "gce"):

@@ -1,4 +1,4 @@
-"""Azure's Scheduled Events: the document in its seven forms, and what approves of events. Pure."""
+"""Azure's Scheduled Events: the document in its seven versions, and approvals of events. Pure."""
 
 from codecs import BOM_UTF8
 from email.utils import formatdate
@@ -18,13 +18,13 @@ EVENT_VERSIONS: Final = (
     "2020-07-01",  # DurationInSeconds
 )
 MAX_APPROVALS: Final = 100
-"""Events approved by one POST: more than a document has, in any cloud."""
+"""Events approved by one POST: more than any real document has."""
 
 _SINCE: Final = {EventType.PREEMPT: "2017-11-01", EventType.TERMINATE: "2019-01-01"}
 
 
 class MalformedApproval(Exception):
-    """The body is no list of events to start."""
+    """The body is not a list of events to start."""
 
 
 class UnknownEvent(Exception):
@@ -32,7 +32,7 @@ class UnknownEvent(Exception):
 
 
 def document(view: View, version: str) -> bytes:
-    """Give the Scheduled Events document in the given version's form."""
+    """Return the Scheduled Events document in the given version's form."""
     events = [
         _event(event, version)
         for event in view.events
@@ -73,12 +73,12 @@ _start = msgspec.json.Decoder(_Start)
 
 
 def approved(view: View, body: bytes) -> tuple[str, ...]:
-    """Give the ids of the events that a POST's body starts and that have not started.
+    """Return the ids of the events that a POST's body starts and that have not started.
 
     Raises MalformedApproval, UnknownEvent.
     """
     try:
-        # RFC 8259 §8.1: a byte order mark may be passed over; .NET's writers put one.
+        # RFC 8259 §8.1: a byte order mark may be ignored; .NET writes one.
         start = _start.decode(body.removeprefix(BOM_UTF8))
         wanted = {one.event_id.lower() for one in start.requests}
     except (msgspec.DecodeError, RecursionError) as error:

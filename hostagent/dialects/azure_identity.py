@@ -1,4 +1,4 @@
-"""Azure's managed identity: a guest that has been given one is told a made-up token. Pure."""
+"""Azure's managed identity: a made-up token for guests that have an identity. Pure."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,11 +9,11 @@ from hostagent.model import Guest
 from hostagent.properties import value
 
 LIFE: Final = 86400
-"""Seconds for which a token is good; there is a new one every hour."""
+"""Seconds for which a token is valid; there is a new one every hour."""
 
 
 def token(guest: Guest, query: Mapping[str, str], now: float) -> dict[str, str] | None:
-    """Give the token's document, all strings; None without an identity, or if another is asked for.
+    """Return the token's document, all strings; None if the guest lacks the identity asked for.
 
     Names in `query` are in lower case.
     """

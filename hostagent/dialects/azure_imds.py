@@ -1,21 +1,22 @@
 """Azure's Instance Metadata Service and Scheduled Events: everything else below `/metadata`.
 
-Where no record of the original is at hand, this was chosen:
+Choices where no record of the original was at hand:
 
 - Paths match without regard to case.
-- Any known api-version is taken everywhere; a document is that of the newest schema not newer.
-- Events are told as the agent has told them, not as the time would have them: so the incarnation
-  and the document change together, and an agent that is away delays both. A version older than a
-  type of event (Preempt, Terminate) does not tell events of that type.
+- Any known api-version is accepted everywhere; a document has the newest schema that is not newer.
+- Events are as the agent last sent them, even if more has fallen due: so the incarnation and the
+  document change together, and both wait for an agent that is away. A version older than a type of
+  event (Preempt, Terminate) does not show events of that type.
 - An approval of an event that is not in the guest's document is 400; if one of several is unknown,
-  none is approved. One of an event that has started is 200 and changes nothing.
-- A guest is allowed its rate, and as many requests at once. What is refused for its header or
-  version counts as well.
-- 410 is told while the agent has not been heard for too long: clients try again for 70 s.
-- There is no managed identity unless one is named; then its token is made up. Asked for by
-  `client_id` it must be that one; an object's or a resource's ID is taken for it.
-- There is no load balancer, and no attested document: nothing here could sign one.
-- Server is `IMDS`; the words of 404, 405, 410, 429 and of X-Forwarded-For and duplicate names.
+  none is approved. An approval of a started event is 200 and changes nothing.
+- A guest may burst as many requests as its rate. Requests that are refused for their header or
+  version count as well.
+- The answer is 410 while the agent has been silent for too long: clients try again for 70 s.
+- There is no managed identity unless the property names one; then its token is made up. A
+  `client_id` must match it; object and resource IDs are not checked.
+- There is no load balancer, and no attested document, which needs a signature.
+- The Server header is `IMDS`. The texts of 404, 405, 410, 429, and of the errors for
+  X-Forwarded-For and duplicate names.
 """
 
 import re
@@ -41,7 +42,7 @@ from hostagent.properties import value
 from hostagent.rates import Rate
 
 RATE: Final = 5.0
-"""Requests a second from one guest, as Azure's own limit."""
+"""Requests a second from one guest: Azure's own limit."""
 
 VERSIONS: Final = tuple(
     sorted(
@@ -115,7 +116,7 @@ def owns(path: str) -> bool:
 
 
 def refusal(status: int, why: str) -> Response:
-    """Give an error that is HTTP's, in Azure's form."""
+    """Return an HTTP error in Azure's form."""
     return _error(status, f"Bad request: . {why}" if status == 400 else why)
 
 
@@ -123,7 +124,7 @@ class AzureImds:
     """Answers, and remembers how often each guest has asked."""
 
     def __init__(self, rate: float = RATE) -> None:
-        """Allow each guest `rate` requests a second; 0 is without bound."""
+        """Allow each guest `rate` requests a second; 0 means no limit."""
         self._rate = Rate(rate, max(rate, 1.0), MAX_GUESTS)
 
     def answer(self, view: View, request: Request, now: float) -> Outcome | None:
@@ -135,10 +136,10 @@ class AzureImds:
         response = _answer(view, request, now)
         if not isinstance(response, Response):
             return response
-        if self._rate.rate:  # each answer is one less
+        if self._rate.rate:  # each answer costs a token
             return msgspec.structs.replace(response, valid_until=-inf)
         if response.valid_until == -inf:
-            # Nearly all is told as it is known, whatever the time: it holds until that changes.
+            # Most answers do not depend on the time: they hold until the knowledge changes.
             return msgspec.structs.replace(response, valid_until=inf)
         return response
 
@@ -188,12 +189,12 @@ def _identity(guest: Guest, route: list[str], query: dict[str, str], now: float)
     if told is None:
         return _NO_IDENTITY
     body = msgspec.json.encode(told)
-    # What is left of its life is told in minutes.
+    # The remaining life is given in minutes.
     return msgspec.structs.replace(_response(200, body), valid_until=(now // 60 + 1) * 60)
 
 
 def _query(text: str | None) -> dict[str, str] | None:
-    """Give the names, in lower case, with their values; None if there are two of one."""
+    """Return the names, in lower case, with their values; None if a name occurs twice."""
     pairs = [part.partition("=") for part in (text or "").split("&") if part]
     query = {unquote_plus(name).lower(): unquote_plus(told) for name, _, told in pairs}
     return query if len(query) == len(pairs) else None
@@ -231,7 +232,7 @@ def _instance(guest: Guest, route: list[str], query: dict[str, str], version: st
 
 
 def _child(tree: Any, name: str) -> Any:
-    """Give a member, whatever its name's case, or an element; None if there is none."""
+    """Return a member (ignoring case) or an element; None if there is none."""
     if isinstance(tree, dict):
         return next((one for key, one in tree.items() if key.lower() == name), None)
     if isinstance(tree, list) and re.fullmatch(r"[0-9]{1,3}", name) and int(name) < len(tree):

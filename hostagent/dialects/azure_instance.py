@@ -1,4 +1,4 @@
-"""What Azure's IMDS tells of the instance itself: the document below `/metadata/instance`. Pure."""
+"""Azure's document of the instance, at and below `/metadata/instance`. Pure."""
 
 from base64 import b64encode
 from typing import Any
@@ -8,7 +8,7 @@ from hostagent.properties import region, under, value, zone
 
 
 def instance(guest: Guest, version: str, *, extended: bool = False) -> dict[str, Any]:
-    """Give the document in the given version's form; its leaves are strings, or booleans."""
+    """Return the document in the given version's form; its leaves are strings or booleans."""
     told: dict[str, Any] = {"compute": _compute(guest, version), "network": _network(guest)}
     if extended and version >= "2021-08-01":
         told["extended"] = {
@@ -23,7 +23,7 @@ def _compute(guest: Guest, version: str) -> dict[str, Any]:
 
 
 def _members(guest: Guest) -> list[tuple[str, str, Any]]:
-    """Give the members of compute, each with the version that first had it."""
+    """Return the members of compute, each with the version that first had it."""
     tags = under(guest, "tags.")
     group = value(guest, "resource_group")
     subscription = value(guest, "subscription_id")

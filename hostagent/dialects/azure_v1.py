@@ -1,19 +1,20 @@
 r"""Azure's first metadata service, of 2015: `InstanceInfo` and `maintenance` under `/metadata/v1`.
 
-No header, no api-version; paths match without regard to case; JSON is compact and on one line, as
-clients cut it with sed and grep. Where no record of the original is left, this was chosen:
+There is no header and no api-version. Paths match without regard to case. JSON is compact and on
+one line, as clients parse it with sed and grep. Choices where no record of the original was at
+hand:
 
 - EventCreationTime is UTC.
 - The maintenance event in InstanceInfo is a member `MaintenanceEvent` with EventID,
-  EventCreationTime and EventType; the latter is the only place where the type's name stands, so
-  that `grep -i reboot` hits while a reboot is at hand and at no other time.
-- Of several events the one with the earliest `not_before` is that member, and what `maintenance`
-  tells, where there is room for one; InstanceInfo has the others, of the same form, in a list,
-  `OtherMaintenanceEvents`: so grep hits for each of them. An event of another guest of its
-  availability set is not told: nothing here could say whose it is.
-- An event that is started before its notice would begin is told from then on.
-- All of `/metadata/v1` and `/metadata/latest` is its own: what it does not have is 404, also with
-  a slash at the end.
+  EventCreationTime and EventType. The type's name stands nowhere else, so that `grep -i reboot`
+  matches only while a reboot is announced or under way.
+- Of several events the one with the earliest `not_before` is that member and the answer of
+  `maintenance`. InstanceInfo lists the others in the same form as `OtherMaintenanceEvents`, so that
+  grep matches each. Events of other guests of the availability set are not shown, as this format
+  cannot name a guest.
+- An event that is started before its notice would begin is shown from then on.
+- All of `/metadata/v1` and `/metadata/latest` belongs to this dialect: other paths there are 404,
+  also with a slash at the end.
 - A query is ignored; a method other than GET and HEAD is 405; HEAD is GET without the body.
 """
 
@@ -25,7 +26,7 @@ from hostagent.http import Request, Response
 from hostagent.model import FINAL, Event, EventStatus, View, at, boundary, concerns
 
 NOTICE: Final = 300.0
-"""Seconds before `not_before` from which an event is told."""
+"""Seconds before `not_before` from which an event is shown."""
 
 _JSON: Final = "application/json; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -101,7 +102,7 @@ def _event(event: Event) -> str:
 
 
 def _at_hand(view: View, now: float) -> list[Event]:
-    """Give the events that are told at `now`: within their notice, or started and not yet over."""
+    """Return the events shown at `now`: within their notice, or started and not yet over."""
     # What falls due between two messages of the agent happens on time nevertheless.
     events = [at(known, now) for known in view.events if concerns(known, view.guest.name)]
     return [
@@ -113,7 +114,7 @@ def _at_hand(view: View, now: float) -> list[Event]:
 
 
 def _us_date(epoch: float) -> str:
-    r"""Give `9\/15\/2015 6:42:51 AM`: no zero before month, day or hour, and slashes escaped."""
+    r"""Return `9\/15\/2015 6:42:51 AM`: no zero before month, day or hour, and slashes escaped."""
     at = datetime.fromtimestamp(epoch, UTC)
     return (
         rf"{at.month}\/{at.day}\/{at.year} "

@@ -1,20 +1,20 @@
 """EC2's instance metadata: `/latest` and the dated versions, which are all the same here.
 
-Where no record of the original is at hand, this was chosen:
+Choices where no record of the original was at hand:
 
-- A token is signed, not stored: 24 bytes of HMAC-SHA256 over its guest and the end of its life, by
-  a secret of the responder that does not outlive it. So tokens cost no memory, no other guest can
-  use them, and after a restart of the responder they are refused with 401, upon which clients are
-  to ask for a new one. Their life is measured on the metadata plane's clock.
-- Any PUT is refused with 403 below a dated version, or with X-Forwarded-For; elsewhere, but for the
-  token, with 405.
-- A leaf is also given with a trailing slash (botocore asks so), a directory also without one.
-- Preempt is a spot interruption, told from two minutes before, and a rebalance recommendation from
-  its creation; the others are scheduled maintenance from their creation: Freeze system-maintenance,
+- A token is signed, not stored: 24 bytes of HMAC-SHA256 over its guest and its end of life, with a
+  secret that lives as long as the responder. So tokens cost no memory and no other guest can use
+  them. After a restart of the responder they are refused with 401, and clients ask for new ones.
+  Their life is measured on the metadata plane's clock.
+- Any PUT below a dated version or with X-Forwarded-For is 403; elsewhere, except for the token, it
+  is 405.
+- A leaf also answers with a trailing slash (botocore asks so), a directory also without one.
+- Preempt is a spot interruption, shown from two minutes before, and a rebalance recommendation from
+  its creation. The others are scheduled maintenance from their creation: Freeze system-maintenance,
   Reboot system-reboot (instance-reboot if its source is User), Redeploy instance-stop, Terminate
-  instance-retirement. Only events of the guest itself are told.
+  instance-retirement. Only events of the guest itself are shown.
 - NotAfter is the end of the duration; of an unknown one, when the activity would expire.
-- The event's ID is the first 17 digits of its UUID; an expired event has been completed.
+- The event's ID is the first 17 digits of its UUID; an expired event counts as completed.
 - Credentials of a role and the instance identity are made up; there are no signatures.
 """
 
@@ -37,7 +37,7 @@ MAX_TTL: Final = 21600
 """Seconds that a token may live: six hours."""
 
 CREDENTIALS_LIFE: Final = 6 * 3600
-"""Seconds for which a role's credentials are good; there are new ones every hour."""
+"""Seconds for which a role's credentials are valid; there are new ones every hour."""
 
 VERSIONS: Final = (
     *("1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01"),
@@ -90,12 +90,12 @@ def owns(path: str) -> bool:
 
 
 def refusal(status: int, _why: str) -> Response:
-    """Give an error that is HTTP's, in EC2's form, which has no room for a reason."""
+    """Return an HTTP error in EC2's form, which has no room for a reason."""
     return _error(status, REASONS[status])
 
 
 class Ec2:
-    """Answers, with the secret that signs tokens."""
+    """The dialect, with the secret that signs its tokens."""
 
     def __init__(self, secret: bytes, *, imdsv1: bool = True, hop_limit: int = 1) -> None:
         """Without `imdsv1` every request needs a token. `hop_limit`: the IP TTL of tokens."""
@@ -158,20 +158,20 @@ class Ec2:
         return hmac.digest(self._secret, guest.name.encode() + b"\0" + end, "sha256")[:24]
 
     def _end(self, guest: Guest, token: str) -> float | None:
-        """Give the end of the token's life; None if it is none of this guest's."""
+        """Return the token's end of life; None if it is not a token of this guest."""
         try:
             raw = urlsafe_b64decode(token.encode("ascii"))
         except ValueError:
             return None
         if urlsafe_b64encode(raw).decode() != token:
-            return None  # decoding passes over what is no base64, and over all behind its end
+            return None  # decoding ignores what is not base64, and everything after its end
         if not hmac.compare_digest(raw[8:], self._sign(guest, raw[:8])):
             return None
         return int.from_bytes(raw[:8], "big") / 1000
 
 
 def _find(view: View, version: str, path: str, now: float) -> tuple[str, str] | None:
-    """Give the text at the path and its media type."""
+    """Return the text at the path and its media type."""
     if not version:
         return "\n".join(VERSIONS), _TEXT
     user_data = value(view.guest, "user_data", "ec2")

@@ -1,4 +1,4 @@
-"""What EC2's instance metadata tells of events: scheduled maintenance, spot, rebalance. Pure."""
+"""Events in EC2's instance metadata: scheduled maintenance, spot, rebalance. Pure."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from hostagent.model import (
 )
 
 SPOT_NOTICE: Final = 120.0
-"""Seconds before an interruption from which it is told."""
+"""Seconds before an interruption from which it is shown."""
 
 Tree: TypeAlias = "dict[str, Tree] | str"
 """Directories and texts."""
@@ -30,7 +30,7 @@ _CODES: Final = {
 
 
 def events_tree(view: View, events: list[Event]) -> Tree:
-    """Give what stands below `events`; `events` are the guest's own, as they are now."""
+    """Return the tree below `events`; `events` are the guest's own, as they are now."""
     mine = [event for event in view.history if concerns(event, view.guest.name)]
     tree: dict[str, Tree] = {
         "maintenance": {
@@ -74,7 +74,7 @@ def _scheduled(event: Event) -> str:
 
 
 def spot_tree(events: list[Event], now: float) -> dict[str, Tree]:
-    """Give what stands below `spot`; nothing, unless an interruption is near."""
+    """Return the tree below `spot`: empty unless an interruption is near."""
     for event in events:
         if event.type is not EventType.PREEMPT or event.status in FINAL:
             continue
@@ -88,7 +88,7 @@ def spot_tree(events: list[Event], now: float) -> dict[str, Tree]:
 
 
 def iso(epoch: float) -> str:
-    """Give `2019-01-21T09:00:43Z`."""
+    """Return `2019-01-21T09:00:43Z`."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -96,7 +96,7 @@ _MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 def _date(epoch: float) -> str:
-    """Give `21 Jan 2019 09:00:43 GMT`, in English whatever the locale."""
+    """Return `21 Jan 2019 09:00:43 GMT`, in English in any locale."""
     when = datetime.fromtimestamp(min(epoch, 253402300799), UTC)
     month = _MONTHS[3 * when.month - 3 : 3 * when.month]
     return f"{when.day:02} {month} {when.year} {when:%H:%M:%S} GMT"

@@ -1,23 +1,22 @@
 """GCE's metadata server: everything below `/computeMetadata`, and `/`, which needs no flavor.
 
-Where no record of the original is at hand, this was chosen:
+Choices where no record of the original was at hand:
 
-- Who says `X-Google-Metadata-Request: True`, as older clients do, is answered as well.
-- The ETag counts: it is the number of changes to anything that the guest can see, and of the
-  moments that have passed at which time alone changed what is told. So it never comes back, not
-  even when a value does; it is one for the guest's whole tree, so that a waiting request may be
-  answered with the same text when something else has changed.
-- timeout_sec is measured on the metadata plane's clock, like everything; without it a request waits
-  for as long as the connection lasts.
+- `X-Google-Metadata-Request: True`, which older clients send, is accepted as well.
+- The ETag is a counter: of changes to anything that the guest can see, and of the times at which
+  what is shown changed by itself. So an ETag never repeats, even if a value does. There is one for
+  the guest's whole tree: a waiting request may get the same text when something else has changed.
+- timeout_sec is measured on the metadata plane's clock. Without it a request waits for as long as
+  the connection lasts.
 - Freeze is MIGRATE_ON_HOST_MAINTENANCE, Reboot, Redeploy and Terminate are
   TERMINATE_ON_HOST_MAINTENANCE, from 60 s before until the end. Preempt is `preempted` from 30 s
   before, and no maintenance.
-- Only events of the guest itself are told.
-- There is no service account unless one is named; then its tokens are made up.
+- Only events of the guest itself are shown.
+- There is no service account unless the property names one; then its tokens are made up.
 - Guest attributes are disabled: 403 for every method.
-- User data is the attribute `user-data` unless such an attribute is given; labels are not told.
-- Several slashes are one. Redirects are for directories asked for without the last slash.
-- The pages of errors are shorter than the original's; their first lines and statuses are its own.
+- User data is the attribute `user-data` unless such an attribute is given; labels are not shown.
+- Several slashes are one. A directory without its last slash is redirected.
+- Error pages are shorter than the original's, with the same status lines.
 """
 
 from collections.abc import Iterator
@@ -97,7 +96,7 @@ UNAVAILABLE: Final = _error(
 
 
 def refusal(status: int, why: str) -> Response:
-    """Give an error that is HTTP's, in GCE's form."""
+    """Return an HTTP error in GCE's form."""
     return _error(status, REASONS[status], f"{why[:1].upper()}{escape(why[1:])}.")
 
 
@@ -128,7 +127,7 @@ def owns(path: str) -> bool:
 
 
 def answer(view: View, request: Request, now: float) -> Outcome | None:
-    """Answer a request; None if the path is none of GCE's."""
+    """Answer a request; None if the path is not GCE's."""
     path = request.path
     if not owns(path):
         return None
@@ -160,16 +159,16 @@ def answer(view: View, request: Request, now: float) -> Outcome | None:
 
 
 def wanted(request: Request) -> bool:
-    """Whether a request for `/` is meant for GCE: it says the flavor, or calls the server by name.
+    """Whether a request for `/` is meant for GCE: it has the header, or the server's host name.
 
-    All others are whoever's; see `flavored`.
+    Another dialect may answer the others; see `flavored`.
     """
     name = request.headers.get("host", "").partition(":")[0].lower().removesuffix(".")
     return _says_flavor(request) or name in HOSTS
 
 
 def flavored(response: Response) -> Response:
-    """Give whatever cloud's answer to `/` with the header by which Google's clients know GCE."""
+    """Return an answer to `/` with the header by which Google's clients detect GCE."""
     if _ALWAYS[0] in response.headers:
         return response
     return msgspec.structs.replace(response, headers=(*response.headers, _ALWAYS[0]))
@@ -184,7 +183,7 @@ def _says_flavor(request: Request) -> bool:
 
 
 class _Asked(NamedTuple):
-    """What a request asks for: read once, for it may be answered long after."""
+    """What a request asks for. It is parsed once, as the request may wait."""
 
     request: Request
     names: list[str]
@@ -208,7 +207,7 @@ def _read(request: Request) -> _Asked:
 
 
 def etag(view: View, now: float) -> str:
-    """Give 16 hexadecimal digits that grow with every change, whether told or due to time."""
+    """Return 16 hexadecimal digits that grow with every change, by command or by time."""
     return _etag(view, _moment(view, now))
 
 
@@ -217,9 +216,7 @@ def _etag(view: View, moment: "_Moment") -> str:
 
 
 class _Moment(NamedTuple):
-    """How many of the moments have passed at which time alone changes what is told of the events,
-    and when the next one is.
-    """
+    """How many times what is shown of the events has changed by itself, and when it will next."""
 
     events: tuple[Event, ...]
     now: float
@@ -231,9 +228,9 @@ _moments: dict[int, _Moment] = {}  # by identity of the events
 
 
 def _moment(view: View, now: float) -> _Moment:
-    """Give where the view's events are. One change wakes many guests that share their events."""
+    """Return the view's moment, kept for the many guests that share its events."""
     events = view.events
-    known = _moments.get(id(events))  # nobody else's, for the moment holds on to them
+    known = _moments.get(id(events))  # the moment holds the tuple, so its id is not reused
     if known is None or known.now != now:
         if len(_moments) >= MAX_GUESTS:
             _moments.clear()
@@ -304,7 +301,7 @@ def _moved(request: Request, where: str) -> Response:
 
 
 def _find(view: View, names: list[str], now: float) -> "Tree | None":
-    """Give what stands at the path, without the rest of the tree where that is cheap."""
+    """Return the value at the path, without building the whole tree where that is possible."""
     if names[1:] == ["v1", "instance", "maintenance-event"]:
         return maintenance(view, now)
     if names[1:] == ["v1", "instance", "preempted"]:
@@ -331,10 +328,10 @@ def _list(tree: Tree) -> list[Tree]:
 
 
 def _lines(tree: Tree, path: str) -> Iterator[str]:
-    """Give `path text` for each leaf."""
+    """Return `path text` for each leaf."""
     if isinstance(tree, (dict, list)):
         for name, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            # As the original, which tells these only to who asks for them.
+            # As in the original, these are shown only when asked for by name.
             if name in SECRET and not path.endswith("attributes"):
                 continue
             yield from _lines(child, f"{path}/{name}" if path else str(name))
@@ -347,7 +344,7 @@ def _text(leaf: Tree) -> str:
 
 
 def _camel(tree: Tree, names: list[str]) -> object:
-    """Give the tree as JSON has it: names in camel case, but for those that the user has chosen."""
+    """Return the tree for JSON: names in camel case, except those that the user has chosen."""
     if isinstance(tree, list):
         return [_camel(child, [*names, "0"]) for child in tree]
     if not isinstance(tree, dict):

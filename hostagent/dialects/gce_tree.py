@@ -1,4 +1,4 @@
-"""What GCE's metadata server tells: the whole tree of one guest. Pure."""
+"""GCE's metadata: the whole tree of one guest. Pure."""
 
 from hashlib import sha256
 from typing import Final, TypeAlias
@@ -10,10 +10,10 @@ from hostagent.model import EventStatus, EventType, Guest, View, at, concerns
 from hostagent.properties import region, under, value, zone
 
 NOTICE: Final = 60.0
-"""Seconds before maintenance from which it is told."""
+"""Seconds before maintenance from which it is shown."""
 
 PREEMPT_NOTICE: Final = 30.0
-"""Seconds before preemption from which it is told."""
+"""Seconds before preemption from which it is shown."""
 
 SECRET: Final = frozenset({"identity", "token"})
 """Leaves of a service account that are in no list of its values."""
@@ -23,7 +23,7 @@ Tree: TypeAlias = "dict[str, Tree] | list[Tree] | tuple[str, ...] | str | int"
 
 
 def whole(view: View, now: float) -> Tree:
-    """Give the tree, from the root."""
+    """Return the tree, from the root."""
     return {
         "0.1": {"meta-data": {}},
         "computeMetadata": {
@@ -38,7 +38,7 @@ def whole(view: View, now: float) -> Tree:
 
 
 def maintenance(view: View, now: float) -> str:
-    """Give `maintenance-event`."""
+    """Return `maintenance-event`."""
     for known in view.events:
         event = at(known, now)
         if not concerns(event, view.guest.name) or event.type is EventType.PREEMPT:
@@ -52,7 +52,7 @@ def maintenance(view: View, now: float) -> str:
 
 
 def preempted(view: View, now: float) -> str:
-    """Give `preempted`."""
+    """Return `preempted`."""
     for known in view.events:
         event = at(known, now)
         if concerns(event, view.guest.name) and event.type is EventType.PREEMPT:
@@ -133,7 +133,7 @@ def _service_accounts(guest: Guest, now: float) -> dict[str, Tree]:
     secret = sha256(f"token:{guest.name}:{issued}".encode()).hexdigest()
     token = {
         "access_token": f"ya29.made-up-{secret}",
-        # In minutes, so that what is told is the same for a while.
+        # In minutes, so that the answer stays the same for a while.
         "expires_in": 3600 + 60 * int((issued + 3600 - now) // 60),
         "token_type": "Bearer",
     }
@@ -148,7 +148,7 @@ def _service_accounts(guest: Guest, now: float) -> dict[str, Tree]:
 
 
 def identity(guest: Guest, audience: str, now: float) -> str:
-    """Give the made-up token by which the service account would show who it is, for an hour."""
+    """Return the service account's made-up identity token, valid for an hour."""
     issued = int(now // 3600 * 3600)
     claims = {
         "aud": audience,

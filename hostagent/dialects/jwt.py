@@ -1,4 +1,4 @@
-"""Tokens that look like the clouds' own and are worth nothing: JWT (RFC 7519), no key. Pure."""
+"""Fake tokens that look like the clouds' own: JWT (RFC 7519) without a key. Pure."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -7,7 +7,7 @@ from hashlib import sha256
 
 
 def made_up(claims: Mapping[str, object]) -> str:
-    """Give a token that carries the claims; its signature is none, and does not verify."""
+    """Return a token that carries the claims; its signature does not verify."""
     text = ".".join(_part(one) for one in ({"alg": "RS256", "typ": "JWT"}, claims))
     return f"{text}.{_base64(sha256(text.encode()).digest())}"
 

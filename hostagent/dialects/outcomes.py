@@ -1,4 +1,4 @@
-"""What a dialect may give besides a response: that it waits for something first. Pure."""
+"""What a dialect may return besides a response: something to wait for first. Pure."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -12,8 +12,8 @@ from hostagent.model import View
 class Park(Struct, frozen=True):
     """Keep the request until what is known of its guest changes, or until the time `until`.
 
-    Then ask `resume` with what is known and the time, which may give another Park. Requests that
-    are the same and were parked with the same `key` are given the same answer, made once.
+    Then call `resume` with the view and the time; it may return another Park. Equal requests with
+    the same `key` share one answer.
     """
 
     until: float
@@ -24,8 +24,8 @@ class Park(Struct, frozen=True):
 class Approval(Struct, frozen=True):
     """The guest approves of these events, which it can see and which have not started.
 
-    Once the agent has stored that, `done` is the answer; `refused` if an event has ended meanwhile,
-    `failed` if the agent does not answer in time.
+    `done` is the answer once the agent has stored that, `refused` if an event has ended meanwhile,
+    and `failed` if the agent does not answer in time.
     """
 
     event_ids: tuple[str, ...]
@@ -36,4 +36,4 @@ class Approval(Struct, frozen=True):
 
 Outcome: TypeAlias = Response | Park | Approval
 Dialect: TypeAlias = Callable[[View, Request, float], Outcome | None]
-"""Gives None when the request's path is not its own."""
+"""Returns None when the request's path is not its own."""

@@ -88,7 +88,7 @@ def check_field_line(line: bytes) -> None:
 
 
 def combine(fields: list[str]) -> dict[str, str]:
-    """Give the fields by name; those of one name are joined, unless there may be one only."""
+    """Return the fields by name; those of one name are joined, unless there may be one only."""
     headers: dict[str, str] = {}
     for field in fields:
         name, _, value = field.partition(":")

@@ -67,7 +67,7 @@ class RequestReader:
             self._buffer = self._buffer + data if self._buffer else data
 
     def next(self) -> Request | None:
-        """Give the next request, or None until more is fed; raises BadRequest."""
+        """Return the next request, or None until more is fed; raises BadRequest."""
         if self._request is None:
             buffer = self._buffer
             # A head ends with its first empty line, so what follows it (the next request of a
@@ -152,13 +152,13 @@ class RequestReader:
         return request
 
     def _path(self) -> str | None:
-        """Give the path of a request line that is whole and right, whatever follows it."""
+        """Return the path of a request line that is whole and right, whatever follows it."""
         line = self._lines[0] if self._lines else self._buffer.partition(b"\r\n")[0]
         match = REQUEST_LINE.fullmatch(line) if len(line) <= MAX_REQUEST_LINE - 2 else None
         return None if match is None else match[2].decode("ascii")
 
     def _finish_body(self, request: Request) -> Request | None:
-        """Give the request with its body, if that is whole; what follows is the next one's."""
+        """Return the request with its body, if that is whole; what follows is the next one's."""
         if self._chunks is not None:
             if not self._chunks.whole():
                 return None

@@ -54,7 +54,7 @@ def render(
     version: tuple[int, int] = (1, 1),
     head_only: bool = False,
 ) -> bytes:
-    """Give the response's bytes. `date` is an IMF-fixdate; `version` the request's own;
+    """Return the response's bytes. `date` is an IMF-fixdate; `version` the request's own;
     `head_only` for HEAD: the length of the body, but not the body (RFC 9110 §9.3.2).
     """
     before, after = render_around_date(
@@ -66,7 +66,7 @@ def render(
 def render_around_date(
     response: Response, *, keep_alive: bool, version: tuple[int, int], head_only: bool
 ) -> tuple[bytes, bytes]:
-    """Give what stands before and after the date, for a response that is sent again and again."""
+    """Return what stands before and after the date, for a response that is sent again and again."""
     body = response.body
     extra = "".join([f"\r\n{name}: {value}" for name, value in response.headers])
     if not keep_alive:

@@ -150,17 +150,17 @@ class Answers:
         """Counts: what `again` has given before the last of them holds no longer."""
 
     def now(self) -> float:
-        """Give the metadata plane's time, epoch seconds."""
+        """Return the metadata plane's time, epoch seconds."""
         return self._wall() + self.knowledge.clock_offset
 
     def look_up(self, caller: Caller) -> View | None:
-        """Give what may be told to the caller; None if it is no guest of this node."""
+        """Return what may be told to the caller; None if it is no guest of this node."""
         return self._look_up(self.knowledge, caller)
 
     # What was asked before
 
     def again(self, caller: Caller, asked: bytes) -> Again | None:
-        """Give the answers to exactly these bytes; None if they must be made.
+        """Return the answers to exactly these bytes; None if they must be made.
 
         They hold only where no part of another request has been received before.
         """
@@ -192,7 +192,7 @@ class Answers:
         return again
 
     def _date_now(self, wall: float, until: float) -> float:
-        """Give how long answers stay as they are: until the second ends, or one of them."""
+        """Return how long answers stay as they are: until the second ends, or one of them."""
         if not self._dated_since <= wall < self._dated_until:
             self._dated.clear()
             self._dated_since, self._dated_until = wall, self._second + 1.0
@@ -227,7 +227,7 @@ class Answers:
     # What is made
 
     def reply(self, caller: Caller, request: Request, *, last: bool = False) -> Reply | Pending:
-        """Give the answer, or what it waits for; `last`: the connection must not stay."""
+        """Return the answer, or what it waits for; `last`: the connection must not stay."""
         now = self.now()
         keep = request.keep_alive and not last
         view = self.look_up(caller)
@@ -254,7 +254,7 @@ class Answers:
     def rendered(
         self, caller: Caller, view: View | None, request: Request, response: Response, keep: bool
     ) -> Reply:
-        """Give the response as it is sent, and note it."""
+        """Return the response as it is sent, and note it."""
         self.note(caller, view, request, response.status)
         frame = render(
             response,
@@ -266,7 +266,7 @@ class Answers:
         return Reply(frame, keep, response.hop_limit)
 
     def refusal(self, caller: Caller, error: BadRequest) -> bytes:
-        """Give the answer to what is no request; the connection must be closed after it."""
+        """Return the answer to what is no request; the connection must be closed after it."""
         if self._record is not None:
             view = self.look_up(caller)
             guest = None if view is None else view.guest.name
@@ -310,7 +310,7 @@ class Answers:
 
 
 def host_headers(names: list[str], listeners: list[socket.socket]) -> frozenset[str]:
-    """Give the Host headers to answer: the names, with and without a port, and where we listen.
+    """Return the Host headers to answer: the names, with and without a port, and where we listen.
 
     Who listens on a loopback address is `localhost`; on `ANY_ADDRESS`, any address.
     """

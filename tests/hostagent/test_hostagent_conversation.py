@@ -47,7 +47,7 @@ def test_the_answer_to_the_question_is_given() -> None:
 def test_an_answer_to_another_question_ends_the_connection(
     question: Question, message: Message
 ) -> None:
-    with pytest.raises(ConnectionAbortedError, match="is no answer to"):
+    with pytest.raises(ConnectionAbortedError, match="is not an answer to"):
         heard(question, message)
 
 

@@ -125,7 +125,7 @@ def test_descriptors_that_are_no_listening_sockets(short_path):
     with listen_unix(short_path / "a"), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(short_path / "a"))
         done = handing_over("handed_over(os.environ)", client, LISTEN_FDS="1", LISTEN_FDNAMES="x")
-        assert "descriptor 3 (x) is no listening stream socket" in done.stderr
+        assert "descriptor 3 (x) is not a listening stream socket" in done.stderr
         with open(os.devnull) as null:
             done = handing_over("handed_over(os.environ)", null, LISTEN_FDS="1")
             assert "descriptor 3 (unknown): Socket operation on non-socket" in done.stderr

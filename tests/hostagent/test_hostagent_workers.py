@@ -133,7 +133,7 @@ def test_sockets_are_divided():
         assert len({sock.getsockname() for sock in sockets}) == 1
         shares = divide([*sockets, one], 3, by_mark=True)
         assert shares == [[sockets[0], one], [sockets[1], one], [sockets[2], one]]
-        with pytest.raises(SocketError, match=r"3 sockets at .*: for 2 processes it takes 2, or 1"):
+        with pytest.raises(SocketError, match=r"3 sockets at .*: for 2 processes use 2, or 1"):
             divide(sockets, 2, by_mark=True)
     finally:
         for sock in (*sockets, one):
