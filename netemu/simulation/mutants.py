@@ -92,7 +92,7 @@ ALL: Final[Sequence[Mutant]] = (
         "            _check_clock(to)\n",
         "            to += repository.clock_offset if command.to is not None else 0\n"
         "            _check_clock(to)\n",
-        ("OneClock", "NotEarly"),
+        ("OneClock", "NotEarly", "Acknowledged"),
     ),
     Mutant(
         "clock-not-moved-on-restore",

@@ -15,10 +15,13 @@ import xml.etree.ElementTree as ET
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
+from typing import Any
 
 import pytest
+from scapy.utils import rdpcap
 
 from tests.conftest import NOBODY, Person, RunningLab
+from tests.netemu.labs.test_lab_isolation import wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -278,3 +281,27 @@ def _until_it_listens(capture: "subprocess.Popen[str]", link: str) -> None:
 
 def _interrupt(process: "subprocess.Popen[str]") -> None:
     process.send_signal(signal.SIGINT)
+
+
+@needs_tcpdump
+def test_a_capture_goes_on_over_a_guests_reboot(person: Person, fresh_lab: Any) -> None:
+    """A user captures at a guest while it reboots: frames of both lives are in one whole file."""
+    lab = fresh_lab("nodes: {n1: {guests: [web1]}}")
+    file = Path("/tmp") / f"{person.labs.name}-both.pcap"
+    running = person.start("capture", "--name", lab.name, "web1", "-w", str(file))
+    try:
+        wait_until(lambda: file.exists() and file.stat().st_size >= 24)
+        wait_until(lambda: lab.get("web1") != "" and file.stat().st_size > 500)
+        before = file.stat().st_size
+        lab.netemu("reboot", "web1")
+        wait_until(lambda: lab.guests()["web1"]["state"] == "bound")
+        wait_until(lambda: lab.get("web1") != "" and file.stat().st_size > before + 500)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+        assert running.returncode == 0
+        frames = rdpcap(str(file))
+        assert sum(len(frame) + 16 for frame in frames) + 24 == file.stat().st_size
+    finally:
+        running.kill()
+        running.communicate()
+        file.unlink(missing_ok=True)
