@@ -1,4 +1,4 @@
-"""A body that comes in chunks (RFC 9112 §7.1), out of bytes. Strict, as the head is read."""
+"""A strict reader of chunked bodies (RFC 9112 §7.1). Pure."""
 
 import re
 from typing import Final
@@ -7,35 +7,35 @@ from hostagent.http.grammar import LINE_END, MAX_BODY, check_field_line
 from hostagent.http.request import BadRequest
 
 MAX_LINE: Final = 256
-"""Bytes of a chunk's size with its extensions, or of a trailer field, with CRLF. Clients send a
-number, and none of the others."""
+"""Bytes of a chunk's size with its extensions, or of a trailer field, with CRLF. Real clients send
+only the size."""
 
 MAX_FRAMING: Final = 16384
-"""Bytes of a body that are not its content: two thousand chunks."""
+"""Bytes of a body's framing: two thousand chunks."""
 
 # A size of more digits is too large whatever they are. RFC 9112 §7.1.1: extensions are ignored.
 _size = re.compile(rb"([0-9A-Fa-f]{1,8})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 class Chunks:
-    """Feed it what arrives after the head; it is `whole()` in the end, or raises BadRequest."""
+    """Feed it the bytes after the head until `whole()` is true; raises BadRequest."""
 
     def __init__(self) -> None:
         self.body = bytearray()
-        """The content, as far as it is here."""
+        """The content received so far."""
         self.rest = bytearray()
-        """What is not read yet; of a body that is whole, what follows it."""
+        """Bytes not read yet; after a whole body, the bytes that follow it."""
         self._left = 0  # bytes of the chunk that is being read
-        self._in_chunk = False  # its end is still to come
+        self._in_chunk = False  # until its end is read
         self._in_trailer = False
         self._framing = 0
 
     def feed(self, data: bytes) -> None:
-        """Take in what was received."""
+        """Add received bytes."""
         self.rest += data
 
     def whole(self) -> bool:
-        """Read on; whether the body's end has been read. Not to be asked again when it has."""
+        """Read on; returns whether the body's end was read. Do not call it again after that."""
         while True:
             if self._in_chunk:
                 if not self._read_chunk():
@@ -47,7 +47,7 @@ class Chunks:
             if not self._in_trailer:
                 self._begin_chunk(line)
             elif line:
-                check_field_line(line)  # RFC 9112 §7.1.2: who does not understand it discards it
+                check_field_line(line)  # RFC 9112 §7.1.2: unknown trailers are discarded
             else:
                 return True
 
@@ -62,7 +62,7 @@ class Chunks:
         self._in_trailer = not self._in_chunk
 
     def _read_chunk(self) -> bool:
-        """Read what is here of the chunk; whether that is all of it, with the line's end."""
+        """Read of the chunk what has arrived; returns whether it is whole, with its line end."""
         here = self.rest[: self._left]
         self.body += here
         del self.rest[: len(here)]
@@ -85,10 +85,10 @@ class Chunks:
                 return None
             raise BadRequest(400, f"a line of more than {MAX_LINE} bytes in a body's chunks")
         if end.group() != b"\r\n":
-            raise BadRequest(400, "a line must end with CR LF, which stand nowhere else")
+            raise BadRequest(400, "a line must end with CR LF, and contain neither elsewhere")
         line = bytes(self.rest[: end.start()])
         del self.rest[: end.end()]
         self._framing += len(line) + 2
         if self._framing > MAX_FRAMING:
-            raise BadRequest(413, f"chunks that need more than {MAX_FRAMING} bytes themselves")
+            raise BadRequest(413, f"chunks with more than {MAX_FRAMING} bytes of framing")
         return line

@@ -1,4 +1,4 @@
-"""The grammar of a request's head, and the bounds within which it is read."""
+"""The grammar of a request's head, and its limits. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -7,26 +7,26 @@ from typing import Final
 from hostagent.http.request import BadRequest
 
 MAX_REQUEST_LINE: Final = 4096
-"""Bytes of the request line with its CRLF. The longest path of any metadata API has some 200."""
+"""Bytes of the request line with CRLF. The longest path of any metadata API has some 200."""
 
 MAX_HEAD: Final = 8192
-"""Bytes of request line and fields with the empty line. What nginx and Apache allow by default."""
+"""Bytes of request line, fields and empty line. The default of nginx and Apache."""
 
 MAX_FIELDS: Final = 64
 """Header fields of one request. Browsers send 20, SDKs 10."""
 
 MAX_BODY: Final = 65536
-"""Bytes of a body. The largest that an API takes, an approval of many events, is a tenth of it."""
+"""Bytes of a body. The largest of any API, an approval of many events, is a tenth of that."""
 
 CHUNKED: Final = -1
-"""In the place of a body's length: it comes in chunks, and tells its end itself."""
+"""In place of a body's length: the body is chunked."""
 
-# Every alternative below begins with a character of its own, so a failed match costs no more than
-# its length. (Possessive quantifiers would say so, but Python 3.11's, up to 3.11.7 at least, go on
-# behind what a failed branch has consumed: `(?:a|%(?!0)[0-9]{2})*+` matches `%`.)
+# The alternatives below begin with different characters, so that a failed match takes linear time.
+# (Possessive quantifiers are no option: in Python 3.11, up to 3.11.7 at least, they continue after
+# what a failed branch has consumed: `(?:a|%(?!0)[0-9]{2})*+` matches `%`.)
 #
-# RFC 9110 §5.6.2 token; RFC 3986 §3.3 pchar, with % followed by two digits that are no control
-# character: the octets that would end a line or a string in whoever decodes the path.
+# RFC 9110 §5.6.2 token; RFC 3986 §3.3 pchar, with % followed by two digits, but no control
+# characters: those could end a line or a string in a program that decodes the path.
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _PERCENT: Final = rb"%(?!0|1|7[Ff])[0-9A-Fa-f]{2}"
 _PCHAR: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]|" + _PERCENT
@@ -55,12 +55,12 @@ _digits = re.compile(r"[0-9]{1,16}")
 
 
 def check_request_line(line: bytes) -> None:
-    """Raise BadRequest for what is no request line of HTTP/1.0 or 1.1 in origin-form."""
+    """Raise BadRequest unless this is a request line of HTTP/1.0 or 1.1 in origin-form."""
     match = REQUEST_LINE.fullmatch(line)
     if match is None:
         loose = _any_request_line.fullmatch(line)
         if loose is None:
-            raise BadRequest(400, "no request line: METHOD SP TARGET SP VERSION")
+            raise BadRequest(400, "the request line must be METHOD SP TARGET SP VERSION")
         if _version.fullmatch(loose[3]) is None:
             raise BadRequest(400, "the version must look like HTTP/1.1")
         if loose[3] not in (b"HTTP/1.0", b"HTTP/1.1"):
@@ -76,7 +76,7 @@ def check_request_line(line: bytes) -> None:
 
 
 def check_field_line(line: bytes) -> None:
-    """Raise BadRequest for what is no header field, or is folded."""
+    """Raise BadRequest unless this is a header field that is not folded."""
     if _field.fullmatch(line) is not None:
         return
     if line[:1] in b" \t":
@@ -88,7 +88,7 @@ def check_field_line(line: bytes) -> None:
 
 
 def combine(fields: list[str]) -> dict[str, str]:
-    """Return the fields by name; those of one name are joined, unless there may be one only."""
+    """Return the fields by name. Those of one name are joined, unless it must be single."""
     headers: dict[str, str] = {}
     for field in fields:
         name, _, value = field.partition(":")
@@ -96,7 +96,7 @@ def combine(fields: list[str]) -> dict[str, str]:
         value = value.strip(" \t")
         if name in headers:
             if name in ("host", "content-length"):
-                # RFC 9112 §3.2 and §6.3: two of these are two different requests.
+                # RFC 9112 §3.2 and §6.3: two of these make the request ambiguous.
                 raise BadRequest(400, f"more than one {name} header")
             value = f"{headers[name]}, {value}"
         headers[name] = value
@@ -104,13 +104,13 @@ def combine(fields: list[str]) -> dict[str, str]:
 
 
 def check_headers(headers: Mapping[str, str], version: tuple[int, int]) -> int:
-    """Check what concerns the message as a whole; give its body's length, or CHUNKED."""
+    """Check the headers of the message as a whole; returns the body's length, or CHUNKED."""
     host = headers.get("host")
     if host is None:
         if version == (1, 1):
             raise BadRequest(400, "a Host header is required")  # RFC 9112 §3.2
     elif _host.fullmatch(host) is None:
-        raise BadRequest(400, "the Host header is no host")
+        raise BadRequest(400, "the Host header is not a valid host")
     length = headers.get("content-length")
     coding = headers.get("transfer-encoding")
     if coding is not None:
@@ -131,13 +131,13 @@ def check_headers(headers: Mapping[str, str], version: tuple[int, int]) -> int:
 
 def _check_coding(coding: str, length: str | None, version: tuple[int, int]) -> None:
     if length is not None:
-        # RFC 9112 §6.1: the way requests are smuggled.
+        # RFC 9112 §6.1: request smuggling.
         raise BadRequest(400, "Content-Length and Transfer-Encoding exclude each other")
     if version == (1, 0):
-        raise BadRequest(400, "HTTP/1.0 knows no Transfer-Encoding")  # RFC 9112 §6.1
+        raise BadRequest(400, "HTTP/1.0 has no Transfer-Encoding")  # RFC 9112 §6.1
     codings = [one.strip(" \t").lower() for one in coding.split(",")]
     if codings[-1] != "chunked" or codings.count("chunked") > 1:
-        # RFC 9112 §6.3: nobody can tell where such a body ends.
+        # RFC 9112 §6.3: the end of such a body is unknown.
         raise BadRequest(400, "the last Transfer-Encoding, and no other, must be chunked")
     if len(codings) > 1:
         raise BadRequest(501, "no Transfer-Encoding but chunked is supported")  # RFC 9112 §6.1

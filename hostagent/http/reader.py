@@ -1,4 +1,4 @@
-"""Requests out of bytes, however these are cut."""
+"""Reads requests from bytes, however these are cut. Pure, but for a memo of heads."""
 
 from typing import Final
 
@@ -22,8 +22,8 @@ from hostagent.http.request import BadRequest, Request
 
 _MEMO_HEAD: Final = 512
 _MEMO_COUNT: Final = 256
-"""Clients ask the same thing again and again, to the byte. Heads up to this long, and so many of
-them, are remembered with what they mean; the memory is emptied when it is full."""
+"""Clients repeat the same bytes. Parsed heads up to this long are kept, up to this many; when there
+are more, all are dropped."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -32,7 +32,7 @@ _memo: dict[bytes, Request] = {}
 
 
 class RequestReader:
-    """Feed it what arrives; take out requests. After a BadRequest it is of no more use."""
+    """Feed it bytes and take out requests. After a BadRequest it cannot be used."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -49,16 +49,16 @@ class RequestReader:
 
     @property
     def idle(self) -> bool:
-        """Whether no part of a further request has been received."""
+        """Whether no part of another request has been received."""
         return not self._buffer and self._request is None
 
     @property
     def fresh(self) -> bool:
-        """Whether it is as if nothing had been fed: what comes means what it means to any other."""
+        """Whether the reader is in its initial state: bytes mean the same as to a new one."""
         return not self._buffer and self._request is None and not self._skipped_empty_line
 
     def feed(self, data: bytes) -> None:
-        """Take in what was received. It may be any amount: bounding it is the caller's task."""
+        """Add received bytes. The caller has to limit their amount."""
         if self._chunks is not None:
             self._chunks.feed(data)
         elif self._request is not None:
@@ -70,8 +70,8 @@ class RequestReader:
         """Return the next request, or None until more is fed; raises BadRequest."""
         if self._request is None:
             buffer = self._buffer
-            # A head ends with its first empty line, so what follows it (the next request of a
-            # pipeline) has no part in what it means.
+            # A head ends with its first empty line: the bytes after it (the next request of a
+            # pipeline) do not change its meaning.
             end = buffer.find(b"\r\n\r\n", 0, _MEMO_HEAD) + 4
             if end > 3:
                 head = buffer if end == len(buffer) else buffer[:end]
@@ -93,17 +93,17 @@ class RequestReader:
             raise
 
     def _consume(self, length: int) -> None:
-        """The first `length` bytes of the buffer are dealt with."""
+        """Drop the first `length` bytes of the buffer."""
         self._buffer = self._buffer[length:]
         self._lines = []
         self._line_start = self._scanned = 0
         self._skipped_empty_line = False
 
     def _read_head(self) -> Request | None:
-        """Read one head off the buffer, if it is whole, and make ready for its body."""
+        """Read one head off the buffer if it is whole, and prepare for its body."""
         buffer = self._buffer
-        # First the common case in one stroke. Whatever it does not match, for being wrong, too long
-        # or incomplete, is looked at line by line.
+        # First the common case in one match. A head that is wrong, too long or incomplete does not
+        # match, and is read line by line.
         match = WHOLE_HEAD.match(buffer) if self._scanned == 0 else None
         if match is not None and match.end() <= MAX_HEAD and match.start(5) <= MAX_REQUEST_LINE:
             method, path, query, minor, block = match.groups()
@@ -130,7 +130,7 @@ class RequestReader:
             query=None if query is None else query.decode("ascii"),
             version=version,
             headers=headers,
-            # RFC 9112 §9.3: 1.1 persists unless told otherwise, 1.0 only if asked to.
+            # RFC 9112 §9.3: 1.1 persists by default, 1.0 only on request.
             keep_alive="close" not in options and (version == (1, 1) or "keep-alive" in options),
         )
         self._consume(end)
@@ -152,13 +152,13 @@ class RequestReader:
         return request
 
     def _path(self) -> str | None:
-        """Return the path of a request line that is whole and right, whatever follows it."""
+        """Return the path of a complete and valid request line; None if there is none."""
         line = self._lines[0] if self._lines else self._buffer.partition(b"\r\n")[0]
         match = REQUEST_LINE.fullmatch(line) if len(line) <= MAX_REQUEST_LINE - 2 else None
         return None if match is None else match[2].decode("ascii")
 
     def _finish_body(self, request: Request) -> Request | None:
-        """Return the request with its body, if that is whole; what follows is the next one's."""
+        """Return the request with its body if that is whole, and leave the rest in the buffer."""
         if self._chunks is not None:
             if not self._chunks.whole():
                 return None
@@ -174,10 +174,10 @@ class RequestReader:
         return replace(request, body=body)
 
     def _read_lines(self) -> bool:
-        """Check each line as it is complete, and keep it; give True at the empty one.
+        """Check and keep each complete line; returns True at the empty one.
 
-        Every check looks at one line and at what stands before it, never at what follows: so the
-        verdict is the same however the input was cut.
+        Each check depends on the line and those before it only, so that the result is the same
+        however the input was cut.
         """
         while True:
             buffer = self._buffer
@@ -195,13 +195,13 @@ class RequestReader:
             if end.group() == b"\r" and end.end() == len(buffer):
                 return False
             if end.group() != b"\r\n":
-                # RFC 9112 §2.2: a bare CR is invalid; a bare LF we MAY refuse.
-                raise BadRequest(400, "a line must end with CR LF, which stand nowhere else")
+                # RFC 9112 §2.2: a bare CR is invalid; a bare LF may be refused.
+                raise BadRequest(400, "a line must end with CR LF, and contain neither elsewhere")
             line = buffer[start : end.start()]
             if not line and not self._lines:
-                # RFC 9112 §2.2: one empty line before the request line is to be ignored.
+                # RFC 9112 §2.2: ignore one empty line before the request line.
                 if self._skipped_empty_line:
-                    raise BadRequest(400, "empty lines instead of a request")
+                    raise BadRequest(400, "more than one empty line before the request")
                 self._consume(end.end())
                 self._skipped_empty_line = True
                 continue

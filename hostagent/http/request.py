@@ -1,4 +1,4 @@
-"""What a request is, and the error for what is none."""
+"""The request, and the error for a bad one. Pure."""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,9 @@ from msgspec import Struct
 
 
 class BadRequest(Exception):
-    """The request cannot be answered as what it wants to be; the connection must be closed.
+    """The request is invalid or not supported; close the connection after the answer.
 
-    `path` is what it asks for, if its first line says so.
+    `path` is that of its request line, if that was valid.
     """
 
     def __init__(self, status: int, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Responses into bytes."""
+"""Renders responses as bytes. Pure."""
 
 from math import inf
 from typing import Final
@@ -32,9 +32,9 @@ REASONS: Final = {
 class Response(Struct, frozen=True):
     """One response; Date, Content-Length and Connection are added by `render`.
 
-    As long as nothing else changes it stays the answer to the same request until `valid_until`,
-    on whatever clock its maker was given; by default it must be made anew each time. `hop_limit` is
-    the IP TTL with which it must leave; None is the system's own.
+    It answers the same request until `valid_until` (on its maker's clock), if nothing else changes;
+    by default it must be made again each time. `hop_limit` is the IP TTL to send it with; None: the
+    system's default.
     """
 
     status: int
@@ -54,8 +54,8 @@ def render(
     version: tuple[int, int] = (1, 1),
     head_only: bool = False,
 ) -> bytes:
-    """Return the response's bytes. `date` is an IMF-fixdate; `version` the request's own;
-    `head_only` for HEAD: the length of the body, but not the body (RFC 9110 §9.3.2).
+    """Return the response's bytes. `date` is an IMF-fixdate; `version` is the request's;
+    `head_only` is for HEAD: the body's length without the body (RFC 9110 §9.3.2).
     """
     before, after = render_around_date(
         response, keep_alive=keep_alive, version=version, head_only=head_only
@@ -66,7 +66,7 @@ def render(
 def render_around_date(
     response: Response, *, keep_alive: bool, version: tuple[int, int], head_only: bool
 ) -> tuple[bytes, bytes]:
-    """Return what stands before and after the date, for a response that is sent again and again."""
+    """Return the bytes before and after the date, for a response that is sent repeatedly."""
     body = response.body
     extra = "".join([f"\r\n{name}: {value}" for name, value in response.headers])
     if not keep_alive:

@@ -1,8 +1,7 @@
-"""What is answered to whom.
+"""Makes the answers to guests, and keeps them. Runs in the responder's loop; sends nothing.
 
-Guests ask the same thing again and again, to the byte. What one of them was answered is kept with
-the bytes that it sent, for as long as it holds: until time alone would change it, or anything that
-is known changes. Then nothing has to be read or made again, only dated.
+Guests repeat the same bytes. An answer is kept under its caller and the bytes that it sent, until
+time alone would change it or the knowledge changes. A kept answer only gets a new date.
 """
 
 import re
@@ -27,7 +26,7 @@ METADATA_NAMES: Final = (
     *("metadata.google.internal", "metadata.google.internal.", "metadata"),
     *("instance-data", "instance-data.ec2.internal"),
 )
-"""Names by which clients know that address. None of them can be bought."""
+"""Names that clients use for that address. None of them can be registered by anyone."""
 
 ANY_ADDRESS: Final = "0.0.0.0"
 _address_literal = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?")
@@ -35,15 +34,15 @@ _address_literal = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?")
 REMEMBERED: Final = 2048
 REMEMBERED_ASKED: Final = 2048
 REMEMBERED_BYTES: Final = 8192
-"""Answers that are kept, and the most bytes of question and answer: two for each guest of a node,
-or a pipeline of sixteen; 20 MB at worst. They are all forgotten when there would be more."""
+"""Answers kept, and the most bytes of a question and of an answer: two for each guest of a node, or
+a pipeline of sixteen; 20 MB at worst. When there would be more, all are dropped."""
 
 Caller: TypeAlias = int | str
-"""Who asks: the mark of the connection, or in plain mode its source address."""
+"""The caller: the mark of the connection, or in plain mode its source address."""
 
 
 class Access(NamedTuple):
-    """One request answered, for whoever keeps a record. `guest` is None for a caller unknown."""
+    """One answered request, for an access record. `guest` is None for an unknown caller."""
 
     caller: Caller
     guest: str | None
@@ -53,9 +52,7 @@ class Access(NamedTuple):
 
 
 class Made(NamedTuple):
-    """An answer that holds for a while: what stands around its date, for when, and what is noted
-    whenever it is given.
-    """
+    """An answer that holds for a while: the bytes around its date, its period, and its record."""
 
     before: bytes
     after: bytes
@@ -74,7 +71,7 @@ class Reply(NamedTuple):
 
 
 class Pending(Struct):
-    """A request that waits for something, and whether its connection stays afterwards."""
+    """A request that waits, and whether its connection stays open afterwards."""
 
     guest: str
     request: Request
@@ -83,13 +80,13 @@ class Pending(Struct):
 
 
 Again: TypeAlias = tuple[bytes, int, bool, float]
-"""Answers as they are sent, how many they are, whether the connection stays, and until when
-(monotonic) they stay the same, were nothing to change: in the past where each is to be asked for.
+"""Answers as they are sent, their number, whether the connection stays open, and until when
+(monotonic) they may be repeated if nothing changes. A time in the past: ask again each time.
 """
 
 
 class _Kept(NamedTuple):
-    """Answers to what was asked before: what stands around their dates, and for when they hold."""
+    """Answers to a repeated question: the bytes around their dates, and their period."""
 
     around: tuple[bytes, ...]
     accesses: tuple[Access, ...]
@@ -105,7 +102,9 @@ Identity: TypeAlias = tuple[
 
 
 def _mark(sock: socket.SocketType, _peer: tuple[str, int]) -> Caller:
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) & 0xFFFFFFFF  # given as signed
+    return (
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) & 0xFFFFFFFF
+    )  # the kernel returns it signed
 
 
 def _address(_sock: socket.SocketType, peer: tuple[str, int]) -> Caller:
@@ -113,14 +112,14 @@ def _address(_sock: socket.SocketType, peer: tuple[str, int]) -> Caller:
 
 
 BY_MARK: Final[Identity] = (_mark, lambda knowledge, mark: knowledge.by_port(int(mark)))
-"""By the port that the connection's first packet came in by: no guest can choose it."""
+"""By the ingress port of the connection's first packet, which no guest can choose."""
 
 BY_ADDRESS: Final[Identity] = (_address, lambda knowledge, text: knowledge.by_address(str(text)))
-"""By source address, for plain machines: only as good as whatever keeps guests from lying."""
+"""By source address, for plain machines: only as safe as their protection against spoofing."""
 
 
 class Answers:
-    """Answers requests from what is known. Opens nothing and sends nothing."""
+    """Answers requests from the knowledge. Opens nothing and sends nothing."""
 
     def __init__(
         self,
@@ -133,7 +132,7 @@ class Answers:
         wall: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
-        """See `Responder`; `look_up` is an identity's second half."""
+        """See `Responder`; `look_up` is the second member of an Identity."""
         self.knowledge = knowledge
         self.dialects = dialects
         self._look_up = look_up
@@ -147,22 +146,22 @@ class Answers:
         self._second = -1
         self._date = b""
         self.changes = 0
-        """Counts: what `again` has given before the last of them holds no longer."""
+        """A counter: results of `again` from before its last increment are no longer valid."""
 
     def now(self) -> float:
         """Return the metadata plane's time, epoch seconds."""
         return self._wall() + self.knowledge.clock_offset
 
     def look_up(self, caller: Caller) -> View | None:
-        """Return what may be told to the caller; None if it is no guest of this node."""
+        """Return the caller's view; None if it is not a guest of this node."""
         return self._look_up(self.knowledge, caller)
 
-    # What was asked before
+    # Kept answers
 
     def again(self, caller: Caller, asked: bytes) -> Again | None:
-        """Return the answers to exactly these bytes; None if they must be made.
+        """Return the kept answers to exactly these bytes; None if they must be made.
 
-        They hold only where no part of another request has been received before.
+        Valid only if no part of another request was received before these bytes.
         """
         key = caller, asked
         wall = self._wall()
@@ -186,13 +185,13 @@ class Answers:
             return frame, len(kept.accesses), kept.keep, -inf
         left = self._date_now(wall, until - self.knowledge.clock_offset)
         now = self.clock()
-        if not self.knowledge.fresh(now + 1.0):  # nor, maybe, when the second ends
+        if not self.knowledge.fresh(now + 1.0):  # may get stale before the second ends
             return frame, len(kept.accesses), kept.keep, -inf
         again = self._dated[key] = frame, len(kept.accesses), kept.keep, now + left
         return again
 
     def _date_now(self, wall: float, until: float) -> float:
-        """Return how long answers stay as they are: until the second ends, or one of them."""
+        """Return for how many seconds dated answers hold: until the second or one of them ends."""
         if not self._dated_since <= wall < self._dated_until:
             self._dated.clear()
             self._dated_since, self._dated_until = wall, self._second + 1.0
@@ -201,7 +200,7 @@ class Answers:
         return self._dated_until - wall
 
     def remember(self, caller: Caller, asked: bytes, replies: Sequence[Reply]) -> None:
-        """Keep the replies that were given to these bytes, as long as each of them holds."""
+        """Keep the replies to these bytes for as long as each of them holds."""
         made = [reply.made for reply in replies if reply.made is not None]
         if not made or len(made) < len(replies) or len(asked) > REMEMBERED_ASKED:
             return
@@ -219,15 +218,15 @@ class Answers:
         )
 
     def forget(self) -> None:
-        """Something that is known has changed."""
+        """Drop all kept answers: the knowledge has changed."""
         self._kept.clear()
         self._dated.clear()
         self.changes += 1
 
-    # What is made
+    # New answers
 
     def reply(self, caller: Caller, request: Request, *, last: bool = False) -> Reply | Pending:
-        """Return the answer, or what it waits for; `last`: the connection must not stay."""
+        """Return the answer, or what it waits for; `last`: the connection must be closed."""
         now = self.now()
         keep = request.keep_alive and not last
         view = self.look_up(caller)
@@ -254,7 +253,7 @@ class Answers:
     def rendered(
         self, caller: Caller, view: View | None, request: Request, response: Response, keep: bool
     ) -> Reply:
-        """Return the response as it is sent, and note it."""
+        """Return the response as it is sent, and record it."""
         self.note(caller, view, request, response.status)
         frame = render(
             response,
@@ -266,7 +265,7 @@ class Answers:
         return Reply(frame, keep, response.hop_limit)
 
     def refusal(self, caller: Caller, error: BadRequest) -> bytes:
-        """Return the answer to what is no request; the connection must be closed after it."""
+        """Return the answer to a bad request; close the connection after it."""
         if self._record is not None:
             view = self.look_up(caller)
             guest = None if view is None else view.guest.name
@@ -275,7 +274,7 @@ class Answers:
         return render(response, date=self._http_date(self._wall()), keep_alive=False)
 
     def note(self, caller: Caller, view: View | None, request: Request, status: int) -> None:
-        """Tell whoever keeps a record."""
+        """Record an answered request, if records are kept."""
         if self._record is not None:
             self._record(self._access(caller, view, request, status))
 
@@ -289,8 +288,8 @@ class Answers:
             return Response(403, b"no guest of this node asks by this way")
         host = request.headers.get("host")
         if host is not None and not self._ours(host.lower()):
-            # RFC 9110 §15.5.20. A page in a guest's browser whose own name has been pointed here
-            # (DNS rebinding) says that name.
+            # RFC 9110 §15.5.20. With DNS rebinding, a page in a guest's browser sends its own host
+            # name.
             why = "this server does not answer for that Host"
             return self.dialects.refusal(request.path, 421, why)
         return self.dialects.answer(view, request, now)
@@ -298,7 +297,7 @@ class Answers:
     def _ours(self, host: str) -> bool:
         if host in self._hosts:
             return True
-        # Whoever listens on all addresses does not know them, but none can be pointed elsewhere.
+        # On all addresses any literal is accepted: DNS cannot rebind a literal.
         return ANY_ADDRESS in self._hosts and _address_literal.fullmatch(host) is not None
 
     def _http_date(self, wall: float) -> bytes:
@@ -310,9 +309,9 @@ class Answers:
 
 
 def host_headers(names: list[str], listeners: list[socket.socket]) -> frozenset[str]:
-    """Return the Host headers to answer: the names, with and without a port, and where we listen.
+    """Return the Host headers to answer: names and listening addresses, with and without a port.
 
-    Who listens on a loopback address is `localhost`; on `ANY_ADDRESS`, any address.
+    A loopback listener adds `localhost`; one on `ANY_ADDRESS` accepts any address.
     """
     hosts = [METADATA_ADDRESS, *METADATA_NAMES, *names]
     ports = {80}

@@ -1,4 +1,4 @@
-"""Guests' approvals on their way to the agent: sent over the feed, and again if that breaks."""
+"""Sends guests' approvals to the agent over the feed, and again if it breaks."""
 
 import asyncio
 from collections import Counter
@@ -9,30 +9,30 @@ from uuid import uuid4
 from hostagent.channel.messages import Approve, Done, Failed, encode
 
 TIMEOUT: Final = 5.0
-"""Seconds for the agent to store an approval: it commits in milliseconds, restarts in a second."""
+"""Seconds for the agent to store an approval. It commits in ms and restarts in a second."""
 
 MAX_WAITING: Final = 4096
 MAX_WAITING_PER_GUEST: Final = 128
-"""Approvals on their way, each of one event: one full POST of a guest and some of the next."""
+"""Approvals under way, each of one event: a guest's full POST and part of the next."""
 
 Result: TypeAlias = Literal["done", "refused", "failed"]
 
 
 class _Batch:
-    """The approvals of one POST; `result` is called once, when all or the first bad one is back."""
+    """The approvals of one POST. `result` is called once: after the last answer or a failed one."""
 
     def __init__(self, guest: str, result: Callable[[Result], None]) -> None:
         self.guest = guest
         self.result = result
-        self.frames: dict[str, bytes] = {}  # by command id, those not answered
+        self.frames: dict[str, bytes] = {}  # by command id, those not answered yet
         self.timer: asyncio.TimerHandle | None = None
 
 
 class Approvals:
-    """Sends each approval until it is answered, under one command id, so that it is done once."""
+    """Sends each approval until it is answered, with one command id, so that it is applied once."""
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
-        """Nothing is under way, and the agent is not there. `new_id` makes the commands' ids."""
+        """Start disconnected. `new_id` makes the commands' ids."""
         self._new_id = _random_id if new_id is None else new_id
         self._waiting: dict[str, _Batch] = {}
         self._of_guest: Counter[str] = Counter()
@@ -41,7 +41,7 @@ class Approvals:
     def submit(
         self, guest: str, event_ids: tuple[str, ...], result: Callable[[Result], None]
     ) -> None:
-        """Pass on that the guest approves of these events; `result` may be called at once."""
+        """Send the guest's approvals of these events; `result` may be called at once."""
         room = min(MAX_WAITING - len(self._waiting), MAX_WAITING_PER_GUEST - self._of_guest[guest])
         if len(event_ids) > room:
             result("failed")
@@ -58,17 +58,17 @@ class Approvals:
             self._send(b"".join(batch.frames.values()))
 
     def connected(self, send: Callable[[bytes], None]) -> None:
-        """The agent is there: send it what it has not answered."""
+        """The agent is connected: send it all that it has not answered."""
         self._send = send
         for command_id, batch in self._waiting.items():
             send(batch.frames[command_id])
 
     def disconnected(self) -> None:
-        """The agent is gone; what is not answered waits for it to return."""
+        """The agent is gone; unanswered approvals wait for it to return."""
         self._send = None
 
     def answered(self, answer: Done | Failed) -> None:
-        """Take in the agent's answer."""
+        """Take the agent's answer."""
         batch = self._waiting.get(answer.command_id or "")
         if batch is None:  # given up already
             return

@@ -1,4 +1,4 @@
-"""One guest's connection while it is held: for what could not be answered in one pass."""
+"""One guest's connection while it is held: what `server` could not finish in one pass."""
 
 import asyncio
 import os
@@ -13,35 +13,35 @@ from hostagent.responder.answers import Answers, Caller, Pending, Reply
 from hostagent.responder.waiting import Waiting
 
 PIPELINE_BATCH: Final = 16
-"""Requests of one connection that are answered before others get their turn."""
+"""Requests of one connection that are answered before other connections get their turn."""
 
 MAX_UNSENT: Final = 65536
-"""Bytes of answers that wait for the guest to read before its requests are read any further."""
+"""Bytes of unread answers at which no further requests are read from the guest."""
 
 LINGER: Final = 2.0
-"""Seconds for which a guest's further bytes are thrown away after the last answer, so that the
-kernel's RST does not overtake it (RFC 9112 §9.6)."""
+"""Seconds for which further bytes are discarded after the last answer, so that the kernel's RST
+does not overtake it (RFC 9112 §9.6)."""
 
 _LATELY: Final = -1.0
-"""The deadline of a connection that has been answered since the responder looked: it is as long
-ago as that, and the clock need not be asked for every answer."""
+"""The deadline of a connection that was answered since the responder's last sweep. It saves reading
+the clock for every answer; `expire` sets the real one."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one guest may take of the responder's time and memory. Seconds, and counts."""
+    """Limits of one guest's use of the responder: seconds and counts."""
 
     request_timeout: float = 10.0
-    """For a request to arrive whole, from its first byte or the connection's: 408. A guest shares
-    the machine with the responder; ten seconds are for one that is being debugged."""
+    """For a whole request to arrive, from its first byte or the connection's start; then 408. A
+    guest shares the machine with the responder; ten seconds suffice even for one in a debugger."""
     idle_timeout: float = 60.0
-    """For a connection to be kept alive without a request."""
+    """For an idle connection."""
     held_per_guest: int = 30
     """Connections held for one guest. An SDK keeps a few; thirty leave room for a thousand guests
     below the common limits on descriptors."""
     held: int = 32768
-    """Connections held in all; the limit on descriptors may bound it further."""
+    """Connections held in total; the limit on descriptors may lower it."""
     requests: int = 1000
-    """Requests on one connection, so that a connection cannot last for ever."""
+    """Requests on one connection, so that no connection lasts without end."""
 
 
 class Server(Protocol):
@@ -56,7 +56,7 @@ class Server(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Reads requests, writes answers, and knows until when it may take to do so (`deadline`)."""
+    """Reads requests and writes answers; the responder calls `expire` at its `deadline`."""
 
     __slots__ = (
         *("caller", "deadline", "pending"),
@@ -79,8 +79,9 @@ class Connection(asyncio.Protocol):
         pending: Pending | None = None,
         hop_limit: int | None = None,
     ) -> None:
-        """Go on where the one pass has ended: `unsent` of the answer, which may be the `last`, and
-        leaves with the hop limit; or a request that is `pending`. `descriptor` is the socket's.
+        """Continue after the one pass: with the rest of the answer (`unsent`), which is sent with
+        `hop_limit` and may be the `last`, or with a `pending` request. `descriptor` is the
+        socket's.
         """
         self.caller = caller
         self._responder = responder
@@ -88,28 +89,28 @@ class Connection(asyncio.Protocol):
         self._limits = responder.limits
         self._reader = reader
         self._descriptor = descriptor
-        self._clear = False  # nothing waits in the transport to be sent
+        self._clear = False  # the transport's write buffer is empty
         self._unsent = unsent
         self._lingering = last
         self._served = served
         self._hop_limit = hop_limit
         self.pending = pending
         self._transport: asyncio.Transport | None = None
-        self._waiting = True  # for more bytes, and not for the loop or for the guest to read
+        self._waiting = True  # for more bytes: reading is not paused
         self._blocked = False
-        self._resting = False  # nothing is under way: what comes means what it means to any other
+        self._resting = False  # idle: bytes mean the same as on a new connection
         self._eof = False
-        # What is repeated: the bytes asked, and their answers as `Answers.again` gave them.
+        # The last repeated question, and its answers from `Answers.again`.
         self._asked = self._frame = b""
         self._length = self._count = self._most = self._changes = 0
-        self._same_until = -inf  # on the loop's clock, unless there are more changes
+        self._same_until = -inf  # on the loop's clock, if nothing changes
         self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time  # the pass's: no system's clock is asked
+        self._now = self._loop.time  # of this pass of the loop: no system call
         timeout = responder.limits.request_timeout
         self.deadline = self._loop.time() + timeout  # on the loop's clock
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send what is left of the answer, and look at what else has arrived."""
+        """Send the rest of the answer, and handle what else has arrived."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=MAX_UNSENT)
         if self._unsent:
@@ -120,18 +121,18 @@ class Connection(asyncio.Protocol):
         elif self.pending is not None:
             self._await(self.pending)
         else:
-            # Not at once: uvloop begins to read after this call, whether paused in it or not.
+            # Not at once: uvloop starts reading after this call, even if it is paused here.
             self._loop.call_soon(self._proceed)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Leave the responder's books."""
+        """Release the connection in the responder."""
         self._transport = None
         self._responder.release(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived, which the socket's buffer bounds."""
-        # A client repeats itself to the byte. A tenth of such a request's time is spent here, the
-        # rest is the kernel's: so what was looked up is kept, and nothing called without need.
+        """Handle received bytes, whose amount the socket's buffer limits."""
+        # Hot path: clients repeat the same bytes. A tenth of such a request's time is spent here,
+        # the rest in the kernel. So look-ups are kept, and calls are avoided.
         if self._resting and (
             (
                 data == self._asked
@@ -143,9 +144,8 @@ class Connection(asyncio.Protocol):
         ):
             self._served += self._count
             self.deadline = _LATELY
-            # Past the transport, which would write later and take 2 % of the request's time to,
-            # unless something waits there. The descriptor is ours while data is being received,
-            # and not yet another guest's.
+            # Write around the transport, which would take 2 % of the request's time, unless it has
+            # unsent bytes. While data is being received the descriptor is still this connection's.
             sent = 0
             if self._clear or self._is_clear():
                 try:
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
             return
         if self.pending is not None:
             self._reader.feed(data)
-            self._pause()  # the next request has time until this one is answered
+            self._pause()  # the next request waits until this one is answered
             return
         begins, self._resting = self._resting, False
         if self._reader.idle:
@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
         """Close once everything that has arrived is answered."""
         self._eof = True
         if self._lingering or self.pending is not None:
-            return False  # it does not wait for the answer any more
+            return False  # the guest no longer waits for the answer
         self._loop.call_soon(self._proceed)
         return True
 
@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
             self._proceed()
 
     def expire(self) -> None:
-        """The deadline has passed, or is still to be told."""
+        """The deadline has passed, or is _LATELY and still to be set."""
         if self._transport is None:
             return
         if self.deadline == _LATELY:
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
         if self._lingering or self._blocked:
             self._transport.abort()
         elif self._reader.idle and self._served:
-            self._transport.close()  # an answer now would be taken for the next request's
+            self._transport.close()  # a 408 would be read as the next request's answer
         else:
             self._refuse(BadRequest(408, "the request did not arrive in time"))
 
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _recall(self, data: bytes) -> bool:
-        """Whether these bytes may be answered as before, and the connection stays: by `_frame`."""
+        """Whether kept answers may be repeated for these bytes and the connection stays open."""
         known = self._answers.again(self.caller, data)
         if known is None:
             return False
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _proceed(self, asked: bytes = b"") -> None:
-        """Answer what is complete; `asked` is all of it, or b"" if that is not known."""
+        """Answer the complete requests; `asked` is all of their bytes, or b"" if not known."""
         transport = self._transport
         if transport is None or self._lingering or self.pending is not None:
             return
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
         self._wait()
 
     def _await(self, pending: Pending) -> None:
-        """Have the responder answer when it can; read on, to see if the guest hangs up."""
+        """Have the request answered later; read on, to notice if the guest hangs up."""
         assert self._transport is not None
         self.deadline = inf
         if not self._waiting and self._reader.idle:
@@ -285,8 +285,7 @@ class Connection(asyncio.Protocol):
     def _write(self, reply: Reply) -> None:
         assert self._transport is not None
         if reply.hop_limit != self._hop_limit:
-            # What leaves after a limited answer has been read leaves as anything else does: -1 is
-            # the system's own (ip(7)).
+            # After a limited answer the TTL is reset: -1 is the system's default (ip(7)).
             self._hop_limit = reply.hop_limit
             sock = self._transport.get_extra_info("socket")
             if sock.family == socket.AF_INET:
@@ -296,19 +295,19 @@ class Connection(asyncio.Protocol):
         self._transport.write(reply.frame)
 
     def _is_clear(self) -> bool:
-        """Whether nothing waits in the transport to be sent; true until `_write` adds to it."""
+        """Whether the transport's write buffer is empty; true until `_write` adds to it."""
         assert self._transport is not None
         self._clear = self._transport.get_write_buffer_size() == 0
         return self._clear
 
     def _write_rest(self, sent: int) -> None:
-        """Leave to the transport what the socket has not taken of `_frame`."""
+        """Give the rest of `_frame` to the transport."""
         assert self._transport is not None
         self._clear = False
         self._transport.write(self._frame[sent:])
 
     def _pause(self) -> None:
-        """Read no more until what is here has been answered."""
+        """Pause reading until the received requests are answered."""
         if self._waiting and self._transport is not None:
             self._waiting = False
             self._transport.pause_reading()
@@ -317,7 +316,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self._loop.time() + self._limits.request_timeout
 
     def _wait(self) -> None:
-        """Nothing is left to answer; wait for more."""
+        """Wait for more: all received requests are answered."""
         assert self._transport is not None
         if self._eof:
             self._transport.close()
@@ -337,7 +336,7 @@ class Connection(asyncio.Protocol):
         self._finish()
 
     def _finish(self) -> None:
-        """The last answer is written: let the guest read it, whatever it still sends."""
+        """After the last answer: let the guest read it, and discard what it still sends."""
         assert self._transport is not None
         self._lingering = True
         self._resting = False

@@ -1,4 +1,4 @@
-"""Keeps the knowledge fed, and passes on what guests approve of."""
+"""Follows the agent's feed into the knowledge, and sends approvals. In the responder's loop."""
 
 import asyncio
 import logging
@@ -28,8 +28,8 @@ async def follow(
 ) -> None:
     """Feed the knowledge from the agent's feed socket at `path` until cancelled.
 
-    `heard` is set once something is known. What guests approve of goes the other way, and how far
-    the knowledge has come.
+    `heard` is set after the first snapshot. Approvals, and the last sequence applied, go to the
+    agent.
     """
     await subscription.follow(path, "responder", _Feed(knowledge, heard, approvals))
 
@@ -41,7 +41,7 @@ class _Feed:
         self._approvals = approvals
         self._loop = asyncio.get_running_loop()
         self._send: Callable[[bytes], None] | None = None
-        self._owing = False  # the agent is still to be told how far the knowledge has come
+        self._owing = False  # an Applied is still to be sent
 
     def welcomed(self, send: Callable[[bytes], None]) -> None:
         self._send = send
@@ -60,10 +60,10 @@ class _Feed:
                 self._approvals.answered(message)
             case _:
                 kind = type(message).__name__.lower()
-                raise MessageError(f"{kind} is no message of the feed")
+                raise MessageError(f"{kind} is not a message of the feed")
 
     def _owe(self) -> None:
-        """Say how far the knowledge has come, once for all that arrives in this pass."""
+        """Send Applied, once for all messages of this pass of the loop."""
         if not self._owing:
             self._owing = True
             self._loop.call_soon(self._acknowledge)

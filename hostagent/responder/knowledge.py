@@ -1,6 +1,6 @@
-"""What the agent has told, and the view of it that one guest may have. Pure.
+"""The node's state as the agent has sent it, and the view of each guest. Pure.
 
-`now` is the event loop's time, in seconds: it serves to tell how old the knowledge is.
+`now` is the event loop's time in seconds, and is used only for the knowledge's age.
 """
 
 from collections.abc import Callable, Collection
@@ -11,16 +11,16 @@ from hostagent.channel.replica import Replica
 from hostagent.model import FINAL, Event, Guest, View
 
 STALE_AFTER: Final = 60.0
-"""Seconds without a word from the agent after which nothing is answered any more. An agent that
-restarts takes a second or two; a minute later a notice of five may have been missed in part."""
+"""Seconds of silence of the agent after which requests are no longer answered. An agent restarts in
+a second or two. After a minute, part of a notice of five minutes may have been missed."""
 
 
 _Ordered: TypeAlias = tuple[tuple[Event, ...], tuple[Event, ...]]
-"""Active events, and ended ones."""
+"""Active events and ended ones."""
 
 
 class Knowledge(Replica):
-    """A node's guests and events, and who is who on it, as of the last message from its agent."""
+    """A node's guests and events by identity, as of the last message from its agent."""
 
     def __init__(self, stale_after: float = STALE_AFTER) -> None:
         """Know nothing; be stale `stale_after` seconds after the last message."""
@@ -36,8 +36,8 @@ class Knowledge(Replica):
         self._ordered: dict[tuple[int, ...], _Ordered] = {}  # by the events' identities
         self._touched: dict[str, None] = {}  # names of guests whose views the message has changed
         self.watch: Callable[[Collection[str] | None], None] = lambda _names: None
-        """Called after a change with the names of the guests whose views are others now; None: all
-        of them, or the clock."""
+        """Called after a change with the names of the guests whose views changed; None: all views,
+        or the clock."""
 
     def fresh(self, now: float) -> bool:
         """Whether the agent has been heard within `stale_after`."""
@@ -48,11 +48,11 @@ class Knowledge(Replica):
         return self._view(self._by_port.get(mark))
 
     def by_address(self, address: str) -> View | None:
-        """Return the view of the guest with this address; the plain mode's weaker identity."""
+        """Return the view of the guest with this address: the weaker identity of the plain mode."""
         return self._view(self._by_address.get(address))
 
     def apply(self, message: Feed, now: float) -> None:
-        """Take in a message of the feed; raises Gap, and then nothing has changed."""
+        """Apply a message of the feed; raises Gap, and then nothing has changed."""
         self._ordered.clear()
         changed = self.take(message)
         if changed and isinstance(message, Snapshot):
@@ -108,8 +108,8 @@ class Knowledge(Replica):
                 self._touch(name)
 
     def _file(self, event: Event) -> None:
-        """Note whose business the event is, or is not any more: a view is made for each guest, and
-        is not to look through every event of the node.
+        """Index the event, or remove it, by the guests and sets that see it, so that making a view
+        does not search all events of the node.
         """
         for index, names in (
             (self._events_of, event.guests),
@@ -148,8 +148,8 @@ class Knowledge(Replica):
         return view
 
     def _in_order(self, filed: Collection[Event]) -> _Ordered:
-        """Return those that are still so, and those that have ended, each in a view's order. Many
-        guests are of the same events, and share what is given until something changes.
+        """Return the active and the ended events, each in a view's order. Guests with the same
+        events share the result until the next message.
         """
         key = tuple(map(id, filed))
         ordered = self._ordered.get(key)

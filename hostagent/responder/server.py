@@ -1,9 +1,9 @@
-"""The server: accepts, asks who it is, has it answered.
+"""The server: accepts connections, identifies callers and sends answers, in the responder's loop.
 
-One connection for one request is what guests do most, so that is done in one pass: when the
-listening socket is readable, accept, receive, answer and close, without a transport being made.
-What cannot be finished so (a request that is not whole, a connection that is kept alive, a socket
-that takes no more) becomes a `Connection`, of which each guest may hold a bounded number.
+Most guests make one connection for each request. That is handled in one pass: when the listening
+socket is readable, accept, receive, answer and close, without a transport. Otherwise (an incomplete
+request, a connection that is kept alive, a full socket buffer) the connection becomes a
+`Connection`, of which each guest may hold a limited number.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ __all__ = ["Limits", "Responder"]
 log = logging.getLogger(__name__)
 
 ACCEPT_BATCH: Final = 64
-"""Connections accepted in one pass of the loop: some 2 ms, then the held ones get their turn."""
+"""Connections accepted in one pass of the loop: some 2 ms, before held ones get their turn."""
 
 FIRST_READ: Final = 4096
-"""Bytes received in the one pass: any request of any client known, twice over."""
+"""Bytes received in the one pass: twice the longest request of any known client."""
 
 RECEIVE_BUFFER: Final = 32768
-"""Bytes that the kernel is to hold of what a guest has sent and nobody has read (it doubles them
-for its own needs): some heads, half a body. They are read at one go."""
+"""The kernel's buffer for received bytes (it doubles the value for its own needs): some heads, half
+a body. They are read in one call."""
 
 DEFER_ACCEPT: Final = 1
-"""Seconds for which the kernel keeps a connection to itself until the request has come."""
+"""Seconds for which the kernel holds a new connection back until its request has come."""
 
 _SEND_AND_END: Final = socket.MSG_DONTWAIT | socket.MSG_MORE
 
@@ -54,11 +54,11 @@ ACCEPT_PAUSE: Final = 0.1
 """Seconds without accepting after the process ran out of descriptors."""
 
 FIRST_WORD: Final = 1.0
-"""Seconds for which a new responder leaves connections to wait for the agent's first word, rather
-than answer 503 because it was the quicker of the two to start."""
+"""Seconds for which a new responder waits for the agent's first snapshot before it answers, rather
+than answer 503 because it started faster."""
 
 SWEEP_INTERVAL: Final = 0.5
-"""Seconds between looks at who has held a connection for too long; no timer for each."""
+"""Seconds between sweeps for connections past their deadline; there is no timer for each."""
 
 RESERVED_DESCRIPTORS: Final = 64
 """Descriptors that are not for guests' connections."""
@@ -80,11 +80,11 @@ class Responder:
         dialects: Dialects | None = None,
         approvals: Approvals | None = None,
     ) -> None:
-        """Answer from `knowledge`, in `dialects`; approvals go to `approvals`, or nowhere.
+        """Answer from `knowledge`, in `dialects`. Without `approvals` every approval fails.
 
-        `allowed_hosts`: the Host headers that are answered, lower case, see `host_headers`.
-        `record` is called with each request answered. `wall` gives the machine's time, epoch
-        seconds: `time.time`; `clock` that of the loop's clock: `time.monotonic`.
+        `allowed_hosts`: the Host headers to answer, lower case, see `host_headers`. `record` is
+        called with each answered request. `wall` returns the machine's time in epoch seconds
+        (default: `time.time`), `clock` the loop's time (default: `time.monotonic`).
         """
         self.limits = limits or Limits()
         self._identify, look_up = identity
@@ -114,7 +114,7 @@ class Responder:
     ) -> None:
         """Serve until `stop` is set; then close the connections, and the listeners.
 
-        `heard` is set when the agent has spoken; `ready` is called when guests are answered.
+        `heard` is set after the first snapshot; `ready` is called once guests are answered.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -123,11 +123,11 @@ class Responder:
             log.warning("the agent has not been heard yet")
         for listener in listeners:
             listener.setblocking(False)
-            # What is accepted takes over each of these.
+            # Accepted sockets inherit these options.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             if listener.family in (socket.AF_INET, socket.AF_INET6):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_ACCEPT)
-                # No acknowledgement of its own for a request: the answer is one.
+                # No separate acknowledgement of a request: the answer carries it.
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
             loop.add_reader(listener, self._accept, listener, int(listener.family))
         ready()
@@ -149,7 +149,7 @@ class Responder:
             await asyncio.sleep(0)
 
     def _changed(self, names: Collection[str] | None) -> None:
-        """What is known of these guests has changed; None: of all, or the clock has moved."""
+        """The views of these guests have changed; None: all views, or the clock has moved."""
         self.answers.forget()
         self.waiting.changed(names)
 
@@ -163,14 +163,14 @@ class Responder:
     def _accept(self, listener: socket.socket, family: int) -> None:
         for _ in range(ACCEPT_BATCH):
             try:
-                # What socket.accept does besides takes a tenth of the whole pass.
+                # The rest of socket.accept would take a tenth of the whole pass.
                 descriptor, peer = listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except (InterruptedError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                # No descriptors, no memory: the listener stays readable, so look away for a while.
+                # No descriptors or memory. The listener stays readable, so pause accepting.
                 log.error("accept: %s", error)
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listener)
@@ -179,7 +179,7 @@ class Responder:
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
             try:
                 self._serve_at_once(sock, self._identify(sock, peer))
-            except OSError:  # the guest has gone away in the middle
+            except OSError:  # the guest has closed the connection
                 sock.close()
 
     def _listen_again(self, listener: socket.socket, family: int) -> None:
@@ -187,7 +187,7 @@ class Responder:
             asyncio.get_running_loop().add_reader(listener, self._accept, listener, family)
 
     def _serve_at_once(self, sock: socket.SocketType, caller: Caller) -> None:
-        """Do the whole of a connection now, if it can be done without waiting."""
+        """Handle a whole connection now if that needs no waiting."""
         try:
             data = sock.recv(FIRST_READ, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -238,19 +238,19 @@ class Responder:
         reader: RequestReader | None = None,
         hop_limit: int | None = None,
     ) -> None:
-        """Send the answer to `data`, and close or hold the connection; `reader` has read it."""
+        """Send the answer to `data`, which `reader` has read; then close or hold the connection."""
         if hop_limit is not None and sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
-        # What was not read when a socket is closed makes the kernel send RST, which may overtake
-        # the answer (RFC 9112 §9.6).
+        # Closing a socket with unread bytes makes the kernel send RST, which may overtake the
+        # answer (RFC 9112 §9.6).
         end = not keep and len(data) < FIRST_READ
         try:
-            # The last bytes and the end leave in one segment.
+            # The last bytes and the FIN go in one segment.
             sent = sock.send(frame, _SEND_AND_END if end else socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
         if end and sent == len(frame):
-            sock.shutdown(socket.SHUT_WR)  # were there unread bytes, closing would not send it
+            sock.shutdown(socket.SHUT_WR)  # with unread bytes, close would not send FIN
             sock.close()
             return
         self._hold(
@@ -278,7 +278,7 @@ class Responder:
         pending: Pending | None = None,
         hop_limit: int | None = None,
     ) -> None:
-        """Make a Connection of it, or close it if this guest holds too many."""
+        """Turn the socket into a Connection, or close it if this guest holds too many."""
         if not self._has_room(caller):
             log.debug("caller %s: too many connections", caller)
             if unsent:
@@ -302,7 +302,7 @@ class Responder:
         self._held[connection] = None
         self._held_by[caller] += 1
         if not served and held.family != socket.AF_UNIX:
-            # A client that sends its request piece by piece may wait for each acknowledgement.
+            # A client that sends its request in pieces may wait for each acknowledgement.
             held.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         task = loop.create_task(self._adopt(held, connection))
         self._tasks[task] = None

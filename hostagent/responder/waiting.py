@@ -1,7 +1,7 @@
-"""Requests that wait: parked until what is known changes or until a time, or for the agent.
+"""Requests that wait for a change, for a time, or for the agent. Runs in the responder's loop.
 
-A parked request costs its connection, some three kilobytes in all, and no time. One change wakes
-all those whom it concerns, and an answer that several of them share is made once.
+A parked request costs its connection, some three kilobytes, and no CPU time. A change wakes only
+the requests of the guests that it concerns. An answer that several of them share is made once.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from hostagent.responder.answers import Answers, Caller, Pending, Reply
 from hostagent.responder.approvals import Approvals
 
 LONGEST_TIMER: Final = 60.0
-"""Seconds until a timer looks again: this machine's clock may be set."""
+"""Seconds after which a timer checks again: this machine's clock may be set."""
 
 SHORTEST_TIMER: Final = 0.001
-"""Seconds: a time that has come a little too early is not asked about in a circle."""
+"""Seconds: keeps a timer that fired slightly early from spinning."""
 
 _Shared: TypeAlias = dict[tuple[Caller, int, str, bool], Reply]
 """Answers by caller, request (requests of the same bytes are one object), key and `keep`."""
@@ -49,10 +49,10 @@ class Server(Protocol):
 
 
 class Waiting:
-    """The requests of one responder that wait. Each holds its connection, which is bounded."""
+    """The waiting requests of one responder. Each holds a connection, whose number is limited."""
 
     def __init__(self, responder: Server, approvals: Approvals | None) -> None:
-        """Without `approvals` nobody can approve of anything."""
+        """Without `approvals` every approval fails."""
         self._responder = responder
         self._answers = responder.answers
         self._approvals = approvals
@@ -62,12 +62,12 @@ class Waiting:
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
     def enter(self, connection: Parked, pending: Pending) -> None:
-        """Answer the request on this connection once what it waits for is so."""
+        """Answer the connection's request once what it waits for has happened."""
         outcome = pending.outcome
         if isinstance(outcome, Park):
             self._parked.setdefault(pending.guest, {})[connection] = None
@@ -92,19 +92,19 @@ class Waiting:
                 del self._parked[pending.guest]
 
     def changed(self, names: Collection[str] | None) -> None:
-        """What is known of these guests has changed; None: of all, or the clock has moved."""
+        """The views of these guests have changed; None: all views, or the clock has moved."""
         now = self._answers.now()
         for name in list(self._parked) if names is None else names:
             shared: _Shared = {}
             for connection in list(self._parked.get(name, ())):
                 if names is None:
-                    shared = {}  # some may be answered for their time, others not yet
+                    shared = {}  # the times of some have come, those of others not
                 self._resume(connection, now, shared)
         if names is None and self._alarms:
             self._arm()
 
     def _resume(self, connection: Parked, now: float, shared: _Shared) -> None:
-        """Answer a parked request if that can be done now."""
+        """Answer a parked request if possible now."""
         pending = connection.pending
         assert pending is not None
         park = pending.outcome
@@ -116,7 +116,7 @@ class Waiting:
         if reply is None:
             view = answers.look_up(caller)
             if view is None or view.guest.name != pending.guest:
-                connection.abort()  # it is not this guest's any more
+                connection.abort()  # the port belongs to another guest now
                 return
             response: Response | Park
             if answers.knowledge.fresh(answers.clock()):
@@ -149,7 +149,7 @@ class Waiting:
     def _set_alarm(self, connection: Parked, pending: Pending, until: float) -> None:
         if until == inf:
             return
-        if len(self._alarms) > 2 * self._responder.held + 64:  # most are of requests answered
+        if len(self._alarms) > 2 * self._responder.held + 64:  # most belong to answered requests
             self._alarms = [one for one in self._alarms if one[2].pending is one[3]]
             heapify(self._alarms)
         self._alarm_number += 1

@@ -302,7 +302,7 @@ def test_properties(node):
     [
         (["--dialects", "azure,ec3"], "no dialect is called ec3"),
         (["--ec2-hop-limit", "65"], "1<=x<=64"),
-        (["--azure-rate", "-1"], "0<=x"),
+        (["--azure-rate", "-1"], "at least 0"),
     ],
 )
 def test_bad_dialects(options, said):
