@@ -1,17 +1,16 @@
-"""Benchmarks: what is measured, against whom, and how much of it is the kernel's own.
+"""Benchmarks of this project beside alternatives, and the kernel's own share of each time.
 
-Every number is a ratio of two things measured in turn in one run (A B A B …), given as a median
-with its least and its greatest, with CPU time beside wall time. Peers are what a person would use
-instead; one that is not installed is named as not measured.
+Things are compared by measuring them in turn in one run (A B A B …). Results are medians with
+minimum and maximum, and CPU time beside wall time. Peers are the usual alternatives; one that is
+not installed is listed as not measured.
 
-- `rounds`, `report`, `plot`: measuring in turn, and telling it (terminal, JSON, SVG)
-- `build`, `floor`:           labs going up and down, beside the kernel's own part and Mininet
-- `claim`:                    from wired to all bound, and the CPU that a claim costs
-- `stage`, `servers`, `responder`, `load`: servers on nodes of a lab, and guests that ask them
-- `events`:                   from a controller's acknowledgement to the last guest that knows
-- `theory`, `link`, `simulation`: RFC 3927 in virtual time, held against its formulas; pure
+- `rounds`, `report`, `plot`: measuring in turn, and reporting (terminal, JSON, SVG)
+- `build`, `kernel_baseline`: labs going up and down, beside the kernel's own part and Mininet
+- `claim`:                    the time from wired to all bound, and the CPU time of a claim
+- `stage`, `servers`, `responder`, `load`: servers on a lab's nodes, and load from its guests
+- `events`:                   the delay from a command's acknowledgement to the last guest
+- `theory`, `link`, `simulation`: RFC 3927 in virtual time, compared with its formulas; pure
 
-What this room never does: run anything outside a lab's sandbox but the peers' own installers'
-programs, or leave something running. Nothing else imports it, and it imports matplotlib only to
-draw.
+Each measurement runs in a process of its own in a sandbox. This package leaves nothing running.
+Nothing else imports it, and it imports matplotlib only to draw.
 """

@@ -1,7 +1,7 @@
-"""Labs going up and down, beside the kernel's own part and Mininet.
+"""Measures labs going up and down, beside the kernel's own part and Mininet.
 
-"Up" is until every guest is wired, guarded and ready to claim; the claims themselves take what
-RFC 3927 says, see `netemu.bench.claim`. "Down" is until the kernel has taken everything back.
+"Up" ends when every guest is wired, guarded and ready to claim; for the claims themselves see
+`netemu.bench.claim`. "Down" ends when the kernel has freed everything.
 """
 
 import json
@@ -31,19 +31,19 @@ BOTH: Final = "up and down, ms/guest"
 BOTH_CPU: Final = "up and down, CPU ms/guest"
 
 GROWTH: Final = (100, 300, 1_000, 3_000, 10_000)
-"""Guests of the labs that show what one more guest costs."""
+"""Guests of the labs that show the cost of one more guest."""
 
 PER_NODE: Final = 500
-"""Guests of one node, where only the whole is given."""
+"""Guests of one node, where only the total is given."""
 
 MININET_GUESTS: Final = 100
-"""It takes some 60 ms for each."""
+"""It takes some 60 ms for each guest."""
 
 _MININET: Final = ("mn", "--switch", "lxbr", "--controller", "none", "--test", "none", "--topo")
 
 
 def lab_of(nodes: int, guests: int, name: str) -> Lab:
-    """A lab of so many guests, dealt out evenly to its nodes."""
+    """Return a lab with its guests spread evenly over its nodes."""
     each, more = divmod(guests, nodes)
     text = {
         "name": name,
@@ -53,11 +53,11 @@ def lab_of(nodes: int, guests: int, name: str) -> Lab:
 
 
 class _Enough(Exception):
-    """The lab is as far as it is to come."""
+    """The lab has come as far as is measured."""
 
 
 def build(lab: Lab) -> Sample:
-    """Bring a lab up until its guests are ready to claim, and take it down."""
+    """Measure a lab: up until its guests are ready to claim, and down."""
     guests = len(lab.guests)
     at: dict[str, float] = {}
     start = time.monotonic()
@@ -85,7 +85,7 @@ def build(lab: Lab) -> Sample:
 
 
 def floor(nodes: int, guests: int) -> Sample:
-    """What the kernel takes for the same shape."""
+    """Measure the kernel alone for the same shape."""
     start = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "netemu.bench.kernel_baseline", str(nodes), str(guests)],
@@ -113,7 +113,7 @@ def floor(nodes: int, guests: int) -> Sample:
 
 
 def mininet(guests: int) -> Sample:
-    """Mininet with a Linux bridge, up and down, in namespaces of its own."""
+    """Measure Mininet with a Linux bridge, up and down, in namespaces of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.monotonic()
     apart = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -130,7 +130,7 @@ def mininet(guests: int) -> Sample:
 
 
 def why_no_mininet() -> str | None:
-    """Why Mininet is not measured; None if it can be."""
+    """Return why Mininet cannot be measured, or None."""
     if os.geteuid() != 0:
         return "Mininet: it runs as root only"
     for program in ("mn", "brctl"):
@@ -147,7 +147,7 @@ def run(
     rounds: int,
     on_turn: Callable[[str], None],
 ) -> Report:
-    """Build the same shape with everybody, in turn."""
+    """Build the same shape with each contestant in turn."""
     lab = lab_of(nodes, guests, f"bench-build-{os.getpid()}")
     ours, bare = f"netemu, {nodes} × {guests // nodes}", "the kernel alone"
     contestants: dict[str, Callable[[], Sample]] = {
@@ -174,7 +174,7 @@ def run(
 def grow(
     sizes: tuple[int, ...], *, rounds: int, warm_up: int, on_turn: Callable[[str], None]
 ) -> tuple[Report, Mapping[str, dict[float, list[Sample]]]]:
-    """Build ever larger labs; gives the report, and per series the samples by guests."""
+    """Build ever larger labs; returns the report, and for each series the samples by guests."""
     pid = os.getpid()
     labs = {size: lab_of(-(-size // PER_NODE), size, f"bench-grow-{pid}") for size in sizes}
     contestants: dict[str, Callable[[], Sample]] = {}

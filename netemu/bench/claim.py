@@ -1,7 +1,7 @@
-"""From wired to all bound at RFC 3927's own pace, and what a claim costs in user space.
+"""Measures claims at RFC 3927's own pace: the time until all are bound, and the CPU time.
 
-Run as `python -m netemu.bench.claim` by `stage.measure`, it wires a lab and runs its claims, and no
-services beside them. `whole` brings up everything, to be asked of the largest labs.
+`stage.measure` runs it as `python -m netemu.bench.claim`. It wires a lab and runs its claims, and
+no services. `whole` brings up a complete lab, for the largest ones.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ USER: Final = "user CPU, ms/claim"
 SYSTEM: Final = "kernel CPU, ms/claim"
 
 SIZES: Final = (10, 100, 1_000)
-"""Guests on one bridge; there are as many bridges as it takes to have the same guests in all."""
+"""Guests on one bridge; the number of bridges makes the total the same."""
 
 
 class Job(Struct):
-    """A lab of so many guests, so many of them on each bridge."""
+    """The lab to measure: guests in total and on each bridge."""
 
     guests: int
     per_bridge: int
@@ -45,7 +45,7 @@ class Job(Struct):
 
 
 def run(job: Job) -> Report:
-    """Wire, claim, and tell the one sample."""
+    """Wire a lab, run its claims, and return the one sample."""
     lab = lab_of(-(-job.guests // job.per_bridge), job.guests, "bench")
     lab = msgspec.structs.replace(lab, policy=job.policy)
     return Report("claim", {"": [asyncio.run(_claim(lab, job.time_scale))]})
@@ -79,7 +79,7 @@ def compare(
 ) -> tuple[Report, Mapping[str, dict[float, list[Sample]]]]:
     """Claim with more and more guests on one bridge, under both policies.
 
-    Gives the report, and per policy the samples by guests on a bridge.
+    Returns the report, and for each policy the samples by guests on a bridge.
     """
     names = {(policy, size): f"{policy}, {size:,} a bridge" for policy in Policy for size in sizes}
     contestants = {
@@ -106,7 +106,7 @@ def _measure(job: Job) -> Callable[[], Sample]:
 
 
 def whole(*, guests: int, nodes: int, time_scale: float) -> Report:
-    """Bring a whole lab up, once: every guest bound, and answered by its own node's responder."""
+    """Bring a complete lab up once: every guest bound, and answered by its node's responder."""
     lab = lab_of(nodes, guests, f"bench-whole-{os.getpid()}")
     at: dict[str, float] = {}
     least = start_memory = processes.available_memory()

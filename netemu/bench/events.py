@@ -1,7 +1,7 @@
-"""From a controller's acknowledgement to the last guest that knows; and how many commands a second.
+"""Measures the delay from a command's acknowledgement to the last guest, and commands a second.
 
-Guests wait in GCE's long poll for a change. Run as `python -m netemu.bench.events` by
-`stage.measure`.
+Guests wait in GCE's long poll for a change. `stage.measure` runs it as
+`python -m netemu.bench.events`.
 """
 
 import asyncio
@@ -32,20 +32,20 @@ _FLAVOUR: Final = ("Metadata-Flavor: Google",)
 _ETAG: Final = re.compile(rb"(?i)\r\netag: (\S+)\r\n")
 _PATIENCE: Final = 10.0
 _SETTLE: Final = 0.3
-"""Seconds after the last question until all are parked: the responder has long read them."""
+"""Seconds after the last request: by then the responder has parked all of them."""
 
 _ASLEEP: Final = 0.01
-"""Seconds until the responder sleeps again: what runs has its CPU time counted up to a tick ago."""
+"""Seconds until the responder sleeps again: a running process's CPU time lags by up to a tick."""
 
 DELAY: Final = "ms"
 LIMITS: Final = (2.0, 50.0)
-"""Milliseconds that may pass until the only one, and until the last of a thousand, is told."""
+"""Milliseconds allowed until a single guest, and until the last of a thousand, is answered."""
 
 _CONTROLLERS: Final = 32
-"""Controllers that command one agent side by side."""
+"""Controllers that command one agent at the same time."""
 
 _IN_FLIGHT: Final = 8
-"""Events that each of them has planned before it takes them back."""
+"""Events that each of them plans before it cancels them."""
 
 
 class Job(Struct):
@@ -112,7 +112,7 @@ def _run(job: Job, node: WiredNode, store: Path) -> Report:
 
 
 def _poll(net: int) -> socket.socket:
-    """A long poll that waits for the next change."""
+    """Open a long poll that waits for the next change."""
     with inside(net):
         link = socket.socket()
     link.settimeout(_PATIENCE)
@@ -123,10 +123,10 @@ def _poll(net: int) -> socket.socket:
 
 
 def _wait_on(link: socket.socket, told: bytes) -> None:
-    """Ask to be told of what is other than what has been told."""
+    """Send a long poll for a change after the given answer."""
     etag = _ETAG.search(told)
     if etag is None:
-        raise NotSo("the responder gives no ETag")
+        raise NotSo("the responder sent no ETag")
     path = f"{PATH}?wait_for_change=true&last_etag={etag[1].decode()}"
     link.sendall(load.request(path, headers=_FLAVOUR))
 
@@ -134,9 +134,9 @@ def _wait_on(link: socket.socket, told: bytes) -> None:
 def _wake(
     controller: SyncController, running: servers.Ours, nets: list[int], names: list[str]
 ) -> Sample:
-    """Milliseconds from the acknowledgement of an event until the last guest has been told.
+    """Measure the milliseconds from an event's acknowledgement to the last guest's answer.
 
-    The CPU is the responder's, from before the command on.
+    The CPU time is the responder's, from before the command on.
     """
     links = [_poll(net) for net in nets]
     with selectors.EpollSelector() as poll:
@@ -158,7 +158,7 @@ def _wake(
                 assert isinstance(last, socket.socket)
                 told = last.recv(65536)
                 if not told.startswith(b"HTTP/1.1 200"):
-                    raise NotSo("a long poll was answered by no 200")
+                    raise NotSo("a long poll was answered by another status than 200")
                 poll.unregister(last)
                 waiting -= 1
         took = time.perf_counter() - start
@@ -167,17 +167,17 @@ def _wake(
     assert isinstance(last, socket.socket)
     _wait_on(last, told)
     controller.cancel(event.id)
-    last.recv(65536)  # so that the next question is not answered by this
+    last.recv(65536)  # so that it is not taken for the next answer
     for link in links:
         link.close()
     return {DELAY: 1000 * took, "CPU, ms": 1000 * used}
 
 
 def _ready(poll: selectors.EpollSelector) -> list[tuple[selectors.SelectorKey, int]]:
-    """Those who have been told, looked for without sleeping; none if it takes too long.
+    """Poll without sleeping for answered connections; returns none if it takes too long.
 
-    On a virtual machine a core that sleeps is woken through the hypervisor, at the expense of the
-    server that wakes it: 8 µs for each guest, where it was tried.
+    On a virtual machine the hypervisor wakes a sleeping core, at the server's expense: 8 µs for
+    each guest, where it was measured.
     """
     end = time.perf_counter() + _PATIENCE
     while not (ready := poll.select(0)):
@@ -202,9 +202,9 @@ def _memory(report: Report, running: servers.Running, nets: list[int], count: in
 async def _commands(
     node: WiredNode, running: servers.Ours, names: list[str], seconds: float
 ) -> Sample:
-    """Commands a second that are acknowledged, each by a commit, to controllers side by side.
+    """Measure acknowledged commands a second, each with a commit, from parallel controllers.
 
-    The CPU is the agent's.
+    The CPU time is the agent's.
     """
     path = servers.command_socket(node)
     controllers = [await Controller.connect(path) for _ in range(_CONTROLLERS)]
@@ -241,7 +241,7 @@ def _from(names: list[str], number: int) -> Iterator[str]:
 
 
 def _kept(node: WiredNode, running: servers.Ours, names: list[str], job: Job) -> int:
-    """Plan events, kill the agent once the last is acknowledged: how many are missing then."""
+    """Plan events, kill the agent after the last acknowledgement, and count the missing."""
     with SyncController(servers.command_socket(node)) as controller:
         planned = {
             controller.schedule([names[number % len(names)]], EventType.REBOOT, notice=3600).id

@@ -1,8 +1,9 @@
-"""The kernel's own part of building a lab: a bare loop of unshare, veth, enslave and up.
+"""Measures the kernel's own part of building a lab: a loop of unshare, veth, enslave and up.
 
 Run as `python -m netemu.bench.kernel_baseline NODES GUESTS`, it enters a sandbox of its own,
-builds, says how long it took, and waits for its standard input to end. No guard, no identity, no
-claims, and each message is encoded once and then patched: what is left is what the kernel does.
+builds, prints how long it took, and waits for its standard input to end. There is no guard, no
+identity and no claim, and each message is encoded once and then patched: only the kernel's work is
+left.
 """
 
 import json
@@ -23,7 +24,7 @@ _BRIDGE_INDEX, _FIRST_INDEX = 2, 100
 
 
 def build(nodes: int, guests: int) -> list[int]:
-    """Build `guests` guests, dealt out to `nodes` bridges; gives what has to be kept open."""
+    """Build `guests` guests on `nodes` bridges; returns the descriptors to keep open."""
     wire = links.wire(_PORT, _INDEX, _BRIDGE_INDEX, _NET, "02:00:00:00:00:01", "guest")
     raise_port = links.up(_PORT, _INDEX)
     raise_guest = links.up("eth0", links.GUEST_INDEX)
@@ -62,7 +63,7 @@ def _patched(
 
 
 def main() -> int:
-    """Build in a sandbox, say how long it took, stay until standard input ends."""
+    """Build in a sandbox, print how long it took, and stay until standard input ends."""
     nodes, guests = int(sys.argv[1]), int(sys.argv[2])
     try:
         sandbox.enter()

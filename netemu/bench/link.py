@@ -1,7 +1,7 @@
-"""A link in virtual time: thousands of claimants, latency and loss. Pure; an event heap.
+"""Simulates a link in virtual time: thousands of claimants, latency and loss. Pure.
 
-A frame costs what those cost whom it concerns: listeners are found by the address that they listen
-for, as each guest's socket filter would let them.
+It is an event heap. A frame reaches only the hosts that listen for its address, as with each
+guest's socket filter.
 """
 
 from collections import defaultdict
@@ -15,14 +15,14 @@ from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, Us
 
 
 class Link:
-    """Hosts are numbered in the order in which they were attached; `now` is virtual, in seconds.
+    """Hosts are numbered in the order of `attach`; `now` is virtual, in seconds.
 
     `bound_at` is when each host last began to use an address, `tries` how many candidates it has
-    probed for or was about to.
+    tried.
     """
 
     def __init__(self, *, latency: float, loss: float, chance: Random) -> None:
-        """Each frame takes `latency` seconds, and gets lost with probability `loss` by listener."""
+        """A frame takes `latency` seconds; each listener misses it with probability `loss`."""
         self.now = 0.0
         self.hosts: list[Claimant] = []
         self.tries: list[int] = []
@@ -35,12 +35,12 @@ class Link:
         self._listeners: defaultdict[int, list[int]] = defaultdict(list)
         self._holders: defaultdict[int, list[int]] = defaultdict(list)
         self._armed: list[float | None] = []
-        # (when, order, host, packet): a host's deadline, or a packet that arrives from a host
+        # (when, order, host, packet): a host's deadline, or the arrival of a packet from it
         self._queue: list[tuple[float, int, int, Arp | None]] = []
         self._order = 0
 
     def attach(self, host: Claimant) -> int:
-        """Give the host's number; its link is down until `up`."""
+        """Add a host and return its number; its link is down until `up`."""
         self.hosts.append(host)
         self.tries.append(0)
         self.bound_at.append(None)
@@ -53,28 +53,28 @@ class Link:
         self._carry_out(number, self.hosts[number].link_up(self.now))
 
     def down(self, number: int) -> None:
-        """The host leaves now; what it has sent still arrives."""
+        """The host leaves now; the frames that it sent still arrive."""
         self._carry_out(number, self.hosts[number].link_down(self.now))
 
     def holders(self, address: int) -> int:
-        """How many hosts use this address."""
+        """Return how many hosts use this address."""
         return len(self._holders.get(address, ()))
 
     def listeners(self, address: int) -> int:
-        """How many hosts a frame about this address would concern."""
+        """Return how many hosts listen for this address."""
         return len(self._listeners.get(address, ()))
 
     def held_twice(self) -> int:
-        """How many addresses more than one host uses."""
+        """Return how many addresses are used by more than one host."""
         return sum(len(hosts) > 1 for hosts in self._holders.values())
 
     def step(self, until: float = inf) -> bool:
-        """Let the next thing happen; False if nothing is left to happen before `until`."""
+        """Run the next event; returns False if there is none before `until`."""
         if not self._queue or self._queue[0][0] > until:
             return False
         self.now, _, number, packet = heappop(self._queue)
         if packet is None:
-            if self._armed[number] == self.now:  # else the deadline was put off meanwhile
+            if self._armed[number] == self.now:  # else the deadline was moved meanwhile
                 self._armed[number] = None
                 self._carry_out(number, self.hosts[number].expire(self.now))
         else:
@@ -82,7 +82,7 @@ class Link:
         return True
 
     def run(self, until: float = inf) -> None:
-        """Let everything happen that is due before `until`."""
+        """Run all events before `until`."""
         while self.step(until):
             pass
         if until < inf:

@@ -1,5 +1,5 @@
-"""Load on a node's server, from guests' namespaces: by wrk, by a generator of our own where wrk is
-too slow or cannot do it (`peers/load.c`), or by all guests at once.
+"""Puts load on a node's server from guests' namespaces: by wrk, by a generator of our own where wrk
+is too slow or lacks the mode (`peers/load.c`), or by all guests at once.
 """
 
 import re
@@ -20,14 +20,14 @@ from netemu.kernel.namespaces import inside
 from netemu.supervisor.nodes.wiring import HTTP, METADATA
 
 PEERS: Final = Path(netemu.__file__).resolve().parent.parent / ".peers" / "bin"
-"""Where netns-scripts/bench-peers puts what it installs or compiles."""
+"""The directory into which netns-scripts/bench-peers installs and compiles."""
 
 CONNECTIONS: Final = 24
-"""Held by one guest at a time: the responder grants 30."""
+"""Connections of one guest: the responder's limit is 30."""
 
 WAITING: Final = 512
-"""Connections that are made and have asked before a server that was stopped goes on. Debian's and
-every other kernel lets twice as many wait; each server's own backlog is larger."""
+"""Connections that have sent their request before a stopped server continues. Kernels allow twice
+as many by default; each server's own backlog is larger."""
 
 REQUESTS_KEPT: Final = 960
 """Requests on one connection: nginx and the responder both end it after 1,000."""
@@ -41,21 +41,21 @@ _ERRORS: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*
 
 
 def request(path: str, *, close: bool = False, headers: tuple[str, ...] = ()) -> bytes:
-    """The bytes of a GET."""
+    """Return the bytes of a GET."""
     lines = [f"GET {path} HTTP/1.1", f"Host: {METADATA}", *headers]
     lines += ["Connection: close"] if close else []
     return "\r\n".join([*lines, "", ""]).encode()
 
 
 class Load(Struct, frozen=True):
-    """So many requests were answered in so many seconds."""
+    """The requests answered, and the seconds it took."""
 
     requests: int
     seconds: float
 
 
 def wrk(net: int, path: str, mode: str, seconds: float) -> Load:
-    """As many requests as one wrk thread on CONNECTIONS gets answered.
+    """Measure the rate of one wrk thread with CONNECTIONS connections.
 
     `mode`: "keep-alive", "close" (one connection for each request) or "pipelined" (by 16).
     """
@@ -73,7 +73,7 @@ def wrk(net: int, path: str, mode: str, seconds: float) -> Load:
 
 
 def wrk_said(said: str) -> Load:
-    """What wrk's own summary means; raises NotSo if there were errors, or no summary."""
+    """Parse wrk's summary; raises NotSo if it reports errors or is missing."""
     summary = _SUMMARY.search(said)
     wrong = _ERRORS.search(said)
     if summary is None or wrong is not None:
@@ -82,7 +82,7 @@ def wrk_said(said: str) -> Load:
 
 
 def missing() -> str | None:
-    """What there is no load without, and how to have it; None if all is there."""
+    """Return what is missing to make load, and how to install it; None if nothing is."""
     if shutil.which("wrk") is None:
         return "the load generator wrk is not installed; run netns-scripts/bench-peers"
     if not OWN.exists():
@@ -91,7 +91,7 @@ def missing() -> str | None:
 
 
 class Delays(Struct, frozen=True):
-    """What answers took, in seconds from when their requests were due."""
+    """The delays of answers, in seconds from when their requests were due."""
 
     median: float
     p90: float
@@ -100,16 +100,17 @@ class Delays(Struct, frozen=True):
 
 
 def as_answered(nets: Sequence[int], path: str, seconds: float) -> Load:
-    """As many requests as CONNECTIONS that are kept alive get answered: twice what wrk can ask."""
+    """Measure the rate with CONNECTIONS kept alive, by our generator: twice wrk's limit."""
     count, took = _own(nets, path, "as-answered", seconds=seconds)
     return Load(round(count), took)
 
 
 def bursts(nets: Sequence[int], path: str, seconds: float, pids: Sequence[int]) -> Load:
-    """WAITING connections for one request each, all there before the server (`pids`) goes on.
+    """Measure WAITING connections of one request each, all made before the server (`pids`)
+    continues.
 
-    The seconds are those in which it answers, with nobody making connections meanwhile: for each,
-    a guest and the kernel take more than twice a server's time.
+    The seconds count only the answering. Making a connection takes a guest and the kernel more than
+    twice a server's time.
     """
     server = [str(pid) for pid in pids]
     count, took = _own(nets, path, "bursts", *server, seconds=seconds, close=True)
@@ -117,11 +118,11 @@ def bursts(nets: Sequence[int], path: str, seconds: float, pids: Sequence[int]) 
 
 
 def paced(net: int, path: str, *, rate: float, seconds: float) -> Delays:
-    """Ask `rate` times a second, whatever the answers do, on connections that are kept alive: for
-    no longer than they are, since to make one is nobody's delay.
+    """Ask `rate` times a second, independently of the answers, on connections that are kept alive,
+    and for no longer than they last: making one must not count as a delay.
 
-    A delay counts from when the request was due, so that a server that stalls does not slow the
-    questions that would show it.
+    A delay is measured from when the request was due, so that a stalled server does not hide its
+    delays by slowing the requests.
     """
     seconds = min(seconds, 0.9 * CONNECTIONS * REQUESTS_KEPT / rate)  # some are asked more often
     _, _, *delays = _own([net], path, "paced", str(rate), seconds=seconds)
@@ -131,7 +132,7 @@ def paced(net: int, path: str, *, rate: float, seconds: float) -> Delays:
 def _own(
     nets: Sequence[int], path: str, *how: str, seconds: float, close: bool = False
 ) -> list[float]:
-    """What our own generator says; raises NotSo where anything but the same 200s came back."""
+    """Run our generator; raises NotSo unless all answers are the same 200."""
     connections, kept = (WAITING, 1) if close else (CONNECTIONS, REQUESTS_KEPT)
     numbers = [connections, seconds, 1, kept]
     command = [str(OWN), METADATA, str(HTTP), ",".join(map(str, nets)), *map(str, numbers), *how]
@@ -151,15 +152,15 @@ _LATE: Final = 10.0
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The least value that so large a share of all does not exceed."""
+    """Return the smallest value that this share of all values does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def all_at_once(nets: list[int], asked: bytes, times: int) -> list[float]:
-    """Every guest asks so many times, one connection each, as fast as it is answered.
+    """Every guest asks `times` times, one connection each, as fast as it is answered.
 
-    Gives for each guest when it had its last answer, in seconds since all began.
+    Returns when each guest had its last answer, in seconds from the common start.
     """
     poll = selectors.EpollSelector()
     left = [times] * len(nets)

@@ -1,4 +1,4 @@
-"""Plots, as SVG. matplotlib is imported when one is drawn, and by nobody else."""
+"""Draws plots as SVG. matplotlib is imported only here, and only to draw."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def bars(report: "Report", file: Path) -> None:
-    """For each metric a panel, with a bar for each contestant, and its least and greatest."""
+    """Draw a panel for each metric, with a bar for each contestant and its minimum and maximum."""
     figures = pyplot()
     metrics = list(dict.fromkeys(m for many in report.samples.values() for s in many for m in s))
     figure, panels = figures.subplots(
@@ -38,7 +38,7 @@ def bars(report: "Report", file: Path) -> None:
 def lines(
     series: Mapping[str, dict[float, list[Sample]]], metrics: list[str], across: str, file: Path
 ) -> None:
-    """For each metric a panel, with a line for each series over what was varied, logarithmic."""
+    """Draw a panel for each metric, with a line for each series over the varied size."""
     figures = pyplot()
     figure, panels = figures.subplots(
         len(metrics), 1, figsize=(7, 2.6 * len(metrics)), squeeze=False, layout="constrained"
@@ -63,9 +63,9 @@ def lines(
 
 
 def shares(report: "Report", metric: str, limits: Sequence[float], file: Path) -> None:
-    """For each contestant that has the metric: the share of samples up to each value.
+    """Draw, for each contestant with the metric, the share of samples up to each value.
 
-    `limits` are the values wanted of all but one in a hundred, contestant by contestant.
+    `limits` are the goals for the 99th percentile, one for each contestant.
     """
     figures = pyplot()
     figure, panel = figures.subplots(figsize=(7, 3), layout="constrained")
@@ -82,7 +82,7 @@ def shares(report: "Report", metric: str, limits: Sequence[float], file: Path) -
 
 
 def simulation(found: "Simulation", file: Path) -> None:
-    """When the fleet's hosts were bound, and how many tries newcomers needed."""
+    """Draw when the fleet's hosts were bound, and how many tries newcomers needed."""
     from netemu.bench import theory
     from netemu.linklocal.timing import Timing
 

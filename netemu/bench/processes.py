@@ -1,4 +1,4 @@
-"""What processes have used of the machine, and when the kernel has done with them."""
+"""Reads what processes have used of the machine, and waits until the kernel has cleaned up."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ _PATIENCE: Final = 300.0
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and all that descend from it, as far as they live."""
+    """Return the process and its living descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (stat := _stat(int(entry.name))):
@@ -26,16 +26,16 @@ def descendants(pid: int) -> list[int]:
 
 
 def cpu_of_tree(pid: int) -> float:
-    """CPU seconds of the process, its descendants, and those of them that have been waited for.
+    """Return the CPU seconds of the process and its descendants, including those waited for.
 
-    In ticks of the kernel's clock, 10 ms.
+    The resolution is a tick of the kernel's clock, 10 ms.
     """
     stats = [stat for one in descendants(pid) if (stat := _stat(one))]
     return _TICK * sum(int(field) for stat in stats for field in stat[11:15])
 
 
 def cpu_of(pids: list[int]) -> float:
-    """CPU seconds of these processes, to the nanosecond."""
+    """Return the CPU seconds of these processes, in nanosecond resolution."""
     total = 0
     for pid in pids:
         for schedstat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
@@ -44,7 +44,7 @@ def cpu_of(pids: list[int]) -> float:
 
 
 def apart(serving: int) -> tuple[set[int], set[int]]:
-    """The cores of those who ask, and so many for those who serve, as far as there are enough."""
+    """Return the cores for clients, and `serving` cores for servers if there are enough."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) <= serving:
         return set(cores), set(cores)
@@ -52,14 +52,14 @@ def apart(serving: int) -> tuple[set[int], set[int]]:
 
 
 def keep_to(cores: set[int], pids: list[int]) -> None:
-    """Have these processes, with all their threads, run on these cores only."""
+    """Pin these processes and all their threads to these cores."""
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), cores)
 
 
 def resident(pids: list[int]) -> int:
-    """Bytes of memory that these processes have for themselves alone (USS)."""
+    """Return the bytes of private memory of these processes (USS)."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -69,7 +69,7 @@ def resident(pids: list[int]) -> int:
 
 
 def available_memory() -> int:
-    """Bytes that the machine could still give, as the kernel estimates it."""
+    """Return the kernel's estimate of available memory, in bytes."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -77,7 +77,7 @@ def available_memory() -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third (state) on; none if the process is gone."""
+    """Return the fields of /proc/PID/stat from the third (state) on; none if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -85,10 +85,10 @@ def _stat(pid: int) -> list[str]:
 
 
 def await_reclaim() -> None:
-    """Wait until the kernel has taken apart every network namespace that has ended by now.
+    """Wait until the kernel has destroyed every network namespace that has ended by now.
 
-    It does so one batch after another: a namespace that ends now comes after those before it, and
-    takes its end of a wire with it, whose other end can be watched.
+    The kernel destroys namespaces in the order in which they end. So this ends a new one, and waits
+    until the other end of its wire is gone.
     """
     subprocess.run(
         [sys.executable, "-P", "-m", __name__],

@@ -1,4 +1,4 @@
-"""What a bench found: for a terminal, and for programs."""
+"""The report of a bench, as tables or JSON."""
 
 import operator
 import os
@@ -20,7 +20,7 @@ _REACHED: Final = {"at most": operator.le, "at least": operator.ge}
 
 
 class Goal(Struct, frozen=True):
-    """A ratio or a value that was to be reached; `bound` is "at most" or "at least" `limit`."""
+    """A goal for a ratio or a value; `bound` is "at most" or "at least" `limit`."""
 
     what: str
     value: Spread
@@ -34,9 +34,9 @@ class Goal(Struct, frozen=True):
 
 
 class Report(Struct):
-    """`samples` by contestant, in the order of the table; `notes` say what numbers cannot.
+    """`samples` by contestant, in the order of the table, and `notes` to the numbers.
 
-    Metrics that a contestant does not have are not in its samples.
+    A contestant's samples lack the metrics that it does not have.
     """
 
     bench: str
@@ -84,15 +84,15 @@ class Report(Struct):
             say(note)
 
     def print_json(self) -> None:
-        """Print what `write` writes."""
+        """Print the report as JSON."""
         say_json(msgspec.to_builtins(self._told()))
 
     def write(self, file: Path) -> None:
-        """Write it as JSON."""
+        """Write the report as JSON."""
         file.write_bytes(msgspec.json.format(msgspec.json.encode(self._told())) + b"\n")
 
     def _told(self) -> dict[str, object]:
-        """All that is known, with the machine, the date and the command."""
+        """Return the report with the machine, the date and the command."""
         return {
             "bench": self.bench,
             "command": shlex.join(["netemu", *sys.argv[1:]]),
@@ -113,7 +113,7 @@ class Report(Struct):
 
 
 def machine() -> dict[str, str | int]:
-    """What the numbers were measured on."""
+    """Return a description of the machine."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

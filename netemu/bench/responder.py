@@ -1,8 +1,8 @@
-"""Requests per second, CPU for each, delays and fairness: the responder beside other servers.
+"""Measures the responder beside other servers: requests a second, CPU time, delays, fairness.
 
-All are asked from a guest's namespace over its wire, through the guard, into the node's: by wrk,
-and by a generator of our own that brings them to their end where wrk is at its own. Servers have
-cores apart from those who ask. Run as `python -m netemu.bench.responder` by `stage.measure`.
+Requests go from a guest's namespace over its wire, through the guard, to the node. They come from
+wrk, or from a generator of our own where wrk is the bottleneck. Servers and clients have separate
+cores. `stage.measure` runs it as `python -m netemu.bench.responder`.
 """
 
 import os
@@ -35,27 +35,27 @@ from netemu.supervisor.nodes.wiring import WiredNode
 MODES: Final = ("keep-alive", "close", "pipelined")
 LATENCY: Final = "p99 at a given rate, ms"
 SLICE: Final = 0.05
-"""Seconds of a turn in which delays are taken, of many in a round. Every few tenths of a second a
-machine stands still for a millisecond, whoever serves: that spoils some turns and not the round,
-whose p99 is the median of theirs.
+"""Seconds of one of a round's many turns that measure delays. Every few tenths of a second a
+machine pauses for a millisecond, with any server. That spoils some turns but not the round, whose
+p99 is the median of its turns.
 """
 
 PRESSED: Final = "kept alive, pressed, 1000/s"
 """Connections that are kept alive, asked by our own generator."""
 
 WAITING: Final = f"one connection each, {load.WAITING} waiting, 1000/s"
-"""As many connections as the server answers when they are all there before it goes on."""
+"""Connections that are all made before the server continues."""
 
 _PROCESSES: Final = {OURS_TWICE: 2}
 _ALIKE: Final = (OURS, NGINX, EPOLL)
-"""Where percents decide, nodes are of one size: a bridge and a guard of a thousand ports take their
-part of a request, too. The others have the advantage of a small one."""
+"""For close comparisons nodes have one size: a bridge and a guard of a thousand ports take part of
+a request's time. The other servers have the advantage of a small node."""
 
 _ALL: Final = (OURS, NGINX, EPOLL, UVICORN, UVICORN_PLAIN, AIOHTTP, AIOHTTP_PLAIN, OURS_TWICE)
 
 
 class Job(Struct):
-    """How long each mode is asked, how many rounds, how many guests poll at once and how often."""
+    """The seconds of each mode, the rounds, and how many guests poll at once and how often."""
 
     rounds: int
     seconds: float
@@ -65,12 +65,12 @@ class Job(Struct):
 
 
 def rate(mode: str) -> str:
-    """The metric of requests per second."""
+    """Return the metric's name for requests per second."""
     return f"{mode}, 1000/s"
 
 
 def cpu(mode: str) -> str:
-    """The metric of CPU for each request."""
+    """Return the metric's name for CPU time for each request."""
     return f"{mode}, CPU µs"
 
 
@@ -82,8 +82,8 @@ class _Contestant:
         self.node = node
         self.net = node.guests[0].net
         with inside(self.net):
-            # Whoever closes first keeps the port for a minute; a slow server's client may be it,
-            # and has no more after 28,000 connections.
+            # The side that closes first keeps the port for a minute. With a slow server that may be
+            # the client, which runs out of ports after 28,000 connections.
             sysctl.write((("ipv4/tcp_tw_reuse", "1"),))
         self.running = servers.start(name, node)
         stage.await_answer(name, self.net, load.request(servers.PATH))
@@ -106,7 +106,7 @@ class _Contestant:
 
     @property
     def _guests(self) -> list[int]:
-        """As many guests as it has processes: each is served by one."""
+        """Return one guest for each server process: a process serves a guest."""
         return [one.net for one in self.node.guests[: _PROCESSES.get(self.name, 1)]]
 
     def delay(self, per_second: float, seconds: float) -> Sample:
@@ -115,7 +115,7 @@ class _Contestant:
 
 
 def run(job: Job) -> Report:
-    """Measure all that are installed."""
+    """Measure all servers that are installed."""
     if (why := load.missing()) is not None:
         raise MachineCannot(why)
     absent = servers.missing()
@@ -151,8 +151,8 @@ def run(job: Job) -> Report:
 
 
 def _measures(seconds: float) -> dict[str, Callable[[_Contestant], Sample]]:
-    """What every contestant goes through, one after the other: so a comparison is of what was
-    measured seconds apart, and not minutes.
+    """Return the measurements, each of which runs for all contestants in turn, so that compared
+    values are measured seconds and not minutes apart.
     """
     return {
         **{mode: partial(_Contestant.by_wrk, mode=mode, seconds=seconds) for mode in MODES},
@@ -173,7 +173,7 @@ def _taken(
 
 
 def _add(samples: dict[str, list[Sample]], more: Mapping[str, list[Sample]]) -> None:
-    """Put what was measured besides to the rounds that there are."""
+    """Merge further metrics into the existing rounds."""
     for name, many in more.items():
         samples[name] = [{**a, **b} for a, b in zip(samples[name], many, strict=True)]
 
@@ -181,7 +181,7 @@ def _add(samples: dict[str, list[Sample]], more: Mapping[str, list[Sample]]) -> 
 def _delays(
     contestants: Mapping[str, _Contestant], samples: dict[str, list[Sample]], job: Job
 ) -> Goal:
-    """Ask the responder and nginx at half of nginx's peak; adds to the samples."""
+    """Ask the responder and nginx at half of nginx's peak, and add to the samples."""
     pace = Spread.of([sample[PRESSED] for sample in samples[NGINX]]).median * 1000 / 2
     turns = {name: partial(contestants[name].delay, pace, SLICE) for name in (OURS, NGINX)}
     what = f"delays at {pace:,.0f}/s"
@@ -194,8 +194,8 @@ def _delays(
 
 
 def _busy(samples: Mapping[str, list[Sample]], mode: str) -> str:
-    """Whether the server or the generator was at its end: rates of servers with time to spare say
-    nothing of them.
+    """Return whether the server or the generator was the bottleneck: the rate of a server with idle
+    time says nothing about it.
     """
     shares = {
         name: Spread.of([one[rate(mode)] * one[cpu(mode)] / 10 for one in many]).median
@@ -211,7 +211,7 @@ def _throughput_goals(report: Report) -> None:
         (NGINX, PRESSED, "at least", 1.0),
         (NGINX, cpu("keep-alive"), "at most", 1.0),
         (NGINX, WAITING, "at least", 1.2),
-        (NGINX, cpu("close"), "at most", round(1 / 1.2, 3)),  # the rate, were wrk quick enough
+        (NGINX, cpu("close"), "at most", round(1 / 1.2, 3)),  # the rate, if wrk were fast enough
         (NGINX, rate("pipelined"), "at least", 4.0),
         *((peer, PRESSED, "at least", 6.0) for peer in (UVICORN_PLAIN, UVICORN)),
         (UVICORN, rate("pipelined"), "at least", 6.0),
@@ -228,7 +228,7 @@ def _throughput_goals(report: Report) -> None:
 def _fairness(ours: _Contestant, job: Job) -> Goal:
     nets = [one.net for one in ours.node.guests]
     asked = load.request(servers.PATH, close=True)
-    load.all_at_once(nets, asked, 1)  # everybody knows the way
+    load.all_at_once(nets, asked, 1)  # warm up the neighbour tables
     shares = []
     for number in range(job.rounds):
         stage.say(f"{len(nets)} guests at once, round {number + 1} of {job.rounds}")

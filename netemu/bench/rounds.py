@@ -1,4 +1,4 @@
-"""Measuring in turn: A B A B …, so that what befalls the machine befalls all alike."""
+"""Measures in turn (A B A B …), so that disturbances of the machine affect all alike. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
@@ -15,7 +15,7 @@ Sample = Mapping[str, float]
 
 
 class Spread(Struct, frozen=True):
-    """A median with the least and the greatest of all rounds."""
+    """The median, minimum and maximum of all rounds."""
 
     median: float
     min: float
@@ -23,7 +23,7 @@ class Spread(Struct, frozen=True):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Give the spread of at least one value."""
+        """Return the spread of at least one value."""
         return cls(median(values), min(values), max(values))
 
 
@@ -34,9 +34,9 @@ def in_turn(
     warm_up: int = 1,
     on_turn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[Sample]]:
-    """Give each contestant's samples; `warm_up` rounds go before that do not count.
+    """Return each contestant's samples, after `warm_up` rounds that do not count.
 
-    `on_turn` is told what begins.
+    `on_turn` is called with a description of each turn.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for number in range(1 - warm_up, rounds + 1):
@@ -49,15 +49,15 @@ def in_turn(
 
 
 def gathered(turns: Sequence[Sample], length: int) -> list[Sample]:
-    """Make rounds of so many turns each, by the median of each metric."""
+    """Combine each `length` turns into a round, by the median of each metric."""
     rounds = [turns[start : start + length] for start in range(0, len(turns), length)]
     return [{metric: median(turn[metric] for turn in one) for metric in one[0]} for one in rounds]
 
 
 def ratio(over: Sequence[Sample], under: Sequence[Sample], metric: str) -> Spread:
-    """Give the spread of the quotients of each round: what was measured side by side.
+    """Return the spread of each round's quotient.
 
-    Against what was too short to be measured at all, everything is infinitely more.
+    A quotient over a value too short to measure is infinite.
     """
     return Spread.of(
         [a[metric] / b[metric] if b[metric] else inf for a, b in zip(over, under, strict=True)]

@@ -1,7 +1,7 @@
-"""The servers that are measured: this project's, and what a person would use instead.
+"""The measured servers: this project's responder, and the usual alternatives.
 
-Each answers on a node of its own, at the metadata address, behind the same guard. The peers give
-a constant; this project's responder finds out who asks and gives that guest's own document.
+Each answers on a node of its own, at the metadata address, behind the same guard. The peers return
+a constant; the responder identifies the guest and returns its own document.
 """
 
 import os
@@ -36,13 +36,13 @@ uvloop, and uvicorn httptools too."""
 
 PATH: Final = "/metadata/v1/InstanceInfo"
 BODY: Final = '{"ID":"_n0-1","UD":"0","FD":"0"}'
-"""As long as what this project's responder says of a guest."""
+"""As long as the responder's answer to a guest."""
 
 _APPS: Final = Path(__file__).parent / "peers"
 _HOW: Final = "run netns-scripts/bench-peers"
 _PATIENCE: Final = 20.0
 
-# The protocol of sd_listen_fds(3) has the first socket as descriptor 3.
+# sd_listen_fds(3): the first socket is descriptor 3.
 _HAND_OVER: Final = """
 import fcntl, os, sys
 given = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 64) for number in sys.argv[1].split(",")]
@@ -67,7 +67,7 @@ http {{
 
 
 def missing() -> dict[str, str]:
-    """The peers that cannot be measured here, and why."""
+    """Return the peers that cannot be measured here, and why."""
     found = {}
     if _nginx() is None:
         found[NGINX] = f"not installed; {_HOW}"
@@ -102,7 +102,7 @@ class Running:
 
     @property
     def pids(self) -> list[int]:
-        """The serving process and those that it has started."""
+        """Return the serving process and its descendants."""
         return descendants(self.process.pid)
 
 
@@ -126,11 +126,11 @@ class Ours(Running):
 
     @property
     def agent_pid(self) -> int:
-        """The agent that runs now."""
+        """Return the PID of the current agent."""
         return self._agent.pid
 
     def kill_agent(self) -> None:
-        """Kill the agent as a crash would, and start another on what it has stored."""
+        """Kill the agent like a crash, and start another on the same store."""
         self._agent.kill()
         self._agent.wait()
         self._agent = self._start_agent()
@@ -147,13 +147,13 @@ def _python(daemon: str) -> list[str]:
 
 
 def start(name: str, node: WiredNode) -> Running:
-    """Start the server of this name on the node; it may take a moment until it answers."""
+    """Start the server of this name on the node; it may answer only after a moment."""
     directory = stage.HERE / node.node.name
     directory.mkdir()
     if name in (OURS, OURS_TWICE):
         return Ours(node, directory)
     for listener in node.listeners:
-        listener.close()  # their place is the peer's
+        listener.close()  # the peer binds their address
     where = (METADATA, str(HTTP))
     if name == NGINX:
         text = _NGINX.format(address=METADATA, port=HTTP, body=BODY).replace("@", str(directory))
@@ -176,12 +176,12 @@ def start(name: str, node: WiredNode) -> Running:
 
 
 def command_socket(node: WiredNode) -> Path:
-    """Where this project's agent on the node takes commands."""
+    """Return the path of the command socket of the node's agent."""
     return stage.HERE / node.node.name / "command"
 
 
 def place(node: WiredNode) -> None:
-    """Tell the node's agent of its guests, as soon as it can be reached."""
+    """Place the node's guests at its agent as soon as it can be reached."""
     guests = [Guest(name=one.guest.name, port=one.guest.mark) for one in node.guests]
     deadline = time.monotonic() + _PATIENCE
     while True:

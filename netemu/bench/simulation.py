@@ -1,10 +1,10 @@
-"""Claims of many hosts in virtual time, held against the formulas. Pure; randomness by seed.
+"""Simulates claims in virtual time and compares them with the formulas. Pure; seeded randomness.
 
-Three experiments, each with the very state machine that runs in a lab:
+Three experiments with the state machine that runs in a lab:
 
 - a fleet: all hosts are switched on at once, on a link that loses frames;
 - newcomers: hosts that join, one after another, a link on which all the others are settled;
-- small fleets, of which a part has two hosts that draw the same address: the birthday problem.
+- small fleets, some of which have two hosts that draw the same address: the birthday problem.
 """
 
 from collections.abc import Callable
@@ -20,24 +20,24 @@ from netemu.linklocal.claimant import Claimant
 from netemu.linklocal.timing import Timing
 
 LATENCY: Final = 0.001
-"""Seconds from host to host: a switch or two."""
+"""Seconds from host to host, as over a switch or two."""
 
 MOST_HOSTS: Final = 65_000
-"""More would leave fewer than 24 addresses free, and the last hosts searching for weeks."""
+"""More hosts would leave fewer than 24 free addresses; the last ones would search for weeks."""
 
 MOST_TRIES: Final = 10
-"""A newcomer leaves after so many tries: the RFC speaks of "more than 10"."""
+"""A newcomer leaves after this many tries: the RFC speaks of "more than 10"."""
 
 BIRTHDAY: Final = 300
-"""Hosts of a small fleet: of 300 about half of all fleets draw some address twice."""
+"""Hosts of a small fleet: with 300, about half of all fleets draw some address twice."""
 
 FLEETS: Final = 200
 DOUBT: Final = 4.0
-"""Standard errors that a measured share may be away from its formula: one in 16,000 by chance."""
+"""Standard errors by which a share may differ from its formula: more is a chance of 1 in 16,000."""
 
 
 class Comparison(Struct, frozen=True):
-    """A share that was measured, how often, and what the formula says."""
+    """A measured share, the number of trials, and the formula's value."""
 
     what: str
     measured: float
@@ -46,17 +46,17 @@ class Comparison(Struct, frozen=True):
 
     @property
     def error(self) -> float:
-        """The standard error of a share of so many trials, if the formula is right."""
+        """Return the standard error of the share, if the formula is right."""
         return sqrt(max(self.expected * (1 - self.expected), 0.0) / self.trials)
 
     @property
     def holds(self) -> bool:
-        """Whether the difference may be chance; one trial may always be."""
+        """Whether the difference may be chance; a difference of one trial always may."""
         return abs(self.measured - self.expected) <= DOUBT * self.error + 1 / self.trials
 
 
 class Fleet(Struct, frozen=True):
-    """What became of hosts that were switched on at once; times in seconds, virtual."""
+    """The outcome for hosts that were switched on at once; times in virtual seconds."""
 
     hosts: int
     bound: int
@@ -68,7 +68,7 @@ class Fleet(Struct, frozen=True):
 
 
 class Simulation(Struct, frozen=True):
-    """All that `simulate` found."""
+    """The result of `simulate`."""
 
     hosts: int
     loss: float
@@ -76,7 +76,7 @@ class Simulation(Struct, frozen=True):
     fleet: Fleet
     comparisons: tuple[Comparison, ...]
     without: tuple[float, ...]
-    """The share of newcomers that had no address after 1, 2, … tries."""
+    """Return the share of newcomers without an address after 1, 2, … tries."""
 
     @property
     def holds(self) -> bool:
@@ -151,7 +151,7 @@ def simulate(
 
 
 class _End(Struct, frozen=True):
-    """How a newcomer fared: whether it claimed an address, and one that was in use."""
+    """A newcomer's outcome: whether it claimed an address, and whether that was in use."""
 
     tries: int
     claimed: bool
@@ -163,7 +163,7 @@ def _share(ends: list[_End], which: Callable[[_End], bool]) -> float:
 
 
 def _host(chance: Random) -> Claimant:
-    # Locally administered, and as many random bits as a MAC has: two alike are a matter of 2**-46.
+    # Locally administered, all other bits random: two are equal with probability 2**-46.
     mac = ((0x02 << 40) | chance.getrandbits(40)).to_bytes(6, "big")
     return Claimant(mac, timing=Timing(), jitter=chance)
 
@@ -182,7 +182,7 @@ def _fleet(link: Link) -> Fleet:
 
 
 def _join(link: Link, chance: Random) -> _End:
-    """One more host joins, until it has an address or gives up; then it leaves."""
+    """Let one more host join until it has an address or gives up; then it leaves."""
     host = _host(chance)
     number = link.attach(host)
     link.up(number)
@@ -194,7 +194,7 @@ def _join(link: Link, chance: Random) -> _End:
         shared=host.address is not None and link.holders(host.address) > 1,
     )
     link.down(number)
-    # Whoever was contested has forgotten it by the time the next one comes: settled hosts stay.
+    # By the next newcomer a contested host has forgotten the conflict, so settled hosts stay.
     link.run(until=link.now + 2 * host.timing.defend_interval)
     return end
 

@@ -1,8 +1,7 @@
-"""A lab of one's own to measure in: wired and guarded like any, its guests bound by hand.
+"""A lab to measure in: wired and guarded like any, with its guests bound without claims.
 
-A measuring process is put into a sandbox of its own, where it may set up what it likes; nobody
-claims anything there, and which server answers on a node is up to whoever measures. All of it ends
-with the process.
+A measuring process runs in a sandbox of its own. No guest claims anything there, and the bench
+starts the servers on the nodes. All of it ends with the process.
 """
 
 import asyncio
@@ -40,14 +39,14 @@ _PATIENCE: Final = 20.0
 """Seconds for a server to answer its first request."""
 
 HERE: Final = Path("/run/bench")
-"""Where servers keep their files; in the sandbox."""
+"""The servers' directory in the sandbox."""
 
 LOG: Final = HERE / "log"
-"""What servers say."""
+"""The servers' output."""
 
 
 class Outcome(msgspec.Struct):
-    """What a measuring process tells at its end: a report, or an error and its exit code."""
+    """The result of a measuring process: a report, or an error and its exit code."""
 
     report: Report | None = None
     failed: str = ""
@@ -72,13 +71,13 @@ def measure(module: str, job: msgspec.Struct) -> Report:
 
 
 def main(job_type: type[_Job], run: Any) -> int:
-    """Be a measuring process: enter a sandbox, and tell what `run(job)` gives."""
+    """Be a measuring process: enter a sandbox, and write the result of `run(job)`."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=job_type)
     out = os.dup(1)
     try:
         confinement.end_with_parent()
         sandbox.enter()
-        confinement.end_with_parent()  # entering takes it back
+        confinement.end_with_parent()  # entering the sandbox resets it
         if (child := os.fork()) != 0:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         confinement.end_with_parent()
@@ -110,12 +109,12 @@ def _settle() -> None:
 
 
 def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[WiredNode]:
-    """Build a node for each name, with so many guests, each bound to an address.
+    """Build a node for each name with that many guests, each bound to an address.
 
-    `processes` of a node's responder are one, where nothing is said.
+    `processes`: the processes of a node's responder (default: one).
 
-    Guests know their node's address by heart: a thousand entries that may be forgotten would be
-    all that the kernel's one neighbour table takes by default, and no server's doing.
+    Guests have permanent neighbour entries for their node: a thousand ordinary ones would fill the
+    kernel's one neighbour table by default, which would distort the measurement.
     """
     largest = max(sizes.values())
     lab = lab_of(len(sizes), len(sizes) * largest, "bench")
@@ -148,19 +147,19 @@ async def _wired(lab: Lab) -> list[WiredNode]:
 
 
 class Silent(Progress):
-    """Progress that nobody waits for."""
+    """Progress that is discarded."""
 
     def step(self, phase: str, done: int, of: int) -> None:
-        """So much is done; nobody is told."""
+        """Discard the step."""
 
 
 def address_of(wired: WiredGuest) -> str:
-    """The address to which a guest is bound."""
+    """Return the address to which a guest is bound."""
     return addresses.to_text(addresses.FIRST + wired.guest.mark)
 
 
 def await_answer(name: str, net: int, request: bytes) -> bytes:
-    """The first answer of `name` to a guest that is a 200; raises NotSo if none comes in time."""
+    """Return the first 200 of `name` to a guest; raises NotSo if none comes in time."""
     deadline = time.monotonic() + _PATIENCE
     heard = b""
     while time.monotonic() < deadline:
@@ -181,7 +180,7 @@ def await_answer(name: str, net: int, request: bytes) -> bytes:
 
 
 def say(what: str) -> None:
-    """What is being measured, to whoever watches."""
+    """Print what is being measured, on standard error."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{what}")
         sys.stderr.flush()

@@ -1,7 +1,7 @@
-"""What RFC 3927 and those who analysed it expect of a link with many hosts. Pure.
+"""Formulas for claims on a link with many hosts, from RFC 3927 and its analyses. Pure.
 
-`q` is the probability that an address drawn is held already; `unheard` the probability that a host
-which probes for a held address hears of it through none of its probes.
+`q` is the probability that a drawn address is in use. `unheard` is the probability that none of a
+host's probes for such an address gets an answer.
 """
 
 from math import exp, inf, log1p
@@ -13,24 +13,24 @@ ADDRESSES: Final = addresses.LAST - addresses.FIRST + 1
 
 
 def occupied(hosts: int) -> float:
-    """q, on a link on which `hosts` hosts each hold an address."""
+    """Return q on a link on which `hosts` hosts each hold an address."""
     return hosts / ADDRESSES
 
 
 def unheard(loss: float, probes: int) -> float:
-    """Each probe fails if it is lost or its answer is: each frame is, with probability `loss`."""
+    """Return `unheard`: a probe fails if it or its answer is lost, each with probability `loss`."""
     return float((1 - (1 - loss) ** 2) ** probes)
 
 
 def unclaimed_after(tries: int, q: float, unheard: float = 0.0) -> float:
-    """RFC 3927 section 1.3: the probability that a host has no address yet after so many tries."""
+    """Return the probability that a host has no address after `tries` (RFC 3927 section 1.3)."""
     return float((q * (1 - unheard)) ** tries)
 
 
 def undetected(q: float, unheard: float, tries: float = inf) -> float:
-    """Bohnenkamp et al. (DSN 2003): the probability of ending with an address that is held.
+    """Return the probability of ending with an address in use (Bohnenkamp et al., DSN 2003).
 
-    For hosts that give up after `tries`, the geometric series ends there.
+    For hosts that give up after `tries` the geometric series ends there.
     """
     again = q * (1 - unheard)
     whole = q * unheard / (1 - again)
@@ -38,5 +38,5 @@ def undetected(q: float, unheard: float, tries: float = inf) -> float:
 
 
 def no_collision(hosts: int) -> float:
-    """The probability that hosts which start at once draw addresses that are all different."""
+    """Return the probability that hosts that start at once draw different addresses."""
     return exp(sum(log1p(-drawn / ADDRESSES) for drawn in range(hosts)))

@@ -1,12 +1,11 @@
-"""Scenarios: labs with a story, played from beginning to end, and judged.
+"""Scenarios: labs that are run through a sequence of events and then judged. In the user's process.
 
-- `masked_reboot/`: the files of one, for people to open and to copy: lab file, HAProxy's
-                    configuration, web server, load; and, by a link, so that an installed copy
-                    has it, the drain agent of `netns-scripts/guest`
+- `masked_reboot/`: the files of one, to read and to copy: lab file, HAProxy's configuration, web
+                    server, load, and a link to the drain agent of `netns-scripts/guest`
 - `play`:           brings that lab up, reboots its guests in turn under load, and takes it down
-- `requests`:       what the load has seen, as counts and as a verdict; pure
-- `plot`:           the same as a picture
+- `requests`:       counts and judges the load's requests; pure
+- `plot`:           draws them
 
-What this room never does: reach into a lab other than by `netemu.lab`, or leave one up. It imports
-matplotlib only to draw.
+This package uses a lab only through the public API, and never leaves one up. It imports matplotlib
+only to draw.
 """

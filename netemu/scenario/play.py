@@ -23,19 +23,19 @@ from netemu.wire.progress import Step
 FILES: Final = Path(__file__).resolve().parent / "masked_reboot"
 _LAB: Final = FILES / "lab.yaml"
 _WEB: Final = ("web1", "web2", "web3")
-# With agents the notice is long: that it starts early is their approval's doing.
+# With agents the notice is long: their approval starts the reboot early.
 _NOTICE_TO_AGENTS: Final = 900.0
 _NOTICE: Final = 1.0
-# The longest that one step may take, on a machine that does other things, too.
+# The longest that one step may take on a busy machine.
 _PATIENCE: Final = 60.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast it is played.
+    """The pace of a run.
 
-    `time_scale` multiplies RFC 3927's durations; a guest is away for `duration` seconds before it
-    boots, with `calm` seconds before and after; `rate` is in requests a second.
+    `time_scale` multiplies RFC 3927's durations. A guest is away for `duration` seconds before it
+    boots, with `calm` seconds before and after. `rate` is in requests a second.
     """
 
     time_scale: float = 1.0
@@ -45,7 +45,7 @@ class Pace:
 
 
 def require() -> None:
-    """Raises MachineCannot for a program that is missing, before anything is built."""
+    """Raise MachineCannot if a program is missing, before anything is built."""
     for program in ("haproxy", "python3", "ip"):
         if shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin") is None:
             package = {"ip": "iproute2"}.get(program, program)
@@ -53,9 +53,9 @@ def require() -> None:
 
 
 def play(*, drained: bool, pace: Pace, on_step: Callable[[Step], None]) -> Run:
-    """One run, in a lab of its own; `on_step` is told of each guest that has been rebooted.
+    """Play one run in a lab of its own; `on_step` is called after each reboot.
 
-    Raises NotSo if something that is waited for does not come.
+    Raises NotSo if something awaited does not happen in time.
     """
     reboots: list[Reboot] = []
 
@@ -69,7 +69,7 @@ def play(*, drained: bool, pace: Pace, on_step: Callable[[Step], None]) -> Run:
         tempfile.TemporaryFile("w+") as told,
     ):
         for web in _WEB:
-            # (HAProxy takes all for "UP" until it has looked.)
+            # (HAProxy says "UP" until its first check.)
             _until(lab, partial(_serves, lab, web), f"{web} does not serve")
             _until(lab, partial(_state, lab, web, "UP"), f"HAProxy does not find {web}")
         load = lab.popen(
@@ -91,14 +91,14 @@ def play(*, drained: bool, pace: Pace, on_step: Callable[[Step], None]) -> Run:
 
 
 def _begun(load: "subprocess.Popen[str]", told: int) -> bool:
-    """Whether it has told of a request, or will never."""
+    """Whether the load has reported a request, or has ended."""
     return os.fstat(told).st_size > 0 or load.poll() is not None
 
 
 def _expect(load: "subprocess.Popen[str]", code: int | None) -> None:
-    """Raises NotSo unless the load has ended with this code; None: unless it goes on."""
+    """Raise NotSo unless the load has ended with this code; None: unless it still runs."""
     if load.poll() != code:
-        raise NotSo(f"the load ended with {load.returncode}; it says why above")
+        raise NotSo(f"the load ended with {load.returncode}; see its message above")
 
 
 def _reboot(lab: Lab, guest: str, *, drained: bool, duration: float) -> Reboot:
@@ -138,18 +138,18 @@ def _serves(lab: Lab, guest: str) -> bool:
 
 
 def _state(lab: Lab, server: str, state: str) -> bool:
-    """Whether HAProxy's page says this of a server: "UP", but not "UP 1/2", on its way down."""
+    """Whether HAProxy reports this state of a server: "UP", but not "UP 1/2" (going down)."""
     try:
         page = lab.get("lb", f"http://{_address('lb')}:8404/stats;csv")
     except NotSo:
-        return False  # it has only just been started
+        return False  # HAProxy has just been started
     rows = csv.DictReader(page.lstrip("# ").splitlines())
     return any(row["svname"] == server and row["status"] == state for row in rows)
 
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """What a lab that is brought up meanwhile, and so its guests' programs, find there."""
+    """Set an environment variable, for a lab brought up meanwhile and its guests' programs."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

@@ -1,4 +1,4 @@
-"""The runs as a picture: requests a second over time, those that failed, and the reboots."""
+"""Draws the runs: requests a second over time, failed ones, and the reboots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from netemu.scenario.requests import Run, per_second
 
 
 def draw(runs: Sequence[Run], file: Path) -> None:
-    """A panel for each run, side by side."""
+    """Draw a panel for each run, side by side."""
     figures = pyplot()
     figure, panels = figures.subplots(
         1, len(runs), figsize=(4.6 * len(runs), 3.2), sharey=True, squeeze=False,
@@ -17,7 +17,7 @@ def draw(runs: Sequence[Run], file: Path) -> None:
     for panel, run in zip(panels[0], runs, strict=True):
         since = run.requests[0].time
         every, failed = per_second(run.requests, since)
-        # The last second is not a whole one.
+        # The last second is incomplete.
         panel.stairs(every[:-1], fill=True, color="#a8c4dc", label="requests")
         panel.stairs(failed[:-1], fill=True, color="#c0392b", label="failed", zorder=3)
         for one in run.reboots:

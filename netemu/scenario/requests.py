@@ -1,4 +1,4 @@
-"""What clients have seen while guests were rebooted: counts, moves, and whether that is well. Pure.
+"""Judges what clients saw while guests were rebooted: counts, moves, problems. Pure.
 
 Times are seconds since 1970.
 """
@@ -15,9 +15,9 @@ from netemu.errors import NotSo
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One line of the load's: sent at `time`, over in `took` seconds.
+    """One line of the load's output: sent at `time`, over in `took` seconds.
 
-    `server` is None if nobody answered well; `why` then says why.
+    `server` is None if the request failed; `why` then says why.
     """
 
     time: float
@@ -29,7 +29,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Reboot(msgspec.Struct, frozen=True):
-    """A guest's reboot: when it was announced, when it went, and when it was in the pool again."""
+    """A guest's reboot: when it was announced, began, and the guest was in the pool again."""
 
     guest: str
     announced: float
@@ -38,9 +38,9 @@ class Reboot(msgspec.Struct, frozen=True):
 
 
 class Move(msgspec.Struct, frozen=True):
-    """A client that was answered by another server than before.
+    """A client was answered by another server than before.
 
-    It asked at `time`, and was answered at `until`.
+    It asked at `time` and was answered at `until`.
     """
 
     time: float
@@ -59,15 +59,15 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def failed(self) -> list[Request]:
-        """The requests that were not answered well."""
+        """Return the failed requests."""
         return [request for request in self.requests if not request.ok]
 
     def problems(self) -> list[str]:
-        """What is not as it has to be; nothing if all is.
+        """Return the run's problems; none if it is as expected.
 
-        With agents: a request that failed, a client that moved while its guest was there, a guest
-        that kept its clients while it was away. Without: that nothing failed, which would mean
-        that the reboots were none.
+        With agents: a failed request, a client that moved although its guest was there, a guest
+        that kept its clients while it was away. Without agents: that nothing failed, which would
+        mean that no guest was rebooted.
         """
         if not self.drained:
             return [] if self.failed else ["without agents: no request failed"]
@@ -87,7 +87,7 @@ class Run(msgspec.Struct, frozen=True):
         ]
 
     def summary(self) -> dict[str, Any]:
-        """The counts, for programs; `slowest` of what was answered well, in seconds."""
+        """Return the counts, for programs; `slowest` is of successful requests, in seconds."""
         moved = moves(self.requests)
         return {
             "agents": self.drained,
@@ -105,7 +105,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def read(lines: Iterable[str]) -> tuple[Request, ...]:
-    """The load's lines as requests, by time. Raises NotSo for a line that is none."""
+    """Parse the load's lines into requests, by time; raises NotSo for a malformed line."""
     found: list[Request] = []
     for number, line in enumerate(lines, 1):
         try:
@@ -116,7 +116,7 @@ def read(lines: Iterable[str]) -> tuple[Request, ...]:
 
 
 def moves(requests: Sequence[Request]) -> list[Move]:
-    """Who was answered by another server than the time before; what failed tells nothing."""
+    """Return the changes of clients' servers; failed requests are ignored."""
     answered: dict[str, list[tuple[Request, str]]] = {}
     for request in requests:
         if request.ok and request.server is not None:
@@ -130,7 +130,7 @@ def moves(requests: Sequence[Request]) -> list[Move]:
 
 
 def unprovoked(moved: Iterable[Move], reboots: Sequence[Reboot]) -> list[Move]:
-    """The moves away from a guest that was not about to be rebooted, nor being so."""
+    """Return the moves away from a guest that was neither rebooting nor about to."""
     return [
         move
         for move in moved
@@ -142,7 +142,7 @@ def unprovoked(moved: Iterable[Move], reboots: Sequence[Reboot]) -> list[Move]:
 
 
 def per_second(requests: Sequence[Request], since: float) -> tuple[list[int], list[int]]:
-    """All requests, and those that failed, of each second from `since` on."""
+    """Return the number of requests and of failed ones in each second from `since` on."""
     length = int(requests[-1].time - since) + 1 if requests else 0
     every, failed = [0] * length, [0] * length
     for request in requests:

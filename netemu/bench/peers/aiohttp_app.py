@@ -9,7 +9,7 @@ _BODY = os.environ["BODY"].encode()
 
 
 async def answer(_request: web.Request) -> web.Response:
-    """Give the constant."""
+    """Return the constant."""
     return web.Response(body=_BODY, content_type="application/json")
 
 

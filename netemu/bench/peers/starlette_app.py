@@ -11,7 +11,7 @@ _BODY = os.environ["BODY"].encode()
 
 
 async def answer(_request: Request) -> Response:
-    """Give the constant."""
+    """Return the constant."""
     return Response(_BODY, media_type="application/json")
 
 

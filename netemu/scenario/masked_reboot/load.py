@@ -1,10 +1,10 @@
-"""A constant load from all addresses of this guest, each a client of its own, until SIGTERM.
+"""A constant load from all addresses of this guest, each a separate client, until SIGTERM.
 
     python3 load.py http://lb/ [REQUESTS_A_SECOND]
 
-The clients take turns, each with one request at a time. For each request one line of JSON: when it
-was sent (seconds since 1970), how long it took (seconds), by which client, which server answered
-(null: none did), whether that was well, and why not. Nothing is tried again.
+The clients take turns, each with one request at a time. It prints a line of JSON for each request:
+when it was sent (seconds since 1970), how long it took (seconds), which client sent it, which
+server answered (null: none), and the reason of a failure. Nothing is retried.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ import sys
 import time
 from urllib.parse import urlsplit
 
-# Seconds after which a client has had enough, and calls it a failure.
+# Seconds after which a client gives a request up as failed.
 PATIENCE = 2.0
 
 
 def addresses() -> list[str]:
-    """This guest's addresses on the tenant network."""
+    """Return this guest's addresses on the tenant network."""
     command = ["ip", "-json", "-4", "address", "show", "dev", "eth1"]
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return [one["local"] for one in told[0]["addr_info"]]
 
 
 async def get(url: str, source: str) -> str:
-    """The whole body of a 200, asked for from the address `source`; OSError for all else."""
+    """GET from the address `source` and return the whole body of a 200; otherwise raise OSError."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(
         parts.hostname, parts.port or 80, local_addr=(source, 0)
@@ -52,7 +52,7 @@ async def get(url: str, source: str) -> str:
 
 
 async def ask(url: str, source: str) -> None:
-    """Ask once, and tell how that went."""
+    """Send one request and print its result."""
     sent, clock = time.time(), time.monotonic()
     server = why = None
     try:
@@ -73,7 +73,7 @@ async def ask(url: str, source: str) -> None:
 
 
 async def main(url: str, rate: float = 64.0) -> None:
-    """Ask at a constant rate, by whichever client has waited longest."""
+    """Send requests at a constant rate, each from the client that has waited longest."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     free: asyncio.Queue[str] = asyncio.Queue()

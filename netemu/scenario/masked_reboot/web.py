@@ -1,15 +1,15 @@
-"""A small web server: says which guest it is, after a little work. `/health` is for who checks."""
+"""A small web server that returns its guest's name after a little work; `/health` is for checks."""
 
 import socket
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# Seconds of work for each request: some are always under way.
+# Seconds of work for each request, so that some are always under way.
 WORK = 0.02
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers each request with this guest's name, and at once: head and body together."""
+    """Answers each request with this guest's name; head and body go in one write."""
 
     wbufsize = -1
 
@@ -24,11 +24,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
-    """With room for all clients at once; the library's own is 5."""
+    """A server with a backlog for all clients at once; the library's default is 5."""
 
     request_queue_size = 128
 
