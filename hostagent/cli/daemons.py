@@ -33,7 +33,7 @@ def _log_to_stderr(who: str) -> None:
 
 
 def _says_why_it_ends(command: "Callable[..., None]") -> "Callable[..., None]":
-    """Give the command a `notifier`, by which it also says what error ends it."""
+    """Pass a `notifier` to the command, and report through it the error that ends the command."""
 
     @functools.wraps(command)
     def told(**options: Any) -> None:
@@ -88,7 +88,7 @@ def agent(
     Its two listening sockets are made at --command and --feed (mode 0600), or handed over by
     systemd's protocol: LISTEN_FDS=2, LISTEN_FDNAMES=command:feed. NOTIFY_SOCKET is told READY.
     """
-    # All of it now: afterwards the source tree may be out of reach.
+    # Import everything now: the source tree may be unreadable later.
     from hostagent.agent import Agent
     from hostagent.daemon import hand_over, run
     from hostagent.repository import Damaged, Repository, RepositoryError, UnknownSchema
@@ -248,7 +248,7 @@ def responder(
         raise click.UsageError(f"--dialects: {error}") from error
     if not listeners:
         raise click.UsageError("no socket to listen on: give --listen, or hand one over as `http`")
-    # Connections are descriptors: take as many as we may.
+    # Connections are descriptors: raise the limit as far as allowed.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -310,7 +310,7 @@ def responder(
 
 
 def _sockets(paths: "dict[str, Path | None]") -> "dict[str, list[socket]]":
-    """Give the listening unix sockets of each name: handed over, or one made at its path."""
+    """Return the listening unix sockets by name: handed over, or one made at its path."""
     from hostagent.sockets import SocketError, handed_over, listen_unix
 
     taken = {}
@@ -329,7 +329,7 @@ def _sockets(paths: "dict[str, Path | None]") -> "dict[str, list[socket]]":
 
 
 def _run_daemon(run: "Callable[[], None]", notifier: "Notifier") -> None:
-    """Run a daemon. An error is logged: click would import more to print it, and it is too late."""
+    """Run a daemon. Errors are logged: click can no longer import what printing them needs."""
     from hostagent.privileges import PrivilegesRemain
 
     try:

@@ -50,7 +50,7 @@ from hostagent.model import (
 )
 
 MAX_TIMEOUT: Final = 366 * 86400.0
-"""Seconds: what is longer is no timeout."""
+"""Seconds: the longest wait, also of a request without a timeout."""
 
 _PHASES: Final = 1 << 16
 """More than the moments that can pass between two changes: three for each event of a node."""

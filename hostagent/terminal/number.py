@@ -12,7 +12,7 @@ else:
 
 
 class Number(_Float):
-    """A number within bounds; infinities and "nan" are none."""
+    """A number within bounds; infinities and "nan" are refused."""
 
     name = "number"
 

@@ -111,7 +111,7 @@ def read(lines: Iterable[str]) -> tuple[Request, ...]:
         try:
             found.append(msgspec.convert(json.loads(line), Request))
         except (ValueError, msgspec.ValidationError) as error:
-            raise NotSo(f"the load's line {number} is no request: {error}") from None
+            raise NotSo(f"the load's line {number} is not a request: {error}") from None
     return tuple(sorted(found, key=lambda request: request.time))
 
 

@@ -89,7 +89,7 @@ def test_the_loads_lines_are_read_by_time() -> None:
 @pytest.mark.parametrize("line", ["", "no", "[]", '{"time": 1}', '{"time": "x"}'])
 def test_a_line_that_is_no_request_is_named(line: str) -> None:
     good = json.dumps(msgspec.to_builtins(WELL[0]))
-    with pytest.raises(NotSo, match="the load's line 2 is no request"):
+    with pytest.raises(NotSo, match="the load's line 2 is not a request"):
         read([good, line])
 
 
