@@ -1,6 +1,7 @@
 """One seed's run, and many of them, each in a process of its own."""
 
 import asyncio
+import gc
 import hashlib
 import json
 import logging
@@ -48,6 +49,7 @@ def simulate(seed: int) -> Outcome:
     logging.disable(logging.CRITICAL)
     loop = Loop()
     # Collected, what dead processes have left would run its `finally`.
+    gc.disable()
     _kept.append(loop)
     try:
         outcome: Outcome = loop.run_until_complete(_story(loop, seed, directory, began))
