@@ -6,6 +6,7 @@ guest must be answered. That a family can be seen at all is shown where there is
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -112,6 +113,18 @@ def test_of_all_variants_is_seen_what_the_policy_allows_alone(stage: LabStage, f
 HARMLESS_BY_ITSELF = {"tcp_to_responder"}
 
 
+def quiet(stage: LabStage, law: Law) -> bool:
+    """Whether an honest question breaks nothing. What the family before has left half open is
+    answered again, at longer and longer intervals.
+    """
+    question = [Ether(dst=BROADCAST, src=stage.m1) / asking(stage)]
+    for _ in range(10):
+        if attack(stage, law, question)[1] in ([], [NOT_ANSWERED]):
+            return True
+        time.sleep(1)
+    return False
+
+
 def test_without_a_guard_each_family_is_seen() -> None:
     """Under responder-only ports are isolated besides: some show under same-node alone."""
     bare = (Protection.INGRESS, Protection.EGRESS, Protection.HOST)
@@ -121,8 +134,7 @@ def test_without_a_guard_each_family_is_seen() -> None:
             for name in sorted(unseen):
                 stage.begin(CATALOGUE[0][1], 1)
                 law = Law(stage, unicast=True)
-                question = [Ether(dst=BROADCAST, src=stage.m1) / asking(stage)]
-                assert attack(stage, law, question)[1] in ([], [NOT_ANSWERED])
+                assert quiet(stage, law)
                 _, broken = attack(stage, law, islice(FAMILIES[name](stage), 4 * BATCH))
                 if broken and broken != [NOT_ANSWERED]:
                     unseen.remove(name)
