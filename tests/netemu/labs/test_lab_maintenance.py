@@ -99,6 +99,6 @@ def test_what_is_not_so_is_said(lab: RunningLab) -> None:
     assert "Cancelled" in lab.maintenance("start", event["id"], check=1).stderr
     assert "no such event" in lab.maintenance("start", "nope", check=1).stderr
     assert "no such guest" in lab.maintenance("schedule", "nobody", check=2).stderr
-    assert "length of time" in lab.maintenance("schedule", "web1", "--in", "soon", check=2).stderr
+    assert "write 90, 500ms" in lab.maintenance("schedule", "web1", "--in", "soon", check=2).stderr
     assert lab.maintenance("schedule", "web1", "--type", "explode", check=2).stderr
     assert event["id"] not in {one["id"] for one in lab.maintenance("list")}

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostagent.channel.messages import Placed
-from hostagent.controller import SyncController
+from netemu.wire import runtime_dir
 from tests.conftest import Person, RunningLab
 from tests.netemu.labs.frames import SEND
 from tests.netemu.labs.test_lab_isolation import wait_until
@@ -29,10 +30,22 @@ nodes:
 """
 
 
+GUESTS = """
+import sys, msgspec
+from hostagent.controller import SyncController
+with SyncController(sys.argv[1].replace("@", "\\0")) as agent:
+    print(msgspec.json.encode(agent.guests()).decode())
+"""
+
+
 def placed(lab: RunningLab, node: int = 0) -> dict[str, Placed]:
     """What a node's agent knows of its guests."""
-    with SyncController(lab.person.labs / lab.name / f"agent-{node}.sock") as agent:
-        return {one.guest.name: one for one in agent.guests()}
+    address = runtime_dir.address(lab.person.labs / lab.name, runtime_dir.agent_socket(node))
+    # As this person: an agent answers nobody else.
+    asking = lab.person.start_python("-c", GUESTS, address.replace("\0", "@"))
+    told, error = asking.communicate(timeout=30)
+    assert asking.returncode == 0, error
+    return {one.guest.name: one for one in msgspec.json.decode(told, type=list[Placed])}
 
 
 def test_a_lab_file_says_what_guests_are_told_of_themselves(fresh_lab: Any) -> None:
