@@ -109,6 +109,7 @@ class Impact:
             raise NotSo(f"{guest} is gone")
         if self._relocation.host_failed(guest):
             raise NotSo(f"{guest}: its node {self._hardware.node_of(guest).node.name} has failed")
+        self._failing.pop(guest, None)  # what was tried before is not held against it
         self._asked.add(guest)
         while guest in self._asked:
             await self._drive(guest)

