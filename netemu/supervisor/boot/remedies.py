@@ -16,16 +16,16 @@ from netemu.kernel.errors import KernelError
 
 # capabilities(7): what a lab needs of the user namespace that it is built in.
 _CHOWN, _DAC_OVERRIDE, _KILL, _SETGID, _SETUID = 0, 1, 5, 6, 7
-_NET_ADMIN, _NET_RAW, _SYS_ADMIN = 12, 13, 21
+_NET_ADMIN, _NET_RAW, _SYS_PTRACE, _SYS_ADMIN = 12, 13, 19, 21
 NEEDED: Final = frozenset(
-    (_CHOWN, _DAC_OVERRIDE, _KILL, _SETGID, _SETUID, _NET_ADMIN, _NET_RAW, _SYS_ADMIN)
+    (_CHOWN, _DAC_OVERRIDE, _KILL, _SETGID, _SETUID, _NET_ADMIN, _NET_RAW, _SYS_PTRACE, _SYS_ADMIN)
 )
 
 MODULES: Final = ("bridge", "veth", "nf_tables", "nft_limit", "nft_objref", "nft_socket")
 
 # Tried under runc with Docker's capabilities, masked paths and system call list; see README.
 _CONTAINER_OF_ROOT: Final = (
-    "start the container with --cap-add SYS_ADMIN --cap-add NET_ADMIN "
+    "start the container with --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE "
     "--security-opt apparmor=unconfined, or with --privileged"
 )
 _CONTAINER: Final = (

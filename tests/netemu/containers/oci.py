@@ -72,17 +72,12 @@ class Container:
         for name in ("layer", "rootfs", "state"):
             (bundle / name).mkdir()
         (bundle / "config.json").write_text(json.dumps(self._config(source, command)))
-        binds = "".join(
-            f'mkdir -p "$1/rootfs{path}"; mount --rbind "{path}" "$1/rootfs{path}"\n'
-            for path in source.split(":")
-            if os.path.isdir(path)
-        )
         hidden = "".join(f'rm -f "$1/rootfs{os.path.realpath(one)}"\n' for one in self.without)
         script = f"""
 mount -t tmpfs none "$1/layer"
 mkdir "$1/layer/upper" "$1/layer/work"
 mount -t overlay -o "lowerdir=/,upperdir=$1/layer/upper,workdir=$1/layer/work" none "$1/rootfs"
-{binds}{hidden}
+{hidden}
 exec runc --root "$1/state" run --bundle "$1" "{bundle.name}"
 """
         try:
@@ -130,6 +125,9 @@ exec runc --root "$1/state" run --bundle "$1" "{bundle.name}"
                 },
                 _tmpfs("/tmp", "1777"),
                 _tmpfs("/run", "755"),
+                # Last: it may lie below one of those before.
+                *(_bound(path) for path in source.split(":") if os.path.isdir(path)),
+                *_interpreter(source),
             ],
             "linux": {
                 "namespaces": [
@@ -142,6 +140,16 @@ exec runc --root "$1/state" run --bundle "$1" "{bundle.name}"
         if self.seccomp and not self.privileged:
             config["linux"]["seccomp"] = _profile(admin="SYS_ADMIN" in given)
         return config
+
+
+def _bound(path: str) -> dict[str, Any]:
+    return {"destination": path, "type": "bind", "source": path, "options": ["rbind"]}
+
+
+def _interpreter(source: str) -> list[dict[str, Any]]:
+    """The environment that this Python is of, if it is not below what is there already."""
+    below = any(Path(sys.prefix).is_relative_to(path) for path in source.split(":"))
+    return [] if below or sys.prefix == sys.base_prefix else [_bound(sys.prefix)]
 
 
 def _tmpfs(path: str, mode: str) -> dict[str, Any]:

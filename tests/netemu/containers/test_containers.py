@@ -17,13 +17,14 @@ pytestmark = [
 ]
 
 FLAGS = "--security-opt seccomp=unconfined"
-CAPABILITIES = "--cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt apparmor=unconfined"
+ADDED = ("SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE")
+CAPABILITIES = " ".join(f"--cap-add {one}" for one in ADDED) + " --security-opt apparmor=unconfined"
 
 
 @pytest.mark.parametrize(
     "container",
     [
-        pytest.param(Container(add=("SYS_ADMIN", "NET_ADMIN")), id="two capabilities"),
+        pytest.param(Container(add=ADDED), id="three capabilities"),
         pytest.param(Container(privileged=True), id="privileged"),
         pytest.param(
             Container(user=1000, seccomp=False, system_paths=False), id="ordinary user, unmasked"
@@ -47,7 +48,7 @@ def test_the_demo_runs_in_a_container(container: Container, readable_source: str
         pytest.param(Container(user=1000), FLAGS, id="ordinary user"),
         pytest.param(Container(user=1000, seccomp=False), "systempaths=unconfined", id="masked"),
         pytest.param(
-            Container(add=("SYS_ADMIN", "NET_ADMIN"), without=("/usr/sbin/nft",)),
+            Container(add=ADDED, without=("/usr/sbin/nft",)),
             "sudo apt-get install nftables",
             id="no nft",
         ),
@@ -74,8 +75,8 @@ def test_a_root_without_proc_is_told_to_mount_it(readable_source: str, tmp_path:
     root.mkdir()
     for verb in ("up", "check"):
         script = (
-            'mount --bind / "$1"; mount -t tmpfs none "$1/proc"; shift_root="$1"; shift; '
-            'exec chroot "$shift_root" env "$@"'
+            'root="$1"; shift; mount --bind / "$root"; mount --rbind /dev "$root/dev"; '
+            'mount -t tmpfs none "$root/proc"; exec chroot "$root" env "$@"'
         )
         command = [f"PYTHONPATH={readable_source}", sys.executable, "-m", "netemu", verb]
         done = subprocess.run(

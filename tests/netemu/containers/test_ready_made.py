@@ -14,7 +14,7 @@ from tests.conftest import SOURCE
 def test_the_development_container_gets_what_a_lab_needs() -> None:
     told = json.loads((SOURCE / ".devcontainer/devcontainer.json").read_text())
     flags = " ".join(told["runArgs"]).replace("=", " ", 1)
-    for flag in ("SYS_ADMIN", "NET_ADMIN", "apparmor=unconfined"):
+    for flag in ("SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "apparmor=unconfined"):
         assert flag in flags
         assert flag in remedies.remedy(
             remedies.KernelError("a new namespace", 1),
