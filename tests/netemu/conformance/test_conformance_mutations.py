@@ -139,4 +139,4 @@ def test_without_a_guard_each_family_is_seen() -> None:
                 if broken and broken != [NOT_ANSWERED]:
                     unseen.remove(name)
                 stage.heal()
-    assert unseen == HARMLESS_BY_ITSELF
+    assert unseen <= HARMLESS_BY_ITSELF

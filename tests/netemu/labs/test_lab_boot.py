@@ -1,13 +1,17 @@
 """A guest boots as new, whatever its root did before; a boot that fails is told."""
 
 import json
+import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Person, RunningLab
+from tests.conftest import NOBODY, Person, RunningLab
 from tests.netemu.labs.following import Story
 from tests.netemu.labs.frames import SEND, arp
 from tests.netemu.labs.test_lab_isolation import listening, wait_until
@@ -227,11 +231,33 @@ time.sleep(1000)
 """
 
 
-def test_descriptors_in_flight_do_no_lasting_damage(
-    fresh_lab: Callable[[str], RunningLab], person: Person
-) -> None:
+# A user who runs nothing else: what one process of a user's holds, all of them lack.
+LONER = 65533
+
+
+@pytest.fixture
+def loner(person: Person) -> Iterator[Person]:
+    """An ordinary user whose limits no other test shares; root is root."""
+    if not person.prefix:
+        yield person
+        return
+    home = tempfile.mkdtemp(prefix="nt-loner-")
+    labs = Path(home, "labs")
+    labs.mkdir(mode=0o700)
+    for path in (home, labs):
+        os.chown(path, LONER, LONER)
+    prefix = tuple(word.replace(str(NOBODY), str(LONER)) for word in person.prefix)
+    own = {"NETEMU_RUNTIME_DIR": str(labs), "HOME": home, "XDG_CACHE_HOME": home}
+    somebody = Person(person.kind, prefix, {**person.environment, **own})
+    yield somebody
+    somebody.netemu("down", "--all", check=None)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def test_descriptors_in_flight_do_no_lasting_damage(loner: Person) -> None:
     """A guest has all of its user's descriptors in flight: once it ends, every guest boots."""
-    lab = fresh_lab(LAB)
+    loner.netemu("up", "-", "--name", "flight", "--time-scale", "0.02", stdin=LAB)
+    lab = RunningLab(loner, "flight")
     attack = lab.start_python("a", IN_FLIGHT)
     assert attack.stdout is not None
     assert int(attack.stdout.readline().split()[0]) > 0
@@ -244,6 +270,7 @@ def test_descriptors_in_flight_do_no_lasting_damage(
     bound(lab, "b")
     assert '"_b"' in lab.get("b")
     assert lab.netemu("reboot", "a").stdout == "a: rebooted\n"
+    loner.netemu("down", "flight")
 
 
 def test_a_limit_of_processes_does_no_lasting_damage(

@@ -223,7 +223,9 @@ def test_a_full_agent_ends_no_lab(fresh_lab: object) -> None:
     lab = fresh_lab("nodes: {n: {guests: [a, b]}, m: {guests: [c]}}")  # type: ignore[operator]
     filling = lab.person.start_python("-c", FILL, lab.name)
     try:
-        assert "too many command connections" in filling.stdout.readline()
+        # The agent closes what it refuses, and its reason may not be heard.
+        told = filling.stdout.readline()
+        assert "too many command connections" in told or told.startswith("agent at "), told
         refused = lab.netemu("set", "a", "vm_size=Standard_F2", check=1)
         # The agent closes what it refuses, and its reason may not be heard.
         assert refused.stderr.startswith("netemu: a: n: ")
