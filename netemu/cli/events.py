@@ -77,7 +77,7 @@ def logs(name: str | None, guest: str, follow: bool, raw: bool) -> None:
     while True:
         if path.exists():
             said = path.read_bytes()
-            # A log that has grown too long begins anew with its later half.
+            # A log that has grown too long starts again with its later half.
             new = said[told:] if len(said) >= told else said
             told = len(said)
             if raw:

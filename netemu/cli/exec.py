@@ -52,7 +52,7 @@ def enter(lab: str | None, name: str | None) -> int:
     "guests", metavar="GUEST...", nargs=-1, required=True, shell_complete=completing.guests
 )
 def reboot(name: str | None, guests: tuple[str, ...]) -> None:
-    """Reboot guests: their processes end, and they claim their addresses anew, the last one first.
+    """Reboot guests: their processes end, and they claim their addresses again, the last one first.
 
     Returns as soon as the link is up again; 'netemu status' shows when they are bound.
     """

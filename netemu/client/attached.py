@@ -29,7 +29,7 @@ _LOOK_EVERY: Final = 0.02
 
 
 class AttachedLab:
-    """A lab that runs, whoever has brought it up; `netemu.Lab.attach(NAME)` makes one.
+    """A lab that runs, started by this process or another; `netemu.Lab.attach(NAME)` makes one.
 
     It is left as it is when the program ends, or the `with` block, if there is one. What `popen`
     has started ends with the block.

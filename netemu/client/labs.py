@@ -240,7 +240,7 @@ def log_file(name: str) -> Path:
 
 
 def reboot(name: str, guest: str) -> None:
-    """Reboot a guest: its processes end, its link blinks, and it claims its address anew."""
+    """Reboot a guest: its processes end, its link blinks, and it claims its address again."""
     ask(_control(name), "reboot", guest=guest)
 
 

@@ -8,7 +8,7 @@ descriptors over. It also gives a guest its first process, when one is asked for
 
 Run as `python -m netemu.kernel.factory` by `netemu.kernel.factory_client.Factory`, in the sandbox.
 It leads a process group of its own. What it makes stays in the group until the other end has
-taken it over: so whoever ends the group ends what was only half made. It never keeps a descriptor
+taken it over: so ending the group ends what was only half made. It never keeps a descriptor
 beyond a question.
 
 Protocol, on a SOCK_SEQPACKET socket pair (descriptor LINK): a question is a JSON array of its

@@ -1,6 +1,6 @@
 """Silences a guest's port by the guard: nothing comes in by it and nothing goes out.
 
-An element of a set in the node's own rules. A bridge's port state is no such thing: the guest
+An element of a set in the node's own rules. A bridge's port state would not do: the guest
 enables the port again by setting its link down and up.
 """
 

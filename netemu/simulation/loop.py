@@ -179,7 +179,7 @@ class Loop(asyncio.BaseEventLoop):
             self._now, self._at_once = when, 0
         self._at_once += 1
         if self._at_once > _MOST_AT_ONCE:
-            raise Stuck(f"{handle!r} and others run for ever, and no time passes")
+            raise Stuck(f"{handle!r} and others run without end, and no time passes")
         if handle.cancelled():
             return
         process = handle._context.get(PROCESS)  # type: ignore[attr-defined]

@@ -180,7 +180,7 @@ def test_an_agent_that_makes_no_sense(impostor, answer, why):
 
     with pytest.raises(AgentUnreachable, match=why):
         asyncio.run(connect())
-    assert time.monotonic() - began < 30  # it does not wait for ever
+    assert time.monotonic() - began < 30  # it waits for a bounded time
 
 
 def test_an_agent_that_falls_silent(impostor):

@@ -192,7 +192,7 @@ class Supervisor:
             )
             host.start()
             self._hosts.append(host)
-            await asyncio.sleep(0)  # whoever wants the lab down need not wait for all of them
+            await asyncio.sleep(0)  # a 'down' need not wait for all of them
         agents = Agents({host.name: str(host.commands) for host in self._hosts})
         placement = Placement(agents, self._nodes, claims, by_address=Protection.MARKS in without)
         hardware = Hardware(

@@ -119,7 +119,7 @@ class Moves:
             self._placement.disown(node, left)  # where a wire could not be taken off: nobody
 
     async def applied(self, node: str, sequence: int) -> None:
-        """Wait until the node's responders know what was so as of the sequence; not for ever."""
+        """Wait, for a bounded time, until the node's responders know the sequence."""
         await self._placement.applied(node, sequence, self._hosts[node].responders)
 
     def left_by(self, host: NodeServices) -> Known:

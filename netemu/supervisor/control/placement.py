@@ -279,7 +279,7 @@ class Placement:
     async def applied(self, node: str, sequence: int, responders: int) -> None:
         """Wait until all responders of a node answer from what was so as of `sequence`.
 
-        A guest that returns to a node would else be told what was so before it left. Not for ever:
+        A guest that returns to a node would else be told what was so before it left. Bounded:
         a responder that does not come up is no reason to keep a guest off.
         """
         try:

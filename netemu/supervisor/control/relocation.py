@@ -173,7 +173,7 @@ class Relocation:
     # Service healing.
 
     async def heal(self) -> None:
-        """Notice nodes that are silent, and find other nodes for their guests; for ever."""
+        """Notice silent nodes and move their guests to others; runs until cancelled."""
         begun = last = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK)

@@ -209,7 +209,7 @@ class Hardware:
             wired.net = old
             call(guest, old)
             os.close(net)
-            with suppress(NetemuError, OSError):  # the next boot makes everything anew
+            with suppress(NetemuError, OSError):  # the next boot makes everything again
                 self._end(guest)
             raise
         os.close(old)

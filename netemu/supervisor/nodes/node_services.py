@@ -114,7 +114,7 @@ class NodeServices:
             raise NotSo(f"{self.name}: its processes do not end") from None
 
     async def serving(self) -> None:
-        """Wait until its software is there; not for ever."""
+        """Wait until its software is there, for a bounded time."""
         try:
             async with asyncio.timeout(SERVING_WITHIN):
                 while any(service.state == "starting" for service in self.services):

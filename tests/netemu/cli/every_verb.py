@@ -49,7 +49,7 @@ def least(command: click.Command, text: str = "x") -> list[str]:
     return words
 
 
-# Forks for each call: importing the command line anew would take half a second each time.
+# Forks for each call: importing the command line again would take half a second each time.
 _ZYGOTE = """
 import os, sys, json, tempfile, warnings
 import click, netemu.cli, hostagent.cli

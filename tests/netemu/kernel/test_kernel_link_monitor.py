@@ -90,7 +90,7 @@ def seen(monitor: LinkMonitor) -> dict[int, bool]:
             return told
         monitor.ask_all()
         told |= dict(monitor.changes())
-    pytest.fail("it is owed for ever")
+    pytest.fail("it is still owed")
 
 
 def test_every_link_is_told(kernel: Kernel, monitor: LinkMonitor) -> None:

@@ -1,4 +1,4 @@
-"""The process that makes namespaces fails in every way there is: nothing waits for it for ever."""
+"""The process that makes namespaces fails in every way: every wait for it is bounded."""
 
 import asyncio
 import errno

@@ -147,7 +147,7 @@ def test_killed_at_any_moment_of_up_nothing_is_left(alone: Person, part: int) ->
         died += process.returncode != 0
         assert "Traceback" not in said
         assert gone(lambda: not processes_of(alone)), processes_of(alone)
-        if number % 2:  # whoever looks takes the files away …
+        if number % 2:  # a command that looks removes the files …
             assert gone(lambda: not _left(alone)), _left(alone)
         else:  # … and so does an `up` that comes at once
             died_at_once = alone.start("up", "--name", name, "--time-scale", "0.01")

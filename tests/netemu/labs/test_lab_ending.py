@@ -51,7 +51,7 @@ def stopped(*processes: int) -> Iterator[None]:
 
 
 def test_a_lab_that_hangs_is_shown_and_can_be_taken_down(alone: Person) -> None:
-    """A user whose lab hangs sees that in `list`, beside the others; no verb waits for ever."""
+    """A user whose lab hangs sees that in `list`, and every verb's wait is bounded."""
     for name in ("hangs", "works"):
         alone.netemu("up", "--name", name, "--time-scale", str(TIME_SCALE))
     with stopped(RunningLab(alone, "hangs").status()["supervisor"]):

@@ -17,7 +17,7 @@ from tests.netemu.labs.test_lab_isolation import wait_until
 
 pytestmark = pytest.mark.lab
 
-# Counts aloud: as a process that a timer sends SIGCONT, with a handler, for ever; as one in a PID
+# Counts aloud: as a process that a timer sends SIGCONT, with a handler; as one in a PID
 # namespace below; as one that another process of the guest traces; and with many threads.
 STUBBORN = """
 import ctypes, itertools, os, signal, sys, threading, time

@@ -386,7 +386,7 @@ def test_the_old_node_fails_while_the_guest_leaves_it(stage: Stage) -> None:
 
 
 def test_a_node_that_comes_back_with_nobody_on_it_has_forgotten_everything(stage: Stage) -> None:
-    """Else it would tell anew of what has ended elsewhere since."""
+    """Else it would tell again of what has ended elsewhere since."""
     stage.tell("old", "a")
     stage.relocation.fail("old")
     for name in ("a", "b"):
