@@ -184,6 +184,13 @@ def agent(
     show_default=True,
     help="The IP TTL with which EC2's tokens leave.",
 )
+@click.option(
+    "--signing-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A private RSA key and its certificate, in PEM, that sign identity documents; without it, "
+    "each process makes its own.",
+)
 @click.option("--access-log", is_flag=True, help="One line on stderr for each request answered.")
 @click.option(
     "--processes",
@@ -205,6 +212,7 @@ def responder(
     azure_rate: float,
     ec2_imdsv1: bool,
     ec2_hop_limit: int,
+    signing_key: Path | None,
     access_log: bool,
     processes: int,
 ) -> None:
@@ -224,6 +232,7 @@ def responder(
     from hostagent.responder.feed import follow
     from hostagent.responder.knowledge import Knowledge
     from hostagent.responder.server import Responder
+    from hostagent.signing import Signer, SigningError
     from hostagent.sockets import SocketError, divide, handed_over, listen_many
     from hostagent.workers import Workers
 
@@ -236,12 +245,17 @@ def responder(
     except SocketError as error:
         raise Unable(str(error)) from error
     try:
+        signer = Signer(None if signing_key is None else signing_key.read_bytes())
+    except (OSError, SigningError) as error:
+        raise click.UsageError(f"--signing-key {signing_key}: {error}") from error
+    try:
         served = Dialects(
             Options(
                 enabled=tuple(name.strip() for name in dialects.split(",") if name.strip()),
                 azure_rate=azure_rate,
                 ec2_imdsv1=ec2_imdsv1,
                 ec2_hop_limit=ec2_hop_limit,
+                signer=signer,
             )
         )
     except ValueError as error:

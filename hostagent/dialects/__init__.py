@@ -32,6 +32,7 @@ from hostagent.dialects import azure_imds, azure_v1, ec2, gce
 from hostagent.dialects.outcomes import Dialect, Outcome
 from hostagent.http import Request, Response
 from hostagent.model import View
+from hostagent.signing import Signer
 
 NAMES: Final = ("azure-v1", "azure", "ec2", "gce")
 """The order in which they are asked. Azure's v1 has two paths below /metadata, IMDS all others. EC2
@@ -67,13 +68,16 @@ _REFUSAL: Final[Mapping[str, Callable[[int, str], Response]]] = {
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """What is served, and how. `ec2_secret` signs EC2's tokens; by default it is random."""
+    """What is served, and how. `ec2_secret` signs EC2's tokens; by default it is random. `signer`
+    signs documents; by default with a key that it makes.
+    """
 
     enabled: tuple[str, ...] = NAMES
     azure_rate: float = azure_imds.RATE
     ec2_imdsv1: bool = True
     ec2_hop_limit: int = 1
     ec2_secret: bytes = field(default_factory=partial(token_bytes, 32))
+    signer: Signer = field(default_factory=Signer)
 
 
 class Dialects:

@@ -1,0 +1,68 @@
+"""The lab's key: what it signs is verified by openssl with the certificate that it shows."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hostagent.signing import Signer, SigningError
+
+DATA = b'{"vmId":"13f56399"}'
+OTHER = Signer()
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer()
+
+
+def openssl(*arguments: str | Path) -> bytes:
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_a_signed_message_is_verified_with_the_certificate(
+    signer: Signer, tmp_path: Path, embedded: bool
+) -> None:
+    (tmp_path / "message").write_bytes(signer.pkcs7(DATA, certificate=embedded))
+    (tmp_path / "certificate").write_bytes(signer.certificate)
+    certificate = () if embedded else ("-certfile", tmp_path / "certificate")
+    message = ("-in", tmp_path / "message", "-inform", "DER")
+    assert openssl("smime", "-verify", *message, "-noverify", *certificate) == DATA
+    certificates = openssl("pkcs7", *message, "-print_certs")
+    assert (b"BEGIN CERTIFICATE" in certificates) is embedded
+
+
+def test_a_bare_signature_is_verified_with_the_certificate(signer: Signer, tmp_path: Path) -> None:
+    for name, raw in (
+        ("data", DATA),
+        ("signature", signer.signature(DATA)),
+        ("certificate", signer.certificate),
+    ):
+        (tmp_path / name).write_bytes(raw)
+    public = openssl("x509", "-in", tmp_path / "certificate", "-noout", "-pubkey")
+    (tmp_path / "public").write_bytes(public)
+    assert b"Verified OK" in openssl(
+        *("dgst", "-sha256", "-verify", tmp_path / "public"),
+        *("-signature", tmp_path / "signature", tmp_path / "data"),
+    )
+
+
+def test_a_key_that_was_made_can_be_given_again(signer: Signer) -> None:
+    again = Signer(signer.pem)
+    assert again.pkcs7(DATA, certificate=True) == signer.pkcs7(DATA, certificate=True)
+    assert OTHER.certificate != signer.certificate
+
+
+@pytest.mark.parametrize(
+    "pem", [b"", b"no key", OTHER.certificate, OTHER.pem.partition(b"-----BEGIN C")[0]]
+)
+def test_what_is_not_a_key_and_its_certificate_is_refused(pem: bytes) -> None:
+    with pytest.raises(SigningError, match="private key and a certificate"):
+        _ = Signer(pem).certificate
+
+
+def test_a_certificate_of_another_key_is_refused(signer: Signer) -> None:
+    key = signer.pem.partition(b"-----BEGIN C")[0]
+    with pytest.raises(SigningError, match="not this private key's"):
+        _ = Signer(key + OTHER.certificate).certificate
