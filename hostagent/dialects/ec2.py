@@ -8,6 +8,7 @@ Choices where no record of the original was at hand:
   Their life is measured on the metadata plane's clock.
 - Any PUT below a dated version or with X-Forwarded-For is 403; elsewhere, except for the token, it
   is 405.
+- Every answer ends its connection, as EC2's do.
 - A leaf also answers with a trailing slash (botocore asks so), a directory also without one.
 - Preempt is a spot interruption, shown from two minutes before, and a rebalance recommendation from
   its creation. The others are scheduled maintenance from their creation: Freeze system-maintenance,
@@ -71,7 +72,8 @@ def _page(status: int, title: str) -> bytes:
 
 
 def _error(status: int, title: str, *headers: tuple[str, str]) -> Response:
-    return Response(status, _page(status, title), "text/html", headers, server="EC2ws")
+    page = _page(status, title)
+    return Response(status, page, "text/html", headers, server="EC2ws", close=True)
 
 
 _BAD_REQUEST: Final = _error(400, "Bad Request")
@@ -135,7 +137,12 @@ class Ec2:
             return _NOT_FOUND
         body, kind = found
         valid_until = min(valid_until, (now // 3600 + 1) * 3600)  # new credentials
-        return Response(200, body.encode(), kind, headers, server="EC2ws", valid_until=valid_until)
+        return Response(
+            *(200, body.encode(), kind, headers),
+            server="EC2ws",
+            valid_until=valid_until,
+            close=True,
+        )
 
     def _token(self, guest: Guest, request: Request, now: float) -> Response:
         if request.method != "PUT":
@@ -152,6 +159,7 @@ class Ec2:
             (("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", wanted),),
             server="EC2ws",
             hop_limit=self._hop_limit,
+            close=True,
         )
 
     def _sign(self, guest: Guest, end: bytes) -> bytes:

@@ -34,7 +34,7 @@ class Response(Struct, frozen=True):
 
     It answers the same request until `valid_until` (on its maker's clock), if nothing else changes;
     by default it must be made again each time. `hop_limit` is the IP TTL to send it with; None: the
-    system's default.
+    system's default. `close`: the connection ends after it, whatever the client asks for.
     """
 
     status: int
@@ -44,6 +44,7 @@ class Response(Struct, frozen=True):
     server: str = "hostagent"
     valid_until: float = -inf
     hop_limit: int | None = None
+    close: bool = False
 
 
 def render(

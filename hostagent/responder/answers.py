@@ -238,6 +238,7 @@ class Answers:
             return Pending(view.guest.name, request, keep, outcome)
         if view is None or outcome.valid_until <= now or outcome.hop_limit is not None:
             return self.rendered(caller, view, request, outcome, keep)
+        keep = keep and not outcome.close
         before, after = render_around_date(
             outcome,
             keep_alive=keep,
@@ -254,6 +255,7 @@ class Answers:
         self, caller: Caller, view: View | None, request: Request, response: Response, keep: bool
     ) -> Reply:
         """Return the response as it is sent, and record it."""
+        keep = keep and not response.close
         self.note(caller, view, request, response.status)
         frame = render(
             response,

@@ -222,7 +222,7 @@ class Responder:
             view = self.answers.look_up(caller)
             crowded = self.answers.dialects.crowded(request)
             reply = self.answers.rendered(caller, view, request, crowded, False)
-        elif reader.fresh and reply.keep == request.keep_alive:
+        elif reader.fresh and (room or not request.keep_alive):  # else: closed for want of room
             self.answers.remember(caller, data, (reply,))
         frame, keep, hop_limit, _ = reply
         self._send_at_once(sock, caller, data, frame, keep, 1, reader, hop_limit)

@@ -89,7 +89,7 @@ class Transcript:
             return ""
         if isinstance(outcome, Approval):
             outcome = outcome.done
-        raw = render(outcome, date=DATE, keep_alive=True, head_only=method == "HEAD")
+        raw = render(outcome, date=DATE, keep_alive=not outcome.close, head_only=method == "HEAD")
         self.lines.append(raw.decode().replace("\r\n", "␍\n"))
         return outcome.body.decode() if outcome.status == 200 else ""
 

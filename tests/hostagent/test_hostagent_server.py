@@ -151,6 +151,23 @@ def test_keep_alive(run):
     run(scenario)
 
 
+def test_ec2_ends_every_connection(run):
+    """A client that keeps connections alive has none left open after EC2's answer, kept or new."""
+
+    async def scenario(world):
+        paths = ("/latest/meta-data/mac", "/latest/meta-data/else", "/latest/meta-data/mac")
+        for path in paths:
+            reader, writer = await world.connect()
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n".encode())
+            status, headers, _ = await one_answer(reader)
+            assert (status, headers["Connection"]) == (404 if "else" in path else 200, "close")
+            assert await reader.read() == b""
+            writer.close()
+        assert world.responder.held == 0
+
+    run(scenario)
+
+
 def test_http_1_0(run):
     async def scenario(world):
         head = b"GET /metadata/v1/InstanceInfo HTTP/1.0\r\n"
