@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import uvloop
 
-from hostagent import privileges
+from hostagent import confinement, privileges
 from hostagent.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -20,16 +20,20 @@ Serve: TypeAlias = Callable[[asyncio.Event, Callable[[], None]], Awaitable[None]
 """A daemon's work: serves until the event is set, and calls the function once it serves."""
 
 
-def run(serve: Serve, *, what: str, user: int | None, notifier: Notifier) -> None:
+def run(
+    serve: Serve, *, what: str, user: int | None, notifier: Notifier, store: Path | None = None
+) -> None:
     """Give up all privileges, then serve on uvloop until SIGTERM or SIGINT.
 
-    Everything that needs a privilege must be open already, and everything imported. Raises
-    PrivilegesRemain.
+    Everything that needs a privilege must be open already, and everything imported. `store` is the
+    only directory in which it goes on to open files. Raises PrivilegesRemain.
     """
     _import_what_errors_need()
     # Before there is a loop: libuv may start a kernel thread for io_uring with it.
     if not privileges.give_up(user):
         log.warning("cannot become user %s here; staying %s", user, os.getuid())
+    for missing in confinement.confine(store):
+        log.warning("this kernel has no %s", missing)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_told(serve, what, notifier))
 

@@ -203,6 +203,7 @@ class Database:
         # Exclusive: two agents on one file would number their feeds apart.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA cell_size_check = ON")
+        db.execute("PRAGMA temp_store = MEMORY")  # an agent opens no file elsewhere
         version = self._version()  # before anything is written into a foreign file
         if not version:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")

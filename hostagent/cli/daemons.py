@@ -115,6 +115,7 @@ def agent(
             what=f"agent {node}",
             user=user,
             notifier=notifier,
+            store=directory,
         ),
         notifier,
     )

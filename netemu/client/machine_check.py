@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 
+from hostagent import confinement
 from netemu.wire.limits import Finding, Size, limits
 from netemu.wire.source import python_path
 
@@ -33,4 +34,16 @@ def examine(size: Size = SMALL) -> list[Finding]:
     if child.returncode and all(finding.ok for finding in found):
         last = child.stderr.strip().splitlines()
         found.append(Finding("a lab of one guest", False, last[-1] if last else "no word", ""))
-    return [*found, *limits(size)]
+    return [*found, _services(), *limits(size)]
+
+
+def _services() -> Finding:
+    """Whether agents and responders can be kept from the machine's files."""
+    version = confinement.landlock_version()
+    return Finding(
+        "services' files",
+        bool(version),
+        f"Landlock {version}" if version else "no Landlock: services read what their user may",
+        "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in its boot option lsm=",
+        vital=False,
+    )

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 import hostagent
-from hostagent import daemon, privileges
+from hostagent import confinement, daemon, privileges
 from hostagent.controller import CommandRefused
 from hostagent.model import EventType, Guest
 from hostagent.notify import Notifier
@@ -163,13 +163,14 @@ def test_privileges_are_given_up_before_there_is_a_loop(monkeypatch):
     order = []
     new_event_loop = uvloop.new_event_loop
     monkeypatch.setattr(privileges, "give_up", lambda _user: order.append("privileges") or True)
+    monkeypatch.setattr(confinement, "confine", lambda _store: order.append("confined") or [])
     monkeypatch.setattr(uvloop, "new_event_loop", lambda: order.append("loop") or new_event_loop())
 
     async def serve(_stop, _ready):
         order.append("serve")
 
     daemon.run(serve, what="nothing", user=None, notifier=Notifier({}))
-    assert order == ["privileges", "loop", "serve"]
+    assert order == ["privileges", "confined", "loop", "serve"]
 
 
 # Python runs this before the daemon. Undumpable is the last that `give_up` makes of a process.

@@ -1,0 +1,193 @@
+"""What the agent's and the responder's processes can no longer do, even if somebody took one over.
+
+Runs in those processes, once everything is open and imported and privileges are given up; it cannot
+be undone. seccomp(2) takes away system calls that neither needs: no program and no process can be
+started, and no socket made but a Unix one. Landlock takes away the file system but for one
+directory, and the signals to other processes. Either may be missing from a kernel: the daemon then
+goes on without it, and says so.
+"""
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+# linux/prctl.h, linux/seccomp.h, linux/filter.h
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_LOAD, _EQUAL, _AT_LEAST, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16  # offsets in struct seccomp_data
+_FOREIGN: Final = 0x40000000  # from here on x86-64 has the numbers of x32
+_CLONE_THREAD: Final = 0x10000
+
+
+class _Machine(NamedTuple):
+    """An architecture's name in linux/audit.h, and its numbers of system calls."""
+
+    name: int
+    sockets: tuple[int, int]
+    clone: int
+    refused: tuple[int, ...]
+
+
+# Old numbers differ by architecture, in this order: execve, execveat, (fork, vfork), ptrace,
+# process_vm_readv, process_vm_writev, mount, umount2, pivot_root, chroot, unshare, setns, bpf,
+# perf_event_open, add_key, request_key, keyctl, userfaultfd, open_by_handle_at, io_setup,
+# mknodat, personality, kcmp, seccomp, modules (init, finit, delete), kexec_load, reboot.
+# From 424 on they are the same: io_uring (setup, enter, register), open_tree, move_mount, fsopen,
+# fsconfig, fsmount, fspick, pidfd_getfd, mount_setattr. clone3 is refused as unknown, for its flags
+# cannot be seen: libraries then call clone.
+_NEW: Final = (425, 426, 427, 428, 429, 430, 431, 432, 433, 435, 438, 442)
+_MACHINES: Final = {
+    "x86_64": _Machine(
+        0xC000003E,
+        (41, 53),
+        56,
+        (
+            *(59, 322, 57, 58, 101, 310, 311, 165, 166, 155, 161, 272, 308, 321, 298, 248, 249),
+            *(250, 323, 304, 206, 259, 133, 135, 312, 317, 175, 313, 176, 246, 169, *_NEW),
+        ),
+    ),
+    "aarch64": _Machine(
+        0xC00000B7,
+        (198, 199),
+        220,
+        (
+            *(221, 281, 117, 270, 271, 40, 39, 41, 51, 97, 268, 280, 241, 217, 218, 219, 282, 265),
+            *(0, 33, 92, 272, 277, 105, 273, 106, 104, 142, *_NEW),
+        ),
+    ),
+}
+
+# linux/landlock.h. These system calls have one number on all architectures.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION, _PATH_BENEATH = 1, 1
+# Access to files by the version that knows it: all of the first, REFER, TRUNCATE, IOCTL_DEV.
+_FILE_ACCESS: Final = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
+_NET_SINCE, _BIND_AND_CONNECT_TCP = 4, 3
+_SCOPES_SINCE, _ABSTRACT_SOCKETS_AND_SIGNALS = 6, 3
+_READ_FILE, _READ_DIRECTORY = 1 << 2, 1 << 3
+# Libraries and modules that are loaded late, as by the end of a thread.
+_READABLE: Final = ("/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def confine(store: Path | None) -> list[str]:
+    """From now on refuse what the daemon does not need; `store` is the directory that it writes.
+
+    Returns what this kernel cannot refuse, a line each.
+    """
+    missing = []
+    try:
+        _restrict_files(store)
+    except OSError as error:
+        missing.append(f"Landlock: it could open files, as its user may ({error.strerror})")
+    try:
+        _filter_calls(_MACHINES.get(os.uname().machine))
+    except OSError as error:
+        missing.append(f"seccomp: it could start programs, as its user may ({error.strerror})")
+    return missing
+
+
+def landlock_version() -> int:
+    """The version of Landlock that this kernel has; 0 if it has none."""
+    return max(0, int(_libc.syscall(_CREATE_RULESET, None, 0, _VERSION)))
+
+
+def _restrict_files(store: Path | None) -> None:
+    version = landlock_version()
+    if not version:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    access = sum(bits for since, bits in _FILE_ACCESS if version >= since)
+    # struct landlock_ruleset_attr; a kernel takes the part that it knows.
+    told = struct.pack(
+        "=3Q",
+        access,
+        _BIND_AND_CONNECT_TCP if version >= _NET_SINCE else 0,
+        _ABSTRACT_SOCKETS_AND_SIGNALS if version >= _SCOPES_SINCE else 0,
+    )
+    known = 24 if version >= _SCOPES_SINCE else 16 if version >= _NET_SINCE else 8
+    rules = _check(_libc.syscall(_CREATE_RULESET, told, known, 0))
+    try:
+        for path in _READABLE:
+            _let(rules, path, _READ_FILE | _READ_DIRECTORY)
+        if store is not None:
+            _let(rules, store, access)
+        _check(_libc.syscall(_RESTRICT_SELF, rules, 0))
+    finally:
+        os.close(rules)
+
+
+def _let(rules: int, path: str | Path, access: int) -> None:
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return  # then it is no loss
+    try:
+        # struct landlock_path_beneath_attr, which is packed
+        _check(_libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", access, place), 0))
+    finally:
+        os.close(place)
+
+
+Step = tuple[int, int, int, int]
+"""An instruction of classic BPF: code, jump if true, jump if false, operand."""
+
+
+def _filter_calls(machine: _Machine | None) -> None:
+    if machine is None:
+        raise OSError(errno.ENOSYS, "the numbers of its system calls are not known")
+    _install(_steps(machine))
+
+
+def _steps(machine: _Machine) -> list[Step]:
+    refused = [
+        step
+        for number in machine.refused
+        for step in ((_EQUAL, 0, 1, number), _refuse(errno.ENOSYS))
+    ]
+    return [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, machine.name),
+        _refuse(errno.ENOSYS),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, 0, 1, _FOREIGN),
+        _refuse(errno.ENOSYS),
+        *refused,
+        (_EQUAL, 0, 4, machine.clone),  # threads only
+        (_LOAD, 0, 0, _FIRST),
+        (_BITS, 1, 0, _CLONE_THREAD),
+        _refuse(errno.EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+        (_EQUAL, 1, 0, machine.sockets[0]),
+        (_EQUAL, 0, 3, machine.sockets[1]),
+        (_LOAD, 0, 0, _FIRST),
+        (_EQUAL, 1, 0, socket.AF_UNIX),
+        _refuse(errno.EAFNOSUPPORT),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _refuse(code: int) -> Step:
+    return (_RETURN, 0, 0, _ERRNO | code)
+
+
+def _install(steps: Iterable[Step]) -> None:
+    code = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    kept = ctypes.create_string_buffer(code, len(code))
+    # struct sock_fprog: how many, and where.
+    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(kept))
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0))
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
