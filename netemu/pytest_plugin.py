@@ -107,9 +107,12 @@ def netemu_lab(request: pytest.FixtureRequest, netemu_logs: Path) -> Iterator["L
 
 def _shared(request: pytest.FixtureRequest) -> list[Path]:
     """What guests may write to: the test's own folder, if it asks for one."""
+    from netemu.client.labs import may_be_shared
+
     if "tmp_path" not in request.fixturenames:
         return []
-    return [request.getfixturevalue("tmp_path")]
+    path: Path = request.getfixturevalue("tmp_path")
+    return [path] if may_be_shared(path) else []
 
 
 def _do_without(request: pytest.FixtureRequest, reason: str) -> NoReturn:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # How long a lab that does not answer may take to have ended or begun, seconds.
 _PATIENCE: Final = 5.0
+# Of these each guest has its own, so nothing of the machine's can be shared there.
+_OF_EACH_GUEST: Final = ("proc", "sys", "run", "dev")
 
 
 def bring_up(
@@ -42,7 +44,8 @@ def bring_up(
 ) -> bool:
     """Bring `lab` up and return True when every guest is bound and answered.
 
-    What guests of root's lab write stays with them, but in the directories that are `shared`.
+    What guests of root's lab write stays with them, but in directories that the lab file or
+    `shared` names.
     With `access_log` the lab's log has a line for each request answered. `without` leaves out
     what keeps guests apart, for a proof that a check notices; the lab's status tells of it.
 
@@ -61,7 +64,7 @@ def bring_up(
     if lab.name not in running():
         require(Size.of(lab))
     hidden = str(runtime_dir.root())
-    directories = tuple(_directory(one) for one in shared)
+    directories = tuple(_directory(one) for one in (*lab.shared, *shared))
     order = Order(lab, time_scale, hidden, access_log, owned, directories, tuple(sorted(without)))
     try:
         told = msgspec.json.encode(order)
@@ -80,10 +83,21 @@ def bring_up(
     return True
 
 
+def may_be_shared(path: Path) -> bool:
+    """Whether guests can be shown this directory of the machine's as it is."""
+    return len(path.parts) > 1 and path.parts[1] not in _OF_EACH_GUEST
+
+
 def _directory(shared: str | Path) -> str:
     path = Path(shared).resolve()
     if not path.is_dir():
         raise BadInput(f"{shared}: cannot be shared with guests: it is no directory")
+    if not may_be_shared(path):
+        own = ", ".join(f"/{one}" for one in _OF_EACH_GUEST)
+        raise BadInput(
+            f"{shared}: cannot be shared with guests: each has its own {own}, and / would be all "
+            "of the machine; name another directory"
+        )
     return str(path)
 
 

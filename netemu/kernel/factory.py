@@ -277,9 +277,11 @@ def _be_born(
 
 def _change_root(hostname: str, users: int, owner: int, shared: list[str]) -> None:
     try:
-        guest_root.change(users, owner, shared)
+        wrong = guest_root.change(users, owner, shared)
     except KernelError as error:
-        os.write(2, f"{hostname}: it sees the machine's files as nobody: {error}\n".encode())
+        wrong = [f"it sees the machine's files as nobody: {error}"]
+    for line in wrong:
+        os.write(2, f"{hostname}: {line}\n".encode())
 
 
 def _settle(net: int, hostname: str, hosts: int, user: int) -> None:

@@ -40,11 +40,12 @@ _SIZE: Final = 512 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def change(users: int, owner: int, shared: Iterable[str]) -> None:
+def change(users: int, owner: int, shared: Iterable[str]) -> list[str]:
     """Leave the present root for such a one, of the guest whose root is the user `owner`.
 
     `users` is a user namespace in which root is that user, and nobody else is known. What the
-    guest writes in the directories that are `shared` is root's.
+    guest writes in the directories that are `shared` is root's. Returns what is wrong with those
+    that cannot be, one that is gone by now for one: the guest boots without.
     Raises KernelError, and nothing is changed but for a mount at /run, where the kernel cannot map
     the users of the root file system (that of a container, for one).
     """
@@ -57,12 +58,12 @@ def change(users: int, owner: int, shared: Iterable[str]) -> None:
     _mount_again([point for point in points if point not in below], users)
     _make_writable(owner)
     _mount_again(below, users)
-    for directory in shared:
-        _share(directory, users)
+    wrong = [told for directory in shared if (told := _share(directory, users))]
     os.chdir(_STAGE)
     _check(_libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "a root of its own")
     _check(_libc.umount2(b".", _DETACH), "leaving the machine's root")
     os.chdir("/")
+    return wrong
 
 
 def _mount_again(points: list[str], users: int) -> None:
@@ -87,13 +88,19 @@ def _mount_points() -> list[str]:
     return sorted(points)
 
 
-def _share(directory: str, users: int) -> None:
-    tree = _clone(directory)
+def _share(directory: str, users: int) -> str:
+    try:
+        tree = _clone(directory)
+    except KernelError as error:
+        return str(error)
     try:
         _set(tree, _IDMAP | _NOSUID | _NODEV, users)
         _move(tree, _STAGE + directory)
+    except KernelError as error:
+        return f"{directory} is not shared: {error}"
     finally:
         os.close(tree)
+    return ""
 
 
 def _make_writable(owner: int) -> None:

@@ -24,6 +24,10 @@ MAX_TENANT_ADDRESSES = 64
 MAX_PROCESSES = 64
 # Requests a second of one guest: beyond this it is no limit to anything that runs in a guest.
 MAX_RATE = 1_000_000
+# Directories that guests may write to; each is a mount of every guest's.
+MAX_SHARED = 16
+# The kernel's PATH_MAX, less its NUL.
+MAX_PATH = 4095
 # A namespace is a file name, a host name and a label in a picture: RFC 1123's 63 characters, and
 # dots and underscores because hosts have them.
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -147,6 +151,13 @@ class LabFile(msgspec.Struct, forbid_unknown_fields=True):
     ] = Policy.RESPONDER_ONLY
     dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
     properties: Properties = {}
+    share: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=MAX_PATH)]],
+        Meta(
+            max_length=MAX_SHARED,
+            description="Directories, from the lab file's own, in which guests may write.",
+        ),
+    ] = []
 
 
 def schema() -> dict[str, Any]:

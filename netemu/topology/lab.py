@@ -79,12 +79,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lab(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole lab, as it will be built. Guests' programs start in ``directory``, the file's own."""
+    """A whole lab, as it will be built. Guests' programs start in ``directory``, the file's own.
+
+    ``shared`` are directories, as absolute paths, in which guests may write.
+    """
 
     name: str
     policy: Policy
     nodes: tuple[Node, ...]
     directory: str = "/"
+    shared: tuple[str, ...] = ()
 
     @property
     def guests(self) -> list[Guest]:

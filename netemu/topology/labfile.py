@@ -1,6 +1,7 @@
 """The lab file: YAML in, a validated `Lab` out, or one line that says what is wrong and where."""
 
 import ipaddress
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,13 @@ class _Expansion:
         entry = self._entry
         shared = self._properties(entry.properties, "properties")
         nodes = tuple(self._node(place, name, shared) for place, name in enumerate(entry.nodes))
-        return Lab(name=entry.name, policy=entry.policy, nodes=nodes, directory=directory)
+        return Lab(
+            name=entry.name,
+            policy=entry.policy,
+            nodes=nodes,
+            directory=directory,
+            shared=tuple(os.path.normpath(os.path.join(directory, one)) for one in entry.share),
+        )
 
     def _node(self, place: int, name: str, shared: Mapping[str, str]) -> Node:
         entry = self._entry.nodes[name]

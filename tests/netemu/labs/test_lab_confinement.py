@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from netemu.wire import runtime_dir
-from tests.conftest import RunningLab
+from tests.conftest import NOBODY, TIME_SCALE, Person, RunningLab
 from tests.netemu.labs.test_lab_isolation import wait_until
 
 pytestmark = pytest.mark.lab
@@ -202,3 +202,29 @@ def test_a_guest_writes_what_is_its_own(lab: RunningLab) -> None:
         assert lab.exec("web1", "cat", str(path)).stdout == "theirs\n"  # root's, 0700
         os.chown(secret, 65533, 65533)
         lab.exec("web1", "cat", str(path), check=1)
+
+
+def test_guests_write_what_the_lab_file_shares(person: Person, place: Path) -> None:
+    """Guests write in the directories that `share:` names; one that is gone hinders no boot."""
+    for name in ("out", "gone"):
+        (place / name).mkdir()
+        if person.prefix:
+            os.chown(place / name, NOBODY, NOBODY)
+    file = place / "lab.yaml"
+    file.write_text("share: [out, gone]\nnodes: {n: {guests: [a]}}")
+    file.chmod(0o644)
+    person.netemu("up", str(file), "--name", "sharing", "--time-scale", str(TIME_SCALE))
+    lab = RunningLab(person, "sharing")
+    try:
+        lab.exec("a", "sh", "-c", f"echo first > {place}/out/a; test -w {place}/gone")
+        (place / "gone").rmdir()
+        lab.netemu("reboot", "a")
+        lab.exec("a", "sh", "-c", f"echo second >> {place}/out/a")
+        if person.kind == "root":
+            lab.exec("a", "touch", f"{place}/beside")  # its own copy of /tmp
+            lab.exec("a", "touch", "/etc/beside", check=1)
+    finally:
+        lab.person.netemu("down", "sharing")
+    assert (place / "out" / "a").read_text() == "first\nsecond\n"
+    assert (place / "out" / "a").stat().st_uid == place.stat().st_uid
+    assert not (place / "beside").exists() or person.kind == "user"

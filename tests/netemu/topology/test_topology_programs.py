@@ -153,3 +153,21 @@ def test_what_is_wrong_is_said_with_its_line() -> None:
     assert refused(text.format("runs: x")) == (
         f"{place}.runs: unknown key; did you mean 'run'? {known}"
     )
+
+
+# `share`
+
+
+def test_shared_directories_are_taken_from_where_the_file_is() -> None:
+    text = "share: [out, ../more, /var/x]\nnodes: {n: {guests: [a]}}"
+    lab = parse(text, source="lab.yaml", directory=Path("/srv/labs"))
+    assert lab.shared == ("/srv/labs/out", "/srv/more", "/var/x")
+    assert parse("nodes: {n: {guests: [a]}}", source="lab.yaml").shared == ()
+
+
+@pytest.mark.parametrize(
+    ("share", "place"),
+    [("out", "share"), ("['']", "share[0]"), ("[[a]]", "share[0]"), (str(["x"] * 17), "share")],
+)
+def test_what_cannot_be_shared_is_named(share: str, place: str) -> None:
+    assert f"line 1: {place}: " in refused(f"share: {share}\nnodes: {{n: {{guests: [a]}}}}")

@@ -1,0 +1,22 @@
+"""Which directories can be shared with guests: those that a guest has not got of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from netemu.client import labs
+from netemu.errors import BadInput
+
+
+@pytest.mark.parametrize("path", ["/", "/run", "/run/user", "/dev/shm", "/proc/self", "/sys"])
+def test_a_guests_own_directories_cannot_be_shared(path: str) -> None:
+    assert not labs.may_be_shared(Path(path))
+    with pytest.raises(BadInput) as caught:
+        labs._directory(path)
+    assert "cannot be shared" in str(caught.value)
+
+
+def test_others_can(tmp_path: Path) -> None:
+    assert labs._directory(tmp_path) == str(tmp_path)
+    with pytest.raises(BadInput, match="no directory"):
+        labs._directory(tmp_path / "none")
