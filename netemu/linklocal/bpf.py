@@ -6,9 +6,10 @@ tests compare the two. Pure.
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
-from netemu.linklocal import arp
+from netemu.linklocal import addresses, arp
 
 INSTRUCTION: Final = struct.Struct("=HBBI")  # code, jump if true, jump if false, k
 
@@ -22,6 +23,8 @@ JUMP_AT_LEAST: Final = 0x35
 RETURN: Final = 0x06
 
 PACKET_TYPE: Final = 0xFFFF_F004  # SKF_AD_OFF + SKF_AD_PKTTYPE
+LINK_INDEX: Final = 0xFFFF_F008  # SKF_AD_OFF + SKF_AD_IFINDEX
+VLAN_TAGGED: Final = 0xFFFF_F030  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
 PACKET_OTHERHOST: Final = 3  # <linux/if_packet.h>
 PACKET_OUTGOING: Final = 4
 
@@ -98,6 +101,27 @@ def probes() -> bytes:
         (JUMP_EQUAL, _NEXT, _DROP, 0x0604_0000 | arp.REQUEST),
         _load(LOAD_WORD, _SENDER_IP),
         (JUMP_EQUAL, _ACCEPT, _DROP, arp.UNSPECIFIED),
+    )
+
+
+def speaks(own: int, without: Sequence[int] = ()) -> bytes:
+    """Accept incoming ARP with a sender IP that a guest may claim, which `own` is not.
+
+    For a tap on every port (ETH_P_ALL), which sees frames before the guard drops them, and tagged
+    ones as if they had no tag. Links with an index in `without` are not heard.
+    """
+    unheard = ((JUMP_EQUAL, _DROP, _NEXT, index) for index in without)
+    return _assemble(
+        *((_load(LOAD_WORD, LINK_INDEX), *unheard) if without else ()),
+        _load(LOAD_BYTE, PACKET_TYPE),
+        (JUMP_EQUAL, _DROP, _NEXT, PACKET_OUTGOING),
+        _load(LOAD_BYTE, VLAN_TAGGED),
+        (JUMP_EQUAL, _NEXT, _DROP, 0),
+        *_WELL_FORMED,
+        _load(LOAD_WORD, _SENDER_IP),
+        (JUMP_EQUAL, _DROP, _NEXT, own),
+        (JUMP_AT_LEAST, _NEXT, _DROP, addresses.FIRST),
+        (JUMP_AT_LEAST, _DROP, _ACCEPT, addresses.LAST + 1),
     )
 
 

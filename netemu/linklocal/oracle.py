@@ -10,6 +10,8 @@ node deviates from RFC 3927's "same link".
 
 A port keeps its address until it is granted another one or is gone. A refused probe does not cost
 it the address.
+
+A claim whose probes are all lost is heard of by its ARP: see `Oracle.spoke`.
 """
 
 from collections.abc import Mapping
@@ -97,6 +99,7 @@ class Oracle:
     __slots__ = (
         "_addresses",
         "_last_defence",
+        "_last_spoken",
         "_ports",
         "_tentative_addresses",
         "_tentative_ports",
@@ -115,6 +118,7 @@ class Oracle:
         self._tentative_ports: dict[int, _Tentative] = {}
         self._tentative_addresses: dict[int, Binding] = {}
         self._last_defence = -inf
+        self._last_spoken: dict[int, float] = {}  # by port
 
     @property
     def by_port(self) -> Mapping[int, Binding]:
@@ -139,12 +143,36 @@ class Oracle:
         # The node's kernel answers probes for the node's own address (RFC 3927 2.2.1).
         if not packet.is_probe or wanted == self.own or not addresses.claimable(wanted):
             return ()
-        asked = Binding(port, packet.sender_mac, wanted)
+        return self._ask(port, packet.sender_mac, wanted, now)
+
+    def spoke(self, port: int, packet: Arp, now: float) -> Effects:
+        """Take a frame that was heard before the guard; the caller has checked the sender's MAC.
+
+        A host of RFC 3927 never probes again: if all its probes were lost it uses an address that
+        is bound to nobody, and the guard drops all that it says. RFC 6620 lets data trigger a
+        binding, too: such a frame counts as a probe, at most once in PROBE_MIN. Of a port that has
+        another address only an announcement counts.
+        """
+        spoken = packet.sender_ip
+        if spoken == self.own or not addresses.claimable(spoken):
+            return ()
+        tentative = self._tentative_ports.get(port)
+        held = self._ports.get(port) if tentative is None else tentative.binding
+        if held is not None and (held.address == spoken or packet.target_ip != spoken):
+            return ()
+        if now - self._last_spoken.get(port, -inf) < self._timing.probe_min:
+            return ()
+        self._last_spoken[port] = now
+        return self._ask(port, packet.sender_mac, spoken, now)
+
+    def _ask(self, port: int, mac: bytes, wanted: int, now: float) -> Effects:
+        """Reserve the address for the port, or refuse it."""
+        asked = Binding(port, mac, wanted)
         holder = self._addresses.get(wanted) or self._tentative_addresses.get(wanted)
         if holder == asked:  # a further probe, or the link came up again
             return ()
         if holder is not None and holder.port != port:
-            return (Refuse(port, packet.sender_mac, wanted),)
+            return (Refuse(port, mac, wanted),)
         released = self._release(port)
         due = now + TENTATIVE_LIFETIME * self._timing.probe_min
         self._tentative_ports[port] = _Tentative(asked, due)
@@ -169,6 +197,7 @@ class Oracle:
 
     def port_down(self, port: int, now: float) -> Effects:
         """The port is gone: release its address."""
+        self._last_spoken.pop(port, None)
         return self._release(port)
 
     def conflict_on_own(self, now: float) -> Effects:

@@ -8,8 +8,10 @@ No socket has a thread of its own, and nothing polls.
 import asyncio
 import errno
 import logging
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -31,6 +33,11 @@ BROADCAST: Final = "169.254.255.255"
 # Frames read from a socket before the loop turns to others, so that a flood delays no other guest.
 # A node's socket, which its guests share, is emptied each time; the guard limits each guest's rate.
 _AT_A_TIME, _OF_A_NODE = 32, 512
+# A guest may send at any rate what is heard before the guard: so many frames at one look, and after
+# a look that found so many a pause, seconds. The port that sent most of them, if it sent more than
+# its share, is not heard there for a minute; not more than so many ports at a time.
+_BEFORE_THE_GUARD, _PAUSE, _SHARE = 64, 0.02, 8
+_UNHEARD_FOR, _MOST_UNHEARD = 60.0, 32
 # Seconds between looks whether an interface with a carrier can send yet. Mostly it soon can.
 # If the guest's root removed the interface, it never can, so the looks get rare.
 _SOON, _LATER = 0.005, 1.0
@@ -240,7 +247,8 @@ class GuestShell:
 class NodeShell:
     """Carries out what a node's oracle decides, in the node's network namespace `net`.
 
-    `ports` maps marks to port names, `links` the index of each port's link to its mark;
+    `ports` maps marks to port names, `macs` to the MACs of the guests there, and `links` the index
+    of each port's link to its mark;
     `carrier(mark, up)` is called when a guest's wire comes up or goes down, `changed` when
     bindings have changed. `resets`: reset the connections of an address that is given up.
     """
@@ -254,6 +262,7 @@ class NodeShell:
         timing: Timing,
         bridge_index: int,
         ports: Mapping[int, str],
+        macs: Mapping[int, bytes],
         links: Mapping[int, int],
         carrier: Callable[[int, bool], None],
         changed: Callable[[], None],
@@ -265,6 +274,8 @@ class NodeShell:
         self._name = name
         self._timing = timing
         self._ports = dict(ports)
+        self._macs = dict(macs)
+        self._unheard: dict[int, str] = {}  # ports by the index of their link
         self._links = dict(links)
         self._carrier = carrier
         self._changed = changed
@@ -276,10 +287,12 @@ class NodeShell:
         with inside(net):
             self._socket = packet.on_bridge(bpf.probes())
             self._rivals = packet.on_every_port(bpf.claims_of(oracle.own))
+            self._speech = packet.on_every_port(bpf.speaks(oracle.own))
             self._bindings = Bindings(bridge_index)
             self._monitor = LinkMonitor()
         self._loop.add_reader(self._socket, self._readable)
         self._loop.add_reader(self._rivals, self._contested)
+        self._loop.add_reader(self._speech, self._spoken)
         self._loop.add_reader(self._monitor, self._links_changed)
         self._look: asyncio.TimerHandle | None = None
         self._monitor.ask_all()
@@ -288,14 +301,14 @@ class NodeShell:
     @property
     def packet_sockets(self) -> list[int]:
         """Return the descriptors of the sockets on the node's interfaces."""
-        return [self._socket.fileno(), self._rivals.fileno()]
+        return [self._socket.fileno(), self._rivals.fileno(), self._speech.fileno()]
 
     def close(self) -> None:
         """Stop; the kernel keeps the bindings."""
         for timer in (self._timer, self._look):
             if timer is not None:
                 timer.cancel()
-        for source in (self._socket, self._rivals, self._monitor):
+        for source in (self._socket, self._rivals, self._speech, self._monitor):
             self._loop.remove_reader(source)
             source.close()
         self._bindings.close()
@@ -343,14 +356,64 @@ class NodeShell:
             pass
         self._loop.add_reader(self._rivals, self._contested)
 
+    def _spoken(self) -> None:
+        """Hear ARP before the guard: of a claim whose probes were all lost nothing else is heard.
+
+        This is bounded (see above), for whatever a guest sends.
+        """
+        marks = {port: mark for mark, port in self._ports.items()}
+        now = self._loop.time()
+        effects: OracleEffects = ()
+        heard: Counter[str] = Counter()
+        for _ in range(_BEFORE_THE_GUARD):
+            try:
+                frame, (port, *_) = self._speech.recvfrom(64)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                log.debug("%s: %s", self._name, error)
+                break
+            heard[port] += 1
+            said, mark = arp.parse(frame), marks.get(port)
+            if said is None or mark is None:
+                continue
+            if said.ether_source == said.sender_mac == self._macs[mark]:
+                effects += self.oracle.spoke(mark, said, now)
+        else:
+            self._slow_down(heard)
+        self._carry_out(effects)
+
+    def _slow_down(self, heard: Counter[str]) -> None:
+        ((port, count),) = heard.most_common(1)
+        if count > _SHARE and len(self._unheard) < _MOST_UNHEARD:
+            with inside(self._net), suppress(OSError):  # a link that is gone says no more
+                self._hear_without({**self._unheard, socket.if_nametoindex(port): port})
+                log.warning("%s: %s floods with ARP: unheard for a minute", self._name, port)
+                self._loop.call_later(_UNHEARD_FOR, self._hear_again, port)
+        self._loop.remove_reader(self._speech)
+        self._loop.call_later(_PAUSE, self._go_on_hearing)
+
+    def _go_on_hearing(self) -> None:
+        if self._speech.fileno() >= 0:
+            self._loop.add_reader(self._speech, self._spoken)
+
+    def _hear_again(self, port: str) -> None:
+        if self._speech.fileno() >= 0:
+            rest = {index: other for index, other in self._unheard.items() if other != port}
+            self._hear_without(rest)
+
+    def _hear_without(self, unheard: dict[int, str]) -> None:
+        self._unheard = unheard
+        packet.attach(self._speech, bpf.speaks(self.oracle.own, tuple(unheard)))
+
     def lost(self, mark: int) -> None:
         """The guest's end of this port's wire was set down; ask whether it is up again."""
         self._note(mark, up=False)
         self._ask(link for link, other in self._links.items() if other == mark)
 
-    def plug(self, mark: int, port: str, link: int) -> None:
+    def plug(self, mark: int, port: str, mac: bytes, link: int) -> None:
         """Add a port, or note that another guest's namespace is behind it."""
-        self._ports[mark] = port
+        self._ports[mark], self._macs[mark] = port, mac
         self._links[link] = mark
         self._ask((link,))
 
@@ -359,6 +422,7 @@ class NodeShell:
         self._note(mark, up=False)
         self._has_carrier.pop(mark, None)
         self._ports.pop(mark, None)
+        self._macs.pop(mark, None)
         self._links = {link: other for link, other in self._links.items() if other != mark}
 
     def _links_changed(self) -> None:

@@ -42,6 +42,7 @@ class Claims:
                 timing=timing,
                 bridge_index=BRIDGE_INDEX,
                 ports={wired.guest.mark: wired.guest.port for wired in node.guests},
+                macs={wired.guest.mark: _octets(wired.guest.mac) for wired in node.guests},
                 links=node.links,
                 carrier=self._carrier,
                 changed=self._note_change,
@@ -109,7 +110,7 @@ class Claims:
         self._guests[guest.mark] = self._shell(wired, before.claimant.remembered)
         before.close()
         shell = self._nodes[guest.mark] = self._shells[node.node.name]
-        shell.plug(guest.mark, guest.port, wired.port_index)
+        shell.plug(guest.mark, guest.port, _octets(guest.mac), wired.port_index)
 
     @property
     def change(self) -> asyncio.Event:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from netemu.kernel import guard
 from tests.conftest import RunningLab
 from tests.netemu.labs.frames import SEND, arp, mac_hex, octets
 from tests.netemu.labs.test_lab_isolation import METADATA, bridge_mac, listening, wait_until
@@ -80,6 +81,41 @@ def test_a_guest_yields_to_a_second_conflict(two: RunningLab) -> None:
     neighbours = two.exec("n", "ip", "neigh", "show").stdout
     assert before["address"] not in neighbours
     assert two.address("a") in neighbours
+
+
+# Drops the probes of a port before the guard, as a wire that loses frames would.
+LOSE_PROBES = """table netdev lose {
+    chain lose { type filter hook ingress device "p2" priority -10; arp saddr ip 0.0.0.0 drop; }
+}"""
+# Sends ARP as every address of a /16, as fast as it can, until it is killed.
+FLOOD = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('eth0', 0))
+print('flooding', flush=True)
+frame, n = bytes.fromhex(sys.argv[1]), 0
+while True:
+    for n in range(n, n + 200):
+        s.send(frame[:30] + (n % 60000 + 300).to_bytes(2, 'big') + frame[32:])
+"""
+
+
+def test_a_guest_whose_probes_are_all_lost_is_bound_and_answered(two: RunningLab) -> None:
+    """It never probes again. Its node hears it speak, also while a neighbour floods with ARP."""
+    if not guard.follows_names():
+        pytest.skip("rules loaded for a port end with the port's link here")
+    two.exec("n", "nft", LOSE_PROBES)
+    flood = arp(two.mac("a"), sender_ip="169.254.1.0", target_ip="169.254.169.254")
+    flooder = two.start_python("a", FLOOD, flood)
+    assert flooder.stdout is not None
+    assert flooder.stdout.readline() == "flooding\n"
+    two.netemu("reboot", "b")
+    wait_until(lambda: two.guests()["b"]["address"] is not None)
+    wait_until(lambda: two.guests()["b"]["state"] == "bound" or bool(two.get("b")))
+    flooder.kill()
+    flooder.communicate(timeout=60)
+    wait_until(lambda: '"_b"' in two.get("b"))
+    wait_until(lambda: two.guests()["a"]["state"] == "bound" and '"_a"' in two.get("a"))
 
 
 def test_an_ordinary_request_is_no_conflict(two: RunningLab) -> None:

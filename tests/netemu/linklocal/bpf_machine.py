@@ -5,7 +5,9 @@ from netemu.linklocal import bpf
 ANCILLARY = 0xFFFF_F000  # SKF_AD_OFF: from here up, k names what is not in the frame
 
 
-def run(program: bytes, frame: bytes, *, packet_type: int = 0) -> int:
+def run(
+    program: bytes, frame: bytes, *, packet_type: int = 0, link: int = 1, tagged: bool = False
+) -> int:
     """How many bytes of the frame are passed on; 0 is a drop."""
     accumulator = 0
     at = 0
@@ -20,8 +22,11 @@ def run(program: bytes, frame: bytes, *, packet_type: int = 0) -> int:
         elif code in (bpf.LOAD_WORD, bpf.LOAD_HALF, bpf.LOAD_BYTE):
             width = {bpf.LOAD_WORD: 4, bpf.LOAD_HALF: 2, bpf.LOAD_BYTE: 1}[code]
             if k >= ANCILLARY:
-                assert k == bpf.PACKET_TYPE
-                accumulator = packet_type
+                accumulator = {
+                    bpf.PACKET_TYPE: packet_type,
+                    bpf.LINK_INDEX: link,
+                    bpf.VLAN_TAGGED: int(tagged),
+                }[k]
             elif k + width > len(frame):
                 return 0
             else:

@@ -59,16 +59,20 @@ class Link:
     def say(self, port: int, frame: bytes) -> None:
         """Put a frame on the wire at this port."""
         if self.oracle is not None:
-            self.at(self.now + self.latency, lambda: self._node_hears(port, frame))
+            if not self._is_lost():
+                self.at(self.now + self.latency, lambda: self._node_hears(port, frame))
             return
         for other in range(len(self.claimants)):
             if other != port:
                 self._deliver(other, frame)
 
     def _deliver(self, port: int, frame: bytes) -> None:
-        if self.loss and self.rng.random() < self.loss:
+        if self._is_lost():
             return
         self.at(self.now + self.latency, lambda: self._guest_hears(port, frame))
+
+    def _is_lost(self) -> bool:
+        return bool(self.loss) and self.rng.random() < self.loss
 
     def _guest_hears(self, port: int, frame: bytes) -> None:
         packet = arp.parse(frame)
@@ -104,6 +108,7 @@ class Link:
         packet = arp.parse(frame)
         assert packet is not None
         assert self.oracle is not None
+        self._node_did(self.oracle.spoke(port, packet, self.now))
         if packet.sender_ip:
             binding = self.oracle.by_port.get(port)
             if binding is None or binding.address != packet.sender_ip:

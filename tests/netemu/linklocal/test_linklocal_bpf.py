@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netemu.linklocal import arp, bpf
+from netemu.linklocal import addresses, arp, bpf
 from netemu.linklocal.arp import Arp
 from tests.netemu.linklocal.bpf_machine import run
 
@@ -66,6 +66,10 @@ PROGRAMS: dict[str, tuple[bytes, Callable[[Arp], bool]]] = {
     "nothing": (bpf.nothing(), lambda _: False),
     "probes": (bpf.probes(), lambda packet: packet.is_probe),
     "claims_of": (bpf.claims_of(ADDRESS), lambda packet: packet.sender_ip == ADDRESS),
+    "speaks": (
+        bpf.speaks(ADDRESS),
+        lambda packet: packet.sender_ip != ADDRESS and addresses.claimable(packet.sender_ip),
+    ),
 }
 
 
@@ -85,6 +89,14 @@ def test_what_goes_out_is_nobodys_claim(frame: bytes) -> None:
     for packet_type in (0, 1, 2, 3):  # to this host, broadcast, multicast, to another host
         claim = arp.announcement(MAC, ADDRESS)
         assert run(bpf.claims_of(ADDRESS), claim, packet_type=packet_type) > 0
+
+
+def test_a_tap_before_the_guard_leaves_out_what_it_is_told_to() -> None:
+    program, frame = bpf.speaks(ADDRESS, without=(7, 9)), arp.announcement(MAC, ADDRESS + 1)
+    assert run(program, frame) > 0
+    assert run(program, frame, tagged=True) == 0
+    assert run(program, frame, packet_type=bpf.PACKET_OUTGOING) == 0
+    assert [link for link in range(12) if run(program, frame, link=link) == 0] == [7, 9]
 
 
 @pytest.mark.parametrize("name", ["concerns", "probes"])

@@ -230,6 +230,42 @@ def test_bind_and_unbind_are_not_mistaken_for_each_other() -> None:
     assert len({Bind(1, MAC, X), Unbind(1, MAC, X), Binding(1, MAC, X)}) == 3
 
 
+def test_a_claim_whose_probes_were_all_lost_is_bound_by_what_it_says() -> None:
+    """A host of RFC 3927 never probes again, and the guard drops all that an unbound one says."""
+    for said in (request_by(MAC, X, X), request_by(MAC, X, addresses.METADATA), reply_by(MAC, X)):
+        oracle = make_oracle()
+        assert oracle.spoke(1, said, 5.0) == ()
+        assert oracle.expire(7.0) == (Bind(1, MAC, X),)
+        assert oracle.spoke(1, said, 9.0) == ()
+        assert oracle.deadline is None
+
+
+def test_what_another_port_has_is_refused_to_one_that_speaks_as_it_without_a_probe() -> None:
+    oracle = bound_oracle()
+    assert oracle.spoke(2, request_by(OTHER_MAC, X, X), 3.0) == (Refuse(2, OTHER_MAC, X),)
+    assert oracle.spoke(2, request_by(OTHER_MAC, X, X), 3.9) == ()  # once in PROBE_MIN
+    assert oracle.spoke(2, request_by(OTHER_MAC, X, X), 4.0) == (Refuse(2, OTHER_MAC, X),)
+    assert oracle.by_port == {1: Binding(1, MAC, X)}
+
+
+def test_a_port_that_has_an_address_changes_it_by_an_announcement_and_by_no_other_word() -> None:
+    oracle = bound_oracle()
+    assert oracle.spoke(1, request_by(MAC, Y, addresses.METADATA), 3.0) == ()
+    assert oracle.spoke(1, reply_by(MAC, Y), 3.0) == ()
+    assert oracle.spoke(1, request_by(MAC, Y, Y), 3.0) == (Unbind(1, MAC, X),)
+    assert oracle.spoke(1, request_by(MAC, X, X), 3.5) == ()  # once in PROBE_MIN
+    assert oracle.expire(5.0) == (Bind(1, MAC, Y),)
+
+
+@pytest.mark.parametrize(
+    "address", [0, 0x0A000001, addresses.FIRST - 1, addresses.LAST + 1, addresses.METADATA]
+)
+def test_what_nobody_may_claim_is_not_bound_by_speaking_as_it(address: int) -> None:
+    oracle = make_oracle()
+    assert oracle.spoke(1, request_by(MAC, address, address), 0.0) == ()
+    assert oracle.deadline is None
+
+
 class FirstComeFirstServed(RuleBasedStateMachine):
     """Against a model: a list of who asked when."""
 
@@ -242,6 +278,7 @@ class FirstComeFirstServed(RuleBasedStateMachine):
         self.has: dict[int, tuple[int, float]] = {}  # port: (address, since)
         self.bound: dict[int, int] = {}  # port: address, by effects alone
         self.defended: list[float] = []
+        self.spoken: dict[int, float] = {}
 
     def did(self, effects: Effects) -> None:
         for effect in effects:
@@ -265,6 +302,26 @@ class FirstComeFirstServed(RuleBasedStateMachine):
         if wanted != addresses.METADATA and holders == []:
             self.has[port] = (wanted, self.now)
 
+    @rule(port=st.integers(1, 5), address=st.integers(0, 4), announced=st.booleans())
+    def speak(self, port: int, address: int, announced: bool) -> None:
+        wanted = addresses.METADATA if address == 4 else addresses.FIRST + address
+        mac = bytes([2, 0, 0, 0, 0, port])
+        said = request_by(mac, wanted, wanted if announced else addresses.METADATA)
+        effects = self.oracle.spoke(port, said, self.now)
+        self.did(effects)
+        had = self.has.get(port)
+        counts = (
+            wanted != addresses.METADATA
+            and (had is None or (announced and had[0] != wanted))
+            and self.now - self.spoken.get(port, -9.0) >= self.timing.probe_min
+        )
+        holders = [p for p, (a, _) in self.has.items() if a == wanted]
+        assert any(isinstance(one, Refuse) for one in effects) == (counts and holders != [])
+        if counts:
+            self.spoken[port] = self.now
+            if holders == []:
+                self.has[port] = (wanted, self.now)
+
     @rule(seconds=st.floats(0, 3), punctual=st.booleans())
     def time_passes(self, seconds: float, punctual: bool) -> None:
         until = self.now + seconds * self.scale
@@ -279,6 +336,7 @@ class FirstComeFirstServed(RuleBasedStateMachine):
     def port_down(self, port: int) -> None:
         self.did(self.oracle.port_down(port, self.now))
         self.has.pop(port, None)
+        self.spoken.pop(port, None)
 
     @rule()
     def conflict_on_own(self) -> None:

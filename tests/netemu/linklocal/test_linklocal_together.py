@@ -199,3 +199,23 @@ def test_a_lossy_link_lets_a_conflict_by_as_often_as_it_should(loss: float) -> N
     expected = (1 - (1 - loss) ** 2) ** 3
     deviation = sqrt(expected * (1 - expected) / trials)
     assert abs(undetected / trials - expected) < 4 * deviation
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_at_30_percent_loss_every_guest_is_bound_once_it_asks(seed: int) -> None:
+    """Of 200 some five lose all three probes, and every other one of these both announcements."""
+    link, jitter = Link(oracle=oracle(), loss=0.3, seed=seed), Random(seed)
+    for i in range(200):
+        link.up(link.add(claimant(i, jitter)))
+    link.run(30.0)
+    assert link.dropped_by_guard != []
+    metadata = addresses.METADATA.to_bytes(4, "big")
+    for _ in range(8):  # as a kernel asks for the responder's MAC: 0.3 ** 8 is one in 15,000
+        for port, address in link.using.items():
+            asked = arp.announcement(mac_of(port), address)[:-4] + metadata
+            link.say(port, asked)
+        link.run(link.now + 3.0)
+    assert len(set(link.using.values())) == 200
+    assert link.oracle is not None
+    assert {b.port: b.address for b in link.oracle.by_port.values()} == link.using
+    assert link.duplicates == []
