@@ -14,6 +14,7 @@ from uuid import NAMESPACE_DNS, uuid5
 
 from msgspec import Struct
 
+from hostagent import regions
 from hostagent.model import Guest
 
 Cloud: TypeAlias = Literal["azure", "ec2", "gce"]
@@ -87,12 +88,20 @@ KNOWN: Final[Mapping[str, Property]] = {
         lambda g: g.address or "",
     ),
     # Location
-    "region": Property("Region (Azure: location); each cloud has its own default.", _WORD),
+    "region": Property(
+        "Region (Azure: location), told by the clouds that have it; each has its own default.",
+        _WORD,
+    ),
     "zone": Property(
         "A letter or digit (`b` is Azure's 2, us-east-1b, us-central1-b) or a whole name.",
-        _WORD,
-        _WORD_HINT,
+        r"[A-Za-z0-9]|[a-z][a-z0-9-]{1,127}",
+        "a letter, a digit or the name of a zone",
         "a",
+    ),
+    "zone_id": Property(
+        "EC2's ID of its zone; by default that zone's own, if it is known.",
+        r"([a-z0-9]+(-[a-z0-9]+)+)?",
+        "like use1-az4",
     ),
     # Type and image
     "vm_size": Property("Azure's size.", _WORD, _WORD_HINT, "Standard_D2s_v3"),
@@ -178,7 +187,7 @@ PER_CLOUD: Final = frozenset(
 )
 """Keys that may have a value for one cloud."""
 
-_REGIONS: Final = {"azure": "westeurope", "ec2": "us-east-1", "gce": "us-central1"}
+_ZONE: Final = "a"
 
 
 def check(properties: Mapping[str, str]) -> None:
@@ -187,9 +196,42 @@ def check(properties: Mapping[str, str]) -> None:
         known = _known(key)
         if re.fullmatch(known.pattern, value) is None:
             raise PropertyError(f"property {key}: {value[:40]!r} is not possible; {known.hint} is")
+    _check_place(properties)
     size = sum(len(key) + len(value.encode()) for key, value in properties.items())
     if size > MAX_PROPERTIES_BYTES:
         raise PropertyError(f"properties of {size} bytes; a guest has {MAX_PROPERTIES_BYTES}")
+
+
+def _check_place(given: Mapping[str, str]) -> None:
+    """Raise PropertyError for a region or zone that no cloud has, or that the named one cannot."""
+    for key, has in (("region", regions.has_region), ("zone", regions.has_zone)):
+        text = given.get(key, "a")
+        if len(text) > 1 and not any(has(cloud, text) for cloud in CLOUDS):
+            near = regions.near(text)
+            meant = f"did you mean {' or '.join(near)}? " if near else ""
+            raise PropertyError(
+                f"property {key}: no cloud is known to have {text!r}; {meant}"
+                f"a new one is given to its cloud alone, as ec2.{key}"
+            )
+    for cloud in CLOUDS:
+        may = {"region": regions.may_be_region, "zone": regions.may_be_zone}
+        for key, possible in may.items():
+            text = given.get(f"{cloud}.{key}", "a")
+            if len(text) > 1 and not possible(cloud, text):
+                raise PropertyError(
+                    f"property {cloud}.{key}: {cloud} has no {key} with a name like {text!r}"
+                )
+        region, zone = _said(given, cloud)
+        if len(zone) > 1:
+            its = regions.region_of(cloud, zone)
+            if region and its and region != its:
+                raise PropertyError(
+                    f"property {cloud}.zone: {zone} is in {its}, not in the region {region}"
+                )
+            if not region and not its:
+                raise PropertyError(
+                    f"property {cloud}.zone: the region of {zone} is not known; say {cloud}.region"
+                )
 
 
 def _known(key: str) -> Property:
@@ -222,25 +264,31 @@ def value(guest: Guest, key: str, cloud: Cloud | None = None) -> str:
 
 
 def region(guest: Guest, cloud: Cloud) -> str:
-    """Return the region: the property, or the region of a full zone name, or the default."""
-    told = value(guest, "region", cloud)
-    if told:
-        return told
-    zone = value(guest, "zone", cloud)
-    if cloud != "azure" and len(zone) > 1:
-        return zone.rpartition("-")[0] if cloud == "gce" else zone[:-1]
-    return _REGIONS[cloud]
+    """Return the region: the property, or the region of a whole zone name, or the default."""
+    return place(guest, cloud).region
 
 
 def zone(guest: Guest, cloud: Cloud) -> str:
-    """Return the zone as the cloud names it: `1`, `us-east-1a`, `us-central1-a`."""
-    told = value(guest, "zone", cloud)
-    if len(told) > 1:
-        return told
-    letter = told.lower() if told.isalpha() else chr(ord("a") + (int(told) + 9) % 10)
-    if cloud == "azure":
-        return str(ord(letter) - ord("a") + 1)
-    return f"{region(guest, cloud)}{'-' if cloud == 'gce' else ''}{letter}"
+    """Return the zone as the cloud names it: `1`, `us-east-1a`, `us-central1-a`; "" if none."""
+    return place(guest, cloud).zone
+
+
+def place(guest: Guest, cloud: Cloud) -> regions.Place:
+    """Return where the guest is, as the cloud says it.
+
+    A plain `region` or whole `zone` holds for the clouds that have it, and not for the others.
+    """
+    return regions.place(cloud, *_said(guest.properties, cloud))
+
+
+def _said(given: Mapping[str, str], cloud: Cloud) -> tuple[str, str]:
+    """Return the region, or "", and the zone that the properties say for the cloud."""
+    region, zone = given.get("region", ""), given.get("zone", _ZONE)
+    if not regions.has_region(cloud, region):
+        region = ""
+    if len(zone) > 1 and not regions.has_zone(cloud, zone):
+        zone = _ZONE
+    return given.get(f"{cloud}.region", region), given.get(f"{cloud}.zone", zone)
 
 
 def under(guest: Guest, prefix: str) -> dict[str, str]:

@@ -32,6 +32,7 @@ from hostagent.dialects.outcomes import Outcome
 from hostagent.http import REASONS, Request, Response
 from hostagent.model import Guest, View, at, boundary
 from hostagent.properties import region, under, value, zone
+from hostagent.regions import aws
 
 MIN_TTL: Final = 1
 MAX_TTL: Final = 21600
@@ -238,7 +239,7 @@ def _meta_data(view: View, now: float) -> dict[str, Tree]:
         "network": {"interfaces": {"macs": {mac: _interface(guest, mac, address, name)}}},
         "placement": {
             "availability-zone": az,
-            "availability-zone-id": f"use1-az{ord(az[-1]) % 32}",
+            "availability-zone-id": value(guest, "zone_id") or aws.ZONE_IDS.get(az, ""),
             "region": region(guest, "ec2"),
         },
         "profile": "default-hvm",

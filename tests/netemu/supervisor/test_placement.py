@@ -243,10 +243,10 @@ def test_an_agent_that_starts_or_refuses_is_told_again(
 def test_properties_can_be_changed_and_taken_away(play: Callable[..., None]) -> None:
     async def script(stage: Stage) -> None:
         await stage.placement.tell_all()
-        await stage.placement.change("a", {"region": "here", "vm_size": ""})
-        assert stage.placement.properties("a") == {"tags.team": "web", "region": "here"}
+        await stage.placement.change("a", {"region": "westeurope", "vm_size": ""})
+        assert stage.placement.properties("a") == {"tags.team": "web", "region": "westeurope"}
         told = stage.agents.commands[-1][1][0].properties
-        assert told["region"] == "here"
+        assert told["region"] == "westeurope"
         assert "vm_size" not in told
         many = {f"tags.{number}": "x" for number in range(300)}
         with pytest.raises(BadInput, match=r"^a: properties: .*256"):
@@ -255,11 +255,11 @@ def test_properties_can_be_changed_and_taken_away(play: Callable[..., None]) -> 
         for code, kind in (("conflict", NotSo), ("bad-property", BadInput)):
             stage.agents.code = code
             with pytest.raises(kind, match=r"^a: one: no$"):
-                await stage.placement.change("a", {"region": "there"})
-        assert stage.placement.properties("a")["region"] == "here"
+                await stage.placement.change("a", {"region": "eastus"})
+        assert stage.placement.properties("a")["region"] == "westeurope"
         stage.agents.refusing = None
         await stage.placement.tell_all()
-        assert stage.agents.commands[-1][1][0].properties["region"] == "here"
+        assert stage.agents.commands[-1][1][0].properties["region"] == "westeurope"
 
     play(script)
 
@@ -275,7 +275,7 @@ def test_a_full_agent_is_told_later_and_takes_nobody_along(play: Callable[..., N
         await asyncio.sleep(0.1)
         assert not following.done()
         with pytest.raises(NotSo, match=r"^a: one: too many command connections$"):
-            await stage.placement.change("a", {"region": "there"})
+            await stage.placement.change("a", {"region": "eastus"})
         assert "region" not in stage.placement.properties("a")
         stage.agents.full = False
         await stage.until(lambda: ("B", ["c"]) in stage.agents.names()[2:])
@@ -299,7 +299,7 @@ def test_what_one_set_is_refused_another_that_was_acknowledged_keeps(
             stage.agents.refusing = "no"
 
         stage.agents.before_place = refuse_once
-        refused = asyncio.create_task(stage.placement.change("a", {"region": "there"}))
+        refused = asyncio.create_task(stage.placement.change("a", {"region": "eastus"}))
         await asyncio.sleep(0.001)
         kept = asyncio.create_task(stage.placement.change("a", {"tags.team": "db"}))
         with pytest.raises(NotSo, match="no"):
@@ -323,10 +323,10 @@ def test_a_set_whose_answer_is_lost_is_asked_again_until_it_is_known(
         await stage.placement.tell_all()
         before = len(stage.agents.commands)
         stage.agents.silent = 2
-        await stage.placement.change("a", {"region": "there"})
+        await stage.placement.change("a", {"region": "eastus"})
         assert len(set(stage.agents.lost)) == 1
         assert len(stage.agents.commands) == before + 1
-        assert stage.placement.properties("a")["region"] == "there"
+        assert stage.placement.properties("a")["region"] == "eastus"
 
     play(script)
 
@@ -340,14 +340,14 @@ def test_an_agent_that_heeds_no_command_makes_its_node_fail(
     async def script(stage: Stage) -> None:
         await stage.placement.tell_all()
         stage.agents.silent = 10_000
-        await stage.placement.change("a", {"region": "there"})  # its next agent is told
+        await stage.placement.change("a", {"region": "eastus"})  # its next agent is told
         ((node, reason),) = stage.lost
         assert node == "one"
         assert reason.startswith("its agent heeds no command: one: its agent does not answer: ")
         stage.agents.silent = 0
         stage.placement.restore("one")
         await stage.placement.tell_all()
-        assert stage.agents.commands[-1][1][0].properties["region"] == "there"
+        assert stage.agents.commands[-1][1][0].properties["region"] == "eastus"
 
     play(script)
 
@@ -374,14 +374,14 @@ def test_a_set_goes_where_the_guest_is_once_it_has_moved(play: Callable[..., Non
         await stage.placement.tell_all()
         one, two, _ = stage.nodes
         async with stage.placement._locks["one"]:  # as a telling that takes its time
-            setting = asyncio.create_task(stage.placement.change("a", {"region": "there"}))
+            setting = asyncio.create_task(stage.placement.change("a", {"region": "eastus"}))
             await asyncio.sleep(0.001)
             (moved,) = (wired for wired in one.guests if wired.guest.name == "a")
             one.guests.remove(moved)
             two.guests.append(moved)
         await setting
         path, (told,) = stage.agents.commands[-1]
-        assert (path, told.name, told.properties["region"]) == ("B", "a", "there")
+        assert (path, told.name, told.properties["region"]) == ("B", "a", "eastus")
 
     play(script)
 
