@@ -23,7 +23,7 @@ from netemu.client import labs
 from netemu.kernel.factory_client import Factory
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.nodes.claims import Claims
-from netemu.supervisor.nodes.wiring import wire
+from netemu.supervisor.nodes.wiring import Manner, wire
 from netemu.topology import Lab, Policy
 from netemu.wire.progress import Step
 
@@ -54,7 +54,7 @@ def run(job: Job) -> Report:
 async def _claim(lab: Lab, time_scale: float) -> Sample:
     progress = stage.Silent(os.dup(2))
     factory = Factory()
-    nodes = await wire(lab, factory, time_scale=time_scale, progress=progress)
+    nodes = await wire(lab, factory, Manner(lab.policy, time_scale), progress=progress)
     start, before = time.monotonic(), getrusage(RUSAGE_SELF)
     claims = Claims(nodes, Timing().scaled(time_scale))
     await claims.hold(factory)

@@ -25,7 +25,8 @@ from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn
 from netemu.errors import NotSo
 from netemu.kernel.namespaces import inside
-from netemu.supervisor.nodes.wiring import HTTP, METADATA, WiredNode
+from netemu.kernel.sockets import HTTP
+from netemu.supervisor.nodes.wiring import METADATA, WiredNode
 
 PATH: Final = "/computeMetadata/v1/instance/maintenance-event"
 _FLAVOUR: Final = ("Metadata-Flavor: Google",)

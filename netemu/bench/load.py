@@ -17,7 +17,8 @@ from msgspec import Struct
 import netemu
 from netemu.errors import NotSo
 from netemu.kernel.namespaces import inside
-from netemu.supervisor.nodes.wiring import HTTP, METADATA
+from netemu.kernel.sockets import HTTP
+from netemu.supervisor.nodes.wiring import METADATA
 
 PEERS: Final = Path(netemu.__file__).resolve().parent.parent / ".peers" / "bin"
 """The directory into which netns-scripts/bench-peers installs and compiles."""

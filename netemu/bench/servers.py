@@ -20,7 +20,8 @@ from netemu.bench import stage
 from netemu.bench.load import PEERS
 from netemu.bench.processes import descendants
 from netemu.kernel.namespaces import inside
-from netemu.supervisor.nodes.wiring import HTTP, METADATA, WiredNode
+from netemu.kernel.sockets import HTTP
+from netemu.supervisor.nodes.wiring import METADATA, WiredNode
 from netemu.wire.source import python_path
 
 OURS: Final = "netemu"

@@ -25,10 +25,18 @@ from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
+from netemu.kernel.sockets import HTTP
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
 from netemu.supervisor.boot import sandbox
-from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, HTTP, METADATA, WiredGuest, WiredNode, wire
+from netemu.supervisor.nodes.wiring import (
+    BRIDGE_INDEX,
+    METADATA,
+    Manner,
+    WiredGuest,
+    WiredNode,
+    wire,
+)
 from netemu.topology import Lab
 from netemu.wire.progress import Progress
 from netemu.wire.source import python_path
@@ -141,9 +149,8 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
 
 
 async def _wired(lab: Lab) -> list[WiredNode]:
-    return await wire(
-        lab, Factory(), time_scale=1.0, progress=Silent(os.open(os.devnull, os.O_WRONLY))
-    )
+    silent = Silent(os.open(os.devnull, os.O_WRONLY))
+    return await wire(lab, Factory(), Manner(lab.policy), progress=silent)
 
 
 class Silent(Progress):

@@ -227,12 +227,12 @@ def _play(
 def _prove(
     rows: "list[tuple[str, Row]]", policies: Sequence[str], time_scale: float
 ) -> "tuple[list[Column], bool]":
-    from netemu.conformance.prove import WITHOUT, prove
+    from netemu.conformance.prove import LABS, prove
     from netemu.conformance.report import Column
 
     columns = []
     good = True
-    with pieces(len(rows) * len(policies) * len(WITHOUT), "building a lab") as step:
+    with pieces(len(rows) * len(policies) * len(LABS), "building a lab") as step:
 
         def on_result(lab: str, result: "Result") -> None:
             step(f"without {lab}: {result.row.title}")
@@ -292,7 +292,7 @@ def _judge(scale: float, name: str | None) -> "list[Column]":
     from netemu.client import labs
     from netemu.conformance.report import Column
     from netemu.conformance.rfc3927.claimants import FOREIGN
-    from netemu.conformance.rfc3927.judge import WITHOUT, judge, room_for
+    from netemu.conformance.rfc3927.judge import PROFILE, judge, room_for
     from netemu.conformance.rfc3927.trial import PARTS
 
     foreign = [one for one in FOREIGN if not one.missing]
@@ -305,7 +305,7 @@ def _judge(scale: float, name: str | None) -> "list[Column]":
     if name is None:
         lab = room_for(foreign, f"conformance-{os.getpid()}")
         name = lab.name
-        labs.bring_up(lab, time_scale=scale, access_log=True, without=WITHOUT, owned=True)
+        labs.bring_up(lab, time_scale=scale, access_log=True, profile=PROFILE, owned=True)
     try:
         with pieces(len(PARTS) * (1 + len(foreign)), "building a lab") as step:
             told = judge(name, foreign, step)

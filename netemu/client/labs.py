@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netemu.client.ending import await_end, end
 from netemu.errors import BadInput, MachineCannot, NotSo
-from netemu.kernel.protections import Without
 from netemu.wire import control, runtime_dir
 from netemu.wire.control import Hangs, NoAnswer, ask, listen
 from netemu.wire.progress import Step, steps
@@ -25,6 +24,7 @@ from netemu.wire.standard_streams import keep_their_places
 # that asks a lab that runs.
 if TYPE_CHECKING:
     from netemu.topology import Lab
+    from netemu.wire.profile import Profile
 
 # How long a lab that does not answer may take to have ended or begun, seconds.
 _PATIENCE: Final = 5.0
@@ -38,7 +38,7 @@ def bring_up(
     time_scale: float = 1.0,
     on_step: Callable[[Step], None] = lambda _: None,
     access_log: bool = False,
-    without: Without = (),
+    profile: "Profile | None" = None,
     owned: bool = False,
     shared: Iterable[str | Path] = (),
 ) -> bool:
@@ -46,8 +46,8 @@ def bring_up(
 
     What guests of root's lab write stays with them, but in directories that the lab file or
     `shared` names.
-    With `access_log` the lab's log has a line for each request answered. `without` leaves out
-    what keeps guests apart, for a proof that a check notices; the lab's status tells of it.
+    With `access_log` the lab's log has a line for each request answered. `profile` is how guests
+    are kept apart, where it is not to be the standard one.
 
     False if it runs already, as it is. Raises NotSo if another lab of its name runs, and
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
@@ -57,6 +57,7 @@ def bring_up(
 
     from netemu.wire.limits import Size, require
     from netemu.wire.order import Order
+    from netemu.wire.profile import Profile
 
     keep_their_places()
     if not 0 < time_scale <= 100:
@@ -65,7 +66,9 @@ def bring_up(
         require(Size.of(lab))
     hidden = str(runtime_dir.root())
     directories = tuple(_directory(one) for one in (*lab.shared, *shared))
-    order = Order(lab, time_scale, hidden, access_log, owned, directories, tuple(sorted(without)))
+    order = Order(
+        lab, time_scale, hidden, access_log, owned, directories, profile=profile or Profile()
+    )
     try:
         told = msgspec.json.encode(order)
     except UnicodeEncodeError as error:

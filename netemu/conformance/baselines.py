@@ -13,23 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from netemu.conformance.labstage import LabStage, Port, running
+from netemu.conformance import weakened
+from netemu.conformance.labstage import Ground, LabStage, Port, running
 from netemu.conformance.row import Result, Row
 from netemu.conformance.rows.ipv6 import link_local
 from netemu.conformance.suite import Rows, play
-from netemu.kernel.protections import Protection
 from netemu.topology import Lab, Policy
 
 _LIBVIRT: Final = "https://gitlab.com/libvirt/libvirt/-/blob/v9.0.0/src/nwfilter/xml"
 _NEUTRON: Final = "https://opendev.org/openstack/neutron/src/tag/22.0.0/neutron"
 
-WITHOUT_OURS: Final = (
-    Protection.INGRESS,
-    Protection.EGRESS,
-    Protection.HOST,
-    Protection.BRIDGE,
-)
-"""What of ours stands aside: the guard and what the bridge is told of its ports."""
+WITHOUT_OURS: Final = Ground(weakened.without(*weakened.GUARD, weakened.bridge))
+"""Labs without our guard and what the bridge is told of its ports."""
 
 
 @dataclass(frozen=True, kw_only=True)

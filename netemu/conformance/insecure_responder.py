@@ -1,28 +1,36 @@
-"""A responder without care: what the conformance suite is held against, to see its rows fail.
+"""An insecure responder: the conformance suite plays its rows against it, to see them fail.
 
-It makes the mistakes that metadata services have made: believes headers about who asks, serves
+It makes the mistakes that metadata services have made: it believes headers about who asks, serves
 any Host and absolute targets, reads lengths two ways, decodes and joins paths, keeps what guests
-write, shows statistics, and waits for everybody for ever. Never run but for a proof.
-
-Run as `python -m netemu.conformance.insecure_responder MARK:NAME...`, with the listening socket
-as descriptor 3.
+write, shows statistics, and waits for a request without an end. It runs in the place of `hostagent
+responder` in labs of a proof, takes the same sockets and follows the same feed; of the arguments
+it reads `--agent`.
 """
 
 import asyncio
 import json
+import os
 import posixpath
 import socket
 import sys
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-_FIRST_DESCRIPTOR = 3
+from hostagent.notify import Notifier
+from hostagent.responder.approvals import Approvals
+from hostagent.responder.feed import follow
+from hostagent.responder.knowledge import Knowledge
+from hostagent.sockets import handed_over
+
+# Seconds between signs of life where nobody has said how often.
+_BEAT = 1.0
 
 
-class Careless:
+class InsecureResponder:
     """Answers anything."""
 
-    def __init__(self, guests: dict[int, str]) -> None:
-        self._guests = guests
+    def __init__(self, knowledge: Knowledge) -> None:
+        self._knowledge = knowledge
         self._written: dict[str, bytes] = {}
         self._answered = 0
 
@@ -63,7 +71,8 @@ class Careless:
         method, target, *_ = [*head[0].split(), "/", "/"]
         fields = _fields(head)
         who = fields.get("x-forwarded-for") or fields.get("x-instance-id")
-        who = who or self._guests.get(mark, "nobody")
+        view = self._knowledge.by_port(mark)
+        who = who or (view.guest.name if view else "nobody")
         path = posixpath.normpath(unquote(urlsplit(target).path or "/")).lower()
         path = "/" + path.lstrip("/")
         if method in ("PUT", "POST"):
@@ -89,11 +98,19 @@ async def _body(reader: asyncio.StreamReader, head: list[str]) -> bytes:
 
 async def main() -> None:
     """Serve until ended."""
-    guests = {int(mark): name for mark, _, name in (one.partition(":") for one in sys.argv[1:])}
-    listener = socket.socket(fileno=_FIRST_DESCRIPTOR)
-    server = await asyncio.start_server(Careless(guests).serve, sock=listener, backlog=2048)
-    async with server:
-        await server.serve_forever()
+    notifier = Notifier(os.environ)
+    knowledge, heard = Knowledge(), asyncio.Event()
+    feed = Path(sys.argv[sys.argv.index("--agent") + 1])
+    serve = InsecureResponder(knowledge).serve
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow(feed, knowledge, heard, Approvals()))
+        await heard.wait()
+        for listener in handed_over(os.environ)["http"]:
+            await asyncio.start_server(serve, sock=listener, backlog=2048)
+        notifier.ready("insecure responder")
+        while True:
+            await asyncio.sleep(notifier.interval or _BEAT)
+            notifier.alive()
 
 
 if __name__ == "__main__":

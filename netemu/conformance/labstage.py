@@ -13,12 +13,12 @@ from netemu.conformance.probe import Place
 from netemu.conformance.roles import HTTP, Cast, Guest
 from netemu.conformance.stage import CONTROL_PATIENCE, INSTANCE_INFO, Stage, is_answered_as
 from netemu.errors import BadInput, NotSo
-from netemu.kernel import guard
-from netemu.kernel.protections import Protection, Without
+from netemu.kernel.interfaces import BRIDGE
 from netemu.topology import Lab, Policy
 from netemu.wire import runtime_dir
+from netemu.wire.profile import Profile
 
-_BRIDGE, _WIRE = "br0", "eth0"
+_WIRE = "eth0"
 _BOUND: Final = ("netdev", "guard", "bound")
 _WITHOUT_GUARD: Final = """add table netdev guard
 delete table netdev guard
@@ -48,12 +48,22 @@ class Access(NamedTuple):
 _ACCESS: Final = re.compile(r"access caller=(\S+) guest=(\S+) status=(\d+) (\S+) (.*)$")
 
 
+class Ground(NamedTuple):
+    """What a stage stands on: how its lab keeps guests apart, and how processes get into guests."""
+
+    profile: Profile = Profile()
+    enter: Callable[[str, str], dict[str, int]] = labs.enter
+
+
+STANDARD: Final = Ground()
+
+
 @contextmanager
-def running(lab: Lab, time_scale: float, without: Without = ()) -> Iterator["LabStage"]:
+def running(lab: Lab, time_scale: float, ground: Ground = STANDARD) -> Iterator["LabStage"]:
     """A stage on a lab of one's own, which goes down afterwards."""
-    labs.bring_up(lab, time_scale=time_scale, access_log=True, without=without, owned=True)
+    labs.bring_up(lab, time_scale=time_scale, access_log=True, profile=ground.profile, owned=True)
     try:
-        with LabStage(lab.name) as stage:
+        with LabStage(lab.name, ground) as stage:
             yield stage
     finally:
         labs.take_down(lab.name)
@@ -62,11 +72,11 @@ def running(lab: Lab, time_scale: float, without: Without = ()) -> Iterator["Lab
 class LabStage(Stage):
     """A running lab with its places manned: the first node that has two guests, and another."""
 
-    def __init__(self, lab: str) -> None:
+    def __init__(self, lab: str, ground: Ground = STANDARD) -> None:
         told = labs.status(lab)
+        self._ground = ground
         self.lab = lab
         self.time_scale = float(told["time_scale"])
-        self.without = frozenset(told["without"])
         self.access_log = bool(told["access_log"])
         near = next((node for node in told["nodes"] if len(node["guests"]) >= 2), None)
         if near is None:
@@ -87,15 +97,15 @@ class LabStage(Stage):
                 attacker=self._guest(near["guests"][0]),
                 victim=self._guest(near["guests"][1]),
                 bystander=self._guest(near["guests"][2]) if len(near["guests"]) > 2 else None,
-                node=self._man(near["name"], _BRIDGE),
+                node=self._man(near["name"], BRIDGE),
                 far=self._guest(far["guests"][0]) if far else None,
-                far_node=self._man(far["name"], _BRIDGE) if far else None,
+                far_node=self._man(far["name"], BRIDGE) if far else None,
                 others=[self.honest],
             )
         )
 
     def _man(self, target: str, interface: str) -> Place:
-        return Place(target, labs.enter(self.lab, target), interface)
+        return Place(target, self._ground.enter(self.lab, target), interface)
 
     def _guest(self, told: dict[str, Any]) -> Guest:
         place = self._man(told["name"], _WIRE)
@@ -182,12 +192,11 @@ class LabStage(Stage):
 
     def _guard(self) -> str:
         ports = [(f"p{one['port_mark']}", one["port_mark"], one["mac"]) for one in self._near]
-        rendered = guard.render(
+        rendered = self._ground.profile.rules.render(
             bridge_mac=self.bridge,
             ports=ports,
             same_node=self.policy is Policy.SAME_NODE,
             time_scale=self.time_scale,
-            without=[Protection(one) for one in self.without],
         )
         bound = ", ".join(
             f'"{port}" . {mac} . {address}'
@@ -216,7 +225,7 @@ class LabStage(Stage):
     @contextmanager
     def process_of_attacker(self) -> Iterator[Place]:
         """A process of the attacking guest's, like any that runs there."""
-        place = Place(self.one.name, labs.enter(self.lab, self.one.name), _WIRE, wire=False)
+        place = Place(self.one.name, self._ground.enter(self.lab, self.one.name), _WIRE, wire=False)
         try:
             place.ready()
             yield place
@@ -229,7 +238,7 @@ class LabStage(Stage):
         labs.reboot(self.lab, guest)
         taken = [one.place for one in self.cast.guests if one.name == guest]
         for place in (*taken, *(one for one in self.cast.others if one.name == guest)):
-            place.again(labs.enter(self.lab, guest))
+            place.again(self._ground.enter(self.lab, guest))
         for place in taken:
             self.tap(place)
 

@@ -1,41 +1,44 @@
 """Plays rows in labs without protections: a row that cannot be seen to fail proves nothing.
 
 A row fails where its verdict is another than the policy's; that the honest guest suffers as well
-does not count. A lab that an attack has spoilt is built anew, so that no row fails for the sake of
-the one before it.
+does not count. A lab that an attack has spoilt is built again, so that no row fails because of the
+one before it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from netemu.conformance.labstage import running
+from netemu.client import labs
+from netemu.conformance import weakened
+from netemu.conformance.labstage import Ground, running
 from netemu.conformance.row import ALLOWED, FAILED, Result, Row
 from netemu.conformance.suite import play
-from netemu.kernel.protections import Protection
 from netemu.topology import Lab, Policy
 
-_NETWORK: Final = (Protection.INGRESS, Protection.EGRESS, Protection.HOST)
 
-WITHOUT: Final[dict[str, tuple[Protection, ...]]] = {
-    "responder": (Protection.RESPONDER,),
-    "guard": _NETWORK,
-    "ingress list": (Protection.INGRESS,),
-    "egress list": (Protection.EGRESS,),
-    "marks": (Protection.MARKS,),
-    "guard and marks": (*_NETWORK, Protection.MARKS),
-    "settings": (Protection.SYSCTLS,),
-    "resets": (Protection.RESETS,),
-    "plain bridge": (
-        *_NETWORK,
-        Protection.SYSCTLS,
-        Protection.BRIDGE,
-        Protection.LISTENER,
-        Protection.RESETS,
+def _of_the_sandbox(lab: str, target: str) -> dict[str, int]:
+    """A target's network namespace, and all others those of the lab's supervisor."""
+    return {**labs.enter(lab, None), "net": labs.enter(lab, target)["net"]}
+
+
+LABS: Final[dict[str, Ground]] = {
+    "responder": Ground(weakened.without(weakened.responder)),
+    "guard": Ground(weakened.without(*weakened.GUARD)),
+    "ingress list": Ground(weakened.without(weakened.ingress)),
+    "egress list": Ground(weakened.without(weakened.egress)),
+    "marks": Ground(weakened.without(weakened.marks)),
+    "guard and marks": Ground(weakened.without(*weakened.GUARD, weakened.marks)),
+    "settings": Ground(weakened.without(weakened.settings)),
+    "resets": Ground(weakened.without(weakened.resets)),
+    "plain bridge": Ground(
+        weakened.without(
+            *weakened.GUARD, weakened.settings, weakened.bridge, weakened.listener, weakened.resets
+        )
     ),
-    "namespaces": (Protection.NAMESPACES,),
+    "namespaces": Ground(enter=_of_the_sandbox),
 }
-"""What each lab of the proof is built without."""
+"""The labs of the proof, each by what it lacks."""
 
 Numbered = Sequence[tuple[str, Row]]
 
@@ -83,14 +86,14 @@ def prove(
     each_once: bool = False,
     on_result: Callable[[str, Result], None] = lambda _name, _result: None,
 ) -> Proof:
-    """Play the rows in a lab for each entry of WITHOUT; `lab` says its shape, name and policy.
+    """Play the rows in each of LABS; `lab` says its shape, name and policy.
 
     With `each_once` a row that was seen to fail is not played again: that every row can fail is
     known much sooner, but not all that it depends on.
     """
     verdicts: dict[str, dict[str, Result]] = {}
     to_play = list(rows)
-    for name, without in WITHOUT.items():
+    for name, ground in LABS.items():
         told: dict[str, Result] = {}
 
         def hear(result: Result, name: str = name) -> None:
@@ -98,7 +101,7 @@ def prove(
 
         rest = list(to_play)
         while rest:
-            with running(lab, time_scale, without) as stage:
+            with running(lab, time_scale, ground) as stage:
                 results = play(stage, rest, hear, until_spoiled=True)
             told.update((result.row.id, result) for result in results)
             rest = rest[len(results) :]

@@ -1,4 +1,4 @@
-"""The guard: one nft rule set a node, rendered from a template that a person can read.
+"""The guard: one nft rule set a node, rendered from templates that a person can read.
 
 Loading goes through the `nft` program (one transaction, checked by the kernel as a whole); the
 bindings, which change all the time, go to the kernel directly (`netemu.kernel.bindings`).
@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from netemu.errors import MachineCannot
 from netemu.kernel import exhaustion
 from netemu.kernel.namespaces import inside
-from netemu.kernel.protections import Protection, Without
 
 # Where Debian puts nft is not in an ordinary user's PATH.
 _PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
@@ -65,58 +66,83 @@ def find_nft() -> str:
     return found
 
 
-def pieces(ports: Sequence[Port], *, without: Without = (), **manner: Any) -> Iterator[str]:
-    """What `render` gives, in pieces that anybody's nft can load, one after another.
+class Rules(msgspec.Struct, frozen=True):
+    """The text of a guard, for nft. Each `@{name}` in it is a place to be filled in."""
 
-    The ports are down until the last one is loaded.
-    """
-    yield render(ports=ports[:PORTS_AT_ONCE], without=without, **manner)
-    for start in range(PORTS_AT_ONCE, len(ports), PORTS_AT_ONCE):
-        yield more(ports[start : start + PORTS_AT_ONCE], without)
+    node: str
+    """The tables of a node."""
+    port: str
+    """The chains of one port, within `table netdev guard`."""
+    added: str
+    """What further ports add, their chains among it."""
+    removed: str
+    """What takes one port's rules away."""
+
+    def pieces(self, ports: Sequence[Port], **manner: Any) -> Iterator[str]:
+        """What `render` returns, in pieces that anybody's nft can load, one after another.
+
+        The ports are down until the last one is loaded.
+        """
+        yield self.render(ports=ports[:PORTS_AT_ONCE], **manner)
+        for start in range(PORTS_AT_ONCE, len(ports), PORTS_AT_ONCE):
+            yield self.more(ports[start : start + PORTS_AT_ONCE])
+
+    def render(
+        self, *, bridge_mac: str, ports: Sequence[Port], same_node: bool, time_scale: float = 1.0
+    ) -> str:
+        """The rules of a node with these ports."""
+        overheard = _scaled(OVERHEARD_PER_MINUTE, time_scale)
+        sets = {name: elements(found) for name, found in _elements(ports).items()}
+        values = {
+            **sets,
+            "bridge_mac": bridge_mac,
+            "policy": "same_node" if same_node else "responder_only",
+            "policy_arp_out": _SAME_NODE_ARP_OUT.format(overheard) if same_node else "",
+            "policy_ip_out": _SAME_NODE_IP_OUT if same_node else "",
+            "probe_rate": _scaled(PROBES_PER_SECOND, time_scale),
+            "probe_burst": _scaled(PROBE_BURST, time_scale),
+            "shout_rate": SHOUTS_PER_SECOND,
+            "shout_burst": SHOUT_BURST,
+            "answer_rate": ANSWERS_PER_SECOND,
+            "answer_burst": ANSWER_BURST,
+            "connection_rate": CONNECTIONS_PER_SECOND,
+            "connection_burst": CONNECTION_BURST,
+            "ports": self._chains(ports),
+        }
+        return fill_in(self.node, values)
+
+    def more(self, ports: Sequence[Port]) -> str:
+        """The rules that ports add to a guard which is loaded; their links are there, and down."""
+        return fill_in(self.added, {**_elements(ports), "ports": self._chains(ports)})
+
+    def one_less(self, port: Port) -> str:
+        """What takes a port's rules away again; its link is still there, and down."""
+        return fill_in(self.removed, {**_elements([port]), "port": port[0]})
+
+    def _chains(self, ports: Sequence[Port]) -> str:
+        return "\n".join(
+            fill_in(self.port, {"port": port, "mark": mark}) for port, mark, _ in ports
+        )
 
 
-def render(
-    *,
-    bridge_mac: str,
-    ports: Sequence[Port],
-    same_node: bool,
-    time_scale: float = 1.0,
-    without: Without = (),
-) -> str:
-    """The rules of a node with these ports."""
-    overheard = _scaled(OVERHEARD_PER_MINUTE, time_scale)
-    template = Path(__file__).with_name("guard.nft").read_text(encoding="utf-8")
-    if Protection.HOST in without:
-        template, _, _ = template.partition("table inet guard")
-    wires, stations, own = map(elements, _elements(ports))
-    values = {
-        "bridge_mac": bridge_mac,
-        "wires": wires,
-        "stations": stations,
-        "own": own,
-        "policy": "same_node" if same_node else "responder_only",
-        "policy_arp_out": _SAME_NODE_ARP_OUT.format(overheard) if same_node else "",
-        "policy_ip_out": _SAME_NODE_IP_OUT if same_node else "",
-        "probe_rate": _scaled(PROBES_PER_SECOND, time_scale),
-        "probe_burst": _scaled(PROBE_BURST, time_scale),
-        "shout_rate": SHOUTS_PER_SECOND,
-        "shout_burst": SHOUT_BURST,
-        "answer_rate": ANSWERS_PER_SECOND,
-        "answer_burst": ANSWER_BURST,
-        "connection_rate": CONNECTIONS_PER_SECOND,
-        "connection_burst": CONNECTION_BURST,
-        "own_segments": "" if Protection.MARKS in without else _OWN_SEGMENTS,
-        "ports": "\n    ".join(_port(port, mark, without) for port, mark, _ in ports),
-    }
-    return _filled_in(template, values)
+@cache
+def standard() -> Rules:
+    """The guard of every lab, as it stands in the files beside this one."""
+    return Rules(
+        node=template("guard.nft"),
+        port=template("guard_port.nft"),
+        added=template("guard_added.nft"),
+        removed=template("guard_removed.nft"),
+    )
 
 
-def fill_in(template: Path, values: Mapping[str, object]) -> str:
-    """The rules that stand in the file `template`, each `@{name}` in it filled in."""
-    return _filled_in(template.read_text(encoding="utf-8"), values)
+def template(name: str) -> str:
+    """The rules in a file beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _filled_in(template: str, values: Mapping[str, object]) -> str:
+def fill_in(template: str, values: Mapping[str, object]) -> str:
+    """The rules with each `@{name}` in them filled in."""
     return _PLACE.sub(lambda place: str(values[place[1]]), template)
 
 
@@ -138,66 +164,13 @@ def elements(of_set: str) -> str:
     return f"elements = {{ {of_set} }}" if of_set else ""
 
 
-def _elements(ports: Sequence[Port]) -> tuple[str, str, str]:
+def _elements(ports: Sequence[Port]) -> dict[str, str]:
     """What the sets of wires, of stations and of sockets' own marks have for these ports."""
-    return (
-        ", ".join(f'"{port}" . {mac}' for port, _, mac in ports),
-        ", ".join(mac for _, _, mac in ports),
-        ", ".join(f"{mark} . {mark}, {mark} . 0" for _, mark, _ in ports),
-    )
-
-
-def _port(port: str, mark: int, without: Without) -> str:
-    # ARP keeps its mark in any case: claims could not be told apart without.
-    marked = "ether type arp " if Protection.MARKS in without else ""
-    verdict = "accept" if Protection.INGRESS in without else "goto from_guest"
-    ingress = f"""chain in_{port} {{
-        type filter hook ingress device "{port}" priority 0; policy drop;
-        {marked}meta mark set {mark}
-        {verdict}
-    }}"""
-    if Protection.EGRESS in without:
-        return ingress
-    own = "" if Protection.MARKS in without else _OWN_ANSWERS.format(mark)
-    return f"""{ingress}
-    chain out_{port} {{
-        type filter hook egress device "{port}" priority 0; policy drop;
-        {own}
-        goto to_guest
-    }}"""
-
-
-_OWN_ANSWERS = (
-    "ether type ip ip saddr 169.254.169.254 meta mark != {} counter name refused_out drop"
-)
-_OWN_SEGMENTS = 'iifname "br0" meta mark . socket mark != @own drop'
-
-
-def more(ports: Sequence[Port], without: Without = ()) -> str:
-    """The rules that ports add to a guard which is loaded; their links are there, and down."""
-    wires, stations, own = _elements(ports)
-    chains = "\n    ".join(_port(port, mark, without) for port, mark, _ in ports)
-    host = "" if Protection.HOST in without else f"add element inet guard own {{ {own} }}"
-    return f"""add element netdev guard wires {{ {wires} }}
-add element netdev guard stations {{ {stations} }}
-{host}
-table netdev guard {{
-    {chains}
-}}
-"""
-
-
-def one_less(port: str, mark: int, mac: str, without: Without = ()) -> str:
-    """What takes a port's rules away again; its link is still there, and down."""
-    wires, stations, own = _elements([(port, mark, mac)])
-    lines = [f"delete chain netdev guard in_{port}"]
-    if Protection.EGRESS not in without:
-        lines.append(f"delete chain netdev guard out_{port}")
-    lines.append(f"delete element netdev guard wires {{ {wires} }}")
-    lines.append(f"delete element netdev guard stations {{ {stations} }}")
-    if Protection.HOST not in without:
-        lines.append(f"delete element inet guard own {{ {own} }}")
-    return "\n".join(lines)
+    return {
+        "wires": ", ".join(f'"{port}" . {mac}' for port, _, mac in ports),
+        "stations": ", ".join(mac for _, _, mac in ports),
+        "own": ", ".join(f"{mark} . {mark}, {mark} . 0" for _, mark, _ in ports),
+    }
 
 
 # nft takes milliseconds, and for the thousands of a large lab a few seconds.

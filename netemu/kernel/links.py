@@ -10,6 +10,7 @@ from typing import Any
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
+from netemu.kernel.interfaces import PortOptions
 from netemu.kernel.netlink import (
     AF_BRIDGE,
     DELLINK,
@@ -117,18 +118,18 @@ def retire(port: str, index: int) -> tuple[Message, Message]:
     return no_carrier(port, index), aside
 
 
-def port_options(port: str, index: int, *, isolated: bool) -> Message:
-    """Let a port learn nothing and be flooded with broadcast only; isolate it from the others."""
-    return Message(f"port {port}", fill(_port_options(isolated), index))
+def port_options(port: str, index: int, options: PortOptions) -> Message:
+    """Have the bridge treat a port so."""
+    return Message(f"port {port}", fill(_port_options(options), index))
 
 
 @cache
-def _port_options(isolated: bool) -> bytes:
+def _port_options(chosen: PortOptions) -> bytes:
     options = nested(
-        ("IFLA_BRPORT_ISOLATED", int(isolated)),
-        ("IFLA_BRPORT_LEARNING", 0),
-        ("IFLA_BRPORT_UNICAST_FLOOD", 0),
-        ("IFLA_BRPORT_MCAST_FLOOD", int(not isolated)),
+        ("IFLA_BRPORT_ISOLATED", int(chosen.isolated)),
+        ("IFLA_BRPORT_LEARNING", int(chosen.learning)),
+        ("IFLA_BRPORT_UNICAST_FLOOD", int(chosen.unicast_flood)),
+        ("IFLA_BRPORT_MCAST_FLOOD", int(chosen.multicast_flood)),
         ("IFLA_BRPORT_BCAST_FLOOD", 1),
     )
     kind = nested(("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", options))

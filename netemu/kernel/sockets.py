@@ -7,12 +7,16 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from netemu.kernel.errors import KernelError
 from netemu.kernel.netlink_walk import messages
 
 # EC2's default hop limit, and RFC 3927 section 2.7's "sensible default": an answer does not
 # outlive the link.
 ANSWER_TTL = 1
+# Where a metadata service is asked.
+HTTP = 80
 # Somewhat more than the guests of a full node, all asking at once.
 BACKLOG = 2048
 
@@ -26,28 +30,36 @@ _CONNECTED = 0xFFF & ~(1 << 10)
 _REQUEST_V2 = struct.Struct("=BBBxI")
 
 
-def listener(
-    address: str, port: int, interface: str, *, careless: bool = False, shared: bool = False
-) -> socket.socket:
-    """A listening socket of the present namespace, bound to `address` and to `interface`.
+class Listener(msgspec.Struct, frozen=True):
+    """Where a responder listens: bound to an address and to an interface ("" is any).
 
-    `shared`: with more such sockets (SO_REUSEPORT), each for a process of its own. A `careless`
-    one, for a proof only, is bound to neither and answers with any TTL.
+    `ttl` is what its answers leave with.
+    """
+
+    address: str
+    interface: str
+    ttl: int = ANSWER_TTL
+    port: int = HTTP
+
+
+def listen(at: Listener, *, shared: bool = False) -> socket.socket:
+    """A listening socket of the present namespace.
+
+    `shared`: with more such sockets (SO_REUSEPORT), each for a process of its own.
     """
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if not careless:
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ANSWER_TTL)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        made.bind(("0.0.0.0" if careless else address, port))
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, at.ttl)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, at.interface.encode() + b"\0")
+        made.bind((at.address, at.port))
         made.listen(BACKLOG)
         made.setblocking(False)
     except OSError as error:
         made.close()
-        raise KernelError(f"listening on {address}:{port}", error.errno or 0) from None
+        raise KernelError(f"listening on {at.address}:{at.port}", error.errno or 0) from None
     return made
 
 

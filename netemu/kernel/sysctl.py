@@ -8,10 +8,13 @@ import os
 
 from netemu.kernel.errors import KernelError
 
+Settings = tuple[tuple[str, str], ...]
+"""Names below net, and values."""
+
 _ROOT = "/proc/sys/net/"
 
 # Before any link is made: links take the defaults of their birth.
-NODE = (
+NODE: Settings = (
     # Identity: an accepted socket takes the mark of the SYN, a reply without a socket too.
     ("ipv4/tcp_fwmark_accept", "1"),
     ("ipv4/fwmark_reflect", "1"),
@@ -36,33 +39,16 @@ NODE = (
     ("ipv6/conf/default/accept_ra", "0"),
 )
 
-# For a proof only: what a new namespace begins with on a machine that forwards, as those that run
-# containers do. Identity stays: without it there would be no lab to attack.
-NODE_AS_BORN = (
-    ("ipv4/tcp_fwmark_accept", "1"),
-    ("ipv4/fwmark_reflect", "0"),
-    ("ipv4/ip_forward", "1"),
-    ("ipv4/conf/all/send_redirects", "1"),
-    ("ipv4/conf/default/send_redirects", "1"),
-    ("ipv4/conf/all/accept_redirects", "1"),
-    ("ipv4/conf/default/accept_redirects", "1"),
-    ("ipv4/conf/all/route_localnet", "1"),
-    ("ipv4/conf/all/rp_filter", "0"),
-    ("ipv6/conf/all/disable_ipv6", "0"),
-    ("ipv6/conf/default/disable_ipv6", "0"),
-    ("ipv6/conf/default/accept_ra", "1"),
-)
-
 # Bridged frames must not be seen a second time by the inet hooks. A kernel without br_netfilter
 # has no such files.
-NODE_BRIDGE = (
+NODE_BRIDGE: Settings = (
     ("bridge/bridge-nf-call-iptables", "0"),
     ("bridge/bridge-nf-call-ip6tables", "0"),
     ("bridge/bridge-nf-call-arptables", "0"),
 )
 
 
-def write(settings: tuple[tuple[str, str], ...], *, optional: bool = False) -> None:
+def write(settings: Settings, *, optional: bool = False) -> None:
     """Write settings in the present network namespace; `optional` ones may be missing."""
     for name, value in settings:
         try:

@@ -1,10 +1,9 @@
 """The tenant network's guard, rendered from a template that a person can read."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
-from netemu.kernel.guard import PORTS_AT_ONCE, SHOUT_BURST, SHOUTS_PER_SECOND, fill_in
+from netemu.kernel.guard import PORTS_AT_ONCE, SHOUT_BURST, SHOUTS_PER_SECOND, fill_in, template
 
 # Beside the rules of so many ports: a fifth of what a transaction may have.
 _ADDRESSES_AT_ONCE: Final = 500
@@ -15,11 +14,9 @@ Port = tuple[str, str, Sequence[str]]
 
 
 def pieces(ports: Sequence[Port]) -> Iterator[str]:
-    """The rules for these ports, in pieces as `netemu.kernel.guard.pieces` gives them."""
-    text = fill_in(
-        Path(__file__).with_name("tenant.nft"),
-        {"shout_rate": SHOUTS_PER_SECOND, "shout_burst": SHOUT_BURST},
-    )
+    """The rules for these ports, in pieces that anybody's nft can load."""
+    rates = {"shout_rate": SHOUTS_PER_SECOND, "shout_burst": SHOUT_BURST}
+    text = fill_in(template("tenant.nft"), rates)
     for some in _shares(ports):
         own = (f'"{port}" . {mac} . {address}' for port, mac, held in some for address in held)
         stations = ", ".join(mac for _, mac, _ in some)

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from netemu.kernel.protections import Protection
 from netemu.topology import Lab
+from netemu.wire.profile import Profile
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -13,7 +13,7 @@ class Order(msgspec.Struct, frozen=True):
 
     `shared` are directories that guests may write to, in root's lab as well.
 
-    `without` is what keeps guests apart and is to be left out: see `netemu.kernel.protections`.
+    `profile` is how its guests are kept apart.
     """
 
     lab: Lab
@@ -22,4 +22,4 @@ class Order(msgspec.Struct, frozen=True):
     access_log: bool = False
     owned: bool = False
     shared: tuple[str, ...] = ()
-    without: tuple[Protection, ...] = ()
+    profile: Profile = msgspec.field(default_factory=Profile)

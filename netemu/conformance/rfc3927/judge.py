@@ -14,13 +14,13 @@ from netemu.conformance.rfc3927.rows import PASS, ROWS
 from netemu.conformance.rfc3927.trial import PARTS, Trial
 from netemu.conformance.rfc3927.wire import LATE
 from netemu.conformance.row import Observed, Result, Row
+from netemu.conformance.weakened import egress, without
 from netemu.errors import NotSo
-from netemu.kernel.protections import Protection
 from netemu.linklocal.timing import Timing
 from netemu.topology import Lab, Policy, parse
 
 # The guard would keep from a guest some of what other hosts have to say to it here.
-WITHOUT: Final = (Protection.EGRESS,)
+PROFILE: Final = without(egress)
 
 
 def room_for(foreign: Sequence[Foreign], name: str) -> Lab:

@@ -9,7 +9,8 @@ from typing import Final
 from netemu.errors import NotSo
 from netemu.kernel import addressing, links, netlink
 from netemu.kernel.namespaces import inside
-from netemu.supervisor.nodes.wiring import HTTP, METADATA, WiredGuest, WiredNode
+from netemu.kernel.sockets import HTTP
+from netemu.supervisor.nodes.wiring import METADATA, WiredGuest, WiredNode
 from netemu.wire.progress import Progress
 
 # How many guests ask at the same time. Under `same-node` each first looks for the responder by a

@@ -14,7 +14,6 @@ from hostagent.model import EventSource, EventType
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
 from netemu.kernel.factory_client import Factory
-from netemu.kernel.protections import Protection
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
 from netemu.supervisor.boot.lab_log import keep_short
@@ -38,6 +37,7 @@ from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
 from netemu.topology import Guest
 from netemu.wire import runtime_dir
 from netemu.wire.order import Order
+from netemu.wire.profile import Identity
 from netemu.wire.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -173,34 +173,34 @@ class Supervisor:
             duty.cancel()
 
     async def _come_up(self, command_sockets: list[socket.socket]) -> None:
-        lab, scale, without = self._lab, self._order.time_scale, self._order.without
-        self._nodes = await wire(
-            lab, self._factory, time_scale=scale, progress=self._progress, without=without
-        )
+        lab, scale, profile = self._lab, self._order.time_scale, self._order.profile
+        manner = Manner(lab.policy, scale, profile)
+        self._nodes = await wire(lab, self._factory, manner, progress=self._progress)
         tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
         tenant_net = await self._factory.nodes(1) if tenants else []
         network = TenantNetwork(lab, tenants, tenant_net[0]) if tenants else None
-        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), without)
+        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), resets=profile.resets)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
         for number, node in enumerate(self._nodes):
             host = NodeServices(
                 number,
                 node,
                 command_sockets[number],
-                without=without,
+                profile=profile,
                 access_log=self._order.access_log,
             )
             host.start()
             self._hosts.append(host)
             await asyncio.sleep(0)  # a 'down' need not wait for all of them
         agents = Agents({host.name: str(host.commands) for host in self._hosts})
-        placement = Placement(agents, self._nodes, claims, by_address=Protection.MARKS in without)
+        by_address = profile.identity is Identity.ADDRESS
+        placement = Placement(agents, self._nodes, claims, by_address=by_address)
         hardware = Hardware(
             lab,
             self._nodes,
             self._factory,
             claims,
-            Manner(lab.policy, scale, without),
+            manner,
             network,
             Logs(self._directory / runtime_dir.LOGS),
         )
@@ -287,7 +287,6 @@ class Supervisor:
             "time_scale": self._order.time_scale,
             "fingerprint": self._lab.fingerprint(),
             "access_log": self._order.access_log,
-            "without": [str(one) for one in self._order.without],
             "services": [*(one.status() for one in self._services()), self._factory.status()],
         }
         return [head, *nodes], []
@@ -322,8 +321,6 @@ class Supervisor:
             inner = await self._parts.hardware.namespaces(target)
             # The sandbox's user namespace first: from there the guest's others can be entered.
             found = {"sandbox": user, **inner}
-            if Protection.NAMESPACES in self._order.without:
-                found = {**sandbox, "net": inner["net"]}
         else:
             for node in self._nodes:
                 if node.node.name == target:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 
 from netemu.errors import MachineCannot, NetemuError
-from netemu.kernel import addressing, guard, links, netlink, packet, sockets, sysctl
+from netemu.kernel import addressing, guard, interfaces, links, netlink, packet, sockets, sysctl
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory_client import Factory
@@ -58,7 +58,7 @@ class _Trial:
                 (
                     links.bridge("br0", _BRIDGE_INDEX, _NODE_MAC),
                     links.wire(_PORT, _INDEX, _BRIDGE_INDEX, self.guest, _MAC, "guest"),
-                    links.port_options(_PORT, _INDEX, isolated=True),
+                    links.port_options(_PORT, _INDEX, interfaces.ISOLATED),
                     links.station(_PORT, _INDEX, _MAC),
                     links.up("br0", _BRIDGE_INDEX),
                     addressing.address(_BRIDGE_INDEX, "169.254.169.254", 16, "169.254.255.255"),
@@ -73,7 +73,7 @@ class _Trial:
         return done.stdout.strip()
 
     def rules(self) -> str:
-        rules = guard.render(
+        rules = guard.standard().render(
             bridge_mac=_NODE_MAC, ports=[(_PORT, _MARK, _MAC)], same_node=False, time_scale=1
         )
         guard.load(rules, self.node)
@@ -95,7 +95,7 @@ class _Trial:
 
     def listener(self) -> str:
         with ns.inside(self.node):
-            sockets.listener("169.254.169.254", 80, "br0").close()
+            sockets.listen(sockets.Listener("169.254.169.254", "br0")).close()
         return "169.254.169.254:80"
 
     def boot(self) -> str:

@@ -8,7 +8,7 @@ ends (`netemu/kernel/tenant.nft`).
 from collections.abc import Sequence
 from itertools import count
 
-from netemu.kernel import addressing, guard, links, netlink, sysctl, tenant
+from netemu.kernel import addressing, guard, interfaces, links, netlink, sysctl, tenant
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
 from netemu.supervisor.nodes.wiring import WiredGuest
@@ -80,7 +80,7 @@ class TenantNetwork:
         peer = ("eth1", links.TENANT_INDEX)
         return [
             links.wire(port, index, _BRIDGE_INDEX, wired.net, mac, guest.name, peer),
-            links.port_options(port, index, isolated=False),
+            links.port_options(port, index, interfaces.TOGETHER),
             links.station(port, index, mac),
         ]
 

@@ -6,7 +6,6 @@ from functools import partial
 
 from netemu.kernel.factory import BATCH
 from netemu.kernel.factory_client import Factory
-from netemu.kernel.protections import Protection, Without
 from netemu.linklocal import addresses
 from netemu.linklocal.claimant import Claimant
 from netemu.linklocal.fair_timer import FairTimer
@@ -21,7 +20,7 @@ from netemu.wire.progress import Progress
 class Claims:
     """Who holds what. Claims begin as soon as this is made: the ports have their carriers."""
 
-    def __init__(self, nodes: list[WiredNode], timing: Timing, without: Without = ()) -> None:
+    def __init__(self, nodes: list[WiredNode], timing: Timing, *, resets: bool = True) -> None:
         self._changed = asyncio.Event()
         self._timing = timing
         self._turns = FairTimer()
@@ -46,7 +45,7 @@ class Claims:
                 links=node.links,
                 carrier=self._carrier,
                 changed=self._note_change,
-                resets=Protection.RESETS not in without,
+                resets=resets,
             )
             self._shells[node.node.name] = shell
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from netemu.errors import NotSo
-from netemu.kernel.protections import Protection, Without
 from netemu.supervisor.nodes.services import PATIENCE, Service
 from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Dialects
+from netemu.wire.profile import Profile
 
 # What a node's two processes become when the lab is root's: users that own nothing and are nobody
 # else's, from the range that systemd keeps for such (61184 to 65519).
@@ -41,7 +41,7 @@ class NodeServices:
         wired: WiredNode,
         outer: socket.socket,
         *,
-        without: Without = (),
+        profile: Profile,
         access_log: bool = False,
     ) -> None:
         self.wired = wired
@@ -51,7 +51,7 @@ class NodeServices:
         self.store = STATE / f"agent-{number}"
         self.feed = STATE / f"feed-{number}.sock"
         self._number = number
-        self._without = without
+        self._profile = profile
         self._access_log = access_log
         self.commands = STATE / f"command-{number}.sock"
         self._outer = outer
@@ -88,7 +88,7 @@ class NodeServices:
     @property
     def responders(self) -> int:
         """How many responder processes follow its agent."""
-        return 0 if Protection.RESPONDER in self._without else len(self.wired.listeners)
+        return len(self.wired.listeners)
 
     @property
     def state(self) -> str:
@@ -144,13 +144,12 @@ class NodeServices:
             os.chown(self.store, AGENT_USER, AGENT_USER)
 
     def _service(self, role: str, arguments: list[str], sockets: list[tuple[str, int]]) -> Service:
-        ours = arguments[0] == "hostagent"  # others do not say that they live
         service = Service(
             f"{self.name}/{role}",
             arguments,
             sockets=sockets,
             log_descriptor=2,
-            notices=STATE / f"{role}-{self._number}.notices" if ours else None,
+            notices=STATE / f"{role}-{self._number}.notices",
             patience=AGENT_PATIENCE if role == "agent" else PATIENCE,
         )
         service.start()
@@ -162,17 +161,13 @@ class NodeServices:
         return arguments + (["--user", str(AGENT_USER)] if _is_root() else [])
 
     def _responder(self) -> list[str]:
-        if Protection.RESPONDER in self._without:
-            guests = [f"{one.guest.mark}:{one.guest.name}" for one in self.wired.guests]
-            return ["netemu.conformance.insecure_responder", *guests]
-        arguments = ["hostagent", "responder", "--agent", str(self.feed)]
+        arguments = [*self._profile.responder, "--agent", str(self.feed)]
+        arguments += ["--identity", self._profile.identity]
         arguments += _dialect_options(self.wired.node.dialects)
         if len(self.wired.listeners) > 1:
             arguments += ["--processes", str(len(self.wired.listeners))]
         if self._access_log:
             arguments.append("--access-log")
-        if Protection.MARKS in self._without:
-            arguments += ["--identity", "address"]
         return arguments + (["--user", str(RESPONDER_USER)] if _is_root() else [])
 
 

@@ -18,22 +18,21 @@ from netemu.errors import NetemuError
 from netemu.kernel import addressing, guard, links, netlink, sockets, sysctl
 from netemu.kernel.factory import BATCH, FIRST_HELD
 from netemu.kernel.factory_client import Factory
+from netemu.kernel.interfaces import BRIDGE
 from netemu.kernel.namespaces import inside
-from netemu.kernel.protections import Protection, Without
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
 from netemu.topology import Guest, Lab, Node, Policy
 from netemu.wire.limits import MANY, MOST_OPENED
+from netemu.wire.profile import Profile
 from netemu.wire.progress import Progress
 
-BRIDGE = "br0"
 BRIDGE_INDEX = 2
 # Ports' links are numbered by their marks, from here on: nothing has to be looked up. A guest's
 # later ports get later numbers: the link before may still be there, with its dying namespace.
 _FIRST_PORT_INDEX = 100
 _later_port_indices = count(1 << 24)
 METADATA = addresses.to_text(addresses.METADATA)
-HTTP = 80
 NAMES = Path("/run/netns")
 # Guests whose namespaces are made while those before them are wired: some 50 ms of work.
 _AHEAD = 50
@@ -109,11 +108,11 @@ class WiredNode:
 
 @dataclass(frozen=True)
 class Manner:
-    """How a lab is wired: its policy, its pace, and what keeps guests apart and is left out."""
+    """How a lab is wired: its policy, its pace, and how its guests are kept apart."""
 
     policy: Policy
     time_scale: float = 1.0
-    without: Without = ()
+    profile: Profile = field(default_factory=Profile)
 
     @property
     def same_node(self) -> bool:
@@ -122,10 +121,9 @@ class Manner:
 
 
 async def wire(
-    lab: Lab, factory: Factory, *, time_scale: float, progress: Progress, without: Without = ()
+    lab: Lab, factory: Factory, manner: Manner, *, progress: Progress
 ) -> list[WiredNode]:
     """Build the whole lab. Every port is up and guarded when this returns; nobody has spoken."""
-    manner = Manner(lab.policy, time_scale, without)
     total = len(lab.guests)
     done = 0
     NAMES.mkdir(exist_ok=True)
@@ -167,27 +165,24 @@ async def _made_ahead(factory: Factory, count: int) -> AsyncIterator[int]:
 
 
 def _wire(wired: WiredNode, manner: Manner) -> None:
-    node, net, without = wired.node, wired.net, manner.without
+    node, net, profile = wired.node, wired.net, manner.profile
     call(node.name, net)
     for one in wired.guests:
         call(one.guest.name, one.net)
     with inside(net), netlink.Netlink() as kernel:
-        sysctl.write(sysctl.NODE_AS_BORN if Protection.SYSCTLS in without else sysctl.NODE)
+        sysctl.write(profile.sysctls)
         sysctl.write(sysctl.NODE_BRIDGE, optional=True)
         kernel.run(_bridge(node))
         kernel.run(message for one in wired.guests for message in _port(one, manner))
-        careless = Protection.LISTENER in without
-        count = 1 if Protection.RESPONDER in without else node.processes
         wired.listeners = [
-            sockets.listener(METADATA, HTTP, BRIDGE, careless=careless, shared=count > 1)
-            for _ in range(count)
+            sockets.listen(profile.listener, shared=node.processes > 1)
+            for _ in range(node.processes)
         ]
-    for rules in guard.pieces(
-        [(guest.port, guest.mark, guest.mac) for guest in node.guests],
+    for rules in profile.rules.pieces(
+        [_guarded(guest) for guest in node.guests],
         bridge_mac=node.mac,
         same_node=manner.same_node,
         time_scale=manner.time_scale,
-        without=without,
     ):
         guard.load(rules, net)
     for one in wired.guests:
@@ -208,13 +203,15 @@ def _bridge(node: Node) -> list[netlink.Message]:
 def _port(wired: WiredGuest, manner: Manner) -> list[netlink.Message]:
     guest, index = wired.guest, wired.port_index
     wire = links.wire(guest.port, index, BRIDGE_INDEX, wired.net, guest.mac, guest.name)
-    if Protection.BRIDGE in manner.without:
-        return [wire]
     return [
         wire,
-        links.port_options(guest.port, index, isolated=not manner.same_node),
+        links.port_options(guest.port, index, manner.profile.ports[manner.policy]),
         links.station(guest.port, index, guest.mac),
     ]
+
+
+def _guarded(guest: Guest) -> guard.Port:
+    return guest.port, guest.mark, guest.mac
 
 
 def plug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
@@ -225,7 +222,7 @@ def plug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
     guest = wired.guest
     try:
         _make_port(node, wired, manner)
-        guard.load(guard.more([(guest.port, guest.mark, guest.mac)], manner.without), node.net)
+        guard.load(manner.profile.rules.more([_guarded(guest)]), node.net)
         _open_port(node, wired)
     except BaseException:
         unplug(node, wired, manner)
@@ -242,7 +239,7 @@ def unplug(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:
             kernel.run((links.down(guest.port, index),))
         except NetemuError:  # its guest has destroyed it
             pass
-    guard.unload(guard.one_less(guest.port, guest.mark, guest.mac, manner.without), node.net)
+    guard.unload(manner.profile.rules.one_less(_guarded(guest)), node.net)
     with inside(node.net), netlink.Netlink() as kernel:
         kernel.run((links.no_link(guest.port, index),))
 
@@ -259,11 +256,7 @@ def unplug_all(node: WiredNode, guests: Sequence[WiredGuest], manner: Manner) ->
             message for one in guests for message in links.retire(one.guest.port, one.port_index)
         )
     guard.unload_all(
-        [
-            guard.one_less(one.guest.port, one.guest.mark, one.guest.mac, manner.without)
-            for one in guests
-        ],
-        node.net,
+        [manner.profile.rules.one_less(_guarded(one.guest)) for one in guests], node.net
     )
 
 
@@ -272,10 +265,10 @@ def guard_ports(node: WiredNode, guests: Sequence[WiredGuest], manner: Manner) -
 
     Where the guard follows names only. Not to be called in the loop.
     """
-    ports = [(one.guest.port, one.guest.mark, one.guest.mac) for one in guests]
+    ports = [_guarded(one.guest) for one in guests]
     for start in range(0, len(ports), guard.PORTS_AT_ONCE):
         some = ports[start : start + guard.PORTS_AT_ONCE]
-        guard.load(guard.more(some, manner.without), node.net)
+        guard.load(manner.profile.rules.more(some), node.net)
 
 
 def renew(node: WiredNode, wired: WiredGuest, manner: Manner) -> None:

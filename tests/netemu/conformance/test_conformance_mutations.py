@@ -18,11 +18,11 @@ import pytest
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from netemu.conformance.labstage import LabStage, running
+from netemu.conformance import weakened
+from netemu.conformance.labstage import STANDARD, Ground, LabStage, running
 from netemu.conformance.roles import BROADCAST
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.ethernet import asking
-from netemu.kernel.protections import Protection, Without
 from netemu.topology import DEMO, Policy, load
 from tests.netemu.conformance.families import FAMILIES, MUTATIONS, mutations
 from tests.netemu.conformance.law import Law
@@ -71,14 +71,17 @@ def attack(stage: LabStage, law: Law, frames: Iterable[Packet | bytes]) -> tuple
     return seen, []
 
 
+BARE = Ground(weakened.without(*weakened.GUARD))
+
+
 @contextmanager
-def lab(policy: Policy, without: Without = ()) -> Iterator[LabStage]:
-    place = Path(f"/tmp/nt-mutations-{os.getpid()}-{len(without)}")
+def lab(policy: Policy, ground: Ground = STANDARD) -> Iterator[LabStage]:
+    place = Path(f"/tmp/nt-mutations-{os.getpid()}-{ground is BARE}")
     place.mkdir(mode=0o700)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NETEMU_RUNTIME_DIR", str(place))
         made = msgspec.structs.replace(load(DEMO, name="mutations"), policy=policy)
-        with running(made, SCALE, without) as stage:
+        with running(made, SCALE, ground) as stage:
             stage.begin(CATALOGUE[0][1], 1)
             yield stage
     (place / ".netemu").unlink(missing_ok=True)
@@ -127,10 +130,9 @@ def quiet(stage: LabStage, law: Law) -> bool:
 
 def test_without_a_guard_each_family_is_seen() -> None:
     """Under responder-only ports are isolated besides: some show under same-node alone."""
-    bare = (Protection.INGRESS, Protection.EGRESS, Protection.HOST)
     unseen = set(FAMILIES)
     for policy in Policy:
-        with lab(policy, bare) as stage:
+        with lab(policy, BARE) as stage:
             for name in sorted(unseen):
                 stage.begin(CATALOGUE[0][1], 1)
                 law = Law(stage, unicast=True)

@@ -8,7 +8,7 @@ import pytest
 
 from netemu.client import labs
 from netemu.conformance.rfc3927.claimants import FOREIGN, Foreign
-from netemu.conformance.rfc3927.judge import WITHOUT, judge, room_for
+from netemu.conformance.rfc3927.judge import PROFILE, judge, room_for
 from netemu.conformance.rfc3927.rows import ROWS
 from tests.conftest import Person
 
@@ -44,7 +44,7 @@ def test_others_are_judged_beside_ours_on_one_bridge(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(place))
     before = [remembered(one) for one in foreign]
     lab = room_for(foreign, "judged")
-    labs.bring_up(lab, access_log=True, without=WITHOUT)
+    labs.bring_up(lab, access_log=True, profile=PROFILE)
     try:
         told = judge(lab.name, foreign)
     finally:

@@ -13,7 +13,7 @@ PORTS = [("p1", 1, "02:00:00:00:00:01"), ("p2", 2, "02:00:00:00:00:02")]
 
 
 def rendered(*, same_node: bool = False, time_scale: float = 1.0) -> str:
-    return guard.render(
+    return guard.standard().render(
         bridge_mac="02:00:00:00:00:fe", ports=PORTS, same_node=same_node, time_scale=time_scale
     )
 
@@ -42,7 +42,7 @@ def test_a_quicker_lab_may_probe_more_often() -> None:
 
 
 def test_a_node_without_guests_has_a_guard_too() -> None:
-    text = guard.render(bridge_mac="02:00:00:00:00:fe", ports=[], same_node=False)
+    text = guard.standard().render(bridge_mac="02:00:00:00:00:fe", ports=[], same_node=False)
     assert "elements" not in text
 
 

@@ -2,13 +2,13 @@
 
 import struct
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from netemu.kernel import links
+from netemu.kernel.interfaces import PortOptions
 
 octets = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
 names = st.from_regex(r"[a-z][a-z0-9-]{0,14}", fullmatch=True)
@@ -51,13 +51,13 @@ def test_links_go_up_and_down_by_their_index(index):
         assert (read["index"], read["flags"], read["change"]) == (index, flags, 1)
 
 
-@pytest.mark.parametrize("isolated", [True, False])
-def test_a_port_is_isolated_or_not(isolated):
-    read = decoded(ifinfmsg, links.port_options("p1", 101, isolated=isolated))
+@given(st.builds(PortOptions, *[st.booleans()] * 4))
+def test_a_port_is_treated_as_was_chosen(chosen):
+    read = decoded(ifinfmsg, links.port_options("p1", 101, chosen))
     options = read.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
     assert read["index"] == 101
-    assert options.get_attr("IFLA_BRPORT_ISOLATED") == isolated
-    assert options.get_attr("IFLA_BRPORT_LEARNING") == 0
-    assert options.get_attr("IFLA_BRPORT_UNICAST_FLOOD") == 0
-    assert options.get_attr("IFLA_BRPORT_MCAST_FLOOD") == (not isolated)
+    assert options.get_attr("IFLA_BRPORT_ISOLATED") == chosen.isolated
+    assert options.get_attr("IFLA_BRPORT_LEARNING") == chosen.learning
+    assert options.get_attr("IFLA_BRPORT_UNICAST_FLOOD") == chosen.unicast_flood
+    assert options.get_attr("IFLA_BRPORT_MCAST_FLOOD") == chosen.multicast_flood
     assert options.get_attr("IFLA_BRPORT_BCAST_FLOOD") == 1

@@ -1,0 +1,46 @@
+"""How a lab keeps its guests apart: one value, which the supervisor builds every lab by.
+
+Every lab that a person asks for has the defaults. The conformance suite alone hands in others
+(`netemu.conformance.weakened`), to see its rows fail.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from netemu.kernel import interfaces, sockets, sysctl
+from netemu.kernel.guard import Rules, standard
+from netemu.linklocal import addresses
+from netemu.topology import Policy
+
+
+class Identity(StrEnum):
+    """What a responder knows a guest by; the words are those of its `--identity`."""
+
+    MARK = "mark"
+    ADDRESS = "address"
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands between guests, and between a guest and its node."""
+
+    sysctls: sysctl.Settings = sysctl.NODE
+    """The kernel settings of a node."""
+    rules: Rules = msgspec.field(default_factory=standard)
+    """The guard of a node."""
+    ports: dict[Policy, interfaces.PortOptions] = msgspec.field(
+        default_factory=lambda: {
+            Policy.RESPONDER_ONLY: interfaces.ISOLATED,
+            Policy.SAME_NODE: interfaces.TOGETHER,
+        }
+    )
+    """How a node's bridge treats its guests' ports."""
+    listener: sockets.Listener = sockets.Listener(
+        addresses.to_text(addresses.METADATA), interfaces.BRIDGE
+    )
+    """Where a node's responder listens."""
+    responder: tuple[str, ...] = ("hostagent", "responder")
+    """The module that answers on a node, and its first argument; more of them follow."""
+    identity: Identity = Identity.MARK
+    resets: bool = True
+    """Whether the connections of an address are reset before another guest may have it."""
