@@ -181,23 +181,9 @@ class View(Struct, frozen=True):
         return self.incarnation + self.edits
 
 
-_FEW: Final = 8
-_named: dict[int, tuple[tuple[str, ...], frozenset[str]]] = {}  # by identity of the tuple
-
-
 def concerns(event: Event, name: str) -> bool:
-    """Whether the event is the named guest's own. Also fast for an event of a thousand guests, each
-    of which will ask.
-    """
-    guests = event.guests
-    if len(guests) <= _FEW:
-        return name in guests
-    known = _named.get(id(guests))
-    if known is None or known[0] is not guests:
-        if len(_named) >= MAX_GUESTS:
-            _named.clear()
-        known = _named[id(guests)] = (guests, frozenset(guests))
-    return name in known[1]
+    """Whether the event is the named guest's own."""
+    return name in event.guests
 
 
 def sees(guest: Guest, event: Event) -> bool:

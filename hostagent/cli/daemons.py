@@ -228,10 +228,11 @@ def responder(
 
     from hostagent.daemon import run
     from hostagent.dialects import Dialects, Options
-    from hostagent.responder.answers import BY_ADDRESS, BY_MARK, Access, host_headers
+    from hostagent.responder.answers import BY_ADDRESS, BY_MARK, host_headers
     from hostagent.responder.approvals import Approvals
     from hostagent.responder.feed import follow
     from hostagent.responder.knowledge import Knowledge
+    from hostagent.responder.reply_cache import Access
     from hostagent.responder.server import Responder
     from hostagent.signing import Signer, SigningError
     from hostagent.sockets import SocketError, divide, handed_over, listen_many

@@ -40,7 +40,6 @@ from hostagent.dialects.outcomes import Outcome, Park
 from hostagent.http import REASONS, Request, Response
 from hostagent.model import (
     FINAL,
-    MAX_GUESTS,
     Event,
     EventStatus,
     EventType,
@@ -151,7 +150,7 @@ def answer(view: View, request: Request, now: float) -> Outcome | None:
     def resume(view: View, now: float) -> Response | Park:
         if now >= end or etag(view, now) != known:
             return _tell(view, asked, now)
-        return Park(min(end, _moment(view, now).next), known, resume)
+        return Park(min(end, _next_moment(view, now)), resume)
 
     response = _tell(view, asked, now)
     # What is not there is not waited for.
@@ -208,36 +207,13 @@ def _read(request: Request) -> _Asked:
 
 def etag(view: View, now: float) -> str:
     """Return 16 hexadecimal digits that grow with every change, by command or by time."""
-    return _etag(view, _moment(view, now))
+    phase = sum(_passed(at(event, now), now) for event in view.events)
+    return f"{view.revision * _PHASES + phase:016x}"
 
 
-def _etag(view: View, moment: "_Moment") -> str:
-    return f"{view.revision * _PHASES + moment.phase:016x}"
-
-
-class _Moment(NamedTuple):
-    """How many times what is shown of the events has changed by itself, and when it will next."""
-
-    events: tuple[Event, ...]
-    now: float
-    phase: int
-    next: float
-
-
-_moments: dict[int, _Moment] = {}  # by identity of the events
-
-
-def _moment(view: View, now: float) -> _Moment:
-    """Return the view's moment, kept for the many guests that share its events."""
-    events = view.events
-    known = _moments.get(id(events))  # the moment holds the tuple, so its id is not reused
-    if known is None or known.now != now:
-        if len(_moments) >= MAX_GUESTS:
-            _moments.clear()
-        next_one = min(boundary(view, now, NOTICE), boundary(view, now, PREEMPT_NOTICE))
-        phase = sum(_passed(at(event, now), now) for event in events)
-        known = _moments[id(events)] = _Moment(events, now, phase, next_one)
-    return known
+def _next_moment(view: View, now: float) -> float:
+    """Return when what is shown of the events next changes by itself."""
+    return min(boundary(view, now, NOTICE), boundary(view, now, PREEMPT_NOTICE))
 
 
 def _passed(event: Event, now: float) -> int:
@@ -278,14 +254,13 @@ def _tell(view: View, asked: _Asked, now: float) -> Response:
         body, kind = "".join(_lines(found, "")).encode(), "application/text"
     else:
         body, kind = "".join(f"{name}\n" for name in _children(found)).encode(), "application/text"
-    moment = _moment(view, now)
     return Response(
         200,
         body,
         kind,
-        (*_ALWAYS, ("ETag", _etag(view, moment))),
+        (*_ALWAYS, ("ETag", etag(view, now))),
         server=_SERVER,
-        valid_until=min(moment.next, (now // 60 + 1) * 60),  # a token's life in minutes
+        valid_until=min(_next_moment(view, now), (now // 60 + 1) * 60),  # a token's life in minutes
     )
 
 

@@ -12,12 +12,10 @@ from hostagent.model import View
 class Park(Struct, frozen=True):
     """Keep the request until what is known of its guest changes, or until the time `until`.
 
-    Then call `resume` with the view and the time; it may return another Park. Equal requests with
-    the same `key` share one answer.
+    Then call `resume` with the view and the time; it may return another Park.
     """
 
     until: float
-    key: str
     resume: Callable[[View, float], "Response | Park"]
 
 

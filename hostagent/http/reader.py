@@ -1,5 +1,6 @@
-"""Reads requests from bytes, however these are cut. Pure, but for a memo of heads."""
+"""Reads requests from bytes, however these are cut. Pure."""
 
+from functools import lru_cache
 from typing import Final
 
 from msgspec.structs import replace
@@ -20,15 +21,44 @@ from hostagent.http.grammar import (
 )
 from hostagent.http.request import BadRequest, Request
 
-_MEMO_HEAD: Final = 512
-_MEMO_COUNT: Final = 256
-"""Clients repeat the same bytes. Parsed heads up to this long are kept, up to this many; when there
-are more, all are dropped."""
+REPEATED_HEAD: Final = 512
+REPEATED_HEADS: Final = 256
+"""Clients repeat the same bytes. Parsed heads up to this long are kept, and the latest of them."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-_memo: dict[bytes, Request] = {}
+def _head(
+    method: bytes, path: bytes, query: bytes | None, minor: bytes, fields: list[str]
+) -> tuple[Request, int]:
+    """Return the request and its body's length, or CHUNKED; raises BadRequest."""
+    if len(fields) > MAX_FIELDS:
+        raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
+    version = (1, int(minor))
+    headers = combine(fields)
+    length = check_headers(headers, version)
+    connection = headers.get("connection", "").lower()
+    options = [option.strip() for option in connection.split(",")] if connection else ()
+    request = Request(
+        method=method.decode("ascii"),
+        path=path.decode("ascii"),
+        query=None if query is None else query.decode("ascii"),
+        version=version,
+        headers=headers,
+        # RFC 9112 §9.3: 1.1 persists by default, 1.0 only on request.
+        keep_alive="close" not in options and (version == (1, 1) or "keep-alive" in options),
+    )
+    return request, length
+
+
+@lru_cache(REPEATED_HEADS)
+def _whole_head(head: bytes) -> tuple[Request, int] | None:
+    """Return what a regular head says, see `_head`; None if it must be read line by line."""
+    match = WHOLE_HEAD.fullmatch(head)
+    if match is None or len(head) > MAX_HEAD or match.start(5) > MAX_REQUEST_LINE:
+        return None
+    method, path, query, minor, block = match.groups()
+    return _head(method, path, query, minor, block.decode("latin-1").split("\r\n")[:-1])
 
 
 class RequestReader:
@@ -69,17 +99,8 @@ class RequestReader:
     def next(self) -> Request | None:
         """Return the next request, or None until more is fed; raises BadRequest."""
         if self._request is None:
-            buffer = self._buffer
-            # A head ends with its first empty line: the bytes after it (the next request of a
-            # pipeline) do not change its meaning.
-            end = buffer.find(b"\r\n\r\n", 0, _MEMO_HEAD) + 4
-            if end > 3:
-                head = buffer if end == len(buffer) else buffer[:end]
-                if (known := _memo.get(head)) is not None:
-                    self._consume(end)
-                    return known
             try:
-                request = self._read_head() if buffer else None
+                request = self._read_head() if self._buffer else None
             except BadRequest as error:
                 error.path = self._path()
                 raise
@@ -104,35 +125,21 @@ class RequestReader:
         buffer = self._buffer
         # First the common case in one match. A head that is wrong, too long or incomplete does not
         # match, and is read line by line.
-        match = WHOLE_HEAD.match(buffer) if self._scanned == 0 else None
-        if match is not None and match.end() <= MAX_HEAD and match.start(5) <= MAX_REQUEST_LINE:
-            method, path, query, minor, block = match.groups()
-            fields = block.decode("latin-1").split("\r\n")[:-1]
-            end = match.end()
-        else:
+        end = buffer.find(b"\r\n\r\n") + 4 if self._scanned == 0 else 0
+        found = None
+        if end > 3:
+            read = _whole_head if end <= REPEATED_HEAD else _whole_head.__wrapped__
+            found = read(buffer[:end])
+        if found is None:
             if not self._read_lines():
                 return None
             match = REQUEST_LINE.fullmatch(self._lines[0])
             assert match is not None  # _read_lines has checked it
             method, path, query, _, minor = match.groups()
             fields = [line.decode("latin-1") for line in self._lines[1:]]
+            found = _head(method, path, query, minor, fields)
             end = self._line_start
-        if len(fields) > MAX_FIELDS:
-            raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
-        version = (1, int(minor))
-        headers = combine(fields)
-        self._wanted = check_headers(headers, version)
-        connection = headers.get("connection", "").lower()
-        options = [option.strip() for option in connection.split(",")] if connection else ()
-        request = Request(
-            method=method.decode("ascii"),
-            path=path.decode("ascii"),
-            query=None if query is None else query.decode("ascii"),
-            version=version,
-            headers=headers,
-            # RFC 9112 §9.3: 1.1 persists by default, 1.0 only on request.
-            keep_alive="close" not in options and (version == (1, 1) or "keep-alive" in options),
-        )
+        request, self._wanted = found
         self._consume(end)
         if self._wanted:
             here, self._buffer = self._buffer, b""
@@ -144,11 +151,9 @@ class RequestReader:
                 self._body = bytearray(here)
                 partly = len(here) < self._wanted
             # RFC 9110 §10.1.1: a 1.0 client's expectation is ignored; so is one whose body is here.
-            self.continue_wanted = "expect" in headers and version == (1, 1) and partly
-        elif end <= _MEMO_HEAD:
-            if len(_memo) >= _MEMO_COUNT:
-                _memo.clear()
-            _memo[buffer[:end]] = request
+            self.continue_wanted = (
+                "expect" in request.headers and request.version == (1, 1) and partly
+            )
         return request
 
     def _path(self) -> str | None:

@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Callable, Collection
-from typing import Final, TypeAlias
+from math import inf
+from typing import Final
 
 from hostagent.channel.messages import Delta, Feed, Placed, Snapshot
 from hostagent.channel.replica import Replica
@@ -15,10 +16,6 @@ STALE_AFTER: Final = 60.0
 a second or two. After a minute, part of a notice of five minutes may have been missed."""
 
 
-_Ordered: TypeAlias = tuple[tuple[Event, ...], tuple[Event, ...]]
-"""Active events and ended ones."""
-
-
 class Knowledge(Replica):
     """A node's guests and events by identity, as of the last message from its agent."""
 
@@ -26,14 +23,12 @@ class Knowledge(Replica):
         """Know nothing; be stale `stale_after` seconds after the last message."""
         super().__init__()
         self.stale_after = stale_after
-        self._heard: float | None = None
+        self._heard = -inf
         self._members: dict[str, dict[str, None]] = {}  # names of guests, by availability set
         self._by_port: dict[int, str] = {}
         self._by_address: dict[str, str] = {}
         self._events_of: dict[str, dict[str, Event]] = {}  # by guest, and by availability set
         self._events_of_set: dict[str, dict[str, Event]] = {}
-        self._views: dict[str, View] = {}  # made when asked for, dropped when they change
-        self._ordered: dict[tuple[int, ...], _Ordered] = {}  # by the events' identities
         self._touched: dict[str, None] = {}  # names of guests whose views the message has changed
         self.watch: Callable[[Collection[str] | None], None] = lambda _names: None
         """Called after a change with the names of the guests whose views changed; None: all views,
@@ -41,7 +36,12 @@ class Knowledge(Replica):
 
     def fresh(self, now: float) -> bool:
         """Whether the agent has been heard within `stale_after`."""
-        return self._heard is not None and now - self._heard <= self.stale_after
+        return now <= self.fresh_until
+
+    @property
+    def fresh_until(self) -> float:
+        """The last moment at which the knowledge is fresh; minus infinity before any message."""
+        return self._heard + self.stale_after
 
     def by_port(self, mark: int) -> View | None:
         """Return the view of the guest whose connections carry this mark."""
@@ -53,7 +53,6 @@ class Knowledge(Replica):
 
     def apply(self, message: Feed, now: float) -> None:
         """Apply a message of the feed; raises Gap, and then nothing has changed."""
-        self._ordered.clear()
         changed = self.take(message)
         if changed and isinstance(message, Snapshot):
             for event in self.events.values():
@@ -72,7 +71,6 @@ class Knowledge(Replica):
             index.clear()
         self._events_of.clear()
         self._events_of_set.clear()
-        self._views.clear()
 
     def _place(self, placed: Placed) -> None:
         super()._place(placed)
@@ -124,41 +122,21 @@ class Knowledge(Replica):
                         del index[name]
 
     def _touch(self, name: str) -> None:
-        self._views.pop(name, None)
         self._touched[name] = None
 
     def _view(self, name: str | None) -> View | None:
         if name is None:
             return None
-        view = self._views.get(name)
-        if view is None:
-            placed = self.guests[name]
-            filed = self._events_of.get(name, {})
-            if of_set := self._events_of_set.get(placed.guest.availability_set or ""):
-                filed = {**filed, **of_set}
-            events, history = self._in_order(filed.values())
-            view = View(
-                guest=placed.guest,
-                incarnation=placed.incarnation,
-                events=events,
-                history=history,
-                edits=placed.edits,
-            )
-            self._views[name] = view
-        return view
-
-    def _in_order(self, filed: Collection[Event]) -> _Ordered:
-        """Return the active and the ended events, each in a view's order. Guests with the same
-        events share the result until the next message.
-        """
-        key = tuple(map(id, filed))
-        ordered = self._ordered.get(key)
-        if ordered is None:
-            mine = [event for event in filed if self.events.get(event.id) is event]
-            active = [event for event in mine if event.status not in FINAL]
-            ended = [event for event in mine if event.status in FINAL]
-            ordered = self._ordered[key] = (
-                tuple(sorted(active, key=lambda event: event.not_before)),
-                tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True)),
-            )
-        return ordered
+        placed = self.guests[name]
+        filed = self._events_of.get(name, {})
+        if of_set := self._events_of_set.get(placed.guest.availability_set or ""):
+            filed = {**filed, **of_set}
+        active = [event for event in filed.values() if event.status not in FINAL]
+        ended = [event for event in filed.values() if event.status in FINAL]
+        return View(
+            guest=placed.guest,
+            incarnation=placed.incarnation,
+            events=tuple(sorted(active, key=lambda event: event.not_before)),
+            history=tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True)),
+            edits=placed.edits,
+        )

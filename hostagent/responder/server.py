@@ -19,9 +19,7 @@ from hostagent.dialects import Dialects, Options
 from hostagent.http import BadRequest, RequestReader
 from hostagent.responder.answers import (
     BY_MARK,
-    Access,
     Answers,
-    Caller,
     Identity,
     Pending,
     host_headers,
@@ -29,6 +27,7 @@ from hostagent.responder.answers import (
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.connection import Connection, Limits
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.reply_cache import Access, Caller
 from hostagent.responder.waiting import Waiting
 
 __all__ = ["Limits", "Responder"]
@@ -150,7 +149,7 @@ class Responder:
 
     def _changed(self, names: Collection[str] | None) -> None:
         """The views of these guests have changed; None: all views, or the clock has moved."""
-        self.answers.forget()
+        self.answers.replies.forget()
         self.waiting.changed(names)
 
     # Connections
@@ -196,12 +195,12 @@ class Responder:
         if not data:
             sock.close()
             return
-        known = self.answers.again(caller, data)
-        if known is not None:
-            frame, served, keep, _ = known
-            if not keep or (served < self.limits.requests and self._has_room(caller)):
-                self._send_at_once(sock, caller, data, frame, keep, served)
-                return
+        kept = self.answers.replies.get(caller, data)
+        if kept is not None and (
+            not kept.keep or (kept.count < self.limits.requests and self._has_room(caller))
+        ):
+            self._send_at_once(sock, caller, data, kept.frame, kept.keep, kept.count)
+            return
         reader = RequestReader()
         reader.feed(data)
         try:
@@ -223,7 +222,7 @@ class Responder:
             crowded = self.answers.dialects.crowded(request)
             reply = self.answers.rendered(caller, view, request, crowded, False)
         elif reader.fresh and (room or not request.keep_alive):  # else: closed for want of room
-            self.answers.remember(caller, data, (reply,))
+            self.answers.replies.keep(caller, data, (reply.made,), reply.keep)
         frame, keep, hop_limit, _ = reply
         self._send_at_once(sock, caller, data, frame, keep, 1, reader, hop_limit)
 

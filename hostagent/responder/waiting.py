@@ -1,28 +1,26 @@
 """Requests that wait for a change, for a time, or for the agent. Runs in the responder's loop.
 
 A parked request costs its connection, some three kilobytes, and no CPU time. A change wakes only
-the requests of the guests that it concerns. An answer that several of them share is made once.
+the requests of the guests that it concerns.
 """
 
 import asyncio
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from hostagent.dialects.outcomes import Park
 from hostagent.http import Response
-from hostagent.responder.answers import Answers, Caller, Pending, Reply
+from hostagent.responder.answers import Answers, Pending, Reply
 from hostagent.responder.approvals import Approvals
+from hostagent.responder.reply_cache import Caller
 
 LONGEST_TIMER: Final = 60.0
 """Seconds after which a timer checks again: this machine's clock may be set."""
 
 SHORTEST_TIMER: Final = 0.001
 """Seconds: keeps a timer that fired slightly early from spinning."""
-
-_Shared: TypeAlias = dict[tuple[Caller, int, str, bool], Reply]
-"""Answers by caller, request (requests of the same bytes are one object), key and `keep`."""
 
 
 class Parked(Protocol):
@@ -95,45 +93,33 @@ class Waiting:
         """The views of these guests have changed; None: all views, or the clock has moved."""
         now = self._answers.now()
         for name in list(self._parked) if names is None else names:
-            shared: _Shared = {}
             for connection in list(self._parked.get(name, ())):
-                if names is None:
-                    shared = {}  # the times of some have come, those of others not
-                self._resume(connection, now, shared)
+                self._resume(connection, now)
         if names is None and self._alarms:
             self._arm()
 
-    def _resume(self, connection: Parked, now: float, shared: _Shared) -> None:
+    def _resume(self, connection: Parked, now: float) -> None:
         """Answer a parked request if possible now."""
         pending = connection.pending
         assert pending is not None
         park = pending.outcome
         assert isinstance(park, Park)
         answers = self._answers
-        caller = connection.caller
-        key = (caller, id(pending.request), park.key, pending.keep)
-        reply = shared.get(key)
-        if reply is None:
-            view = answers.look_up(caller)
-            if view is None or view.guest.name != pending.guest:
-                connection.abort()  # the port belongs to another guest now
-                return
-            response: Response | Park
-            if answers.knowledge.fresh(answers.clock()):
-                response = park.resume(view, now)
-            else:
-                response = answers.dialects.unavailable(pending.request)
-            if isinstance(response, Park):
-                pending.outcome = response
-                if response.until != park.until or park.until <= now:
-                    self._set_alarm(connection, pending, response.until)
-                return
-            reply = answers.rendered(caller, view, pending.request, response, pending.keep)
-            shared[key] = reply
+        view = answers.look_up(connection.caller)
+        if view is None or view.guest.name != pending.guest:
+            connection.abort()  # the port belongs to another guest now
+            return
+        response: Response | Park
+        if answers.knowledge.fresh(answers.clock()):
+            response = park.resume(view, now)
         else:
-            answers.note(caller, answers.look_up(caller), pending.request, 200)
-        self.leave(connection)
-        connection.deliver(reply)
+            response = answers.dialects.unavailable(pending.request)
+        if isinstance(response, Response):
+            self._answer(connection, pending, response)
+            return
+        pending.outcome = response
+        if response.until != park.until or park.until <= now:
+            self._set_alarm(connection, pending, response.until)
 
     def _answer(self, connection: Parked, pending: Pending, response: Response) -> None:
         if connection.pending is not pending:  # the guest has gone
@@ -174,5 +160,5 @@ class Waiting:
         while self._alarms and self._alarms[0][0] <= now:
             _, _, connection, pending = heappop(self._alarms)
             if connection.pending is pending:
-                self._resume(connection, now, {})
+                self._resume(connection, now)
         self._arm()

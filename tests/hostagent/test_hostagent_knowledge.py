@@ -78,17 +78,6 @@ def test_those_whom_a_change_concerns_are_told_in_an_order_of_their_own(knowledg
     assert heard == [[*names, "web2", "web3"]]
 
 
-def test_guests_of_the_same_events_share_what_was_put_in_order(knowledge):
-    both = event(guests=("web1", "web2"))
-    knowledge.apply(Delta(sequence=6, events=(both,), incarnations={"web1": 2, "web2": 8}), 101.0)
-    assert knowledge.by_port(1).events == (both,)
-    assert knowledge.by_port(1).events is knowledge.by_port(2).events
-    less = event(guests=("web2",))  # the same event, of which one of them is told no more
-    knowledge.apply(Delta(sequence=7, events=(less,), incarnations={"web1": 3, "web2": 9}), 102.0)
-    assert knowledge.by_port(1).events == ()
-    assert knowledge.by_port(2).events == (less,)
-
-
 def test_an_event_is_seen_by_its_own_and_their_set(knowledge):
     mine = event(guests=("web2",), availability_sets=("s",))
     assert knowledge.by_port(2).events == ()
@@ -125,13 +114,6 @@ def test_guests_come_go_and_change(knowledge):
     knowledge.apply(Delta(sequence=8, events=(event(availability_sets=("s",)),)), 103.0)
     assert knowledge.by_port(3).events == ()
     assert len(knowledge.by_port(2).events) == 1
-
-
-def test_a_view_is_made_once(knowledge):
-    assert knowledge.by_port(1) is knowledge.by_port(1)
-    before = knowledge.by_port(3)
-    knowledge.apply(Delta(sequence=6, events=(event(),)), 101.0)
-    assert knowledge.by_port(3) is before  # none of its business
 
 
 def test_the_clock(knowledge):
