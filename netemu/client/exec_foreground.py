@@ -14,7 +14,7 @@ from typing import NoReturn
 from netemu.client import relay
 from netemu.client.relay import Relay
 from netemu.errors import MachineCannot, NotSo
-from netemu.kernel import confinement, guest_ids, seccomp
+from netemu.kernel import confinement, guest_ids, guest_limits, seccomp
 from netemu.kernel import namespaces as ns
 
 # In this order each can be entered from the one before: the user namespaces that grant the rights,
@@ -68,6 +68,8 @@ def enter(namespaces: Mapping[str, int]) -> None:
     Only children of the process are in a PID namespace that it enters. Nobody in a guest can read
     the memory of the process from now on.
     """
+    if is_guest(namespaces):
+        guest_limits.be_killed_first()
     confinement.hide_memory()
     order = _ORDER if is_guest(namespaces) else _ORDER_OF_SANDBOX
     try:
@@ -127,6 +129,7 @@ def become(directory: str | Path, command: Sequence[str], *, guest: bool) -> NoR
     confinement.keep_standard_streams_only()
     confinement.leave_keys_behind()
     if guest:
+        guest_limits.bound_process()
         seccomp.confine_guest()
     try:
         os.chdir(directory)

@@ -23,7 +23,7 @@ import msgpack
 from netemu.client import exec_foreground
 from netemu.conformance.taps import Taps, environment
 from netemu.errors import NetemuError
-from netemu.kernel import confinement, seccomp
+from netemu.kernel import confinement, guest_limits, seccomp
 from netemu.kernel import namespaces as ns
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -371,6 +371,7 @@ def main() -> None:
     if depth == "whole":
         confinement.leave_keys_behind()
         if guest:
+            guest_limits.bound_process()
             seccomp.confine_guest()
         os.chdir("/")
     send(channel, "ready")

@@ -24,7 +24,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NoReturn
 
 from netemu.errors import MachineCannot
@@ -33,6 +33,7 @@ from netemu.kernel import (
     exhaustion,
     guest_files,
     guest_ids,
+    guest_limits,
     guest_root,
     seccomp,
 )
@@ -135,7 +136,10 @@ _ranges = guest_ids.Ranges()
 
 def _guest() -> int:
     first = _ranges.take()
-    with nullcontext() if first is None else guest_ids.owner(first):
+    with ExitStack() as stack:
+        if first is not None:
+            stack.enter_context(guest_limits.for_its_users())
+            stack.enter_context(guest_ids.owner(first))
         child = ns.clone_placeholder(ns.NEWUSER | ns.NEWNET)
     try:
         if first is None:
@@ -210,16 +214,20 @@ def _boot(
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         # With no handler the kernel keeps from a first process whatever its guest sends it.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        guest_limits.be_killed_first()
         confinement.hide_memory()
+        limits = guest_limits.open_settings()  # while they are in sight and can be written
         if users is not None:
             _change_root(hostname, users, owner, shared)
         _settle(net, hostname, hosts, user)
+        guest_limits.bound_namespace(limits)
 
     def go_on() -> NoReturn:
         for stream in (1, 2):  # what is said from here on is not the lab's to keep
             os.dup2(output[0] if output else 0, stream)
         confinement.keep_standard_streams_only()
         confinement.leave_keys_behind()
+        guest_limits.bound_process()
         seccomp.confine_guest()
         _be_the_first(program)
 

@@ -1,6 +1,7 @@
 """What a command in a guest is given of the person who runs it, and what it is not."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from netemu.kernel import guest_limits
 from netemu.wire import runtime_dir
 from tests.conftest import NOBODY, TIME_SCALE, Person, RunningLab
 from tests.netemu.labs.test_lab_isolation import wait_until
@@ -228,3 +230,58 @@ def test_guests_write_what_the_lab_file_shares(person: Person, place: Path) -> N
     assert (place / "out" / "a").read_text() == "first\nsecond\n"
     assert (place / "out" / "a").stat().st_uid == place.stat().st_uid
     assert not (place / "beside").exists() or person.kind == "user"
+
+
+TAKE_ALL = """
+import ctypes, os, resource, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def inotify():
+    return libc.inotify_init() >= 0
+def timer():
+    return libc.timer_create(1, None, (ctypes.c_int * 1)()) == 0
+for name, take in (('inotify', inotify), ('timers', timer)):
+    count = 0
+    while count < int(sys.argv[1]) and take():
+        count += 1
+    print(name, count)
+for name in ('max_inotify_instances', 'max_user_namespaces'):
+    try:
+        open(f'/proc/sys/user/{name}', 'w').write('1000000')
+        print('raised', name)
+    except OSError:
+        pass
+for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_SIGPENDING):
+    hard = resource.getrlimit(kind)[1]
+    try:
+        resource.setrlimit(kind, (hard, hard + 1))
+        print('raised', kind)
+    except (OSError, ValueError):
+        pass
+print(open('/proc/self/oom_score_adj').read(), resource.getrlimit(resource.RLIMIT_CORE))
+sys.stdout.flush()
+if len(sys.argv) > 2:
+    time.sleep(60)
+"""
+
+
+def test_a_guest_leaves_its_neighbours_what_a_user_has_one_number_of(lab: RunningLab) -> None:
+    """A guest that takes all the inotify instances and timers that it can leaves others theirs.
+
+    It cannot raise its limits; it dumps no core by a program of the machine's; and the kernel ends
+    it before the lab when memory is short.
+    """
+    greedy = lab.start_python("web1", TAKE_ALL, "1000000", "stay")
+    try:
+        assert greedy.stdout is not None
+        lines = [greedy.stdout.readline() for _ in range(3)]
+        taken = {name: int(count) for name, count in (line.split() for line in lines[:2])}
+        assert taken["inotify"] == guest_limits.OF_NAMESPACE["max_inotify_instances"]
+        hard = resource.getrlimit(resource.RLIMIT_SIGPENDING)[1]
+        assert hard < 0 or taken["timers"] <= hard // 4
+        assert lines[2] == "500\n"
+        assert lab.python("web2", TAKE_ALL, "10").stdout == (
+            "inotify 10\ntimers 10\n500\n (1, 1)\n"
+        )
+    finally:
+        greedy.terminate()
+        greedy.communicate()
