@@ -1,16 +1,12 @@
 """Shared by both controllers: their errors, and the protocol with the agent, without I/O."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
-from uuid import uuid4
-
-from msgspec import Struct
+from typing import Final, TypeAlias
 
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     VERSION,
-    Adopt,
     Answer,
     Clock,
     Command,
@@ -24,17 +20,12 @@ from hostagent.channel.messages import (
     ListResponders,
     MessageError,
     Now,
-    Place,
-    Placed,
     Query,
     Responders,
-    Schedule,
     Welcome,
     decode,
     encode,
-    parts,
 )
-from hostagent.model import Event, EventSource, EventType, Guest
 
 TIMEOUT: Final = 10.0
 """Seconds for one call. A commit takes milliseconds; an agent that restarts, a second or two."""
@@ -68,8 +59,6 @@ class AgentUnreachable(ControllerError):
         where = str(path).replace("\0", "@")  # an abstract name, as ss(8) shows it
         super().__init__(f"agent at {where}: {why.strerror or str(why) or 'no answer in time'}")
 
-
-_Item = TypeVar("_Item", bound=Struct)
 
 Question: TypeAlias = Hello | Command | Query
 GREETING: Final = Hello(version=VERSION, role="controller")
@@ -125,13 +114,18 @@ class Conversation:
                     asked = type(self._question).__name__.lower()
                     kind = type(message).__name__.lower()
                     raise MessageError(f"{kind} is not an answer to {asked}")
+                if self._answers and not self._awaits_more():
+                    raise MessageError("a second answer to one question")
                 self._answers.append(message)
         except (FrameError, MessageError) as error:
             raise ConnectionAbortedError(f"not understood: {error}") from error
-        if not self._answers or getattr(self._answers[-1], "more", False):
+        if self._awaits_more():
             return None
         answers, self._answers = self._answers, []
         return answers
+
+    def _awaits_more(self) -> bool:
+        return not self._answers or getattr(self._answers[-1], "more", False)
 
 
 def check(answers: list[Answer | Welcome]) -> list[Answer | Welcome]:
@@ -140,102 +134,3 @@ def check(answers: list[Answer | Welcome]) -> list[Answer | Welcome]:
         if isinstance(answer, Failed):
             raise CommandRefused(answer.code, answer.reason)
     return answers
-
-
-def done(answers: list[Answer | Welcome]) -> Done:
-    (answer,) = answers
-    assert isinstance(answer, Done)
-    return answer
-
-
-def event_of(answers: list[Answer | Welcome]) -> Event:
-    event = done(answers).event
-    assert event is not None
-    return event
-
-
-def clock_of(answers: list[Answer | Welcome]) -> Clock:
-    (answer,) = answers
-    assert isinstance(answer, Clock)
-    return answer
-
-
-def events_of(answers: list[Answer | Welcome]) -> tuple[Event, ...]:
-    return tuple(event for part in answers if isinstance(part, Events) for event in part.events)
-
-
-def guests_of(answers: list[Answer | Welcome]) -> tuple[Placed, ...]:
-    return tuple(guest for part in answers if isinstance(part, Guests) for guest in part.guests)
-
-
-def responders_of(answers: list[Answer | Welcome]) -> Responders:
-    (answer,) = answers
-    assert isinstance(answer, Responders)
-    return answer
-
-
-def random_id() -> str:
-    return str(uuid4())
-
-
-def _parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:
-    """Cut items into parts that each fit a frame; raises CommandRefused if an item does not."""
-    try:
-        yield from parts(items)
-    except FrameError as error:
-        raise CommandRefused("bad-frame", str(error)) from error
-
-
-def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
-    """Return the commands that place the guests: one, or several if they do not fit a frame.
-
-    Each is all or nothing. The first has the id `name`, the others one derived from it.
-    """
-    for number, part in enumerate(_parts(guests)):
-        if part or number == 0:
-            yield Place(command_id=f"{name}.{number}" if number else name, guests=part)
-
-
-def adoptions(
-    guests: Iterable[Placed], events: Iterable[Event], clock_offset: float, name: str
-) -> Iterator[Adopt]:
-    """Return the commands that move guests here, like `placements`.
-
-    The events come first, so that no guest is here without them.
-    """
-    for number, part in enumerate(_parts([*events, *guests])):
-        if part or number == 0:
-            yield Adopt(
-                command_id=f"{name}.{number}" if number else name,
-                clock_offset=clock_offset,
-                guests=tuple(one for one in part if isinstance(one, Placed)),
-                events=tuple(one for one in part if isinstance(one, Event)),
-            )
-
-
-def schedule(
-    guests: Iterable[str],
-    event_type: EventType,
-    notice: float | None,
-    duration: float | None,
-    source: EventSource,
-    description: str,
-    event_id: str,
-    command_id: str,
-    elsewhere: Iterable[str],
-    sets_elsewhere: Iterable[str],
-    notice_only: bool,
-) -> Schedule:
-    return Schedule(
-        command_id=command_id,
-        event_id=event_id,
-        type=event_type,
-        guests=tuple(guests),
-        elsewhere=tuple(elsewhere),
-        sets_elsewhere=tuple(sets_elsewhere),
-        source=source,
-        description=description,
-        notice=notice,
-        duration=duration,
-        notice_only=notice_only,
-    )

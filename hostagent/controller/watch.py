@@ -17,27 +17,25 @@ class Watch(Replica):
     """
 
     def __init__(
-        self,
-        path: Path | str,
-        changed: Callable[[], None],
-        *,
-        clock: Callable[[], float] | None = None,
+        self, changed: Callable[[], None], *, clock: Callable[[], float] | None = None
     ) -> None:
-        """Watch the agent whose feed socket is at `path` while `follow` runs.
+        """Know nothing until `follow` runs.
 
         `changed` is called at the first snapshot, at each change, and when the connection is lost.
         """
         super().__init__()
-        self.path = Path(path)
         self.connected = False
         self.heard: float | None = None
         self._changed = changed
         self._clock = time.monotonic if clock is None else clock
 
-    async def follow(self) -> None:
-        """Follow the feed until cancelled, on any event loop; connects again when needed."""
+    async def follow(self, path: Path | str) -> None:
+        """Follow the agent whose feed socket is at `path`, until cancelled, on any event loop.
+
+        Connects again when needed.
+        """
         try:
-            await subscription.follow(self.path, "watcher", self)
+            await subscription.follow(Path(path), "watcher", self)
         finally:
             self.connected = False
 

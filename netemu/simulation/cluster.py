@@ -24,7 +24,7 @@ from netemu.simulation import seams
 from netemu.simulation.loop import Loop, Process
 from netemu.simulation.network import Network
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import Agents
+from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.impact import Impact
@@ -356,13 +356,13 @@ class Cluster:
         self.hardware = Hardware(self.nodes, self.claims)
         claims: Any = self.claims
         hardware: Any = self.hardware
-        self.agents = Agents({host.name: str(host.commands) for host in self.hosts.values()})
-        self.placement = Placement(self.agents, self.nodes, claims)
+        self.store = AgentStore(hosts)
+        self.placement = Placement(self.store, self.nodes, claims)
         carried_out = CarriedOut()
-        self.feeds = AgentFeeds(hosts, self.event_log, carried_out.forget)
+        self.feeds = AgentFeeds(self.store, self.hosts, self.event_log, carried_out.forget)
         self.relocation = Relocation(
             self.lab.name,
-            self.agents,
+            self.store,
             hosts,
             hardware,
             self.placement,
@@ -371,7 +371,7 @@ class Cluster:
             self.event_log,
         )
         self.impact = Impact(
-            self.agents,
+            self.store,
             hardware,
             self.placement,
             self.relocation,

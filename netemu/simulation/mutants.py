@@ -97,7 +97,7 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "clock-not-moved-on-restore",
         _RELOCATION,
-        "            await agent.advance_to(self._watching.clock_offset)\n",
+        "        await self._store.settle(node, calls.advance_to(self._watching.clock_offset))\n",
         "",
         ("OneClock",),
     ),
@@ -160,7 +160,7 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "setting-acknowledged-and-not-told",
         _PLACEMENT,
-        "            await self._agents.settle(node, place, patient=False)\n"
+        "            await self._store.settle(node, calls.place([placed]), patient=False)\n"
         "            self._told[node][guest] = placed\n",
         "            self._told[node][guest] = placed\n",
         ("Acknowledged",),
@@ -196,7 +196,7 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "restored-node-keeps-strangers",
         _RELOCATION,
-        "        self._placement.disown(node, set(known) - self._guests_on(host))\n",
+        "        self._placement.disown(node, known - self._guests_on(host))\n",
         "",
         ("OnOneNode",),
     ),

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 from typing import Any, Final
 from uuid import UUID
 
-from hostagent.controller import conversation
+from hostagent.controller import calls
 from hostagent.controller import watch as controller_watch
 from netemu.simulation.loop import Loop
 from netemu.supervisor.control import (
     agent_feeds,
     dead_node_store,
     event_log,
+    maintenance,
     moves,
-    placement,
     relocation,
 )
 
@@ -38,7 +38,7 @@ def install(loop: Loop, wall: Any, seed: int) -> None:
     for module in modules:
         if hasattr(module, "time"):
             module.time = time
-    others: tuple[Any, ...] = (placement, relocation, moves, dead_node_store, conversation)
+    others: tuple[Any, ...] = (maintenance, relocation, moves, calls)
     for module in others:
         if hasattr(module, "uuid4"):
             module.uuid4 = lambda: uuid(draw)

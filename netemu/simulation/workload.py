@@ -65,7 +65,7 @@ class Workload:
 
     async def _agent(self, node: str) -> Controller:
         path = self.cluster.hosts[node].commands
-        return await Controller.connect(path, new_id=self.cluster.new_id)
+        return await Controller.connect(path)
 
     async def _schedule(self, draw: random.Random) -> None:
         guest = self._guest(draw)

@@ -51,6 +51,12 @@ def test_an_answer_to_another_question_ends_the_connection(
         heard(question, message)
 
 
+def test_what_comes_twice_at_once_ends_the_connection() -> None:
+    """A network that doubles a frame: the caller meets no error that it does not know."""
+    with pytest.raises(ConnectionAbortedError, match="a second answer to one question"):
+        heard(START, *[Done(command_id="mine", now=1.0)] * 2)
+
+
 def test_what_comes_twice_is_not_the_next_answer() -> None:
     conversation = Conversation()
     conversation.ask(START)

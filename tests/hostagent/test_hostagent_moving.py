@@ -29,7 +29,7 @@ from hostagent.channel.messages import (
 )
 from hostagent.channel.replica import Replica
 from hostagent.commands import MAX_CLOCK_OFFSET, MAX_COUNT, execute
-from hostagent.controller.conversation import adoptions
+from hostagent.controller.calls import adoptions
 from hostagent.model import (
     FINAL,
     MAX_GUESTS,

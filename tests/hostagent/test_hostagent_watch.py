@@ -31,7 +31,7 @@ class Plant:
         self.directory = directory
         self.calls = []
         self.time = 100.0
-        self.watch = Watch(directory / "feed", self.changed, clock=lambda: self.time)
+        self.watch = Watch(self.changed, clock=lambda: self.time)
 
     def changed(self):
         self.calls.append((self.watch.connected, self.watch.sequence))
@@ -66,7 +66,7 @@ def run(plant, walk):
 
     async def whole():
         await plant.start()
-        following = asyncio.create_task(plant.watch.follow())
+        following = asyncio.create_task(plant.watch.follow(plant.directory / "feed"))
         try:
             await walk()
         finally:
@@ -203,7 +203,7 @@ def test_nonsense_from_an_agent_makes_it_ask_anew(plant, said):
 
     async def whole():
         server = await asyncio.start_unix_server(speak, plant.directory / "feed")
-        following = asyncio.create_task(watch.follow())
+        following = asyncio.create_task(watch.follow(plant.directory / "feed"))
         await plant.until(lambda: watch.connected)
         following.cancel()
         await asyncio.wait([following])
@@ -220,10 +220,10 @@ def test_that_nobody_answers_is_logged_once(short_path, monkeypatch, caplog):
     monkeypatch.setattr(subscription, "SILENCE", 0.02)
     monkeypatch.setattr(subscription, "LAST_DELAY", 0.01)
     monkeypatch.setattr(subscription, "FIRST_DELAY", 0.001)
-    watch = Watch(short_path / "feed", lambda: None)
+    watch = Watch(lambda: None)
 
     async def script():
-        following = asyncio.create_task(watch.follow())
+        following = asyncio.create_task(watch.follow(short_path / "feed"))
         await asyncio.sleep(0.3)
         following.cancel()
 

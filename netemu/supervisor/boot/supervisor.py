@@ -18,7 +18,7 @@ from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
 from netemu.supervisor.boot.lab_log import keep_short
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import Agents
+from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.control_server import Answer, ControlServer, Handler
 from netemu.supervisor.control.event_log import EventLog
@@ -192,9 +192,9 @@ class Supervisor:
             host.start()
             self._hosts.append(host)
             await asyncio.sleep(0)  # a 'down' need not wait for all of them
-        agents = Agents({host.name: str(host.commands) for host in self._hosts})
+        store = AgentStore(self._hosts)
         by_address = profile.identity is Identity.ADDRESS
-        placement = Placement(agents, self._nodes, claims, by_address=by_address)
+        placement = Placement(store, self._nodes, claims, by_address=by_address)
         hardware = Hardware(
             lab,
             self._nodes,
@@ -207,10 +207,12 @@ class Supervisor:
         await claims.hold(self._factory)
         await hardware.start_programs()
         carried_out = CarriedOut()
-        watching = AgentFeeds(self._hosts, self._event_log, carried_out.forget)
+        watching = AgentFeeds(
+            store, [host.name for host in self._hosts], self._event_log, carried_out.forget
+        )
         relocation = Relocation(
             lab.name,
-            agents,
+            store,
             self._hosts,
             hardware,
             placement,
@@ -219,9 +221,9 @@ class Supervisor:
             self._event_log,
         )
         impact = Impact(
-            agents, hardware, placement, relocation, watching, carried_out, self._event_log
+            store, hardware, placement, relocation, watching, carried_out, self._event_log
         )
-        maintenance = Maintenance(lab.name, agents, self._nodes, watching)
+        maintenance = Maintenance(lab.name, store, self._nodes, watching)
         self._parts = Parts(hardware, placement, watching, relocation, impact, maintenance)
         bound = claims.all_bound(lab.guests, self._progress)
         async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):

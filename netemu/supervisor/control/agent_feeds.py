@@ -2,47 +2,45 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hostagent.channel.messages import Snapshot
 from hostagent.controller import Watch
 from hostagent.model import FINAL, Event, EventStatus
-from netemu.supervisor.control.agents import Known
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.lab_events import LabEvents
-from netemu.supervisor.nodes.node_services import NodeServices
+from netemu.supervisor.control.store import Known, Store
 
 # Clocks that differ by more, in seconds, are just being moved, one node after another.
 _APART = 1.0
 
 
 class AgentFeeds:
-    """Follows the agents of `hosts`; `poke` is called when one has said something new.
+    """Follows the agents of `nodes`; `poke` is called when one has said something new.
 
     `forgotten` is called with each event that no agent has any more.
     """
 
     def __init__(
         self,
-        hosts: Sequence[NodeServices],
+        store: Store,
+        nodes: Iterable[str],
         event_log: EventLog,
         forgotten: Callable[[Event], None] = lambda _event: None,
     ) -> None:
         self.lab = LabEvents(self._changed)
+        self._store = store
         self._event_log = event_log
         self._forgotten = forgotten
         self._news = asyncio.Event()
         self._latest = 0.0
-        self._feeds = {
-            host.name: _Feed(host.name, host.feed, self.lab, self.poke) for host in hosts
-        }
+        self._feeds = {node: _Feed(node, self.lab, self.poke) for node in nodes}
 
     async def run(self) -> None:
         """Follow all of them, for as long as the lab is up."""
         async with asyncio.TaskGroup() as group:
-            for feed in self._feeds.values():
-                group.create_task(feed.follow())
+            for node, feed in self._feeds.items():
+                group.create_task(self._store.watch(node, feed))
 
     def poke(self) -> None:
         """Have what waits for news look again."""
@@ -123,8 +121,8 @@ class AgentFeeds:
 class _Feed(Watch):
     """One node's, which tells the lab of each event that is new, another, or gone."""
 
-    def __init__(self, node: str, path: Path, lab: LabEvents, changed: Callable[[], None]) -> None:
-        super().__init__(path, changed)
+    def __init__(self, node: str, lab: LabEvents, changed: Callable[[], None]) -> None:
+        super().__init__(changed)
         self._name = node
         self._lab = lab
 

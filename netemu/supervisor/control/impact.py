@@ -7,18 +7,19 @@ duration is over when it has been carried out.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from hostagent.controller import Controller
+from hostagent.controller import calls
+from hostagent.controller.calls import Call
 from hostagent.model import FINAL, Event, EventStatus, EventType
 from netemu.errors import NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import Agents
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
+from netemu.supervisor.control.store import Store
 from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.power import (
     LINGERS,
@@ -68,7 +69,7 @@ class Impact:
 
     def __init__(
         self,
-        agents: Agents,
+        store: Store,
         hardware: Hardware,
         placement: Placement,
         relocation: Relocation,
@@ -77,7 +78,7 @@ class Impact:
         event_log: EventLog,
     ) -> None:
         self.problems: dict[str, str] = {}
-        self._agents = agents
+        self._store = store
         self._hardware = hardware
         self._placement = placement
         self._relocation = relocation
@@ -258,19 +259,17 @@ class Impact:
         """
         for node in self._watching.late():
             if not self._relocation.host(node).failed:
-                self._tell(node, _CLOCK, self._advance)
+                advance = calls.advance_to(self._watching.clock_offset)
+                self._tell(node, _CLOCK, advance)
         for node, event, furthest in self._watching.behind():
             if self._relocation.host(node).failed:
                 continue
             if event.status is EventStatus.STARTED:
-                self._tell(node, event.id, Controller.complete)
+                self._tell(node, event.id, calls.complete(event.id))
             elif furthest is EventStatus.CANCELLED:
-                self._tell(node, event.id, Controller.cancel)
+                self._tell(node, event.id, calls.cancel(event.id))
             else:
-                self._tell(node, event.id, Controller.start)
-
-    async def _advance(self, agent: Controller, _: str) -> float:
-        return await agent.advance_to(self._watching.clock_offset)
+                self._tell(node, event.id, calls.start(event.id))
 
     def _finish(self, lasting: Iterable[Event]) -> None:
         """Complete those of unknown duration that have been carried out, a while after."""
@@ -287,7 +286,7 @@ class Impact:
                 if now >= since + LINGERS[event.type]:
                     for node, copy in self._watching.lab.at(event.id).items():
                         if copy.status is EventStatus.STARTED:
-                            self._tell(node, event.id, Controller.complete)
+                            self._tell(node, event.id, calls.complete(event.id))
 
     def _settle(self, ended: Iterable[Event]) -> None:
         """Look no more at those that have ended and been carried out, or have nothing to be."""
@@ -311,26 +310,15 @@ class Impact:
             return True
         return now >= demands_until(event) and self._hardware.bound(name)
 
-    def _tell(
-        self,
-        node: str,
-        event_id: str,
-        what: Callable[[Controller, str], Coroutine[Any, Any, object]],
-    ) -> None:
+    def _tell(self, node: str, event_id: str, what: Call[Any]) -> None:
         """Have a node's agent move an event on; once at a time."""
         if (node, event_id) not in self._telling:
             task = asyncio.create_task(self._say(node, event_id, what))
             self._telling[node, event_id] = task
 
-    async def _say(
-        self,
-        node: str,
-        event_id: str,
-        what: Callable[[Controller, str], Coroutine[Any, Any, object]],
-    ) -> None:
+    async def _say(self, node: str, event_id: str, what: Call[Any]) -> None:
         try:
-            async with self._agents.agent(node) as agent:
-                await what(agent, event_id)
+            await self._store.append(node, what)
         except Exception as error:
             # It has gone further by itself, as a rule; what is still due is said again.
             if not isinstance(error, NotSo):

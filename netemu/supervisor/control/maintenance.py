@@ -5,24 +5,24 @@ answer is what the agents have stored.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 from uuid import uuid4
 
-from hostagent.controller import Controller
+from hostagent.controller import calls
+from hostagent.controller.calls import Call
 from hostagent.model import FINAL, Event, EventSource, EventStatus, EventType
 from netemu.errors import BadInput, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import AgentRefuses, Agents
+from netemu.supervisor.control.store import AgentRefuses, Store
 from netemu.supervisor.nodes.wiring import WiredNode
 
-Act = Callable[[Controller, str], Coroutine[Any, Any, Event]]
+Act = Callable[[str], Call[Event]]
 
 _ACTS: dict[str, Act] = {
-    "approve": Controller.approve,
-    "start": Controller.start,
-    "complete": Controller.complete,
-    "cancel": Controller.cancel,
+    "approve": calls.approve,
+    "start": calls.start,
+    "complete": calls.complete,
+    "cancel": calls.cancel,
 }
 
 
@@ -30,10 +30,10 @@ class Maintenance:
     """The events of one lab. All raise NetemuError."""
 
     def __init__(
-        self, lab: str, agents: Agents, nodes: Sequence[WiredNode], feeds: AgentFeeds
+        self, lab: str, store: Store, nodes: Sequence[WiredNode], feeds: AgentFeeds
     ) -> None:
         self._lab = lab
-        self._agents = agents
+        self._store = store
         self._nodes = {wired.node.name: wired for wired in nodes}
         self._feeds = feeds
         self._clock = asyncio.Lock()
@@ -70,7 +70,7 @@ class Maintenance:
         for guest in concerned:
             if guest not in homes:
                 raise BadInput(f"{guest}: lab {self._lab} has no such guest")
-            if self._agents.away(homes[guest]):
+            if self._store.away(homes[guest]):
                 raise NotSo(f"{guest}: its node {homes[guest]} has failed")
             by_node.setdefault(homes[guest], []).append(guest)
         if not by_node:
@@ -82,20 +82,20 @@ class Maintenance:
         planned: list[str] = []
         try:
             for node, names in by_node.items():
-                async with self._agents.agent(node) as agent:
-                    planned.append(node)
-                    event = await agent.schedule(
-                        names,
-                        kind,
-                        notice=notice,
-                        duration=duration,
-                        source=source,
-                        description=description,
-                        event_id=event_id,
-                        elsewhere=[one for one in concerned if one not in names] if sets else (),
-                        sets_elsewhere=sets,
-                        notice_only=notice_only,
-                    )
+                plan = calls.schedule(
+                    names,
+                    kind,
+                    notice=notice,
+                    duration=duration,
+                    source=source,
+                    description=description,
+                    event_id=event_id,
+                    elsewhere=[one for one in concerned if one not in names] if sets else (),
+                    sets_elsewhere=sets,
+                    notice_only=notice_only,
+                )
+                planned.append(node)
+                event = await self._store.append(node, plan)
                 self._feeds.lab.acknowledged(node, event)
         except NotSo:
             await self._take_back(planned, event_id, started=notice == 0)
@@ -116,7 +116,7 @@ class Maintenance:
         return [
             name
             for name, wired in self._nodes.items()
-            if not self._agents.away(name)
+            if not self._store.away(name)
             and any(one.guest.availability_set in sets for one in wired.guests)
         ]
 
@@ -124,9 +124,9 @@ class Maintenance:
         """What went wrong first is what is told: that this goes wrong as well is not."""
         for node in nodes:
             try:
-                async with self._agents.agent(node) as agent:
-                    end = agent.complete if started else agent.cancel
-                    self._feeds.lab.acknowledged(node, await end(event_id))
+                end = calls.complete if started else calls.cancel
+                event = await self._store.append(node, end(event_id))
+                self._feeds.lab.acknowledged(node, event)
             except NotSo:
                 continue
 
@@ -140,7 +140,7 @@ class Maintenance:
             raise BadInput(f"{verb}: an event can be {', '.join(_ACTS)}d")
         whole = self._whole_id(event_id)
         copies = self._feeds.lab.at(whole)
-        live = {node: event for node, event in copies.items() if not self._agents.away(node)}
+        live = {node: event for node, event in copies.items() if not self._store.away(node)}
         if not live:
             raise NotSo(f"{whole}: its node {', '.join(copies)} has failed")
         lasting = {node: one for node, one in live.items() if one.status not in FINAL} or live
@@ -148,7 +148,7 @@ class Maintenance:
         reached: EventStatus | None = None
         for node, event in lasting.items():
             if started and event.status is EventStatus.SCHEDULED:
-                await self._act(node, whole, Controller.start, EventStatus.STARTED)
+                await self._act(node, whole, calls.start, EventStatus.STARTED)
         for node in lasting:
             reached = (await self._act(node, whole, _ACTS[verb], reached)).status
         return self._feeds.events()[whole]
@@ -159,11 +159,10 @@ class Maintenance:
         The lab brings agents that are behind to where others are, and may have been quicker.
         """
         try:
-            async with self._agents.agent(node) as agent:
-                event = await act(agent, event_id)
+            event = await self._store.append(node, act(event_id))
         except AgentRefuses:
-            async with self._agents.agent(node) as agent:
-                found = [one for one in await agent.events(history=True) if one.id == event_id]
+            known = await self._store.append(node, calls.events(history=True))
+            found = [one for one in known if one.id == event_id]
             if not found or found[0].status is not reached:
                 raise
             event = found[0]
@@ -191,7 +190,7 @@ class Maintenance:
         Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as
         ever. If a node does not do it, the others have: the error says which.
         """
-        running = [node for node in self._nodes if not self._agents.away(node)]
+        running = [node for node in self._nodes if not self._store.away(node)]
         if not running:
             raise NotSo(f"lab {self._lab}: no node runs")
         async with self._clock:  # two who move it at once both do
@@ -199,8 +198,7 @@ class Maintenance:
             moments: list[float] = []
             for node in running:
                 try:
-                    async with self._agents.agent(node) as agent:
-                        moments.append(await agent.advance_to(to))
+                    moments.append(await self._store.append(node, calls.advance_to(to)))
                 except NotSo as error:
                     if isinstance(error, AgentRefuses) and error.code == "clock":
                         raise BadInput(str(error)) from None
@@ -217,7 +215,6 @@ class Maintenance:
         """
         times: dict[str, float] = {}
         for node in self._nodes:
-            if not self._agents.away(node):
-                async with self._agents.agent(node) as agent:
-                    times[node] = (await agent.now()).now
+            if not self._store.away(node):
+                times[node] = (await self._store.append(node, calls.now())).now
         return times or {"": self._feeds.now()}

@@ -10,14 +10,14 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
-from hostagent.channel.messages import Placed
+from hostagent.channel.messages import Adopt, Placed
+from hostagent.model import sees
 from netemu.errors import NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import AgentRefuses, AgentSilent, Known, NodeFailed
-from netemu.supervisor.control.dead_node_store import bring, last_known, withdrawn
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import Candidate, choose
 from netemu.supervisor.control.placement import Placement
+from netemu.supervisor.control.store import AgentRefuses, AgentSilent, Known, NodeFailed, Store
 from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices
 from netemu.topology import Guest
@@ -29,6 +29,7 @@ class Moves:
     def __init__(
         self,
         hosts: Mapping[str, NodeServices],
+        store: Store,
         hardware: Hardware,
         placement: Placement,
         feeds: AgentFeeds,
@@ -36,6 +37,7 @@ class Moves:
         tell_problem: Callable[[NodeServices, str], None],
     ) -> None:
         self._hosts = hosts
+        self._store = store
         self._hardware = hardware
         self._placement = placement
         self._feeds = feeds
@@ -74,7 +76,7 @@ class Moves:
             del self._moving[name]
 
     async def _to_another(self, guest: Guest, host: NodeServices) -> str:
-        known = await self._placement.known(host.name)
+        known = await self._store.snapshot(host.name)
         refusals: dict[str, NotSo] = {}
         while True:
             candidates = [one for one in self.candidates(host.name) if one.name not in refusals]
@@ -125,7 +127,8 @@ class Moves:
     def left_by(self, host: NodeServices) -> Known:
         """What the agent of a dead node knew. Should its disk be damaged, what it said last."""
         try:
-            return last_known(host)
+            with self._store.dead(host.name) as dead:
+                return dead.snapshot()
         except NotSo as error:
             why = str(error).removeprefix(f"{host.name}: ")
             self._tell_problem(host, f"{why}; its guests keep what it has told the lab")
@@ -149,10 +152,10 @@ class Moves:
         left: Mapping[str, tuple[int, int]] = {}
         try:
             left = await self._placement.withdraw(host.name, (name,), command_id)
-            late = await self._placement.known(host.name)
+            late = await self._store.snapshot(host.name)
         except (AgentRefuses, AgentSilent):  # later, then: it can store nothing more either
             self._placement.disown(host.name, (name,))
-            late = await self._placement.known(host.name)
+            late = await self._store.snapshot(host.name)
             left = {**_numbers(late), **left}
         except NodeFailed:  # what it had acknowledged is on its disk
             await host.dead()
@@ -167,23 +170,34 @@ class Moves:
 
     def _withdrawn(self, host: NodeServices, command_id: str) -> Mapping[str, tuple[int, int]]:
         try:
-            return withdrawn(host, command_id)
+            with self._store.dead(host.name) as dead:
+                done = dead.answer(command_id)
         except NotSo:  # said already: its disk is damaged
             return {}
+        return {} if done is None else done.left
 
     async def _follow(
         self, guest: Guest, node: str, late: Known, incarnation: int, edits: int
     ) -> None:
         """Have the new agent know what the old one was told last, even if it has failed since."""
         try:
-            here = await self._placement.known(node)
+            here = await self._store.snapshot(node)
             carried = _carried(here, guest.name, incarnation, edits)
             sequence = await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
             await self.applied(node, sequence)
         except NodeFailed:
             host = self._hosts[node]
             await host.dead()
-            bring(host, _carried(last_known(host), guest.name, incarnation, edits), late)
+            with self._store.dead(node) as dead:
+                carried = _carried(dead.snapshot(), guest.name, incarnation, edits)
+                dead.append(
+                    Adopt(
+                        command_id=str(uuid4()),
+                        clock_offset=late.clock_offset,
+                        guests=(carried,),
+                        events=tuple(one for one in late.events if sees(carried.guest, one)),
+                    )
+                )
 
 
 def _numbers(known: Known) -> Mapping[str, tuple[int, int]]:

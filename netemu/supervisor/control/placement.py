@@ -5,21 +5,20 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
-from uuid import uuid4
 
 from msgspec.structs import replace
 
-from hostagent.controller import Controller
+from hostagent.controller import calls
 from hostagent.model import Guest as PlacedGuest
 from hostagent.model import sees
 from netemu.errors import BadInput, NotSo
-from netemu.supervisor.control.agents import (
+from netemu.supervisor.control.store import (
     PASSING,
     AgentRefuses,
-    Agents,
     AgentSilent,
     Known,
     NodeFailed,
+    Store,
 )
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.wiring import WiredNode
@@ -49,13 +48,13 @@ class Placement:
 
     def __init__(
         self,
-        agents: Agents,
+        store: Store,
         nodes: Sequence[WiredNode],
         claims: Claims,
         *,
         by_address: bool = False,
     ) -> None:
-        self._agents = agents
+        self._store = store
         self._locks = {wired.node.name: asyncio.Lock() for wired in nodes}
         self._nodes = {wired.node.name: wired for wired in nodes}
         self._claims = claims
@@ -139,14 +138,9 @@ class Placement:
             raise BadInput(f"{guest}: {wrong}")
         (known,) = (one.guest for one in self._nodes[node].guests if one.guest.name == guest)
         placed = self._placed(known, after)
-        command_id = str(uuid4())
         self._told[node].pop(guest, None)  # until it is known what is so
-
-        async def place(agent: Controller) -> None:
-            await agent.place([placed], command_id)
-
         try:
-            await self._agents.settle(node, place, patient=False)
+            await self._store.settle(node, calls.place([placed]), patient=False)
             self._told[node][guest] = placed
         except NodeFailed:
             pass
@@ -166,7 +160,7 @@ class Placement:
     async def tell(self, node: str) -> None:
         """Have the node's agent know what is so now. Raises AgentSilent, AgentRefuses."""
         async with self._locks[node]:
-            if self._agents.away(node):
+            if self._store.away(node):
                 return
             wired = self._nodes[node]
             here = [one.guest for one in wired.guests if one.guest.name not in self._gone]
@@ -180,8 +174,7 @@ class Placement:
                 if news:
                     await self._place(node, news)
                 if unwanted := sorted(self._unwanted[node]):
-                    async with self._agents.agent(node) as agent:
-                        await agent.withdraw(unwanted)
+                    await self._store.append(node, calls.withdraw(unwanted))
                     self._unwanted[node].difference_update(unwanted)
             except NodeFailed:
                 pass
@@ -189,8 +182,7 @@ class Placement:
     async def _place(self, node: str, news: Sequence[PlacedGuest]) -> None:
         """Together, or else one by one: what is refused of one is not refused of the others."""
         try:
-            async with self._agents.agent(node) as agent:
-                await agent.place(news)
+            await self._store.append(node, calls.place(news))
             self._told[node].update((one.name, one) for one in news)
         except AgentRefuses as error:
             if len(news) == 1 or error.code in PASSING:
@@ -206,15 +198,6 @@ class Placement:
 
     # Guests that change places.
 
-    async def known(self, node: str) -> Known:
-        """Give what a node's agent knows. Raises NodeFailed, AgentRefuses and AgentSilent."""
-
-        async def ask(agent: Controller) -> Known:
-            offset = (await agent.now()).clock_offset
-            return Known(offset, await agent.guests(), await agent.events(history=True))
-
-        return await self._agents.settle(node, ask)
-
     async def adopt(self, node: str, guests: Iterable[Guest], known: Known) -> int:
         """Have a node's agent take over guests, with what was `known` of them elsewhere.
 
@@ -223,18 +206,14 @@ class Placement:
         """
         before = {placed.guest.name: placed for placed in known.guests}
         arriving = [guest for guest in guests if guest.name in before]
-        command_id = str(uuid4())
         async with self._locks[node]:
             placed = [replace(before[one.name], guest=self._placed(one)) for one in arriving]
             concerned = [
                 event for event in known.events if any(sees(one.guest, event) for one in placed)
             ]
-
-            async def take(agent: Controller) -> int:
-                return await agent.adopt(placed, concerned, known.clock_offset, command_id)
-
+            take = calls.adopt(placed, concerned, known.clock_offset)
             try:
-                sequence = await self._agents.settle(node, take)
+                sequence = await self._store.settle(node, take)
             except (AgentRefuses, AgentSilent):  # of several commands the first may be done
                 self.disown(node, (guest.name for guest in arriving))
                 raise
@@ -251,14 +230,10 @@ class Placement:
         and AgentSilent.
         """
         names = tuple(guests)
-
-        async def forget(agent: Controller) -> Mapping[str, tuple[int, int]]:
-            return await agent.withdraw(names, command_id)
-
         async with self._locks[node]:
             for name in names:
                 self._told[node].pop(name, None)
-            return await self._agents.settle(node, forget)
+            return await self._store.settle(node, calls.withdraw(names, command_id))
 
     def disown(self, node: str, guests: Iterable[str]) -> None:
         """Have the node's agent forget guests that it may know and that are not on the node, and
@@ -283,9 +258,9 @@ class Placement:
         a responder that does not come up is no reason to keep a guest off.
         """
         try:
-            async with asyncio.timeout(_APPLIED_WITHIN), self._agents.agent(node) as agent:
+            async with asyncio.timeout(_APPLIED_WITHIN):
                 while True:
-                    applied = (await agent.responders()).applied
+                    applied = (await self._store.append(node, calls.responders())).applied
                     if len(applied) >= responders and min(applied, default=sequence) >= sequence:
                         return
                     await asyncio.sleep(_PAUSE)

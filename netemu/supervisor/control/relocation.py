@@ -12,16 +12,16 @@ from typing import Final
 from uuid import UUID, uuid4, uuid5
 
 from hostagent.channel.messages import HEARTBEAT_INTERVAL
-from hostagent.controller import Controller
+from hostagent.controller import calls
 from hostagent.model import EventType
 from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import AgentRefuses, Agents, AgentSilent, NodeFailed
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import spread
 from netemu.supervisor.control.moves import Moves
 from netemu.supervisor.control.placement import Placement
+from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed, Store
 from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.power import Power
 from netemu.supervisor.nodes.node_services import NodeServices
@@ -53,7 +53,7 @@ class Relocation:
     def __init__(
         self,
         lab: str,
-        agents: Agents,
+        store: Store,
         hosts: Sequence[NodeServices],
         hardware: Hardware,
         placement: Placement,
@@ -62,12 +62,12 @@ class Relocation:
         event_log: EventLog,
     ) -> None:
         self._lab = lab
-        self._agents = agents
+        self._store = store
         self._hosts = {host.name: host for host in hosts}
         self._hardware = hardware
         self._placement = placement
         self._moves = Moves(
-            self._hosts, hardware, placement, watching, event_log, self._tell_problem
+            self._hosts, store, hardware, placement, watching, event_log, self._tell_problem
         )
         self._watching = watching
         self._carried_out = carried_out
@@ -78,7 +78,7 @@ class Relocation:
         self._evacuations: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[str, tuple[float, float]] = {}  # by node: when, and the pause after
         self._changing = asyncio.Lock()  # a node is not evacuated and restored at once
-        agents.lose = lambda node, reason: self._lose(self._hosts[node], reason)
+        store.lose = lambda node, reason: self._lose(self._hosts[node], reason)
 
     def host(self, node: str) -> NodeServices:
         """Raise BadInput unless there is such a node."""
@@ -129,15 +129,11 @@ class Relocation:
             host.forget()
         self._back_at[node] = time.monotonic()
         host.start()
-        self._agents.restore(node)
+        self._store.restore(node)
         self._placement.restore(node)
-
-        async def ask(agent: Controller) -> list[str]:
-            await agent.advance_to(self._watching.clock_offset)
-            return [one.guest.name for one in await agent.guests()]
-
-        known = await self._agents.settle(node, ask)
-        self._placement.disown(node, set(known) - self._guests_on(host))
+        await self._store.settle(node, calls.advance_to(self._watching.clock_offset))
+        known = {one.guest.name for one in (await self._store.snapshot(node)).guests}
+        self._placement.disown(node, known - self._guests_on(host))
         await self._placement.tell(node)
         await host.serving()
         _require_running(host)
@@ -162,7 +158,7 @@ class Relocation:
             return
         host.fail()
         self._failures[host.name] = uuid4()
-        self._agents.fail(host.name)
+        self._store.fail(host.name)
         try:
             self._hardware.set_ports(host.wired, up=False)
         except (NetemuError, OSError) as error:
@@ -278,20 +274,12 @@ class Relocation:
         """
         told = ",".join(names)  # others may follow later: that is another event
         event_id = str(uuid5(self._failures[host.name], f"{node}/{told}"))
-        command_id = str(uuid4())
-
-        async def schedule(agent: Controller) -> None:
-            await agent.schedule(
-                names,
-                EventType.REBOOT,
-                notice=0.0,
-                description=f"{host.name} has failed",
-                event_id=event_id,
-                command_id=command_id,
-            )
-
+        why = f"{host.name} has failed"
+        reboot = calls.schedule(
+            names, EventType.REBOOT, notice=0.0, description=why, event_id=event_id
+        )
         try:
-            await self._agents.settle(node, schedule)
+            await self._store.settle(node, reboot)
         except (AgentRefuses, AgentSilent) as error:
             log.warning("guests of %s are not told of its end: %s", host.name, error)
             return

@@ -1,21 +1,22 @@
 """Events that are carried out where things fail and refuse: fakes, and no lab."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hostagent.channel.messages import Complete
+from hostagent.controller.calls import Call
 from hostagent.model import Event, EventSource, EventStatus, EventType
 from netemu.errors import NotSo
 from netemu.supervisor.control import impact
-from netemu.supervisor.control.agents import AgentSilent
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.lab_events import LabEvents
+from netemu.supervisor.control.store import AgentSilent
 from netemu.supervisor.guests.power import Action, Power
 
 _LEADS_TO = {
@@ -108,23 +109,18 @@ class FakeFeeds:
 
 
 class FakeAgents:
-    """One that is silent so often, and then completes what it is told to."""
+    """One that is silent so often, and then does what it is told to."""
 
     def __init__(self) -> None:
         self.silent = 0
-        self.completed: list[str] = []
-        self.advanced: list[float] = []
+        self.done: list[Any] = []
 
-    async def advance_to(self, clock_offset: float) -> None:
-        self.advanced.append(clock_offset)
-
-    @asynccontextmanager
-    async def agent(self, _node: str) -> AsyncIterator[Any]:
+    async def append(self, node: str, call: Call[Any]) -> None:
         await asyncio.sleep(0)
         if self.silent:
             self.silent -= 1
-            raise AgentSilent("n: no answer in time")
-        yield self
+            raise AgentSilent(node, "no answer in time")
+        self.done += call.questions()
 
 
 class Stage:
@@ -283,17 +279,14 @@ def test_a_mistake_of_ours_is_told_and_stops_nobody_else(
 
 
 def test_an_agent_that_is_silent_is_told_again_that_an_event_is_over(
-    play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+    play: Callable[[Script], None],
 ) -> None:
-    async def complete(agent: FakeAgents, event_id: str) -> None:
-        agent.completed.append(event_id)
-
-    monkeypatch.setattr(impact, "Controller", SimpleNamespace(complete=complete))
-
     async def script(stage: Stage) -> None:
         stage.agents.silent = 2
         event = stage.start(EventType.TERMINATE, "a", over=False)
-        await stage.until(lambda: stage.agents.completed[:1] == [event.id])
+        await stage.until(lambda: len(stage.agents.done) > 0)
+        assert isinstance(stage.agents.done[0], Complete)
+        assert stage.agents.done[0].event_id == event.id
         assert stage.hardware.powers["a"] is Power.GONE
         assert stage.removed == ["a"]
 
@@ -306,7 +299,8 @@ def test_a_node_whose_clock_was_not_moved_is_brought_up(play: Callable[[Script],
     async def script(stage: Stage) -> None:
         stage.agents.silent = 1
         stage.feeds.is_late = True
-        await stage.until(lambda: stage.agents.advanced[:1] == [60.0])
+        await stage.until(lambda: len(stage.agents.done) > 0)
+        assert stage.agents.done[0].to == 60.0
         stage.feeds.is_late = False
 
     play(script)

@@ -1,29 +1,24 @@
-"""Commands of events to the agents of two nodes: real agents on the test's own loop, and no lab."""
+"""Commands of events to the agents of two nodes, and what is written down of them: no lab."""
 
 import asyncio
-import contextlib
-import tempfile
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hostagent.agent import Agent
-from hostagent.controller import CommandRefused, Controller
+from hostagent.controller import calls
 from hostagent.model import Event, EventSource, EventStatus, EventType, Guest
-from hostagent.repository import Repository
-from hostagent.sockets import listen_unix
 from netemu.errors import BadInput, NotSo
-from netemu.supervisor.control import agent_feeds, maintenance
+from netemu.supervisor.control import agent_feeds
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.agents import Agents
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import parse
+from tests.netemu.supervisor.fake_store import FakeStore
+
+NODES = ("n1", "n2")
 
 # `a` and `b` are a set, `c` is in none.
 LAB = """
@@ -34,60 +29,28 @@ nodes:
 
 
 class Stage:
-    """Two agents, whose feeds are followed, and what commands them."""
+    """Two nodes, whose feeds are followed, and what commands them."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, store: FakeStore) -> None:
+        self.store = store
         self.nodes = [
             WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
             for node in parse(LAB, source="lab.yaml").nodes
         ]
-        self.stop = asyncio.Event()
         self.log = EventLog()
-        self.agents = Agents({name: self.path(name) for name in ("n1", "n2")})
-        hosts: Any = [
-            SimpleNamespace(name=name, feed=Path(f"{self.path(name)}.feed"))
-            for name in ("n1", "n2")
-        ]
-        self.feeds = AgentFeeds(hosts, self.log)
-        self.plan = Maintenance("lab", self.agents, self.nodes, self.feeds)
+        self.feeds = AgentFeeds(store, NODES, self.log)
+        self.plan = Maintenance("lab", store, self.nodes, self.feeds)
 
-    def path(self, node: str) -> str:
-        return str(self.directory / node)
-
-    async def begin(self) -> None:
-        self.repositories = {name: Repository(f"{self.path(name)}.sqlite") for name in ("n1", "n2")}
-        ready = [asyncio.Event() for _ in self.repositories]
-        self.tasks = [
-            asyncio.create_task(self._serve(name, one.set))
-            for name, one in zip(self.repositories, ready, strict=True)
-        ]
-        await asyncio.gather(*(one.wait() for one in ready))
+    async def begin(self) -> "asyncio.Task[None]":
         for wired in self.nodes:
-            async with self.agent(wired.node.name) as agent:
-                await agent.place(
-                    Guest(name=one.guest.name, availability_set=one.guest.availability_set)
-                    for one in wired.guests
-                )
-        self.tasks.append(asyncio.create_task(self.feeds.run()))
-        await self.until(lambda: all(len(self.feeds.known(n).guests) for n in ("n1", "n2")))
-
-    async def _serve(self, name: str, ready: Callable[[], None]) -> None:
-        with (
-            listen_unix(Path(self.path(name))) as command,
-            listen_unix(Path(f"{self.path(name)}.feed")) as feed,
-        ):
-            await Agent(name, self.repositories[name]).serve(command, feed, self.stop, ready)
-
-    async def end(self) -> None:
-        self.stop.set()
-        self.tasks.pop().cancel()
-        await asyncio.gather(*self.tasks)
-        for repository in self.repositories.values():
-            repository.close()
-
-    def agent(self, node: str) -> Any:
-        return self.agents.agent(node)
+            guests = [
+                Guest(name=one.guest.name, availability_set=one.guest.availability_set)
+                for one in wired.guests
+            ]
+            await self.store.append(wired.node.name, calls.place(guests))
+        feeding = asyncio.create_task(self.feeds.run())
+        await self.until(lambda: all(self.feeds.known(node).guests for node in NODES))
+        return feeding
 
     async def schedule(self, *guests: str, **how: Any) -> Event:
         given: dict[str, Any] = {
@@ -102,9 +65,8 @@ class Stage:
 
     async def statuses(self) -> list[EventStatus]:
         found: list[EventStatus] = []
-        for node in ("n1", "n2"):
-            async with self.agent(node) as agent:
-                found += [event.status for event in await agent.events(history=True)]
+        for node in NODES:
+            found += [one.status for one in (await self.store.snapshot(node)).events]
         return found
 
     async def until(self, what: Callable[[], bool]) -> None:
@@ -117,18 +79,15 @@ Script = Callable[[Stage], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
-def play() -> Callable[[Script], None]:
+def play(fake_store: Callable[..., FakeStore]) -> Callable[[Script], None]:
     def run(script: Script) -> None:
-        async def staged(directory: str) -> None:
-            stage = Stage(Path(directory))
-            await stage.begin()
-            try:
-                await script(stage)
-            finally:
-                await stage.end()
+        async def staged() -> None:
+            stage = Stage(fake_store(*NODES))
+            feeding = await stage.begin()
+            await script(stage)
+            feeding.cancel()
 
-        with tempfile.TemporaryDirectory(prefix="mt-") as directory:  # sockets' names are short
-            asyncio.run(staged(directory))
+        asyncio.run(staged())
 
     return run
 
@@ -139,8 +98,7 @@ def test_what_a_guest_has_approved_on_one_node_is_completed_on_all(
     async def script(stage: Stage) -> None:
         event = await stage.schedule("a")
         assert await stage.statuses() == ["Scheduled", "Scheduled"]
-        async with stage.agent("n2") as agent:
-            await agent.approve(event.id)  # as `b` would
+        await stage.store.append("n2", calls.approve(event.id))  # as `b` would
         await stage.until(lambda: stage.plan.events()[0].status is EventStatus.STARTED)
         (shown,) = stage.plan.events()
         assert shown.guests == ("a",)
@@ -160,8 +118,7 @@ def test_what_a_guest_has_approved_on_one_node_is_completed_on_all(
 def test_where_it_has_ended_it_is_left_alone(play: Callable[[Script], None]) -> None:
     async def script(stage: Stage) -> None:
         event = await stage.schedule("a", "c", notice=0.0)
-        async with stage.agent("n1") as agent:
-            await agent.complete(event.id)
+        await stage.store.append("n1", calls.complete(event.id))
         done = await stage.plan.transition("complete", event.id)
         assert done.status is EventStatus.COMPLETED
         assert await stage.statuses() == ["Completed", "Completed"]
@@ -170,25 +127,15 @@ def test_where_it_has_ended_it_is_left_alone(play: Callable[[Script], None]) -> 
 
 
 @pytest.mark.parametrize("verb", ["cancel", "start", "complete"])
-def test_that_the_lab_is_quicker_is_no_refusal(
-    play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
+def test_that_the_lab_is_quicker_is_no_refusal(play: Callable[[Script], None], verb: str) -> None:
     """What has gone further at one agent the lab carries on to the others, also meanwhile."""
-    act = getattr(Controller, verb)
 
     async def script(stage: Stage) -> None:
-        async def everywhere(agent: Controller, event_id: str) -> Any:
-            done = await act(agent, event_id)
-            for node in ("n1", "n2"):
-                with contextlib.suppress(CommandRefused):
-                    async with await Controller.connect(stage.path(node)) as other:
-                        await act(other, event_id)
-            return done
-
         event = await stage.schedule("a", "c", notice=60.0)
         if verb == "complete":
             await stage.plan.transition("start", event.id)
-        monkeypatch.setitem(maintenance._ACTS, verb, everywhere)
+        (command,) = getattr(calls, verb)(event.id).questions()
+        stage.store.after[verb, "n1"] = lambda: stage.store.do("n2", command)
         assert (await stage.plan.transition(verb, event.id)).guests == ("a", "c")
 
     play(script)
@@ -198,8 +145,7 @@ def test_what_one_agent_refuses_is_taken_back_from_the_others(
     play: Callable[[Script], None],
 ) -> None:
     async def script(stage: Stage) -> None:
-        async with stage.agent("n2") as agent:
-            await agent.withdraw(["c"])
+        await stage.store.append("n2", calls.withdraw(["c"]))
         with pytest.raises(NotSo, match="not on this node: c"):
             await stage.schedule("a", "c", notice=60.0)
         assert await stage.statuses() == ["Cancelled"]
@@ -229,8 +175,8 @@ def test_events_of_a_failed_node_are_still_known(play: Callable[[Script], None])
 
     async def script(stage: Stage) -> None:
         event = await stage.schedule("c", notice=3600.0)
-        for node in ("n1", "n2"):
-            stage.agents.fail(node)
+        for node in NODES:
+            stage.store.fail(node)
         assert [one.id for one in stage.plan.events()] == [event.id]
         with pytest.raises(NotSo, match=r"^c: its node n2 has failed$"):
             await stage.schedule("c")
@@ -272,9 +218,8 @@ def test_the_time_is_asked_and_not_moved(play: Callable[[Script], None]) -> None
         assert set(times) == {"n1", "n2"}
         assert all(0 <= time - moment < 60 for time in times.values())
         await asyncio.gather(stage.plan.advance(60), stage.plan.advance(60))  # both do
-        for node in ("n1", "n2"):
-            async with stage.agent(node) as agent:
-                assert (await agent.now()).clock_offset == 720
+        for node in NODES:
+            assert (await stage.store.snapshot(node)).clock_offset == 720
 
     play(script)
 
@@ -283,15 +228,13 @@ def test_a_node_that_an_arriving_guest_has_moved_is_not_moved_twice(
     play: Callable[[Script], None],
 ) -> None:
     async def script(stage: Stage) -> None:
-        async with stage.agent("n2") as agent:
-            await agent.adopt([], [], 3 * 86400.0)
+        await stage.store.append("n2", calls.adopt([], [], 3 * 86400.0))
         await stage.until(lambda: stage.feeds.clock_offset == 3 * 86400)
         await stage.plan.advance(600)
         with pytest.raises(BadInput, match="3660 days ahead at most"):
             await stage.plan.advance(11000 * 86400.0)
-        for node in ("n1", "n2"):
-            async with stage.agent(node) as agent:
-                assert (await agent.now()).clock_offset == 3 * 86400 + 600
+        for node in NODES:
+            assert (await stage.store.snapshot(node)).clock_offset == 3 * 86400 + 600
 
     play(script)
 

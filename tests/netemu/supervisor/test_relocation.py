@@ -3,37 +3,24 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from hostagent.channel.messages import (
-    Adopt,
-    Advance,
-    Done,
-    Failed,
-    Place,
-    Responders,
-    Schedule,
-    Withdraw,
-)
-from hostagent.commands import execute
-from hostagent.controller import AgentUnreachable, CommandRefused
+from hostagent.channel.messages import Place, Schedule
 from hostagent.model import EventType
 from hostagent.model import Guest as PlacedGuest
-from hostagent.repository import Repository
 from netemu.errors import NotSo
-from netemu.supervisor.control import agents, placement, relocation
-from netemu.supervisor.control.agents import Agents, Known
+from netemu.supervisor.control import placement, relocation, store
 from netemu.supervisor.control.carried_out import CarriedOut
-from netemu.supervisor.control.dead_node_store import last_known
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
+from netemu.supervisor.control.store import Known
 from netemu.supervisor.guests.power import Power
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import Guest, parse
+from tests.netemu.supervisor.fake_store import FakeStore
 
 # `a` fits on `new` and `b` on `third`: apart from those of their sets.
 LAB = """
@@ -45,11 +32,11 @@ nodes:
 
 
 class FakeHost:
-    """A node's software: its agent is a repository, closed between two commands."""
+    """A node's software, but for its agent."""
 
-    def __init__(self, wired: WiredNode, directory: Path) -> None:
+    def __init__(self, wired: WiredNode, store: FakeStore) -> None:
         self.wired, self.name, self.failed = wired, wired.node.name, False
-        self.repository = directory / f"{self.name}.sqlite"
+        self._store = store
         self.returning, self.trouble = False, ""
         self.responders = 1
         self.found: list[list[str]] = []  # events that were on its disk, by start
@@ -59,7 +46,8 @@ class FakeHost:
 
     def start(self) -> None:
         self.failed = False
-        self.found.append([event.id for event in last_known(self).events])  # type: ignore[arg-type]
+        with self._store.opened(self.name) as repository:
+            self.found.append([event.id for event in repository.events()])
 
     @property
     def state(self) -> str:
@@ -72,108 +60,7 @@ class FakeHost:
         assert self.failed
 
     def forget(self) -> None:
-        self.repository.unlink()
-
-    def do(self, command: Any) -> Done:
-        repository = Repository(self.repository)
-        try:
-            with repository.transaction():
-                answer, _ = execute(repository, command, time.time())
-        finally:
-            repository.close()
-        if isinstance(answer, Failed):
-            raise CommandRefused(answer.code, answer.reason)
-        return answer
-
-
-Hook = Callable[[], None]
-
-
-class FakeAgents:
-    """Takes the place of `Controller`: asks the repositories.
-
-    A test may have something happen `before` a step or `after` it, once: then its answer is lost
-    if the node has failed.
-    """
-
-    def __init__(self, hosts: Mapping[str, FakeHost]) -> None:
-        self._hosts = hosts
-        self.before: dict[tuple[str, str], Hook] = {}
-        self.after: dict[tuple[str, str], Hook] = {}
-        self.hanging: set[str] = set()
-        self.full: set[str] = set()  # nodes whose disk takes nothing more
-        self.lagging: dict[str, int] = {}  # nodes whose responder is so far only
-
-    async def connect(self, path: str) -> "FakeController":
-        return FakeController(self, self._hosts[path])
-
-
-class FakeController:
-    def __init__(self, agents: FakeAgents, host: FakeHost) -> None:
-        self._agents, self._host = agents, host
-
-    async def __aenter__(self) -> "FakeController":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def _step(self, what: str, command: Any = None) -> Any:
-        name = self._host.name
-        await asyncio.sleep(0)
-        while name in self._agents.hanging:
-            await asyncio.sleep(0.001)
-        self._agents.before.pop((what, name), lambda: None)()
-        if self._host.failed:
-            await asyncio.sleep(60)  # nobody answers
-        if command is not None and name in self._agents.full:
-            raise CommandRefused("repository", "the repository has failed: disk is full")
-        done = None if command is None else self._host.do(command)
-        self._agents.after.pop((what, name), lambda: None)()
-        if self._host.failed:
-            await asyncio.sleep(60)
-        return done
-
-    def _known(self) -> Known:
-        return last_known(self._host)  # type: ignore[arg-type]
-
-    async def now(self) -> Any:
-        await self._step("known")
-        return self._known()
-
-    async def guests(self) -> Any:
-        return self._known().guests
-
-    async def events(self, *, history: bool) -> Any:
-        return self._known().events
-
-    async def adopt(self, guests: Any, events: Any, offset: float, command_id: str) -> int:
-        values = {"clock_offset": offset, "guests": tuple(guests), "events": tuple(events)}
-        done = await self._step("adopt", Adopt(command_id=command_id, **values))
-        return int(done.sequence)
-
-    async def withdraw(self, names: Iterable[str], command_id: str | None = None) -> Any:
-        command = Withdraw(command_id=command_id or str(uuid4()), names=tuple(names))
-        return (await self._step("withdraw", command)).left
-
-    async def place(self, guests: Iterable[PlacedGuest], command_id: str | None = None) -> None:
-        command = Place(command_id=command_id or str(uuid4()), guests=tuple(guests))
-        await self._step("place", command)
-
-    async def advance_to(self, clock_offset: float) -> None:
-        await self._step("advance", Advance(command_id=str(uuid4()), to=clock_offset))
-
-    async def schedule(self, names: Iterable[str], kind: EventType, **values: Any) -> None:
-        await self._step("schedule", Schedule(guests=tuple(names), type=kind, **values))
-
-    async def responders(self) -> Responders:
-        repository = Repository(self._host.repository)
-        sequence = repository.sequence
-        repository.close()
-        return Responders(
-            sequence=sequence,
-            applied=(self._agents.lagging.get(self._host.name, sequence),),
-        )
+        self._store.file(self.name).unlink()
 
 
 class FakeClaims:
@@ -253,29 +140,27 @@ class FakeEventLog:
 class Stage:
     """A relocation and a placement among fakes, but for the repositories: every guest is placed."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, fake_store: Callable[..., FakeStore]) -> None:
         nodes = [
             WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
             for node in parse(LAB, source="lab.yaml").nodes
         ]
-        self.hosts = {node.node.name: FakeHost(node, directory) for node in nodes}
-        self.agents = FakeAgents(self.hosts)
-        monkeypatch.setattr(agents, "Controller", self.agents)
+        self.store = fake_store(*(node.node.name for node in nodes))
+        self.hosts = {node.node.name: FakeHost(node, self.store) for node in nodes}
         self.hardware = FakeHardware(nodes)
         for host in self.hosts.values():
             guests = tuple(
                 PlacedGuest(name=one.guest.name, port=one.guest.mark) for one in host.wired.guests
             )
-            host.do(Place(command_id=str(uuid4()), guests=guests))
+            self.store.do(host.name, Place(command_id=str(uuid4()), guests=guests))
         self.log = FakeEventLog()
         claims: Any = FakeClaims()
-        border = Agents({name: name for name in self.hosts})
-        self.placement = Placement(border, nodes, claims)
+        self.placement = Placement(self.store, nodes, claims)
         fakes: Any = (list(self.hosts.values()), self.hardware, self.placement)
         self.watching = FakeWatching(self.hosts)
         self.carried_out = CarriedOut()
         others: Any = (self.watching, self.carried_out, self.log)
-        self.relocation = Relocation("test", border, *fakes, *others)
+        self.relocation = Relocation("test", self.store, *fakes, *others)
 
     def tell(self, node: str, guest: str) -> str:
         """Have a node's agent acknowledge an event; gives its ID."""
@@ -286,12 +171,13 @@ class Stage:
             type=EventType.FREEZE,
             notice=3600.0,
         )
-        event = self.hosts[node].do(command).event
+        event = self.store.do(node, command).event
         assert event is not None
         return event.id
 
     def known(self, node: str) -> Known:
-        return last_known(self.hosts[node])  # type: ignore[arg-type]
+        with self.store.dead(node) as dead:
+            return dead.snapshot()
 
     def placed(self, node: str) -> dict[str, int]:
         """The guests that a node's agent knows, and their incarnations."""
@@ -307,19 +193,18 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+def stage(fake_store: Callable[..., FakeStore], monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(relocation, "_PAUSE", 0.001)
     monkeypatch.setattr(relocation, "_LOOK", 0.001)
     monkeypatch.setattr(relocation, "SILENCE", 0.01)
     monkeypatch.setattr(relocation, "_FIRST_RETRY", 0.001)
     monkeypatch.setattr(placement, "_PAUSE", 0.001)
-    monkeypatch.setattr(agents, "_FIRST_PAUSE", 0.001)
-    return Stage(tmp_path, monkeypatch)
+    return Stage(fake_store)
 
 
 def test_a_guest_takes_along_what_its_agent_was_told_last(stage: Stage) -> None:
     early, late = stage.tell("old", "a"), []
-    stage.agents.before["withdraw", "old"] = lambda: late.append(stage.tell("old", "a"))
+    stage.store.before["withdraw", "old"] = lambda: late.append(stage.tell("old", "a"))
     asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "new"
     assert {one.id for one in stage.known("new").events} == {early, *late}
@@ -327,7 +212,7 @@ def test_a_guest_takes_along_what_its_agent_was_told_last(stage: Stage) -> None:
     assert late
 
 
-@pytest.mark.parametrize("step", ["known", "adopt"])
+@pytest.mark.parametrize("step", ["now", "adopt"])
 def test_where_the_guest_comes_to_fails_before_it_knows_all(stage: Stage, step: str) -> None:
     """What the old agent acknowledged in the meantime is on the failed node's disk."""
     early, late = stage.tell("old", "a"), []
@@ -338,9 +223,9 @@ def test_where_the_guest_comes_to_fails_before_it_knows_all(stage: Stage, step: 
 
     def tell() -> None:
         late.append(stage.tell("old", "a"))
-        stage.agents.before[step, "new"] = fail
+        stage.store.before[step, "new"] = fail
 
-    stage.agents.before["withdraw", "old"] = tell
+    stage.store.before["withdraw", "old"] = tell
     asyncio.run(stage.relocation.move("a"))
     assert late
     assert stage.hosts["new"].failed
@@ -361,9 +246,9 @@ def test_a_node_does_not_come_back_before_its_disk_has_been_brought_all(stage: S
 
         def tell() -> None:
             late.append(stage.tell("old", "a"))
-            stage.agents.before["known", "new"] = fail
+            stage.store.before["now", "new"] = fail
 
-        stage.agents.before["withdraw", "old"] = tell
+        stage.store.before["withdraw", "old"] = tell
         await stage.relocation.move("a")
         await back[0]
 
@@ -379,7 +264,7 @@ def test_the_old_node_fails_while_the_guest_leaves_it(stage: Stage) -> None:
         late.append(stage.tell("old", "a"))
         stage.relocation.fail("old")
 
-    stage.agents.before["withdraw", "old"] = tell_and_fail
+    stage.store.before["withdraw", "old"] = tell_and_fail
     asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "new"
     assert [one.id for one in stage.known("new").events] == late
@@ -412,12 +297,12 @@ def test_who_goes_elsewhere_does_not_wait_for_a_node_that_hangs(stage: Stage) ->
     async def script() -> None:
         healing = asyncio.create_task(stage.relocation.heal())
         await asyncio.sleep(0)
-        stage.agents.hanging.add("new")
+        stage.store.hanging.add("new")
         stage.hardware.off |= {"a", "b"}
         stage.relocation.fail("old")
         await stage.until(lambda: stage.home("b") == "third")
         assert stage.home("a") == "old"
-        stage.agents.hanging.clear()
+        stage.store.hanging.clear()
         await stage.until(lambda: stage.home("a") == "new")
         healing.cancel()
 
@@ -429,7 +314,7 @@ def test_who_goes_elsewhere_does_not_wait_for_a_node_that_hangs(stage: Stage) ->
 
 
 def test_a_repository_that_cannot_be_read_is_named(stage: Stage) -> None:
-    stage.hosts["old"].repository.write_bytes(b"not a repository at all, but long enough" * 50)
+    stage.store.file("old").write_bytes(b"not a repository at all, but long enough" * 50)
     with pytest.raises(NotSo, match="old: its repository cannot be read"):
         stage.known("old")
 
@@ -474,7 +359,7 @@ def test_a_node_that_comes_back_throws_nobody_out(stage: Stage) -> None:
         def redeploy() -> None:
             moving.append(asyncio.create_task(stage.relocation.move("c")))
 
-        stage.agents.before["advance", "old"] = redeploy
+        stage.store.before["advance", "old"] = redeploy
         await stage.relocation.restore("old")
         await moving[0]
         following = asyncio.create_task(stage.placement.follow())
@@ -495,7 +380,7 @@ def test_a_node_that_does_not_come_back_is_failed_again(stage: Stage) -> None:
         def fail_again() -> None:
             stage.relocation.fail("old")
 
-        stage.agents.before["advance", "old"] = fail_again
+        stage.store.before["advance", "old"] = fail_again
         with pytest.raises(NotSo, match=r"^old does not come back: old has failed$"):
             await stage.relocation.restore("old")
         assert stage.hosts["old"].failed
@@ -513,8 +398,8 @@ def test_the_old_node_fails_before_its_answer_is_heard(stage: Stage) -> None:
         late.append(stage.tell("old", "a"))
         late.append(stage.tell("old", "a"))
 
-    stage.agents.before["withdraw", "old"] = tell
-    stage.agents.after["withdraw", "old"] = lambda: stage.relocation.fail("old")
+    stage.store.before["withdraw", "old"] = tell
+    stage.store.after["withdraw", "old"] = lambda: stage.relocation.fail("old")
     before = stage.placed("old")["a"]
     asyncio.run(stage.relocation.move("a"))
     assert "a" not in stage.placed("old")
@@ -524,7 +409,7 @@ def test_the_old_node_fails_before_its_answer_is_heard(stage: Stage) -> None:
 
 def fill(stage: Stage, node: str) -> None:
     """Have its agent refuse a guest: the mark of its port is somebody else's."""
-    stage.hosts[node].do(Place(command_id=str(uuid4()), guests=(PlacedGuest(name="x", port=1),)))
+    stage.store.do(node, Place(command_id=str(uuid4()), guests=(PlacedGuest(name="x", port=1),)))
 
 
 def test_where_it_is_refused_a_guest_goes_elsewhere(stage: Stage) -> None:
@@ -543,19 +428,8 @@ def test_a_guest_that_nobody_takes_stays_and_it_is_said_why(stage: Stage) -> Non
     assert "a" in stage.placed("old")
 
 
-def test_an_agent_that_is_silent_for_a_moment_is_asked_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = [2]
-    connect = stage.agents.connect
-
-    async def refuse(path: str) -> FakeController:
-        if left[0]:
-            left[0] -= 1
-            raise AgentUnreachable(path, OSError(111, "Connection refused"))
-        return await connect(path)
-
-    monkeypatch.setattr(stage.agents, "connect", refuse)
+def test_an_agent_that_is_silent_for_a_moment_is_asked_again(stage: Stage) -> None:
+    stage.store.unreachable = 2
     asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "new"
 
@@ -564,12 +438,12 @@ def test_a_guest_that_comes_to_a_node_waits_for_its_responder(stage: Stage) -> N
     """Else it would be told what was so when it was there last."""
 
     async def script() -> None:
-        stage.agents.lagging["new"] = 0
+        stage.store.lagging["new"] = 0
         moving = asyncio.create_task(stage.relocation.move("a"))
         await stage.until(lambda: "a" in stage.placed("new") and "a" not in stage.placed("old"))
         await asyncio.sleep(0.05)
         assert not moving.done()
-        del stage.agents.lagging["new"]
+        del stage.store.lagging["new"]
         await moving
 
     asyncio.run(script())
@@ -577,7 +451,7 @@ def test_a_guest_that_comes_to_a_node_waits_for_its_responder(stage: Stage) -> N
 
 def test_it_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "_APPLIED_WITHIN", 0.02)
-    stage.agents.lagging["new"] = 0
+    stage.store.lagging["new"] = 0
     asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "new"
 
@@ -585,7 +459,7 @@ def test_it_does_not_wait_for_ever(stage: Stage, monkeypatch: pytest.MonkeyPatch
 def test_guests_of_a_node_whose_disk_is_damaged_keep_what_the_lab_was_told(stage: Stage) -> None:
     event = stage.tell("old", "a")
     stage.watching.told["old"] = stage.known("old")
-    stage.hosts["old"].repository.write_bytes(b"not a repository at all, but long enough" * 50)
+    stage.store.file("old").write_bytes(b"not a repository at all, but long enough" * 50)
 
     async def script() -> None:
         healing = asyncio.create_task(stage.relocation.heal())
@@ -630,7 +504,7 @@ def test_a_node_that_comes_back_boots_nobody_before_it_is_back(stage: Stage) -> 
     async def script() -> None:
         stage.relocation.fail("old")
         look()
-        stage.agents.before["advance", "old"] = look
+        stage.store.before["advance", "old"] = look
         await stage.relocation.restore("old")
         look()
 
@@ -681,13 +555,13 @@ def test_a_node_whose_disk_is_full_takes_nobody_and_is_not_ended_for_that(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One full disk would else end node after node."""
-    monkeypatch.setattr(agents, "SETTLED_WITHIN", 0.02)
-    stage.agents.full |= {"new", "third"}
+    monkeypatch.setattr(store, "SETTLED_WITHIN", 0.02)
+    stage.store.full |= {"new", "third"}
     with pytest.raises(NotSo, match=r"new: the repository has failed.*third: the repository"):
         asyncio.run(stage.relocation.move("a"))
     assert not any(host.failed for host in stage.hosts.values())
     assert stage.home("a") == "old"
-    stage.agents.full = {"new"}
+    stage.store.full = {"new"}
     asyncio.run(stage.relocation.move("a"))
     assert stage.home("a") == "third"
 
@@ -696,20 +570,20 @@ def test_a_guest_leaves_a_node_whose_disk_is_full(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it was told there comes along, and it is forgotten there when that can be stored."""
-    monkeypatch.setattr(agents, "SETTLED_WITHIN", 0.02)
+    monkeypatch.setattr(store, "SETTLED_WITHIN", 0.02)
     monkeypatch.setattr(placement, "_LAST_RETRY", 0.01)
     late: list[str] = []
 
     async def script() -> None:
         following = asyncio.create_task(stage.placement.follow())
         await asyncio.sleep(0.01)
-        stage.agents.before["withdraw", "old"] = lambda: late.append(stage.tell("old", "a"))
-        stage.agents.full.add("old")
+        stage.store.before["withdraw", "old"] = lambda: late.append(stage.tell("old", "a"))
+        stage.store.full.add("old")
         await stage.relocation.move("a")
         assert stage.home("a") == "new"
         assert [one.id for one in stage.known("new").events] == late
         assert not stage.hosts["old"].failed
-        stage.agents.full.clear()
+        stage.store.full.clear()
         await stage.until(lambda: "a" not in stage.placed("old"))
         following.cancel()
 
