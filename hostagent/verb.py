@@ -39,7 +39,9 @@ class Verb(Generic[P, T]):
     def __init__(self, plan: Callable[P, Call[T]]) -> None:
         """`plan` has the parameters of the method, but for `self`."""
         self._plan = plan
-        self.__doc__ = plan.__doc__
+
+    @overload
+    def __get__(self, obj: None, kind: type) -> Callable[P, Call[T]]: ...
 
     @overload
     def __get__(self, obj: Blocking, kind: type) -> Callable[P, T]: ...
@@ -48,9 +50,9 @@ class Verb(Generic[P, T]):
     def __get__(self, obj: Awaited, kind: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
     def __get__(self, obj: Any, kind: type) -> Any:
-        """Return the method of the object."""
+        """Return the method of the object; of a class what plans the call, as `help` shows it."""
         if obj is None:
-            return self
+            return self._plan
 
         def act(*args: P.args, **kwargs: P.kwargs) -> Any:
             return obj.make(self._plan(*args, **kwargs))

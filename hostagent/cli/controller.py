@@ -298,34 +298,14 @@ def clock(ctx: click.Context, as_json: bool) -> None:
 def list_events(ctx: click.Context, history: bool, as_json: bool) -> None:
     """List the events of this node."""
     from hostagent.model import FINAL
-    from hostagent.terminal.table import Column, print_table
+    from hostagent.terminal.events import print_events
 
     known = _connected(ctx).events(history=True)
     events = [event for event in known if history or event.status not in FINAL]
     if as_json:
         _print_json(events)
         return
-    print_table(
-        [
-            Column("ID", ids=[event.id for event in known]),
-            Column("TYPE", rank=1),
-            Column("STATUS", rank=2),
-            Column("NOT BEFORE", rank=3),
-            Column("DURATION", rank=4),
-            Column("GUESTS", folds=True),
-        ],
-        [
-            [
-                event.id,
-                str(event.type),
-                str(event.status),
-                _utc(event.not_before),
-                "unknown" if event.duration is None else f"{event.duration:g} s",
-                ", ".join(event.guests),
-            ]
-            for event in events
-        ],
-    )
+    print_events(events, known)
 
 
 @controller.command()

@@ -56,14 +56,13 @@ class Commands(threading.Thread):
 
     def _schedule(self) -> None:
         guests = self._draw.sample(self._guests, self._draw.choice((1, 1, 1, min(2, self._many))))
-        with Maintenance(self._lab) as plan:
-            event = plan.schedule(
-                guests,
-                self._draw.choice(_TYPES),
-                notice=self._draw.uniform(0, 3),
-                duration=self._draw.uniform(0.2, 2),
-                notice_only=self._draw.random() < 0.5,
-            )
+        event = Maintenance(self._lab).schedule(
+            guests,
+            self._draw.choice(_TYPES),
+            notice=self._draw.uniform(0, 3),
+            duration=self._draw.uniform(0.2, 2),
+            impact=self._draw.random() >= 0.5,
+        )
         self.events[event.id] = sorted(guests)
 
     @property

@@ -237,8 +237,8 @@ def _unwell(told: dict[str, Any]) -> list[str]:
 
 def _settle(lab: str, commands: Commands, judge: Judge, asking: Asking) -> None:
     """Judge what the lab has at the end."""
-    with Maintenance(lab) as plan_of_lab:
-        there = {one.id: sorted(one.guests) for one in plan_of_lab.events(history=True)}
+    known = Maintenance(lab).events(history=True)
+    there = {one.id: sorted(one.guests) for one in known}
     judge.events(commands.events, there)
     judge.log(labs.happened(lab))
     for guest, possible in commands.settings.items():

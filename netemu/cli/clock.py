@@ -34,8 +34,7 @@ def advance(name: str | None, duration: float, as_json: bool) -> None:
 
     if not duration:
         raise BadInput("DURATION: longer than nothing")
-    with Maintenance(labs.the_one(name)) as plan:
-        _print({"": plan.advance(duration)}, as_json)
+    _print({"": Maintenance(labs.the_one(name)).advance(duration)}, as_json)
 
 
 @clock.command()
@@ -46,8 +45,7 @@ def show(name: str | None, as_json: bool) -> None:
     from netemu.client import labs
     from netemu.client.maintenance import Maintenance
 
-    with Maintenance(labs.the_one(name)) as plan:
-        times = plan.now()
+    times = Maintenance(labs.the_one(name)).now()
     if max(times.values()) - min(times.values()) < _SAME:
         times = {"": max(times.values())}
     _print(times, as_json)

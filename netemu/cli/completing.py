@@ -39,8 +39,8 @@ def events(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
     from netemu.errors import NetemuError
 
     try:
-        with Maintenance(labs.the_one(context.params.get("name"))) as plan:
-            return _beginning(typed, [event.id for event in plan.events()])
+        plan = Maintenance(labs.the_one(context.params.get("name")))
+        return _beginning(typed, [event.id for event in plan.events()])
     except (NetemuError, OSError):
         return []
 

@@ -181,17 +181,17 @@ def _warning(story: _Story) -> None:
 
     story.chapter("A reboot is planned for web1, four minutes from now.")
     story.tell("$ netemu maintenance schedule web1 --type reboot --in 4m --duration 60s")
-    with Maintenance(story.lab) as plan:
-        event = plan.schedule(["web1"], EventType.REBOOT, notice=240, duration=60)
-        story.tell(f"  event {event.id}")
-        story.tell(f"web1$ curl -s {_ASK} | grep -i reboot")
-        story.tell(f"      {story.get('web1', _ASK, 'reboot')}")
-        answers = {name: story.get(name, _ASK) for name in _addresses(story.lab)}
-        warned = [name for name, answer in answers.items() if "reboot" in answer.lower()]
-        story.check("web1" in warned, "web1 sees it", seen=bool(answers["web1"]))
-        neighbours = [answer for name, answer in answers.items() if name != "web1"]
-        story.check(warned in (["web1"], []), "its neighbours do not", seen=all(neighbours))
-        plan.cancel(event.id)
+    plan = Maintenance(story.lab)
+    event = plan.schedule(["web1"], EventType.REBOOT, notice=240, duration=60)
+    story.tell(f"  event {event.id}")
+    story.tell(f"web1$ curl -s {_ASK} | grep -i reboot")
+    story.tell(f"      {story.get('web1', _ASK, 'reboot')}")
+    answers = {name: story.get(name, _ASK) for name in _addresses(story.lab)}
+    warned = [name for name, answer in answers.items() if "reboot" in answer.lower()]
+    story.check("web1" in warned, "web1 sees it", seen=bool(answers["web1"]))
+    neighbours = [answer for name, answer in answers.items() if name != "web1"]
+    story.check(warned in (["web1"], []), "its neighbours do not", seen=all(neighbours))
+    plan.cancel(event.id)
 
 
 def _isolation(story: _Story) -> None:

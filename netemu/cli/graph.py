@@ -37,8 +37,8 @@ def graph(lab: str | None, name: str | None, kind: str | None, file: Path | None
     one = labs.the_one(named(lab, name))
     told = labs.status(one)
     try:
-        with Maintenance(one) as plan:
-            events, now = plan.events(), max(plan.now().values())
+        plan = Maintenance(one)
+        events, now = plan.events(), max(plan.now().values())
     except NotSo as error:  # a node's agent is away: the rest is there to be drawn
         say(f"netemu: events are not drawn: {error}", err=True)
         events, now = [], time.time()

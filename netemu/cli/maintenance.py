@@ -73,16 +73,15 @@ def schedule(
         raise BadInput("--in and --now: one or the other")
     if notice is not None and notice > LONGEST:
         raise BadInput("--in: at most a year ahead")
-    with Maintenance(labs.the_one(name)) as plan:
-        event = plan.schedule(
-            guests,
-            EventType(kind.capitalize()),
-            notice=0.0 if now else notice,
-            duration=duration,
-            source=EventSource(source.capitalize()),
-            description=description,
-            notice_only=no_impact,
-        )
+    event = Maintenance(labs.the_one(name)).schedule(
+        guests,
+        EventType(kind.capitalize()),
+        notice=0.0 if now else notice,
+        duration=duration,
+        impact=not no_impact,
+        source=EventSource(source.capitalize()),
+        description=description,
+    )
     _print(event, as_json)
 
 
@@ -96,8 +95,7 @@ def list_events(name: str | None, history: bool, as_json: bool) -> None:
     from netemu.client import labs
     from netemu.client.maintenance import Maintenance
 
-    with Maintenance(labs.the_one(name)) as plan:
-        known = plan.events(history=True)
+    known = Maintenance(labs.the_one(name)).events(history=True)
     events = [event for event in known if history or event.status not in FINAL]
     if as_json:
         say_json([_as_json(event) for event in events])
@@ -105,29 +103,9 @@ def list_events(name: str | None, history: bool, as_json: bool) -> None:
     if not events:
         say("no events")
         return
-    from hostagent.terminal.table import Column, print_table
+    from hostagent.terminal.events import print_events
 
-    print_table(
-        [
-            Column("ID", ids=[event.id for event in known]),
-            Column("TYPE", rank=1),
-            Column("STATUS", rank=2),
-            Column("NOT BEFORE (UTC)", rank=3),
-            Column("DURATION", rank=4),
-            Column("GUESTS", folds=True),
-        ],
-        [
-            [
-                event.id,
-                str(event.type),
-                str(event.status),
-                datetime.fromtimestamp(event.not_before, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-                "unknown" if event.duration is None else f"{event.duration:g} s",
-                ", ".join(event.guests),
-            ]
-            for event in events
-        ],
-    )
+    print_events(events, known)
 
 
 def _verb(verb: str, text: str) -> click.Command:
@@ -139,8 +117,7 @@ def _verb(verb: str, text: str) -> click.Command:
         from netemu.client import labs
         from netemu.client.maintenance import Maintenance
 
-        with Maintenance(labs.the_one(name)) as plan:
-            event: Event = getattr(plan, verb)(event_id)
+        event: Event = getattr(Maintenance(labs.the_one(name)), verb)(event_id)
         _print(event, as_json)
 
     return act

@@ -172,11 +172,11 @@ class _Watch:
     def _events(self, moment: float) -> "list[Event]":
         from netemu.client.maintenance import Maintenance
 
-        with Maintenance(self._lab) as plan:
-            if moment - self._asked >= _ASK_CLOCK_EVERY:
-                self._ahead = max(plan.now().values()) - time.time()
-                self._asked = moment
-            return plan.events()
+        plan = Maintenance(self._lab)
+        if moment - self._asked >= _ASK_CLOCK_EVERY:
+            self._ahead = max(plan.now().values()) - time.time()
+            self._asked = moment
+        return plan.events()
 
 
 def _drawn(frame: dict[str, Any], width: int | None, height: int | None) -> list[str]:

@@ -4,31 +4,27 @@ Nothing here brings a lab up or takes one down: `netemu.client.api` does. All er
 NetemuError.
 """
 
-import math
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
 
-from hostagent.model import Event, EventSource, EventType
+from hostagent.model import Event
+from hostagent.verb import Blocking
 from netemu.client import exec_background, labs
 from netemu.client.dialler import Answer, Dialler, request
 from netemu.client.failures import CommandFailed, CommandTimedOut
-from netemu.client.maintenance import Maintenance
+from netemu.client.maintenance import Call, EventVerbs, Maintenance
 from netemu.errors import BadInput, NotSo
 
 Seen = TypeVar("Seen")
-# What can befall guests, and by whose wish.
-Kind = Literal["freeze", "reboot", "redeploy", "preempt", "terminate"]
-Source = Literal["platform", "user"]
-# A length of time: seconds, or a text as on the command line, "4m".
-Duration = float | str
+Told = TypeVar("Told")
 # How often `until` looks: often enough not to be noticed, seldom enough not to be felt.
 _LOOK_EVERY: Final = 0.02
 
 
-class AttachedLab:
+class AttachedLab(EventVerbs, Blocking):
     """A lab that runs, started by this process or another; `netemu.Lab.attach(NAME)` makes one.
 
     It is left as it is when the program ends, or the `with` block, if there is one. What `popen`
@@ -221,31 +217,9 @@ class AttachedLab:
 
     # What befalls it.
 
-    def schedule(
-        self,
-        guests: str | Iterable[str],
-        kind: Kind,
-        *,
-        notice: Duration | None = None,
-        duration: Duration | None = None,
-        impact: bool = True,
-        source: Source = "platform",
-        description: str = "",
-    ) -> Event:
-        """Plan an event of a kind (freeze, reboot, redeploy, preempt, terminate) for guests.
-
-        It starts in `notice` seconds (None: the least that the kind is due; 0: at once), and lasts
-        `duration` seconds (None: unknown); "4m" is a length, too. Without `impact` the guests are
-        told, and nothing else happens to them. Raises BadInput for an unknown guest or kind.
-        """
-        wanted = planned(guests, kind, notice, duration, impact, source, description)
-        with Maintenance(self.name) as plan:
-            return plan.schedule(**wanted)
-
-    def events(self, *, history: bool = False) -> list[Event]:
-        """The events that have not ended, with `history` also the others; earliest first."""
-        with Maintenance(self.name) as plan:
-            return plan.events(history=history)
+    def make(self, call: Call[Told]) -> Told:
+        """Ask the lab; gives what the call reads from its answer."""
+        return Maintenance(self.name).make(call)
 
     def event(self, event_id: str) -> Event:
         """One event as it is now, ended or not. Raises NotSo if there is none of this ID."""
@@ -253,31 +227,6 @@ class AttachedLab:
             if event.id == event_id:
                 return event
         raise NotSo(f"{event_id}: lab {self.name} has no such event")
-
-    def approve(self, event_id: str) -> Event:
-        """Start a scheduled event as its guests would."""
-        with Maintenance(self.name) as plan:
-            return plan.approve(event_id)
-
-    def start(self, event_id: str) -> Event:
-        """Start a scheduled event now."""
-        with Maintenance(self.name) as plan:
-            return plan.start(event_id)
-
-    def complete(self, event_id: str) -> Event:
-        """End a started event."""
-        with Maintenance(self.name) as plan:
-            return plan.complete(event_id)
-
-    def cancel(self, event_id: str) -> Event:
-        """Take back a scheduled event."""
-        with Maintenance(self.name) as plan:
-            return plan.cancel(event_id)
-
-    def advance(self, seconds: Duration) -> float:
-        """Move the metadata plane's clock forward; gives its time then, in seconds since 1970."""
-        with Maintenance(self.name) as plan:
-            return plan.advance(_seconds(seconds) or 0.0)
 
     def set(
         self, guest: str, properties: Mapping[str, str] | None = None, /, **more: str
@@ -306,27 +255,6 @@ class AttachedLab:
         labs.restore_node(self.name, node)
 
 
-def planned(
-    guests: str | Iterable[str],
-    kind: Kind,
-    notice: Duration | None,
-    duration: Duration | None,
-    impact: bool,
-    source: Source,
-    description: str,
-) -> dict[str, Any]:
-    """What `Maintenance.schedule` and the lab itself take. Raises BadInput."""
-    return {
-        "guests": [guests] if isinstance(guests, str) else list(guests),
-        "kind": _word(EventType, kind),
-        "notice": _seconds(notice),
-        "duration": _seconds(duration),
-        "source": _word(EventSource, source),
-        "description": description,
-        "notice_only": not impact,
-    }
-
-
 def _listed(command: Sequence[str | os.PathLike[str]]) -> list[str]:
     if isinstance(command, str) or not command:
         raise BadInput("a command is a list of words, as in ['curl', '-s', url]")
@@ -334,31 +262,6 @@ def _listed(command: Sequence[str | os.PathLike[str]]) -> list[str]:
     if not words[0] or any("\0" in word for word in words):
         raise BadInput("a command's name is not empty, and none of its words has a NUL in it")
     return words
-
-
-Word = TypeVar("Word", EventType, EventSource)
-
-
-def _word(kind: type[Word], text: str) -> Word:
-    """The member that is meant, however it is capitalised."""
-    try:
-        return kind(text.capitalize())
-    except ValueError:
-        known = ", ".join(one.value.lower() for one in kind)
-        raise BadInput(f"{text!r}: not one of {known}") from None
-
-
-def _seconds(length: Duration | None) -> float | None:
-    if length is None or not isinstance(length, str):
-        if length is not None and not math.isfinite(length):
-            raise BadInput(f"{length} is no length of time")
-        return length
-    from hostagent.terminal.duration import seconds
-
-    try:
-        return seconds(length)
-    except ValueError as error:
-        raise BadInput(str(error)) from None
 
 
 def _close(stream: Any) -> None:

@@ -1,95 +1,166 @@
-"""Commands of events and of the clock, to a running lab. Runs in the user's process.
+"""Verbs of events and of the clock, to a running lab. Runs in the user's process.
 
-The lab carries them out, at the agents of all nodes concerned: `supervisor.control.maintenance`.
+Each is written once: `Maintenance` and `netemu.Lab` block, `AsyncMaintenance` is awaited. The lab
+carries them out, at the agents of all nodes concerned: `supervisor.control.maintenance`.
 """
 
-from collections.abc import Iterable
-from typing import Any, Self
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from hostagent.model import Event, EventSource, EventType
+from hostagent.verb import Blocking, Verb
+from netemu.errors import BadInput
 from netemu.wire import runtime_dir
 from netemu.wire.control import ask
 
+T = TypeVar("T")
+Word = TypeVar("Word", EventType, EventSource)
+Answers: TypeAlias = list[dict[str, Any]]
+# What can befall guests, and by whose wish.
+Kind = Literal["freeze", "reboot", "redeploy", "preempt", "terminate"] | EventType
+Source = Literal["platform", "user"] | EventSource
+# A length of time: seconds, or a text as on the command line, "4m".
+Duration = float | str
 
-class Maintenance:
-    """What befalls the guests of one running lab; a context manager. All raise NetemuError."""
+
+class Call(NamedTuple, Generic[T]):
+    """A verb of the control socket with its arguments, and what `read` makes of the answers."""
+
+    verb: str
+    arguments: dict[str, Any]
+    read: Callable[[Answers], T]
+
+
+def schedule(
+    guests: str | Iterable[str],
+    kind: Kind,
+    *,
+    notice: Duration | None = None,
+    duration: Duration | None = None,
+    impact: bool = True,
+    source: Source = "platform",
+    description: str = "",
+) -> Call[Event]:
+    """Plan an event of a kind (freeze, reboot, redeploy, preempt, terminate) for guests.
+
+    It starts in `notice` seconds (None: the least that the kind is due; 0: at once, as a hardware
+    failure would), and lasts `duration` seconds (None: unknown); "4m" is a length, too. Without
+    `impact` the guests are told, and nothing else happens to them. If one of several nodes refuses,
+    it is taken back from the others. Raises BadInput for an unknown guest or kind.
+    """
+    wanted = {
+        "guests": [guests] if isinstance(guests, str) else list(guests),
+        "kind": _word(EventType, kind),
+        "notice": _seconds(notice),
+        "duration": _seconds(duration),
+        "source": _word(EventSource, source),
+        "description": description,
+        "notice_only": not impact,
+    }
+    return Call("schedule", wanted, _event)
+
+
+def events(*, history: bool = False) -> Call[list[Event]]:
+    """The events that have not ended, with `history` also the others; earliest first."""
+    return Call(
+        "planned",
+        {"history": history},
+        lambda answers: [msgspec.convert(one["event"], Event) for one in answers[:-1]],
+    )
+
+
+def approve(event_id: str) -> Call[Event]:
+    """Start a scheduled event as its guests would; one that has started stays so."""
+    return _transition("approve", event_id)
+
+
+def start(event_id: str) -> Call[Event]:
+    """Start a scheduled event now."""
+    return _transition("start", event_id)
+
+
+def complete(event_id: str) -> Call[Event]:
+    """End a started event."""
+    return _transition("complete", event_id)
+
+
+def cancel(event_id: str) -> Call[Event]:
+    """Take back a scheduled event."""
+    return _transition("cancel", event_id)
+
+
+def advance(seconds: Duration) -> Call[float]:
+    """Move the metadata plane's clock forward on all nodes; gives its time then, since 1970.
+
+    Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as ever. If
+    a node does not do it, the others have: the error says which.
+    """
+    by = {"seconds": _seconds(seconds) or 0.0}
+    return Call("advance", by, lambda answers: float(answers[0]["now"]))
+
+
+def now() -> Call[dict[str, float]]:
+    """Give the metadata plane's time at each node, in seconds since 1970.
+
+    Where no node runs it is the lab's, under the name "".
+    """
+    return Call("times", {}, lambda answers: dict(answers[0]["times"]))
+
+
+class EventVerbs:
+    """The verbs, as methods. All raise NetemuError."""
+
+    schedule = Verb(schedule)
+    events = Verb(events)
+    approve = Verb(approve)
+    start = Verb(start)
+    complete = Verb(complete)
+    cancel = Verb(cancel)
+    advance = Verb(advance)
+
+
+class Maintenance(EventVerbs, Blocking):
+    """The events and the clock of the running lab of that name."""
+
+    now = Verb(now)
 
     def __init__(self, lab: str) -> None:
         self._lab = runtime_dir.root() / lab
 
-    def __enter__(self) -> Self:
-        return self
+    def make(self, call: Call[T]) -> T:
+        """Ask the lab; gives what the call reads from its answer."""
+        answers, _ = ask(self._lab, call.verb, **call.arguments)
+        return call.read(answers)
 
-    def __exit__(self, *_: object) -> None:
-        pass
 
-    def schedule(
-        self,
-        guests: Iterable[str],
-        kind: EventType,
-        *,
-        notice: float | None,
-        duration: float | None,
-        source: EventSource = EventSource.PLATFORM,
-        description: str = "",
-        notice_only: bool = False,
-    ) -> Event:
-        """Plan an event in `notice` seconds (None: the type's least), of `duration` seconds.
+def _transition(action: str, event_id: str) -> Call[Event]:
+    return Call("transition", {"action": action, "event_id": event_id}, _event)
 
-        A notice of 0 starts it at once, as a hardware failure would; `notice_only` tells the guests
-        and does nothing to them. If one of several nodes refuses, it is taken back from the others.
-        """
-        return self._event(
-            "schedule",
-            guests=list(guests),
-            kind=str(kind),
-            notice=notice,
-            duration=duration,
-            source=str(source),
-            description=description,
-            notice_only=notice_only,
-        )
 
-    def events(self, *, history: bool = False) -> list[Event]:
-        """Give the events that have not ended, with `history` also others; earliest first."""
-        answers, _ = ask(self._lab, "planned", history=history)
-        return [msgspec.convert(one["event"], Event) for one in answers[:-1]]
+def _event(answers: Answers) -> Event:
+    return msgspec.convert(answers[0]["event"], Event)
 
-    def approve(self, event_id: str) -> Event:
-        """Start a scheduled event as its guests would; one that has started stays so."""
-        return self._event("transition", action="approve", event_id=event_id)
 
-    def start(self, event_id: str) -> Event:
-        """Start a scheduled event now."""
-        return self._event("transition", action="start", event_id=event_id)
+def _word(kind: type[Word], text: str) -> Word:
+    """The member that is meant, however it is capitalised."""
+    try:
+        return kind(text.capitalize())
+    except ValueError:
+        known = ", ".join(one.value.lower() for one in kind)
+        raise BadInput(f"{text!r}: not one of {known}") from None
 
-    def complete(self, event_id: str) -> Event:
-        """End a started event."""
-        return self._event("transition", action="complete", event_id=event_id)
 
-    def cancel(self, event_id: str) -> Event:
-        """Take back a scheduled event."""
-        return self._event("transition", action="cancel", event_id=event_id)
+def _seconds(length: Duration | None) -> float | None:
+    if length is None or not isinstance(length, str):
+        if length is not None and not math.isfinite(length):
+            raise BadInput(f"{length} is no length of time")
+        return length
+    from hostagent.terminal.duration import seconds
 
-    def advance(self, seconds: float) -> float:
-        """Move the metadata plane's clock forward on all nodes; gives its time then.
-
-        Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as
-        ever. If a node does not do it, the others have: the error says which.
-        """
-        (told,), _ = ask(self._lab, "advance", seconds=seconds)
-        return float(told["now"])
-
-    def now(self) -> dict[str, float]:
-        """Give the metadata plane's time at each node, in seconds since the epoch.
-
-        Where no node runs it is the lab's, under the name "".
-        """
-        (told,), _ = ask(self._lab, "times")
-        return dict(told["times"])
-
-    def _event(self, verb: str, **arguments: Any) -> Event:
-        (told,), _ = ask(self._lab, verb, **arguments)
-        return msgspec.convert(told["event"], Event)
+    try:
+        return seconds(length)
+    except ValueError as error:
+        raise BadInput(str(error)) from None

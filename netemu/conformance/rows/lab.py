@@ -196,14 +196,13 @@ class _Frozen:
         self._stage = stage
 
     def __enter__(self) -> None:
-        with Maintenance(self._stage.lab) as plan:
-            guests = [self._stage.one.name]
-            self._event = plan.schedule(guests, EventType.FREEZE, notice=0, duration=3600).id
+        plan = Maintenance(self._stage.lab)
+        guests = [self._stage.one.name]
+        self._event = plan.schedule(guests, EventType.FREEZE, notice=0, duration=3600).id
         self._until("frozen")
 
     def __exit__(self, *_: object) -> None:
-        with Maintenance(self._stage.lab) as plan:
-            plan.complete(self._event)
+        Maintenance(self._stage.lab).complete(self._event)
         self._until("running")
 
     def _until(self, power: str) -> None:

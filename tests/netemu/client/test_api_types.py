@@ -64,16 +64,16 @@ def test_importing_it_costs_nothing() -> None:
 
 @pytest.mark.parametrize("length", ["x", "", float("nan"), float("inf"), "9" * 400])
 def test_a_length_of_time_of_any_kind_is_bad_input(length: str | float) -> None:
-    from netemu.client.attached import planned
+    from netemu.client.maintenance import schedule
 
     with pytest.raises(netemu.BadInput):
-        planned("web1", "reboot", length, None, True, "platform", "")
+        schedule("web1", "reboot", notice=length)
 
 
 @pytest.mark.parametrize(("length", "seconds"), [("4m", 240), ("500ms", 0.5), (7, 7), (None, None)])
 def test_a_length_of_time_is_seconds_or_as_on_the_command_line(
     length: str | float | None, seconds: float | None
 ) -> None:
-    from netemu.client.attached import planned
+    from netemu.client.maintenance import schedule
 
-    assert planned("web1", "reboot", length, None, True, "platform", "")["notice"] == seconds
+    assert schedule("web1", "reboot", notice=length).arguments["notice"] == seconds

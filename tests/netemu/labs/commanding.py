@@ -145,8 +145,7 @@ def found(lab: netemu.Lab) -> dict[str, Any]:
                 "guests": [one.guest.name for one in agent.guests()],
                 "events": known(agent.events(history=True)),
             }
-    with Maintenance(lab.name) as plan:
-        events = known(plan.events(history=True))
+    events = known(Maintenance(lab.name).events(history=True))
     return {
         "status": lab.status(),
         "agents": agents,
