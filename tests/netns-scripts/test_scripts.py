@@ -29,6 +29,23 @@ def test_it_can_be_run(script: str) -> None:
     assert os.access(SCRIPTS / script, os.X_OK)
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ([], "nothing is not 'start' or 'stop'"),
+        (["start", "--servers", "0"], "--servers 0: 1 to 9"),
+        (["start", "--port", "80"], "--port 80: 1000 to 65499"),
+        (["start", "--dir"], "--dir: its value is missing"),
+        (["stop", "--all", "x"], "--all: there is no such option"),
+    ],
+)
+def test_etcd_is_told_what_is_wrong(arguments: list[str], wrong: str) -> None:
+    done = subprocess.run([SCRIPTS / "etcd", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert wrong in done.stderr
+
+
 @pytest.mark.lab
 def test_the_demo_tells_the_truth(person: Person) -> None:
     """A user runs the demo: each line is checked."""
