@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 from netemu.errors import NetemuError
+from netemu.interfaces import BRIDGE, GUEST_WIRE
 from netemu.kernel import links, netlink
 from netemu.kernel import namespaces as ns
 from netemu.supervisor.boot import sandbox
@@ -27,15 +28,15 @@ def build(nodes: int, guests: int) -> list[int]:
     """Build `guests` guests on `nodes` bridges; returns the descriptors to keep open."""
     wire = links.wire(_PORT, _INDEX, _BRIDGE_INDEX, _NET, "02:00:00:00:00:01", "guest")
     raise_port = links.up(_PORT, _INDEX)
-    raise_guest = links.up("eth0", links.GUEST_INDEX)
+    raise_guest = links.up(GUEST_WIRE, links.GUEST_INDEX)
     kept = []
     for node in range(nodes):
         ns.unshare(ns.NEWNET)
         net = ns.open_own("net")
         kept.append(net)
         with netlink.Netlink() as kernel:
-            bridge = links.bridge("br0", _BRIDGE_INDEX, "02:00:00:00:00:fe")
-            kernel.run((bridge, links.up("br0", _BRIDGE_INDEX)))
+            bridge = links.bridge(BRIDGE, _BRIDGE_INDEX, "02:00:00:00:00:fe")
+            kernel.run((bridge, links.up(BRIDGE, _BRIDGE_INDEX)))
             for number in range(_share(guests, nodes, node)):
                 ns.unshare(ns.NEWNET)
                 guest = ns.open_own("net")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from netemu.interfaces import BRIDGE
 from netemu.wire.source import python_path
 
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
@@ -113,7 +114,7 @@ def _sentinel() -> None:
     with netlink.Netlink() as kernel:
         kernel.run(
             (
-                links.bridge("br0", 2, "02:00:00:00:00:fe"),
+                links.bridge(BRIDGE, 2, "02:00:00:00:00:fe"),
                 links.wire("sentinel", 3, 2, other, "02:00:00:00:00:01", "sentinel"),
             )
         )

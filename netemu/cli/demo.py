@@ -12,11 +12,11 @@ import click
 
 from hostagent.terminal.output import Styled, say
 from netemu.errors import NotSo
+from netemu.linklocal.addresses import METADATA_TEXT
 
 # Four times as fast as RFC 3927, so that the claims take a second and a half instead of six.
 _TIME_SCALE: Final = 0.25
-_METADATA: Final = "169.254.169.254"
-_ASK: Final = f"http://{_METADATA}/metadata/v1/InstanceInfo"
+_ASK: Final = f"http://{METADATA_TEXT}/metadata/v1/InstanceInfo"
 # Where the demo's own services listen, which nobody is to reach.
 _PORT: Final = 8080
 # How long to wait for what is to come: a loaded machine needs a second now and then. And for what
@@ -206,7 +206,7 @@ def _isolation(story: _Story) -> None:
     tried = [
         (f"web2, on the same node ({addresses['web2']})", addresses["web2"]),
         (f"db1, on the other node ({addresses['db1']})", addresses["db1"]),
-        (f"node1's own service ({_METADATA}:{_PORT})", _METADATA),
+        (f"node1's own service ({METADATA_TEXT}:{_PORT})", METADATA_TEXT),
     ]
     attempts = [story.run("web1", *_curl(f"http://{to}:{_PORT}/")) for _, to in tried]
     homes = [story.get(place, at_home) for place in ("web2", "db1", "node1")]

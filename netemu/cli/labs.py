@@ -9,6 +9,7 @@ from hostagent.terminal.output import Part, Styled, say, say_json
 from netemu.cli.completing import labs
 from netemu.cli.options import TIME_SCALE, as_json, lab_name, named, of_lab
 from netemu.cli.progress import phases
+from netemu.interfaces import port_name
 
 _LISTED = ("name", "state", "policy", "nodes", "guests")
 
@@ -159,7 +160,7 @@ def _print_status(told: dict[str, Any]) -> None:
                 guest["name"],
                 guest["address"] or "-",
                 guest["mac"],
-                f"p{guest['port_mark']}",
+                port_name(guest["port_mark"]),
                 _state(guest),
             ]
             for node in told["nodes"]

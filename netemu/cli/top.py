@@ -12,6 +12,7 @@ from hostagent.terminal.number import Number
 from hostagent.terminal.output import Part, Styled, painted, say_json, say_painted
 from netemu.cli.completing import labs
 from netemu.cli.options import named, of_lab
+from netemu.interfaces import port_name
 
 if TYPE_CHECKING:
     from hostagent.model import Event
@@ -145,7 +146,7 @@ class _Watch:
                         {
                             "name": guest["name"],
                             "address": guest["address"],
-                            "port": f"p{guest['port_mark']}",
+                            "port": port_name(guest["port_mark"]),
                             "state": guest["state"],
                             "power": guest.get("power", "running"),
                             **carried.get(guest["name"], Rates())._asdict(),

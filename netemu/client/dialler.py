@@ -20,9 +20,9 @@ from netemu.client.exec_foreground import enter
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
 from netemu.kernel.errors import KernelError
+from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.wire.source import SOURCE
 
-METADATA: Final = "169.254.169.254"
 _START: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from netemu.client.dialler import main; main(int(sys.argv[1]), int(sys.argv[2]))"
@@ -142,7 +142,7 @@ def request(
     bounds each step. Raises BadInput for another URL, NotSo if nobody answers.
     """
     with made:
-        parts = urlsplit(url if "://" in url else f"http://{METADATA}{url}")
+        parts = urlsplit(url if "://" in url else f"http://{METADATA_TEXT}{url}")
         if parts.scheme != "http" or not parts.hostname:
             raise BadInput(f"{url}: neither a path, as in /metadata/v1/InstanceInfo, nor http://…")
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

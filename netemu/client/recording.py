@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 
 from netemu.client import exec_background, labs
 from netemu.errors import BadInput, MachineCannot, NotSo
+from netemu.interfaces import BRIDGE, port_name
 from netemu.kernel import recorder
 from netemu.wire.source import SOURCE
 
@@ -37,10 +38,10 @@ def where(name: str, target: str) -> tuple[str, str]:
     """
     for node in labs.status(name)["nodes"]:
         if node["name"] == target:
-            return target, "br0"
+            return target, BRIDGE
         for guest in node["guests"]:
             if guest["name"] == target:
-                return node["name"], f"p{guest['port_mark']}"
+                return node["name"], port_name(guest["port_mark"])
     raise BadInput(f"{target}: lab {name} has no such guest or node")
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from netemu.client import labs
 from netemu.client.dialler import Dialler
+from netemu.interfaces import port_name
 from netemu.kernel.counters import Counters, LinkCounters
 
 
@@ -72,7 +73,7 @@ def rates(before: Sample, after: Sample, status: Mapping[str, Any]) -> dict[str,
     for node in status["nodes"]:
         one, other = (sample.links.get(node["name"], {}) for sample in (before, after))
         for guest in node["guests"]:
-            port = f"p{guest['port_mark']}"
+            port = port_name(guest["port_mark"])
             if port in one and port in other:
                 found[guest["name"]] = _between(one[port], other[port], seconds)
     return found

@@ -18,6 +18,8 @@ from netemu.conformance.labstage import Ground, LabStage, Port, running
 from netemu.conformance.row import Result, Row
 from netemu.conformance.rows.ipv6 import link_local
 from netemu.conformance.suite import Rows, play
+from netemu.kernel import guard
+from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.topology import Lab, Policy
 
 _LIBVIRT: Final = "https://gitlab.com/libvirt/libvirt/-/blob/v9.0.0/src/nwfilter/xml"
@@ -182,16 +184,16 @@ def _bridge_allow_list(bridge_mac: str, ports: list[Port]) -> str:
     chain from_{port.name} {{
         ether saddr != {port.mac} drop
         ether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp saddr ether {port.mac} jump arp_from_{port.name}
-        ether type ip ip version 4 ip hdrlength 5 ip frag-off & 0xbfff == 0 ip saddr {port.address} ether daddr {bridge_mac} ip daddr 169.254.169.254 tcp dport 80 accept
+        ether type ip ip version 4 ip hdrlength 5 ip frag-off & 0xbfff == 0 ip saddr {port.address} ether daddr {bridge_mac} ip daddr {METADATA_TEXT} tcp dport 80 accept
         drop
     }}
     chain arp_from_{port.name} {{
-        ether daddr ff:ff:ff:ff:ff:ff arp operation request arp saddr ip 0.0.0.0 arp daddr ip 169.254.1.0-169.254.254.255 accept
-        ether daddr {{ ff:ff:ff:ff:ff:ff, {bridge_mac} }} arp operation request arp saddr ip {port.address} arp daddr ip {{ {port.address}, 169.254.169.254 }} accept
+        ether daddr ff:ff:ff:ff:ff:ff arp operation request arp saddr ip 0.0.0.0 arp daddr ip {guard.CLAIMABLE} accept
+        ether daddr {{ ff:ff:ff:ff:ff:ff, {bridge_mac} }} arp operation request arp saddr ip {port.address} arp daddr ip {{ {port.address}, {METADATA_TEXT} }} accept
     }}
     chain to_{port.name} {{
-        ether saddr {bridge_mac} ether type arp arp saddr ip 169.254.0.0/16 accept
-        ether saddr {bridge_mac} ether type ip ip saddr 169.254.169.254 tcp sport 80 ether daddr {port.mac} ip daddr {port.address} accept
+        ether saddr {bridge_mac} ether type arp arp saddr ip {guard.LINK_LOCAL} accept
+        ether saddr {bridge_mac} ether type ip ip saddr {METADATA_TEXT} tcp sport 80 ether daddr {port.mac} ip daddr {port.address} accept
         drop
     }}"""  # noqa: E501
         for port in ports

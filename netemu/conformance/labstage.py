@@ -13,12 +13,11 @@ from netemu.conformance.probe import Place
 from netemu.conformance.roles import HTTP, Cast, Guest
 from netemu.conformance.stage import CONTROL_PATIENCE, INSTANCE_INFO, Stage, is_answered_as
 from netemu.errors import BadInput, NotSo
-from netemu.kernel.interfaces import BRIDGE
+from netemu.interfaces import BRIDGE, GUEST_WIRE, port_name
 from netemu.topology import Lab, Policy
 from netemu.wire import runtime_dir
 from netemu.wire.profile import Profile
 
-_WIRE = "eth0"
 _BOUND: Final = ("netdev", "guard", "bound")
 _WITHOUT_GUARD: Final = """add table netdev guard
 delete table netdev guard
@@ -90,7 +89,7 @@ class LabStage(Stage):
         self._log = labs.log_file(lab).open(encoding="utf-8", errors="replace")
         # Beside the one that takes part in attacks: it asks while they go on.
         self._answered: bool | None = True
-        self.honest = self._man(near["guests"][1]["name"], _WIRE)
+        self.honest = self._man(near["guests"][1]["name"], GUEST_WIRE)
         super().__init__(
             Cast(
                 policy=Policy(told["policy"]),
@@ -108,8 +107,10 @@ class LabStage(Stage):
         return Place(target, self._ground.enter(self.lab, target), interface)
 
     def _guest(self, told: dict[str, Any]) -> Guest:
-        place = self._man(told["name"], _WIRE)
-        return Guest(told["name"], told["mac"], told["address"], f"p{told['port_mark']}", place)
+        place = self._man(told["name"], GUEST_WIRE)
+        return Guest(
+            told["name"], told["mac"], told["address"], port_name(told["port_mark"]), place
+        )
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -188,10 +189,10 @@ class LabStage(Stage):
         """Every port of the node, and who is behind it now."""
         told = labs.status(self.lab)["nodes"]
         guests = next(node["guests"] for node in told if node["name"] == self.node.name)
-        return [Port(f"p{one['port_mark']}", one["mac"], one["address"]) for one in guests]
+        return [Port(port_name(one["port_mark"]), one["mac"], one["address"]) for one in guests]
 
     def _guard(self) -> str:
-        ports = [(f"p{one['port_mark']}", one["port_mark"], one["mac"]) for one in self._near]
+        ports = [(port_name(one["port_mark"]), one["port_mark"], one["mac"]) for one in self._near]
         rendered = self._ground.profile.rules.render(
             bridge_mac=self.bridge,
             ports=ports,
@@ -225,7 +226,9 @@ class LabStage(Stage):
     @contextmanager
     def process_of_attacker(self) -> Iterator[Place]:
         """A process of the attacking guest's, like any that runs there."""
-        place = Place(self.one.name, self._ground.enter(self.lab, self.one.name), _WIRE, wire=False)
+        place = Place(
+            self.one.name, self._ground.enter(self.lab, self.one.name), GUEST_WIRE, wire=False
+        )
         try:
             place.ready()
             yield place

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from netemu.conformance.probe import Place
+from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.topology import Policy
 
-METADATA: Final = "169.254.169.254"
+METADATA: Final = METADATA_TEXT
 BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
 NOBODY: Final = "00:00:00:00:00:00"
 HTTP: Final = 80

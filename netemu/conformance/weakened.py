@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from netemu.conformance import insecure_responder
-from netemu.kernel.interfaces import PortOptions
+from netemu.kernel.bridging import PortOptions
 from netemu.kernel.sockets import Listener
 from netemu.topology import Policy
 from netemu.wire.profile import Identity, Profile
@@ -79,7 +79,7 @@ def marks(profile: Profile) -> Profile:
     rules = profile.rules
     port = _changed(rules.port, "meta mark set", "ether type arp meta mark set")
     own_answers = "meta mark != @{mark} counter name refused_out drop"
-    own_segments = 'iifname "br0" meta mark . socket mark != @own drop'
+    own_segments = 'iifname "@{bridge}" meta mark . socket mark != @own drop'
     weak = _with_rules(
         profile,
         node=rules.node.replace(own_segments, ""),  # `host` has taken it away already

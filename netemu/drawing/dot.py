@@ -1,6 +1,7 @@
 """A lab as Graphviz text: `netemu graph --format dot | dot -Tpdf`. Pure."""
 
 from netemu.drawing.scene import METADATA, Scene
+from netemu.interfaces import BRIDGE
 
 # Fill and line, as in the SVG.
 _COLOURS = {
@@ -26,7 +27,7 @@ def dot(scene: Scene) -> str:
         lines += [
             f"  subgraph cluster_{place} {{",
             f'    label={_quoted(label)}; style=rounded; color="{colour}";',
-            f'    {bridge} [label="br0\\n{METADATA}", fillcolor="#e3eef7", color="#6a9cc4"];',
+            f'    {bridge} [label="{BRIDGE}\\n{METADATA}", fillcolor="#e3eef7", color="#6a9cc4"];',
         ]
         for guest in node.guests:
             fill, line = _COLOURS[guest.mood]

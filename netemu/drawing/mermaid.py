@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from netemu.drawing.scene import METADATA, Scene
+from netemu.interfaces import BRIDGE
 
 _CLASSES = {
     "well": "fill:#f7f9fb,stroke:#b4c1cd,color:#1c2733",
@@ -29,7 +30,7 @@ def _lines(scene: Scene) -> Iterator[str]:
     for place, node in enumerate(scene.nodes):
         label = f"{node.name}, failed" if node.failed else node.name
         yield f'  subgraph n{place}["{label}"]'
-        yield f'    b{place}["br0<br/>{METADATA}"]:::bridge'
+        yield f'    b{place}["{BRIDGE}<br/>{METADATA}"]:::bridge'
         for guest in node.guests:
             text = "<br/>".join(filter(None, (f"<b>{guest.name}</b>", guest.address, guest.says)))
             yield f'    b{place} ---|{guest.port}| g{next(number)}["{text}"]:::{guest.mood}'

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from netemu.interfaces import port_name
 from netemu.linklocal import addresses
 
-METADATA: Final = addresses.to_text(addresses.METADATA)
+METADATA: Final = addresses.METADATA_TEXT
 
 
 class Event(Protocol):
@@ -85,11 +86,9 @@ def _guest(guest: Mapping[str, Any], event: Event | None, now: float) -> Guest:
     elif guest["address"] is None:
         mood = "away" if mood == "well" else mood
         says = says or guest["state"]
-    return Guest(guest["name"], guest["address"] or "no address", _port(guest), mood, says)
-
-
-def _port(guest: Mapping[str, Any]) -> str:
-    return f"p{guest['port_mark']}"
+    return Guest(
+        guest["name"], guest["address"] or "no address", port_name(guest["port_mark"]), mood, says
+    )
 
 
 def words(event: Event, now: float) -> str:

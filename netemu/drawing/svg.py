@@ -11,6 +11,7 @@ from math import ceil
 from typing import Final, NamedTuple
 
 from netemu.drawing.scene import METADATA, Guest, Node, Scene
+from netemu.interfaces import BRIDGE
 
 _INK, _FAINT, _PALE = "#1c2733", "#5b6b7b", "#8898a8"
 _MONO: Final = 'font-family="monospace"'
@@ -114,7 +115,7 @@ def _node(node: Node, grid: Grid, left: int, top: int, inner: int, height: int) 
     middle = left + _INNER + inner / 2
     y = top + _BRIDGE_TOP
     yield _rect(left + _INNER, y, inner, _BRIDGE_HEIGHT, 8, "#e9edf1", "#8898a8")
-    yield _text(middle, y + 18, "bridge br0", 13, bold=True, anchor="middle")
+    yield _text(middle, y + 18, f"bridge {BRIDGE}", 13, bold=True, anchor="middle")
     yield _text(middle, y + 33, METADATA, 11, anchor="middle", more=_MONO)
     draw = {_WIRED: _wired, _TILES: _tile, _DOTS: _dot}[grid]
     columns = _columns(grid, inner)

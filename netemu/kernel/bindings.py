@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from netemu.interfaces import octets
 from netemu.kernel import addressing, netlink
 from netemu.kernel.errors import KernelError
 
@@ -114,7 +115,7 @@ def key(binding: Binding) -> bytes:
     return struct.pack(
         "16s6s2x4s",
         binding.port.encode(),
-        bytes.fromhex(binding.mac.replace(":", "")),
+        octets(binding.mac),
         socket.inet_aton(binding.address),
     )
 

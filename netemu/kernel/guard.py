@@ -17,8 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from netemu.errors import MachineCannot
+from netemu.interfaces import BRIDGE, Mark
 from netemu.kernel import exhaustion
 from netemu.kernel.namespaces import inside
+from netemu.linklocal import addresses
 
 # Where Debian puts nft is not in an ordinary user's PATH.
 _PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
@@ -51,8 +53,18 @@ PORTS_AT_ONCE = 100
 _MAX_RATE = 1_000_000
 
 
-# Its name, its mark, and the MAC of the guest behind it.
-Port = tuple[str, int, str]
+Port = tuple[str, Mark, str]
+"""Its name, its mark, and the MAC of the guest behind it."""
+
+LINK_LOCAL: Final = f"{addresses.NETWORK_TEXT}/{addresses.PREFIX_LENGTH}"
+CLAIMABLE: Final = f"{addresses.to_text(addresses.FIRST)}-{addresses.to_text(addresses.LAST)}"
+_NAMES: Final = {
+    "bridge": BRIDGE,
+    "metadata": addresses.METADATA_TEXT,
+    "broadcast": addresses.BROADCAST_TEXT,
+    "link_local": LINK_LOCAL,
+    "claimable": CLAIMABLE,
+}
 
 # nft has an `@set` of its own: what is to be filled in is `@{name}`.
 _PLACE = re.compile(r"@\{([a-z_]+)\}")
@@ -98,7 +110,7 @@ class Rules(msgspec.Struct, frozen=True):
             "bridge_mac": bridge_mac,
             "policy": "same_node" if same_node else "responder_only",
             "policy_arp_out": _SAME_NODE_ARP_OUT.format(overheard) if same_node else "",
-            "policy_ip_out": _SAME_NODE_IP_OUT if same_node else "",
+            "policy_ip_out": fill_in(_SAME_NODE_IP_OUT, {}) if same_node else "",
             "probe_rate": _scaled(PROBES_PER_SECOND, time_scale),
             "probe_burst": _scaled(PROBE_BURST, time_scale),
             "shout_rate": SHOUTS_PER_SECOND,
@@ -142,8 +154,9 @@ def template(name: str) -> str:
 
 
 def fill_in(template: str, values: Mapping[str, object]) -> str:
-    """The rules with each `@{name}` in them filled in."""
-    return _PLACE.sub(lambda place: str(values[place[1]]), template)
+    """The rules with each `@{name}` in them filled in: by `values`, or as of every lab."""
+    known = {**_NAMES, **values}
+    return _PLACE.sub(lambda place: str(known[place[1]]), template)
 
 
 _SAME_NODE_ARP_OUT = f"""ether saddr @stations arp saddr ip != 0.0.0.0 accept
@@ -151,7 +164,7 @@ _SAME_NODE_ARP_OUT = f"""ether saddr @stations arp saddr ip != 0.0.0.0 accept
         ether saddr @stations update @overheard {{{{ oifname limit rate {{}}/minute burst {OVERHEARD_BURST} packets }}}} accept"""  # noqa: E501
 
 _SAME_NODE_IP_OUT = """ether saddr @stations oifname . ether daddr . ip daddr @bound accept
-        ether saddr @stations ether daddr ff:ff:ff:ff:ff:ff ip daddr { 169.254.255.255, 255.255.255.255 } accept
+        ether saddr @stations ether daddr ff:ff:ff:ff:ff:ff ip daddr { @{broadcast}, 255.255.255.255 } accept
         ether saddr @stations ether daddr & ff:ff:ff:80:00:00 == 01:00:5e:00:00:00 ip daddr 224.0.0.0/4 accept"""  # noqa: E501
 
 

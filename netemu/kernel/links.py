@@ -10,7 +10,8 @@ from typing import Any
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from netemu.kernel.interfaces import PortOptions
+from netemu.interfaces import GUEST_WIRE, octets
+from netemu.kernel.bridging import PortOptions
 from netemu.kernel.netlink import (
     AF_BRIDGE,
     DELLINK,
@@ -61,7 +62,7 @@ def wire(
     net: int,
     mac: str,
     alias: str,
-    peer: tuple[str, int] = ("eth0", GUEST_INDEX),
+    peer: tuple[str, int] = (GUEST_WIRE, GUEST_INDEX),
 ) -> Message:
     """Make a guest's wire: `port`, down, on the bridge; and `peer`, down, in the namespace `net`.
 
@@ -69,7 +70,7 @@ def wire(
     """
     template = _wire(bridge_index, *peer)
     template = template.replace(struct.pack("=i", _SOME_NET), struct.pack("=i", net))
-    template = template.replace(_octets(_SOME_MAC), _octets(mac))
+    template = template.replace(octets(_SOME_MAC), octets(mac))
     name = attribute(_IFLA_IFNAME, port.encode() + b"\0")
     called = attribute(_IFLA_IFALIAS, alias.encode())
     return Message(f"the wire of {alias}", fill(template, index, name, called))
@@ -90,10 +91,6 @@ def _wire(bridge_index: int, name: str, peer_index: int) -> bytes:
     kind = nested(("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", nested(("VETH_INFO_PEER", peer))))
     attributes = [("IFLA_MASTER", bridge_index), ("IFLA_LINKINFO", kind)]
     return encode(ifinfmsg(), NEWLINK, MAKE, attributes)
-
-
-def _octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
 
 
 def no_link(name: str, index: int) -> Message:
@@ -138,7 +135,7 @@ def _port_options(chosen: PortOptions) -> bytes:
 
 def station(port: str, index: int, mac: str) -> Message:
     """Tell the bridge for good behind which port `mac` is."""
-    there = attribute(_NDA_LLADDR, _octets(mac))
+    there = attribute(_NDA_LLADDR, octets(mac))
     return Message(f"{mac} behind {port}", fill(_station(), index, there))
 
 

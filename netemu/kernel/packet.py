@@ -5,6 +5,7 @@ import fcntl
 import socket
 import struct
 
+from netemu.interfaces import BRIDGE, GUEST_WIRE, Mark
 from netemu.kernel.errors import KernelError
 
 ETH_P_ARP = 0x0806
@@ -26,7 +27,7 @@ _NAME = 16  # … of which an interface's name
 
 def on_guest(filter_program: bytes) -> socket.socket:
     """A socket on eth0 of the present namespace that sends frames and hears ARP."""
-    return _open("eth0", ETH_P_ARP, filter_program)
+    return _open(GUEST_WIRE, ETH_P_ARP, filter_program)
 
 
 def on_bridge(filter_program: bytes) -> socket.socket:
@@ -34,7 +35,7 @@ def on_bridge(filter_program: bytes) -> socket.socket:
 
     What the guard has dropped is not heard here.
     """
-    made = _open("br0", ETH_P_ARP, filter_program)
+    made = _open(BRIDGE, ETH_P_ARP, filter_program)
     # Linux 5.19 and later: the mark that the guard has set travels beside the frame.
     made.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
     # The kernel gives as much of it as net.core.rmem_max allows.
@@ -134,10 +135,10 @@ def can_send(packet_socket: socket.socket) -> bool:
     return bool(flags & _IFF_RUNNING)
 
 
-def receive_marked(packet_socket: socket.socket) -> tuple[bytes, int]:
+def receive_marked(packet_socket: socket.socket) -> tuple[bytes, Mark]:
     """The next frame and its mark (0: none). Raises BlockingIOError if there is none."""
     frame, ancillary, _, _ = packet_socket.recvmsg(2048, 64)
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SO_MARK):
-            return frame, _CMSG_MARK.unpack(data)[0]
-    return frame, 0
+            return frame, Mark(_CMSG_MARK.unpack(data)[0])
+    return frame, Mark(0)

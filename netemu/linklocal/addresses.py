@@ -4,6 +4,8 @@ from hashlib import blake2b
 from ipaddress import IPv4Address
 from typing import Final
 
+NETWORK: Final = 0xA9FE_0000  # 169.254/16
+BROADCAST: Final = 0xA9FE_FFFF
 # RFC 3927 2.1: the first and last 256 addresses of 169.254/16 are reserved and must not be picked.
 FIRST: Final = 0xA9FE_0100  # 169.254.1.0
 LAST: Final = 0xA9FE_FEFF  # 169.254.254.255
@@ -36,6 +38,11 @@ def candidate(mac: bytes, n: int) -> int:
 def to_text(address: int) -> str:
     """Return dotted decimal: "169.254.169.254" for 0xA9FEA9FE."""
     return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
+
+
+METADATA_TEXT: Final = to_text(METADATA)
+NETWORK_TEXT: Final = to_text(NETWORK)
+BROADCAST_TEXT: Final = to_text(BROADCAST)
 
 
 def from_text(text: str) -> int:

@@ -20,6 +20,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Final
 
+from netemu.interfaces import Mark
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
 from netemu.linklocal.timing import Timing
@@ -41,7 +42,7 @@ BATCH_WINDOW: Final = 0.1
 class Binding:
     """A port (the mark of its ingress), its MAC, and the address that it may send from."""
 
-    port: int
+    port: Mark
     mac: bytes
     address: int
 
@@ -65,7 +66,7 @@ class Refuse:
     On another port the holder would hear the node claim its address, which is a conflict.
     """
 
-    port: int
+    port: Mark
     mac: bytes
     address: int
 
@@ -112,16 +113,16 @@ class Oracle:
         self.own = own
         self.own_mac = own_mac
         self._timing = timing
-        self._ports: dict[int, Binding] = {}
+        self._ports: dict[Mark, Binding] = {}
         self._addresses: dict[int, Binding] = {}
         # By port, in the order of their due times: all have the same lifetime.
-        self._tentative_ports: dict[int, _Tentative] = {}
+        self._tentative_ports: dict[Mark, _Tentative] = {}
         self._tentative_addresses: dict[int, Binding] = {}
         self._last_defence = -inf
-        self._last_spoken: dict[int, float] = {}  # by port
+        self._last_spoken: dict[Mark, float] = {}  # by port
 
     @property
-    def by_port(self) -> Mapping[int, Binding]:
+    def by_port(self) -> Mapping[Mark, Binding]:
         """The bindings made (not the tentative ones), by port. A live view."""
         return MappingProxyType(self._ports)
 
@@ -137,7 +138,7 @@ class Oracle:
             return tentative.due
         return None
 
-    def heard(self, port: int, packet: Arp, now: float) -> Effects:
+    def heard(self, port: Mark, packet: Arp, now: float) -> Effects:
         """Take a frame that came in by this port. Only probes for addresses of the range count."""
         wanted = packet.target_ip
         # The node's kernel answers probes for the node's own address (RFC 3927 2.2.1).
@@ -145,7 +146,7 @@ class Oracle:
             return ()
         return self._ask(port, packet.sender_mac, wanted, now)
 
-    def spoke(self, port: int, packet: Arp, now: float) -> Effects:
+    def spoke(self, port: Mark, packet: Arp, now: float) -> Effects:
         """Take a frame that was heard before the guard; the caller has checked the sender's MAC.
 
         A host of RFC 3927 never probes again: if all its probes were lost it uses an address that
@@ -165,7 +166,7 @@ class Oracle:
         self._last_spoken[port] = now
         return self._ask(port, packet.sender_mac, spoken, now)
 
-    def _ask(self, port: int, mac: bytes, wanted: int, now: float) -> Effects:
+    def _ask(self, port: Mark, mac: bytes, wanted: int, now: float) -> Effects:
         """Reserve the address for the port, or refuse it."""
         asked = Binding(port, mac, wanted)
         holder = self._addresses.get(wanted) or self._tentative_addresses.get(wanted)
@@ -195,7 +196,7 @@ class Oracle:
             bound.append(Bind(port, binding.mac, binding.address))
         return tuple(bound)
 
-    def port_down(self, port: int, now: float) -> Effects:
+    def port_down(self, port: Mark, now: float) -> Effects:
         """The port is gone: release its address."""
         self._last_spoken.pop(port, None)
         return self._release(port)
@@ -223,7 +224,7 @@ class Oracle:
             self.own_mac, effect.address, effect.mac, arp.UNSPECIFIED, destination=effect.mac
         )
 
-    def _release(self, port: int) -> Effects:
+    def _release(self, port: Mark) -> Effects:
         """Release the port's address, tentative or bound."""
         if (tentative := self._tentative_ports.pop(port, None)) is not None:
             del self._tentative_addresses[tentative.binding.address]

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 from netemu.errors import NetemuError
+from netemu.interfaces import Mark
 from netemu.kernel import addressing, links, netlink, packet, sockets
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.link_monitor import LinkMonitor
@@ -29,7 +30,7 @@ from netemu.linklocal.timing import Timing
 
 log = logging.getLogger(__name__)
 
-BROADCAST: Final = "169.254.255.255"
+BROADCAST: Final = addresses.BROADCAST_TEXT
 # Frames read from a socket before the loop turns to others, so that a flood delays no other guest.
 # A node's socket, which its guests share, is emptied each time; the guard limits each guest's rate.
 _AT_A_TIME, _OF_A_NODE = 32, 512
@@ -261,10 +262,10 @@ class NodeShell:
         *,
         timing: Timing,
         bridge_index: int,
-        ports: Mapping[int, str],
-        macs: Mapping[int, bytes],
-        links: Mapping[int, int],
-        carrier: Callable[[int, bool], None],
+        ports: Mapping[Mark, str],
+        macs: Mapping[Mark, bytes],
+        links: Mapping[int, Mark],
+        carrier: Callable[[Mark, bool], None],
         changed: Callable[[], None],
         resets: bool = True,
     ) -> None:
@@ -279,7 +280,7 @@ class NodeShell:
         self._links = dict(links)
         self._carrier = carrier
         self._changed = changed
-        self._has_carrier: dict[int, bool] = {}
+        self._has_carrier: dict[Mark, bool] = {}
         self._resetting: Counter[str] = Counter()  # addresses whose connections are being reset
         self._delayed: list[Binding] = []  # until their address is reset
         self._loop = asyncio.get_running_loop()
@@ -406,18 +407,18 @@ class NodeShell:
         self._unheard = unheard
         packet.attach(self._speech, bpf.speaks(self.oracle.own, tuple(unheard)))
 
-    def lost(self, mark: int) -> None:
+    def lost(self, mark: Mark) -> None:
         """The guest's end of this port's wire was set down; ask whether it is up again."""
         self._note(mark, up=False)
         self._ask(link for link, other in self._links.items() if other == mark)
 
-    def plug(self, mark: int, port: str, mac: bytes, link: int) -> None:
+    def plug(self, mark: Mark, port: str, mac: bytes, link: int) -> None:
         """Add a port, or note that another guest's namespace is behind it."""
         self._ports[mark], self._macs[mark] = port, mac
         self._links[link] = mark
         self._ask((link,))
 
-    def unplug(self, mark: int) -> None:
+    def unplug(self, mark: Mark) -> None:
         """Remove a port and release its address."""
         self._note(mark, up=False)
         self._has_carrier.pop(mark, None)
@@ -444,10 +445,10 @@ class NodeShell:
         self._monitor.ask_all()
         self._look_again_if_owed()
 
-    def _note(self, mark: int, *, up: bool) -> None:
+    def _note(self, mark: Mark, *, up: bool) -> None:
         self._note_all([(mark, up)])
 
-    def _note_all(self, told: Iterable[tuple[int, bool]]) -> None:
+    def _note_all(self, told: Iterable[tuple[Mark, bool]]) -> None:
         """Note carriers. Release all lost addresses at once: changing the guard takes ms."""
         changed = []
         effects: OracleEffects = ()
@@ -529,7 +530,7 @@ class NodeShell:
         )
 
 
-def is_bound(claimant: Claimant, oracle: Oracle, mark: int) -> bool:
+def is_bound(claimant: Claimant, oracle: Oracle, mark: Mark) -> bool:
     """Whether guest and node agree that this port holds the claimant's address."""
     held = oracle.by_port.get(mark)
     return (

@@ -20,6 +20,7 @@ from hostagent.responder.answers import BY_MARK, Answers, Pending
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.knowledge import Knowledge
 from netemu.errors import NotSo
+from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.simulation import seams
 from netemu.simulation.loop import Loop, Process
 from netemu.simulation.network import Network
@@ -305,7 +306,7 @@ class Mind:
             self.knowledge,
             Dialects(Options(ec2_secret=bytes(32), azure_rate=0)),
             look_up=BY_MARK[1],
-            allowed_hosts=frozenset({"169.254.169.254"}),
+            allowed_hosts=frozenset({METADATA_TEXT}),
             record=None,
             wall=cluster.wall,
             clock=cluster.loop.time,
@@ -317,7 +318,7 @@ class Mind:
         """A reply, or what it waits for; None while the process does nothing."""
         if self.process is None or self.process.paused or not self.process.alive:
             return None
-        headers = {"host": "169.254.169.254", "metadata": "true"}
+        headers = {"host": METADATA_TEXT, "metadata": "true"}
         request = Request(method, path, query, (1, 1), headers, True, body)
         return self.answers.reply(mark, request)
 

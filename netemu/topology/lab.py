@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
+from netemu.interfaces import Mark, port_name
+
 
 class Policy(StrEnum):
     """What a guest may reach: see the isolation catalogue for the verdict on each kind of frame."""
@@ -29,7 +31,7 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    mark: int
+    mark: Mark
     mac: str
     update_domain: int
     fault_domain: int
@@ -42,7 +44,7 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def port(self) -> str:
         """The name of the node's end of this guest's wire."""
-        return f"p{self.mark}"
+        return port_name(self.mark)
 
 
 class Dialects(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from netemu.errors import BadInput
+from netemu.interfaces import Mark
+from netemu.linklocal import addresses
 from netemu.topology.document import MAX_CHARACTERS, Document
 from netemu.topology.entries import (
     MAX_GUESTS_PER_NODE,
@@ -26,8 +28,6 @@ from netemu.topology.lab import Dialects, Guest, Lab, Node, mac_address
 # What is longer in UTF-8 is longer than a document may be.
 MAX_BYTES = 4 * MAX_CHARACTERS
 DEMO = Path(__file__).with_name("demo.yaml")
-
-_METADATA = ipaddress.IPv4Address("169.254.169.254")
 
 # What is wrong with a guest's property of this key and value, or None. Who knows the properties
 # that a guest can have is not this room: whoever calls says.
@@ -136,7 +136,7 @@ class _Expansion:
             guests.append(
                 Guest(
                     name=guest.name,
-                    mark=self._mark,
+                    mark=Mark(self._mark),
                     mac=mac_address(self._entry.name, guest.name),
                     update_domain=_first(guest.update_domain, entry.update_domain, index),
                     fault_domain=_first(guest.fault_domain, entry.fault_domain, place),
@@ -211,12 +211,12 @@ class _Expansion:
             address = ipaddress.IPv4Address(text)
         except ValueError:
             address = ipaddress.IPv4Address(0)
-        low, high = ipaddress.IPv4Address("169.254.1.0"), ipaddress.IPv4Address("169.254.254.255")
-        if not low <= address <= high:
+        if not addresses.claimable(int(address)):
+            low, high = addresses.to_text(addresses.FIRST), addresses.to_text(addresses.LAST)
             raise self._document.error(
                 f"{place}.last_address", f"{text!r} is not an address from {low} to {high}"
             )
-        if address == _METADATA:
+        if int(address) == addresses.METADATA:
             raise self._document.error(
                 f"{place}.last_address", f"{address} is the metadata service's, and no guest's"
             )

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
-from netemu.kernel import interfaces, sockets, sysctl
+from netemu.interfaces import BRIDGE
+from netemu.kernel import bridging, sockets, sysctl
 from netemu.kernel.guard import Rules, standard
 from netemu.linklocal import addresses
 from netemu.topology import Policy
@@ -28,16 +29,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """The kernel settings of a node."""
     rules: Rules = msgspec.field(default_factory=standard)
     """The guard of a node."""
-    ports: dict[Policy, interfaces.PortOptions] = msgspec.field(
+    ports: dict[Policy, bridging.PortOptions] = msgspec.field(
         default_factory=lambda: {
-            Policy.RESPONDER_ONLY: interfaces.ISOLATED,
-            Policy.SAME_NODE: interfaces.TOGETHER,
+            Policy.RESPONDER_ONLY: bridging.ISOLATED,
+            Policy.SAME_NODE: bridging.TOGETHER,
         }
     )
     """How a node's bridge treats its guests' ports."""
-    listener: sockets.Listener = sockets.Listener(
-        addresses.to_text(addresses.METADATA), interfaces.BRIDGE
-    )
+    listener: sockets.Listener = sockets.Listener(addresses.METADATA_TEXT, BRIDGE)
     """Where a node's responder listens."""
     responder: tuple[str, ...] = ("hostagent", "responder")
     """The module that answers on a node, and its first argument; more of them follow."""

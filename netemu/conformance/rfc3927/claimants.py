@@ -14,6 +14,7 @@ from typing import Final
 from netemu.client import labs
 from netemu.conformance.probe import Place
 from netemu.errors import NotSo
+from netemu.interfaces import GUEST_WIRE
 
 _PATHS: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MEMORY: Final = "/run/memory"
@@ -56,7 +57,7 @@ FOREIGN: Final = (
         package="avahi-autoipd",
         command=(
             *("avahi-autoipd", "--no-drop-root", "--no-chroot", "--force-bind"),
-            *("-t", "/run/autoipd.action", "eth0"),
+            *("-t", "/run/autoipd.action", GUEST_WIRE),
         ),
         remembers_in="/var/lib/avahi-autoipd",
         files={"/run/autoipd.action": _ACTION},
@@ -67,7 +68,7 @@ FOREIGN: Final = (
         package="dhcpcd-base",
         command=(
             *("dhcpcd", "-B", "-4", "--nodhcp", "--noipv6rs", "-f", "/dev/null"),
-            *("-c", "/bin/true", "eth0"),
+            *("-c", "/bin/true", GUEST_WIRE),
         ),
         remembers_in="/var/lib/dhcpcd",
     ),
@@ -87,7 +88,7 @@ class OurClaimant:
 
     def stop(self) -> None:
         """Have it send nothing any more."""
-        self._wire.run("ip", "link", "set", "eth0", "down")
+        self._wire.run("ip", "link", "set", GUEST_WIRE, "down")
 
     def start(self) -> None:
         """Begin anew, with what it remembers."""
@@ -109,7 +110,7 @@ class ForeignClaimant:
         self.name = foreign.name
         self._foreign = foreign
         self._wire = wire
-        self._inside = Place(guest, labs.enter(lab, guest), "eth0", wire=False)
+        self._inside = Place(guest, labs.enter(lab, guest), GUEST_WIRE, wire=False)
         self._inside.ready()
         self._running = False
         self._prepare()
@@ -117,7 +118,7 @@ class ForeignClaimant:
     def _prepare(self) -> None:
         """Make an ordinary host of the guest: no address, no rules, the kernel answers ARP."""
         for command in (
-            ("ip", "address", "flush", "dev", "eth0", "scope", "link"),
+            ("ip", "address", "flush", "dev", GUEST_WIRE, "scope", "link"),
             ("ip", "rule", "del", "pref", "3927"),
             ("sysctl", "-qw", "net.ipv4.conf.eth0.arp_ignore=0"),
             ("sysctl", "-qw", "net.ipv4.neigh.eth0.ucast_solicit=3"),
@@ -128,7 +129,7 @@ class ForeignClaimant:
         """Have it send nothing any more."""
         if self._running:
             self._inside.call("stop")
-            self._wire.run("ip", "address", "flush", "dev", "eth0", "scope", "link")
+            self._wire.run("ip", "address", "flush", "dev", GUEST_WIRE, "scope", "link")
         self._running = False
 
     def start(self) -> None:

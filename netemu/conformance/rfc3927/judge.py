@@ -16,6 +16,7 @@ from netemu.conformance.rfc3927.wire import LATE
 from netemu.conformance.row import Observed, Result, Row
 from netemu.conformance.weakened import egress, without
 from netemu.errors import NotSo
+from netemu.interfaces import BRIDGE, GUEST_WIRE
 from netemu.linklocal.timing import Timing
 from netemu.topology import Lab, Policy, parse
 
@@ -100,8 +101,8 @@ def _result(row: Row, seen: Observed, policy: Policy, seconds: float) -> Result:
 def _manned(
     lab: str, node_name: str, guest: dict[str, Any], foreign: Foreign | None
 ) -> Iterator[tuple[Place, Place, Claimant]]:
-    node = Place(node_name, labs.enter(lab, node_name), "br0")
-    wire = Place(guest["name"], labs.enter(lab, guest["name"]), "eth0")
+    node = Place(node_name, labs.enter(lab, node_name), BRIDGE)
+    wire = Place(guest["name"], labs.enter(lab, guest["name"]), GUEST_WIRE)
     claimant: Claimant | None = None
     try:
         node.ready()

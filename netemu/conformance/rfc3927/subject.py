@@ -9,6 +9,7 @@ from netemu.conformance.rfc3927.rows import FAIL, PASS
 from netemu.conformance.rfc3927.wire import LATE, Wire, is_announcement, is_probe
 from netemu.conformance.row import Observed
 from netemu.errors import NotSo
+from netemu.interfaces import BRIDGE, GUEST_WIRE, octets, port_name
 from netemu.linklocal import addresses
 from netemu.linklocal.arp import Arp
 from netemu.linklocal.timing import Timing
@@ -33,9 +34,9 @@ class Subject:
         self._node = node
         self._guest = wire
         self._name = guest["name"]
-        self._mac = bytes.fromhex(guest["mac"].replace(":", ""))
-        other_mac = bytes.fromhex(other.replace(":", ""))
-        self._link = Wire(node, f"p{guest['port_mark']}", other_mac)
+        self._mac = octets(guest["mac"])
+        other_mac = octets(other)
+        self._link = Wire(node, port_name(guest["port_mark"]), other_mac)
         self._claimant = claimant
         self._timing = timing
 
@@ -79,7 +80,7 @@ class Subject:
     # The guest, and what its node has given out.
 
     def _bindings(self) -> list[int]:
-        _, out, _ = self._node.run("ip", "-j", "-4", "neighbour", "show", "dev", "br0")
+        _, out, _ = self._node.run("ip", "-j", "-4", "neighbour", "show", "dev", BRIDGE)
         return [addresses.from_text(one["dst"]) for one in json.loads(out or "[]")]
 
     def _bound(self) -> int:
@@ -93,5 +94,5 @@ class Subject:
         return next((one["prefixlen"] for one in self._addresses() if one["local"] == address), 0)
 
     def _addresses(self) -> list[dict[str, Any]]:
-        _, out, _ = self._guest.run("ip", "-j", "-4", "address", "show", "dev", "eth0")
+        _, out, _ = self._guest.run("ip", "-j", "-4", "address", "show", "dev", GUEST_WIRE)
         return [one for link in json.loads(out or "[]") for one in link.get("addr_info", [])]

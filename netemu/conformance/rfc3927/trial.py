@@ -26,6 +26,7 @@ from netemu.conformance.roles import HTTP, METADATA
 from netemu.conformance.row import Observed
 from netemu.conformance.stage import INSTANCE_INFO, is_answered_as
 from netemu.errors import NotSo
+from netemu.interfaces import BRIDGE, GUEST_WIRE, octets
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
 
@@ -242,14 +243,14 @@ class Trial(Subject):
         """With a routable address and a default route as a bait."""
         address = addresses.to_text(self._bound())
         for command in (
-            ("address", "add", f"{_ROUTABLE}/24", "dev", "eth0"),
-            ("neighbour", "replace", _ROUTER, "lladdr", _ROUTER_MAC, "dev", "eth0"),
-            ("route", "replace", "default", "via", _ROUTER, "dev", "eth0"),
+            ("address", "add", f"{_ROUTABLE}/24", "dev", GUEST_WIRE),
+            ("neighbour", "replace", _ROUTER, "lladdr", _ROUTER_MAC, "dev", GUEST_WIRE),
+            ("route", "replace", "default", "via", _ROUTER, "dev", GUEST_WIRE),
         ):
             self._guest.run("ip", *command)
         time.sleep(0.2)  # for whoever follows the routes
         try:
-            router = bytes.fromhex(_ROUTER_MAC.replace(":", ""))
+            router = octets(_ROUTER_MAC)
             asked, through = self._send_from(address, _NEIGHBOURS[0], router)
             asked_too, through_too = self._send_from(_ROUTABLE, _NEIGHBOURS[1], router)
             asked, through = asked and asked_too, through or through_too
@@ -267,8 +268,8 @@ class Trial(Subject):
         finally:
             for command in (
                 ("route", "del", "default", "via", _ROUTER),
-                ("address", "del", f"{_ROUTABLE}/24", "dev", "eth0"),
-                ("neighbour", "del", _ROUTER, "dev", "eth0"),
+                ("address", "del", f"{_ROUTABLE}/24", "dev", GUEST_WIRE),
+                ("neighbour", "del", _ROUTER, "dev", GUEST_WIRE),
             ):
                 self._guest.run("ip", *command)
 
@@ -316,7 +317,7 @@ class Trial(Subject):
         if not isinstance(self._claimant, OurClaimant):
             return
         own = self._bound()
-        self._guest.call("listen", "eth0", 3, True)
+        self._guest.call("listen", GUEST_WIRE, 3, True)
         taken = set(self._bindings())
         some = (addresses.FIRST + 977 * number for number in range(1, 51))
         free = [one for one in some if one not in taken]
@@ -334,7 +335,7 @@ class Trial(Subject):
         defended = [one for one in self._said_to_guest() if one.sender_ip == addresses.METADATA]
         self._guest.send([claim])
         self._said_to_guest()
-        _, out, _ = self._node.run("ip", "-4", "address", "show", "dev", "br0")
+        _, out, _ = self._node.run("ip", "-4", "address", "show", "dev", BRIDGE)
         keeps = METADATA in out
         said = f"{len(defended)} defences; it keeps the address: {keeps}"
         self._settle("R25", bool(defended) and keeps, said)

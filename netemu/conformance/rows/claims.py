@@ -14,8 +14,10 @@ from netemu.conformance.row import ALLOWED, ANSWERED, DROPPED, LIMITED, Frame, O
 from netemu.conformance.rows.arp import REPLY, REQUEST, arp
 from netemu.conformance.stage import Stage
 from netemu.errors import NotSo
+from netemu.interfaces import octets
 from netemu.kernel.guard import OVERHEARD_BURST, OVERHEARD_PER_MINUTE
 from netemu.linklocal import addresses
+from netemu.linklocal.addresses import BROADCAST_TEXT, NETWORK_TEXT
 from netemu.linklocal.timing import Timing
 
 # Seconds for a busy machine to be late with what is over in a moment on a quiet one.
@@ -26,7 +28,7 @@ _TRIES: Final = 3
 
 def _guessed_candidates(stage: LabStage) -> list[str]:
     """What the victim will try: its last address, and the draws of its MAC, which anybody knows."""
-    mac = bytes.fromhex(stage.m2.replace(":", ""))
+    mac = octets(stage.m2)
     return [stage.i2, *(addresses.to_text(addresses.candidate(mac, n)) for n in range(12))]
 
 
@@ -157,7 +159,7 @@ def _from_attacker_as_victim(stage: Stage, frame: Packet) -> bool:
     )
 
 
-RESERVED: Final = ("169.254.0.5", "169.254.255.5", "169.254.0.0", "169.254.255.255")
+RESERVED: Final = ("169.254.0.5", "169.254.255.5", NETWORK_TEXT, BROADCAST_TEXT)
 
 
 def _reserved(s: Stage) -> Iterator[Packet]:

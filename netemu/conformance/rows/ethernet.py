@@ -13,7 +13,9 @@ from netemu.conformance.roles import BROADCAST, HTTP, NOBODY
 from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, Recipe, Row
 from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.stage import INSTANCE_INFO, Stage, summary
+from netemu.interfaces import octets
 from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
+from netemu.linklocal.addresses import BROADCAST_TEXT
 
 # Long enough for what a guard's bucket gives out to be told from what was in it.
 _FLOOD_SECONDS: Final = 0.3
@@ -74,8 +76,8 @@ def _raw_channel(s: Stage) -> Iterator[Packet]:
 
 
 def _every_type(s: Stage) -> Iterator[bytes]:
-    head = bytes.fromhex((s.m2 + s.m1).replace(":", ""))
-    shout = bytes.fromhex((BROADCAST + s.m1).replace(":", ""))
+    head = octets(s.m2 + s.m1)
+    shout = octets(BROADCAST + s.m1)
     for ethertype in range(0x0600, 0x10000, 7):
         if ethertype not in (0x0800, 0x0806):
             yield (head if ethertype % 2 else shout) + ethertype.to_bytes(2, "big") + b"x" * 40
@@ -91,7 +93,7 @@ def _unknown_unicast(s: Stage) -> Iterator[Packet]:
 
 
 def _ip_broadcast(s: Stage) -> Iterator[Packet]:
-    for address in ("255.255.255.255", "169.254.255.255"):
+    for address in ("255.255.255.255", BROADCAST_TEXT):
         ip = IP(src=s.i1, dst=address) / UDP(sport=s.port, dport=9)
         yield Ether(dst=BROADCAST, src=s.m1) / ip
 
@@ -153,7 +155,7 @@ def _fill_the_bridges_table(stage: Stage) -> Observed:
     before = len(stage.stations())
     choose = random.Random(28)
     tail = bytes(syn(stage))
-    to = bytes.fromhex(stage.bridge.replace(":", ""))
+    to = octets(stage.bridge)
     frames = [
         to + b"\x02" + choose.randbytes(5) + b"\x08\x00" + tail + stage.token for _ in range(20000)
     ]

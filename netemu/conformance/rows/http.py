@@ -130,11 +130,11 @@ _4XX: Final = range(400, 500)
 def _rebinding(stage: LabStage) -> Observed:
     hosts = (
         "evil.example",
-        "169.254.169.254.evil.example",
+        f"{METADATA}.evil.example",
         "localhost",
         stage.i2,
         "127.0.0.1",
-        "169.254.169.254@evil",
+        f"{METADATA}@evil",
         "evil:80",
         "[::1]",
     )

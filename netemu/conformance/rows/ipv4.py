@@ -27,6 +27,7 @@ from netemu.conformance.row import ALLOWED, DROPPED, Observed, Recipe, Row, Trac
 from netemu.conformance.rows.ethernet import answered_syn, syn
 from netemu.conformance.stage import Stage
 from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
+from netemu.linklocal.addresses import BROADCAST_TEXT, NETWORK_TEXT
 from netemu.topology import Policy
 
 _PROTOCOL_TCP: Final = 6
@@ -93,7 +94,7 @@ def _services_of_the_node(s: Stage) -> Iterator[Packet]:
         yield to_node(s) / IP(src=s.i1, dst=ELSEWHERE) / TCP(sport=s.port, dport=port, flags="S")
         yield to_node(s) / IP(src=s.i1, dst=ELSEWHERE) / UDP(sport=s.port, dport=port)
     yield to_node(s) / IP(src=s.i1, dst=ELSEWHERE) / ICMP()
-    for address in ("169.254.255.255", "255.255.255.255", "169.254.0.0"):
+    for address in (BROADCAST_TEXT, "255.255.255.255", NETWORK_TEXT):
         yield to_node(s) / IP(src=s.i1, dst=address) / UDP(sport=s.port, dport=SERVICE)
 
 
@@ -211,7 +212,7 @@ def _redirect(s: Stage) -> Iterator[Packet]:
 def _icmp(s: Stage) -> Iterator[Packet]:
     for kind in (8, 13, 15, 17, 10, 0, 3, 11, 12, 30, 42):
         yield to_node(s) / IP(src=s.i1, dst=s.md) / ICMP(type=kind) / Raw(s.token)
-    yield to_node(s) / IP(src=s.i1, dst="169.254.255.255") / ICMP() / Raw(s.token)
+    yield to_node(s) / IP(src=s.i1, dst=BROADCAST_TEXT) / ICMP() / Raw(s.token)
     yield Ether(dst=BROADCAST, src=s.m1) / IP(src=s.i1, dst=s.md) / ICMP() / Raw(s.token)
 
 

@@ -10,18 +10,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from netemu.errors import MachineCannot, NetemuError
-from netemu.kernel import addressing, guard, interfaces, links, netlink, packet, sockets, sysctl
+from netemu.interfaces import BRIDGE, Mark, port_name
+from netemu.kernel import addressing, bridging, guard, links, netlink, packet, sockets, sysctl
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory_client import Factory
 from netemu.linklocal import bpf
+from netemu.linklocal.addresses import BROADCAST_TEXT, METADATA_TEXT, PREFIX_LENGTH
 from netemu.supervisor.boot import sandbox
 from netemu.supervisor.boot.remedies import look, remedy
 from netemu.wire.limits import Finding
 
-_MAC, _PORT, _MARK = "02:00:00:00:00:01", "p1", 1
+_MAC, _MARK = "02:00:00:00:00:01", Mark(1)
+_PORT: Final = port_name(_MARK)
 _NODE_MAC = "02:00:00:00:00:fe"
 _INDEX, _BRIDGE_INDEX = 101, 2
 
@@ -56,12 +60,12 @@ class _Trial:
         with ns.inside(self.node), netlink.Netlink() as kernel:
             kernel.run(
                 (
-                    links.bridge("br0", _BRIDGE_INDEX, _NODE_MAC),
+                    links.bridge(BRIDGE, _BRIDGE_INDEX, _NODE_MAC),
                     links.wire(_PORT, _INDEX, _BRIDGE_INDEX, self.guest, _MAC, "guest"),
-                    links.port_options(_PORT, _INDEX, interfaces.ISOLATED),
+                    links.port_options(_PORT, _INDEX, bridging.ISOLATED),
                     links.station(_PORT, _INDEX, _MAC),
-                    links.up("br0", _BRIDGE_INDEX),
-                    addressing.address(_BRIDGE_INDEX, "169.254.169.254", 16, "169.254.255.255"),
+                    links.up(BRIDGE, _BRIDGE_INDEX),
+                    addressing.address(_BRIDGE_INDEX, METADATA_TEXT, PREFIX_LENGTH, BROADCAST_TEXT),
                 )
             )
         return "a bridge with an isolated veth port"
@@ -95,8 +99,8 @@ class _Trial:
 
     def listener(self) -> str:
         with ns.inside(self.node):
-            sockets.listen(sockets.Listener("169.254.169.254", "br0")).close()
-        return "169.254.169.254:80"
+            sockets.listen(sockets.Listener(METADATA_TEXT, BRIDGE)).close()
+        return f"{METADATA_TEXT}:{sockets.HTTP}"
 
     def boot(self) -> str:
         self.loop.run(self.factory.boot(self.guest, "guest"))

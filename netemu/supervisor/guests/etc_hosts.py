@@ -7,10 +7,10 @@ guest's node speaks for that cloud. Clients that look for a cloud by its name mu
 from collections.abc import Iterable
 from typing import Final
 
+from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.topology import Guest, Node
 
 _LOCAL: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-_METADATA: Final = "169.254.169.254"
 # Compute Engine's images have these two in their /etc/hosts; EC2's name servers know the others.
 _SERVICE: Final = {
     "gce": "metadata.google.internal metadata",
@@ -21,7 +21,7 @@ _SERVICE: Final = {
 def hosts(guest: Guest, node: Node, tenants: str) -> str:
     """The file for a guest that boots on `node`; `tenants` are the lines of the tenant network."""
     service = [
-        f"{_METADATA}\t{names}\n"
+        f"{METADATA_TEXT}\t{names}\n"
         for dialect, names in _SERVICE.items()
         if dialect in node.dialects.names
     ]

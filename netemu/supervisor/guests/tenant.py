@@ -8,7 +8,8 @@ ends (`netemu/kernel/tenant.nft`).
 from collections.abc import Sequence
 from itertools import count
 
-from netemu.kernel import addressing, guard, interfaces, links, netlink, sysctl, tenant
+from netemu.interfaces import TENANT_WIRE
+from netemu.kernel import addressing, bridging, guard, links, netlink, sysctl, tenant
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
 from netemu.supervisor.nodes.wiring import WiredGuest
@@ -77,10 +78,10 @@ class TenantNetwork:
     def _wire(self, wired: WiredGuest) -> list[netlink.Message]:
         guest, port, index = wired.guest, _port(wired.guest), self._index[wired.guest.name]
         mac = self._mac(guest)
-        peer = ("eth1", links.TENANT_INDEX)
+        peer = (TENANT_WIRE, links.TENANT_INDEX)
         return [
             links.wire(port, index, _BRIDGE_INDEX, wired.net, mac, guest.name, peer),
-            links.port_options(port, index, interfaces.TOGETHER),
+            links.port_options(port, index, bridging.TOGETHER),
             links.station(port, index, mac),
         ]
 
@@ -91,8 +92,8 @@ class TenantNetwork:
                     # Each link answers for its own addresses only (the kernel's default is the
                     # host's: RFC 1122 section 3.3.4.2 allows both), so that eth1 never tells of
                     # what eth0 has.
-                    links.manners("eth1", links.TENANT_INDEX, arp_ignore=1, arp_announce=2),
-                    links.up("eth1", links.TENANT_INDEX),
+                    links.manners(TENANT_WIRE, links.TENANT_INDEX, arp_ignore=1, arp_announce=2),
+                    links.up(TENANT_WIRE, links.TENANT_INDEX),
                 )
             )
             kernel.run(

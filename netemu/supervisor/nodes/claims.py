@@ -4,6 +4,7 @@ import asyncio
 import random
 from functools import partial
 
+from netemu.interfaces import Mark, octets
 from netemu.kernel.factory import BATCH
 from netemu.kernel.factory_client import Factory
 from netemu.linklocal import addresses
@@ -26,8 +27,8 @@ class Claims:
         self._turns = FairTimer()
         # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
         self._jitter = random.Random()
-        self._guests: dict[int, GuestShell] = {}
-        self._nodes: dict[int, NodeShell] = {}  # by guest
+        self._guests: dict[Mark, GuestShell] = {}
+        self._nodes: dict[Mark, NodeShell] = {}  # by guest
         self._shells: dict[str, NodeShell] = {}  # by node
         for node in nodes:
             for wired in node.guests:
@@ -36,12 +37,12 @@ class Claims:
                 self._guests[wired.guest.mark] = self._shell(wired, remembered)
             shell = NodeShell(
                 node.net,
-                Oracle(own=addresses.METADATA, own_mac=_octets(node.node.mac), timing=timing),
+                Oracle(own=addresses.METADATA, own_mac=octets(node.node.mac), timing=timing),
                 node.node.name,
                 timing=timing,
                 bridge_index=BRIDGE_INDEX,
                 ports={wired.guest.mark: wired.guest.port for wired in node.guests},
-                macs={wired.guest.mark: _octets(wired.guest.mac) for wired in node.guests},
+                macs={wired.guest.mark: octets(wired.guest.mac) for wired in node.guests},
                 links=node.links,
                 carrier=self._carrier,
                 changed=self._note_change,
@@ -62,7 +63,7 @@ class Claims:
     def _shell(self, wired: WiredGuest, remembered: int | None) -> GuestShell:
         guest = wired.guest
         claimant = Claimant(
-            _octets(guest.mac), timing=self._timing, jitter=self._jitter, remembered=remembered
+            octets(guest.mac), timing=self._timing, jitter=self._jitter, remembered=remembered
         )
         return GuestShell(
             wired.net,
@@ -73,11 +74,11 @@ class Claims:
             lost=partial(self._lost, guest.mark),
         )
 
-    def _carrier(self, mark: int, up: bool) -> None:
+    def _carrier(self, mark: Mark, up: bool) -> None:
         if mark in self._guests:
             self._guests[mark].link(up=up)
 
-    def _lost(self, mark: int) -> None:
+    def _lost(self, mark: Mark) -> None:
         if mark in self._nodes:
             self._nodes[mark].lost(mark)
 
@@ -109,7 +110,7 @@ class Claims:
         self._guests[guest.mark] = self._shell(wired, before.claimant.remembered)
         before.close()
         shell = self._nodes[guest.mark] = self._shells[node.node.name]
-        shell.plug(guest.mark, guest.port, _octets(guest.mac), wired.port_index)
+        shell.plug(guest.mark, guest.port, octets(guest.mac), wired.port_index)
 
     @property
     def change(self) -> asyncio.Event:
@@ -159,7 +160,3 @@ class Claims:
 # Processes that share the closing of packet sockets: not for a handful of them, and no more than
 # it takes to have the largest lab closed in seconds.
 _FEWEST_HELD, _MOST_HOLDERS = 32, 64
-
-
-def _octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from netemu.errors import NetemuError
+from netemu.interfaces import BRIDGE, GUEST_WIRE, Mark
 from netemu.kernel import addressing, guard, links, netlink, sockets, sysctl
 from netemu.kernel.factory import BATCH, FIRST_HELD
 from netemu.kernel.factory_client import Factory
-from netemu.kernel.interfaces import BRIDGE
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
@@ -32,7 +32,7 @@ BRIDGE_INDEX = 2
 # later ports get later numbers: the link before may still be there, with its dying namespace.
 _FIRST_PORT_INDEX = 100
 _later_port_indices = count(1 << 24)
-METADATA = addresses.to_text(addresses.METADATA)
+METADATA = addresses.METADATA_TEXT
 NAMES = Path("/run/netns")
 # Guests whose namespaces are made while those before them are wired: some 50 ms of work.
 _AHEAD = 50
@@ -101,7 +101,7 @@ class WiredNode:
     listeners: list[socket.socket] = field(default_factory=list)
 
     @property
-    def links(self) -> dict[int, int]:
+    def links(self) -> dict[int, Mark]:
         """The mark of each port by the index of its link."""
         return {wired.port_index: wired.guest.mark for wired in self.guests}
 
@@ -311,12 +311,12 @@ def configure(wired: WiredGuest) -> None:
         kernel.run(
             (
                 links.up("lo", 1),
-                addressing.direct_rule("169.254.0.0", addresses.PREFIX_LENGTH),
+                addressing.direct_rule(addresses.NETWORK_TEXT, addresses.PREFIX_LENGTH),
                 # RFC 3927 section 2.5: the state machine answers ARP, by broadcast; the kernel
                 # would by unicast. Its own requests go out by broadcast, too.
-                links.manners("eth0", links.GUEST_INDEX, arp_ignore=8),
-                links.broadcast_arp("eth0", links.GUEST_INDEX),
-                links.up("eth0", links.GUEST_INDEX),
+                links.manners(GUEST_WIRE, links.GUEST_INDEX, arp_ignore=8),
+                links.broadcast_arp(GUEST_WIRE, links.GUEST_INDEX),
+                links.up(GUEST_WIRE, links.GUEST_INDEX),
             )
         )
 

@@ -8,7 +8,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from netemu.kernel import links
-from netemu.kernel.interfaces import PortOptions
+from netemu.kernel.bridging import PortOptions
 
 octets = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
 names = st.from_regex(r"[a-z][a-z0-9-]{0,14}", fullmatch=True)

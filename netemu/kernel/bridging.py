@@ -1,9 +1,6 @@
-"""A lab's interfaces: their names, and how a bridge may treat a port. Pure."""
+"""How a node's bridge may treat a port. Pure; `links` tells the kernel."""
 
 import msgspec
-
-BRIDGE = "br0"
-"""The bridge of every node."""
 
 
 class PortOptions(msgspec.Struct, frozen=True):
