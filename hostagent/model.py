@@ -167,6 +167,7 @@ class View(Struct, frozen=True):
     `events` are those not ended, by `not_before`, earliest first; `history` those that have ended,
     latest first. `incarnation` grows with every change of the events that this guest can see,
     `edits` with every change of the guest itself: their sum, `revision`, with every change at all.
+    `arrived` is the incarnation with which the guest came to this node.
     """
 
     guest: Guest
@@ -174,6 +175,7 @@ class View(Struct, frozen=True):
     events: tuple[Event, ...] = ()
     history: tuple[Event, ...] = ()
     edits: int = 0
+    arrived: int = 1
 
     @property
     def revision(self) -> int:

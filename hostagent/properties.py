@@ -54,6 +54,7 @@ _WORD: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _WORD_HINT: Final = "letters, digits, and . _ - within"
 _UUID: Final = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _UUID_HINT: Final = "a UUID in lower case"
+_IPV4: Final = r"([0-9]{1,3}\.){3}[0-9]{1,3}"
 _TEXT: Final = r"[\s\S]{0,131072}"
 _TEXT_HINT: Final = "a text of at most 128 Ki characters"
 
@@ -83,7 +84,7 @@ KNOWN: Final[Mapping[str, Property]] = {
     ),
     "address": Property(
         "Its IPv4 address.",
-        r"([0-9]{1,3}\.){3}[0-9]{1,3}|",
+        rf"({_IPV4})?",
         "like 169.254.3.7",
         lambda g: g.address or "",
     ),
@@ -152,6 +153,9 @@ KNOWN: Final[Mapping[str, Property]] = {
         rf"({_UUID})?",
         _UUID_HINT,
     ),
+    "managed_identity_name": Property(
+        "The name in its resource ID, which a guest may ask for it by.", _WORD, _WORD_HINT, "lab"
+    ),
     "tenant_id": Property(
         "Azure's tenant.", _UUID, _UUID_HINT, "72f988bf-86f1-41af-91ab-2d7cd011db47"
     ),
@@ -159,6 +163,20 @@ KNOWN: Final[Mapping[str, Property]] = {
         "GCE's service account, an e-mail address; none by default. With one, a made-up token is.",
         r"([A-Za-z0-9._-]+@[A-Za-z0-9.-]+)?",
         "an e-mail address",
+    ),
+    # Network and disks
+    "public_ipv4": Property(
+        "Its public IPv4 address; none by default.", rf"({_IPV4})?", "like 203.0.113.7"
+    ),
+    "load_balancer": Property(
+        "Azure's load balancer before it: its address, and what it forwards; none by default.",
+        rf"({_IPV4}( (tcp|udp)/[0-9]{{1,5}}:[0-9]{{1,5}})*)?",
+        "like 203.0.113.1 tcp/80:8080 tcp/443:8443",
+    ),
+    "data_disks": Property(
+        "The sizes of its data disks in GB (Azure); none by default.",
+        r"([0-9]{1,5}(,[0-9]{1,5}){0,63})?",
+        "like 128,256",
     ),
     # User data
     "user_data": Property("User data, as text.", _TEXT, _TEXT_HINT),

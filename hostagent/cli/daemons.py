@@ -173,6 +173,21 @@ def agent(
     help="Requests a second that Azure's IMDS allows one guest; 0 is without bound.",
 )
 @click.option(
+    "--azure-events-delay",
+    type=Duration(),
+    metavar="DURATION",
+    default="0s",
+    show_default=True,
+    help="How long a guest's first request for Azure's scheduled events waits, as does the first "
+    "after a day without any. In Azure it is up to two minutes.",
+)
+@click.option(
+    "--azure-incarnation-restarts/--no-azure-incarnation-restarts",
+    default=False,
+    show_default=True,
+    help="Whether Azure's DocumentIncarnation begins anew when a guest changes its node.",
+)
+@click.option(
     "--ec2-imdsv1/--no-ec2-imdsv1",
     default=True,
     show_default=True,
@@ -211,6 +226,8 @@ def responder(
     allow_host: tuple[str, ...],
     dialects: str,
     azure_rate: float,
+    azure_events_delay: float,
+    azure_incarnation_restarts: bool,
     ec2_imdsv1: bool,
     ec2_hop_limit: int,
     signing_key: Path | None,
@@ -255,6 +272,8 @@ def responder(
             Options(
                 enabled=tuple(name.strip() for name in dialects.split(",") if name.strip()),
                 azure_rate=azure_rate,
+                azure_events_delay=azure_events_delay,
+                azure_incarnation_restarts=azure_incarnation_restarts,
                 ec2_imdsv1=ec2_imdsv1,
                 ec2_hop_limit=ec2_hop_limit,
                 signer=signer,

@@ -28,7 +28,7 @@ from urllib.parse import unquote
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from hostagent.dialects import azure_imds, azure_v1, ec2, gce
+from hostagent.dialects import azure_imds, azure_limits, azure_v1, ec2, gce
 from hostagent.dialects.outcomes import Dialect, Outcome
 from hostagent.http import Request, Response
 from hostagent.model import View
@@ -73,7 +73,9 @@ class Options(Struct, frozen=True, kw_only=True):
     """
 
     enabled: tuple[str, ...] = NAMES
-    azure_rate: float = azure_imds.RATE
+    azure_rate: float = azure_limits.RATE
+    azure_events_delay: float = 0.0
+    azure_incarnation_restarts: bool = False
     ec2_imdsv1: bool = True
     ec2_hop_limit: int = 1
     ec2_secret: bytes = field(default_factory=partial(token_bytes, 32))
@@ -95,7 +97,12 @@ class Dialects:
             raise ValueError(f"no dialect is called {', '.join(sorted(unknown))}: {NAMES}")
         every: dict[str, Dialect] = {
             "azure-v1": azure_v1.answer,
-            "azure": azure_imds.AzureImds(options.azure_rate).answer,
+            "azure": azure_imds.AzureImds(
+                options.azure_rate,
+                signer=options.signer,
+                events_delay=options.azure_events_delay,
+                incarnation_restarts=options.azure_incarnation_restarts,
+            ).answer,
             "ec2": ec2.Ec2(
                 options.ec2_secret, imdsv1=options.ec2_imdsv1, hop_limit=options.ec2_hop_limit
             ).answer,

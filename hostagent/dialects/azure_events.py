@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from hostagent.model import Event, EventStatus, EventType, View
+from hostagent.model import Event, EventSource, EventStatus, EventType, View
 
 EVENT_VERSIONS: Final = (
     "2017-03-01",  # preview: names with an underscore before, no header needed
@@ -20,6 +20,31 @@ EVENT_VERSIONS: Final = (
 MAX_APPROVALS: Final = 100
 """Events approved by one POST: more than any real document has."""
 
+_PLATFORM, _USER = EventSource.PLATFORM, EventSource.USER
+DESCRIPTIONS: Final = {
+    (EventType.FREEZE, _PLATFORM): (
+        "Virtual machine is being paused because of a memory-preserving Live Migration operation."
+    ),
+    (EventType.FREEZE, _USER): "Host server is undergoing maintenance.",
+    (EventType.REBOOT, _PLATFORM): "Host server is undergoing maintenance.",
+    (EventType.REBOOT, _USER): (
+        "Virtual machine is going to be restarted as requested by authorized user."
+    ),
+    (EventType.REDEPLOY, _PLATFORM): "Virtual machine has encountered a failure.",
+    (EventType.REDEPLOY, _USER): (
+        "Virtual machine is going to be redeployed as requested by authorized user."
+    ),
+    (EventType.PREEMPT, _PLATFORM): "The Virtual Machine will be evicted.",
+    (EventType.PREEMPT, _USER): "The Virtual Machine will be evicted.",
+    (EventType.TERMINATE, _PLATFORM): "Virtual machine is going to be deleted.",
+    (EventType.TERMINATE, _USER): (
+        "Virtual machine is going to be deleted as requested by authorized user."
+    ),
+}
+"""What Azure says of an event that was scheduled without a description. The words are from its
+reference of Scheduled Events and from github.com/Azure-Samples/scheduled-events-mock-server, whose
+scenarios were captured; those of Terminate, and of a user's Freeze, are put together after them."""
+
 _SINCE: Final = {EventType.PREEMPT: "2017-11-01", EventType.TERMINATE: "2019-01-01"}
 
 
@@ -31,14 +56,14 @@ class UnknownEvent(Exception):
     """The guest's document has no such event."""
 
 
-def document(view: View, version: str) -> bytes:
+def document(view: View, version: str, incarnation: int) -> bytes:
     """Return the Scheduled Events document in the given version's form."""
     events = [
         _event(event, version)
         for event in view.events
         if version >= _SINCE.get(event.type, EVENT_VERSIONS[0])
     ]
-    return msgspec.json.encode({"DocumentIncarnation": view.incarnation, "Events": events})
+    return msgspec.json.encode({"DocumentIncarnation": incarnation, "Events": events})
 
 
 def _event(event: Event, version: str) -> dict[str, object]:
@@ -53,7 +78,7 @@ def _event(event: Event, version: str) -> dict[str, object]:
         "NotBefore": "" if started else formatdate(event.not_before, usegmt=True),
     }
     if version >= "2019-04-01":
-        told["Description"] = event.description
+        told["Description"] = event.description or DESCRIPTIONS[event.type, event.source]
     if version >= "2019-08-01":
         told["EventSource"] = event.source
     if version >= "2020-07-01":

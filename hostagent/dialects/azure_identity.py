@@ -11,20 +11,45 @@ from hostagent.properties import value
 LIFE: Final = 86400
 """Seconds for which a token is valid; there is a new one every hour."""
 
+_NAMES: Final = ("client_id", "object_id", "msi_res_id", "mi_res_id")
+"""What an identity may be asked for by: one of them, or none."""
 
-def token(guest: Guest, query: Mapping[str, str], now: float) -> dict[str, str] | None:
-    """Return the token's document, all strings; None if the guest lacks the identity asked for.
 
-    Names in `query` are in lower case.
+class NoToken(Exception):
+    """There is no token for this request; the message is Azure's `error_description`."""
+
+
+def token(guest: Guest, query: Mapping[str, str], now: float) -> dict[str, str]:
+    """Return the token's document, all strings. Names in `query` are in lower case.
+
+    Raises NoToken.
     """
+    resource = query.get("resource")
+    if not resource:
+        raise NoToken("Required query variable 'resource' is missing")
+    if query.get("bypass_cache", "true").lower() != "true":
+        raise NoToken("Invalid value of query variable 'bypass_cache'")
+    asked = [name for name in _NAMES if name in query]
+    if len(asked) > 1:
+        raise NoToken(f"Query variables {' and '.join(asked)} are mutually exclusive")
     client = value(guest, "managed_identity")
-    if not client or query.get("client_id", client).lower() != client:
-        return None
-    resource = query["resource"]
+    if not client:
+        raise NoToken("Identity not found")
+    principal = str(uuid5(NAMESPACE_OID, client))
+    resource_id = (
+        f"/subscriptions/{value(guest, 'subscription_id')}"
+        f"/resourceGroups/{value(guest, 'resource_group')}/providers/Microsoft.ManagedIdentity"
+        f"/userAssignedIdentities/{value(guest, 'managed_identity_name')}"
+    )
+    identity = dict(zip(_NAMES, (client, principal, resource_id, resource_id), strict=True))
+    if any(query[name].lower() != identity[name].lower() for name in asked):
+        raise NoToken("Identity not found")
+    tenant = value(guest, "tenant_id")
+    authority = query.get("authority", tenant).rstrip("/")
+    if authority.rpartition("/")[2].lower() != tenant:
+        raise NoToken("Invalid value of query variable 'authority'")
     issued = int(now // 3600 * 3600)
     left = issued + LIFE - 60 * int(now // 60)
-    principal = str(uuid5(NAMESPACE_OID, client))
-    tenant = value(guest, "tenant_id")
     claims = {
         "aud": resource,
         "iss": f"https://sts.windows.net/{tenant}/",

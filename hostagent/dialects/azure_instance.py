@@ -1,141 +1,164 @@
 """Azure's document of the instance, at and below `/metadata/instance`. Pure."""
 
 from base64 import b64encode
-from typing import Any
+from typing import Any, Final
+from uuid import NAMESPACE_OID, uuid5
 
+from hostagent.dialects.azure_members import INSTANCE, shown
 from hostagent.model import Guest
 from hostagent.properties import region, under, value, zone
+
+NO_PLAN: Final = {"name": "", "product": "", "publisher": ""}
+"""The plan of an image that is not from the marketplace."""
 
 
 def instance(guest: Guest, version: str, *, extended: bool = False) -> dict[str, Any]:
     """Return the document in the given version's form; its leaves are strings or booleans."""
-    told: dict[str, Any] = {"compute": _compute(guest, version), "network": _network(guest)}
-    if extended and version >= "2021-08-01":
+    told: dict[str, Any] = {"compute": _compute(guest), "network": _network(guest)}
+    if extended:
         told["extended"] = {
             "compute": {"hasCustomData": bool(value(guest, "custom_data")), "ppsType": "None"}
         }
-    return told
+    document: dict[str, Any] = shown(told, version, INSTANCE)
+    return document
 
 
-def _compute(guest: Guest, version: str) -> dict[str, Any]:
-    told = {name: one for since, name, one in _members(guest) if version >= since}
-    return dict(sorted(told.items(), key=lambda member: member[0].lower()))
-
-
-def _members(guest: Guest) -> list[tuple[str, str, Any]]:
-    """Return the members of compute, each with the version that first had it."""
+def _compute(guest: Guest) -> dict[str, Any]:
     tags = under(guest, "tags.")
     group = value(guest, "resource_group")
     subscription = value(guest, "subscription_id")
     spot = value(guest, "lifecycle", "azure") == "spot"
     key = value(guest, "ssh_public_key", "azure")
     user = value(guest, "admin_username")
+    place, number = region(guest, "azure"), zone(guest, "azure")
     providers = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Compute"
     scale_set = value(guest, "vm_scale_set")
-    publisher, offer, sku, release = (
-        value(guest, f"image.{part}") for part in ("publisher", "offer", "sku", "version")
-    )
-    return [
-        ("2017-03-01", "location", region(guest, "azure")),
-        ("2017-03-01", "name", guest.name),
-        ("2017-03-01", "offer", offer),
-        ("2017-03-01", "osType", "Linux"),
-        ("2017-03-01", "platformFaultDomain", str(guest.fault_domain)),
-        ("2017-03-01", "platformUpdateDomain", str(guest.update_domain)),
-        ("2017-03-01", "publisher", publisher),
-        ("2017-03-01", "sku", sku),
-        ("2017-03-01", "version", release),
-        ("2017-03-01", "vmId", value(guest, "vm_id")),
-        ("2017-03-01", "vmSize", value(guest, "vm_size")),
-        ("2017-08-01", "placementGroupId", ""),
-        ("2017-08-01", "resourceGroupName", group),
-        ("2017-08-01", "subscriptionId", subscription),
-        ("2017-08-01", "tags", ";".join(f"{name}:{text}" for name, text in tags.items())),
-        ("2017-12-01", "vmScaleSetName", scale_set),
-        ("2017-12-01", "zone", zone(guest, "azure")),
-        ("2018-04-02", "plan", {"name": "", "product": "", "publisher": ""}),
-        (
-            "2018-04-02",
-            "publicKeys",
-            [{"keyData": key, "path": f"/home/{user}/.ssh/authorized_keys"}] if key else [],
-        ),
-        ("2018-10-01", "azEnvironment", "AzurePublicCloud"),
-        ("2018-10-01", "provider", "Microsoft.Compute"),
-        ("2019-02-01", "customData", _base64(value(guest, "custom_data"))),
-        ("2019-03-11", "resourceId", f"{providers}/virtualMachines/{guest.name}"),
-        (
-            "2019-06-01",
-            "storageProfile",
-            {
-                "dataDisks": [],
-                "imageReference": {
-                    "id": "",
-                    "offer": offer,
-                    "publisher": publisher,
-                    "sku": sku,
-                    "version": release,
-                },
-                "osDisk": {
-                    "caching": "ReadWrite",
-                    "createOption": "FromImage",
-                    "diffDiskSettings": {"option": ""},
-                    "diskSizeGB": "30",
-                    "encryptionSettings": {"enabled": "false"},
-                    "image": {"uri": ""},
-                    "managedDisk": {
-                        "id": f"{providers}/disks/{guest.name}-os",
-                        "storageAccountType": "Premium_LRS",
-                    },
-                    "name": f"{guest.name}-os",
-                    "osType": "Linux",
-                    "vhd": {"uri": ""},
-                    "writeAcceleratorEnabled": "false",
-                },
-                "resourceDisk": {"size": "16384"},
-            },
-        ),
-        ("2019-06-04", "tagsList", [{"name": k, "value": text} for k, text in tags.items()]),
-        ("2020-06-01", "isHostCompatibilityLayerVm", "false"),
-        ("2020-06-01", "securityProfile", _security(guest)),
-        (
-            "2020-07-15",
-            "osProfile",
-            {
-                "adminUsername": user,
-                "computerName": value(guest, "hostname", "azure"),
-                "disablePasswordAuthentication": "true",
-            },
-        ),
-        ("2020-09-01", "licenseType", ""),
-        ("2020-12-01", "evictionPolicy", "Delete" if spot else ""),
-        ("2020-12-01", "priority", "Spot" if spot else "Regular"),
-        ("2021-01-01", "userData", _base64(value(guest, "user_data", "azure"))),
-        ("2021-03-01", "extendedLocation", {"name": "", "type": ""}),
-        (
-            "2021-03-01",
-            "virtualMachineScaleSet",
-            {"id": f"{providers}/virtualMachineScaleSets/{scale_set}" if scale_set else ""},
-        ),
-        ("2021-10-01", "platformSubFaultDomain", ""),
-        ("2021-11-01", "additionalCapabilities", {"hibernationEnabled": "false"}),
-        ("2021-11-15", "host", {"id": ""}),
-        ("2021-11-15", "hostGroup", {"id": ""}),
-        ("2021-12-13", "isVmInStandbyPool", "false"),
-        ("2023-11-15", "physicalZone", ""),
-    ]
-
-
-def _security(_guest: Guest) -> dict[str, str]:
     return {
-        "encryptionAtHost": "false",
-        "secureBootEnabled": "false",
-        "securityType": "",
-        "virtualTpmEnabled": "false",
+        "additionalCapabilities": {"hibernationEnabled": "false"},
+        "azEnvironment": _environment(place),
+        "customData": "",  # disabled: `extended` says whether there is any
+        "evictionPolicy": "Delete" if spot else "",
+        "extendedLocation": {"name": "", "type": ""},
+        "host": {"id": ""},
+        "hostGroup": {"id": ""},
+        "isHostCompatibilityLayerVm": "false",
+        "isVmInStandbyPool": "false",
+        "licenseType": "",
+        "location": place,
+        "name": guest.name,
+        "offer": value(guest, "image.offer"),
+        "osProfile": {
+            "adminUsername": user,
+            "computerName": value(guest, "hostname", "azure"),
+            "disablePasswordAuthentication": "true",
+        },
+        "osType": "Linux",
+        "physicalZone": f"{place}-az{number}",
+        "placementGroupId": str(uuid5(NAMESPACE_OID, scale_set)) if scale_set else "",
+        "plan": NO_PLAN,
+        "platformFaultDomain": str(guest.fault_domain),
+        "platformSubFaultDomain": "",
+        "platformUpdateDomain": str(guest.update_domain),
+        "priority": "Spot" if spot else "Regular",
+        "provider": "Microsoft.Compute",
+        "publicKeys": [{"keyData": key, "path": f"/home/{user}/.ssh/authorized_keys"}]
+        if key
+        else [],
+        "publisher": value(guest, "image.publisher"),
+        "resourceGroupName": group,
+        "resourceId": f"{providers}/virtualMachines/{guest.name}",
+        "securityProfile": {
+            "encryptionAtHost": "false",
+            "secureBootEnabled": "false",
+            "securityType": "",
+            "virtualTpmEnabled": "false",
+        },
+        "sku": value(guest, "image.sku"),
+        "storageProfile": _storage(guest, providers),
+        "subscriptionId": subscription,
+        "tags": ";".join(f"{name}:{text}" for name, text in tags.items()),
+        "tagsList": [{"name": name, "value": text} for name, text in tags.items()],
+        "userData": b64encode(value(guest, "user_data", "azure").encode()).decode(),
+        "version": value(guest, "image.version"),
+        "virtualMachineScaleSet": {
+            "id": f"{providers}/virtualMachineScaleSets/{scale_set}" if scale_set else ""
+        },
+        "vmId": value(guest, "vm_id"),
+        "vmScaleSetName": scale_set,
+        "vmSize": value(guest, "vm_size"),
+        "zone": number,
     }
 
 
-def _base64(text: str) -> str:
-    return b64encode(text.encode()).decode()
+def _environment(location: str) -> str:
+    if location.startswith(("usgov", "usdod")):
+        return "AzureUSGovernmentCloud"
+    return "AzureChinaCloud" if location.startswith("china") else "AzurePublicCloud"
+
+
+def _storage(guest: Guest, providers: str) -> dict[str, Any]:
+    sizes = value(guest, "data_disks").split(",")
+    data = [
+        {
+            "bytesPerSecondThrottle": "",
+            "caching": "None",
+            "createOption": "Empty",
+            "diffDiskSettings": {"option": ""},
+            "diskCapacityBytes": "",
+            "diskSizeGB": size,
+            "encryptionSettings": _unencrypted(),
+            "image": {"uri": ""},
+            "isSharedDisk": "false",
+            "isUltraDisk": "false",
+            "lun": str(lun),
+            "managedDisk": _managed(providers, f"{guest.name}-data{lun}"),
+            "name": f"{guest.name}-data{lun}",
+            "opsPerSecondThrottle": "",
+            "osType": "",
+            "vhd": {"uri": ""},
+            "writeAcceleratorEnabled": "false",
+        }
+        for lun, size in enumerate(filter(None, sizes))
+    ]
+    return {
+        "dataDisks": data,
+        "imageReference": {
+            "communityGalleryImageId": "",
+            "exactVersion": "",  # of an image from a gallery
+            "id": "",
+            "offer": value(guest, "image.offer"),
+            "publisher": value(guest, "image.publisher"),
+            "sharedGalleryImageId": "",
+            "sku": value(guest, "image.sku"),
+            "version": value(guest, "image.version"),
+        },
+        "osDisk": {
+            "caching": "ReadWrite",
+            "createOption": "FromImage",
+            "diffDiskSettings": {"option": ""},
+            "diskSizeGB": "30",
+            "encryptionSettings": _unencrypted(),
+            "image": {"uri": ""},
+            "managedDisk": _managed(providers, f"{guest.name}-os"),
+            "name": f"{guest.name}-os",
+            "osType": "Linux",
+            "vhd": {"uri": ""},
+            "writeAcceleratorEnabled": "false",
+        },
+        "resourceDisk": {"size": "16777216"},  # kilobytes
+    }
+
+
+def _managed(providers: str, name: str) -> dict[str, str]:
+    return {"id": f"{providers}/disks/{name}", "storageAccountType": "Premium_LRS"}
+
+
+def _unencrypted() -> dict[str, Any]:
+    return {
+        "diskEncryptionKey": {"secretUrl": "", "sourceVault": {"id": ""}},
+        "enabled": "false",
+        "keyEncryptionKey": {"keyUrl": "", "sourceVault": {"id": ""}},
+    }
 
 
 def _network(guest: Guest) -> dict[str, Any]:
@@ -146,6 +169,7 @@ def _network(guest: Guest) -> dict[str, Any]:
                     "ipAddress": [
                         {
                             "privateIpAddress": value(guest, "address", "azure"),
+                            # A standard address is told by `/metadata/loadbalancer` alone.
                             "publicIpAddress": "",
                         }
                     ],

@@ -24,6 +24,7 @@ class Knowledge(Replica):
         super().__init__()
         self.stale_after = stale_after
         self._heard = -inf
+        self._arrived: dict[str, int] = {}  # each guest's incarnation when it came to this node
         self._members: dict[str, dict[str, None]] = {}  # names of guests, by availability set
         self._by_port: dict[int, str] = {}
         self._by_address: dict[str, str] = {}
@@ -54,6 +55,8 @@ class Knowledge(Replica):
     def apply(self, message: Feed, now: float) -> None:
         """Apply a message of the feed; raises Gap, and then nothing has changed."""
         changed = self.take(message)
+        if changed:
+            self._note_arrivals(message)
         if changed and isinstance(message, Snapshot):
             for event in self.events.values():
                 self._file(event)
@@ -64,6 +67,19 @@ class Knowledge(Replica):
                 self.watch(touched.keys())
         elif changed:
             self.watch(None)
+
+    def _note_arrivals(self, message: Feed) -> None:
+        """Note who is new here, and forget who has left; a new snapshot alone changes neither."""
+        if isinstance(message, Delta):
+            for name in message.withdrawn:
+                self._arrived.pop(name, None)
+            new = message.placed
+        else:
+            stayed = self.guests.keys() & self._arrived.keys()
+            self._arrived = {name: self._arrived[name] for name in stayed}
+            new = tuple(self.guests.values())
+        for placed in new:
+            self._arrived.setdefault(placed.guest.name, placed.incarnation)
 
     def _forget_all(self) -> None:
         super()._forget_all()
@@ -139,4 +155,5 @@ class Knowledge(Replica):
             events=tuple(sorted(active, key=lambda event: event.not_before)),
             history=tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True)),
             edits=placed.edits,
+            arrived=self._arrived.get(placed.guest.name, 1),
         )

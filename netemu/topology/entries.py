@@ -28,6 +28,7 @@ MAX_RATE = 1_000_000
 MAX_SHARED = 16
 # The kernel's PATH_MAX, less its NUL.
 MAX_PATH = 4095
+MAX_EVENTS_DELAY = 600.0
 # A namespace is a file name, a host name and a label in a picture: RFC 1123's 63 characters, and
 # dots and underscores because hosts have them.
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -70,6 +71,20 @@ class AzureEntry(msgspec.Struct, forbid_unknown_fields=True):
     rate: Annotated[
         Annotated[float, Meta(ge=0, le=MAX_RATE)] | None,
         Meta(description="Requests a second that one guest may make; 0 is any number."),
+    ] = None
+    events_delay: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_EVENTS_DELAY)] | None,
+        Meta(
+            description="Seconds that a first request for scheduled events waits, as does the first"
+            " after a day without any; 0 by default, up to two minutes in Azure."
+        ),
+    ] = None
+    incarnation_restarts: Annotated[
+        bool | None,
+        Meta(
+            description="Whether DocumentIncarnation begins anew when a guest changes its node;"
+            " false by default."
+        ),
     ] = None
 
 

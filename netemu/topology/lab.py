@@ -50,8 +50,8 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
 class Dialects(msgspec.Struct, frozen=True, kw_only=True):
     """The clouds whose service a node's responder speaks; an option None is its own default.
 
-    ``azure_rate`` is in requests a second of one guest, 0 is without bound; ``ec2_hop_limit`` is
-    the IP TTL of a token.
+    ``azure_rate`` is in requests a second of one guest, 0 is without bound; ``azure_events_delay``
+    is in seconds; ``ec2_hop_limit`` is the IP TTL of a token.
     """
 
     azure_v1: bool = True
@@ -59,6 +59,8 @@ class Dialects(msgspec.Struct, frozen=True, kw_only=True):
     ec2: bool = True
     gce: bool = True
     azure_rate: float | None = None
+    azure_events_delay: float | None = None
+    azure_incarnation_restarts: bool | None = None
     ec2_imdsv1: bool | None = None
     ec2_hop_limit: int | None = None
 

@@ -252,6 +252,8 @@ def _dialects(lab: DialectsEntry, node: DialectsEntry) -> Dialects:
         ec2=on("ec2"),
         gce=on("gce"),
         azure_rate=option(AzureEntry, "azure", "rate"),
+        azure_events_delay=option(AzureEntry, "azure", "events_delay"),
+        azure_incarnation_restarts=option(AzureEntry, "azure", "incarnation_restarts"),
         ec2_imdsv1=option(Ec2Entry, "ec2", "imdsv1"),
         ec2_hop_limit=option(Ec2Entry, "ec2", "hop_limit"),
     )

@@ -1,14 +1,17 @@
 """A guest that asks the dialects, without a network."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hostagent.dialects import Dialects, Options
 from hostagent.http import Request
 from hostagent.model import Event, EventSource, EventType, Guest, View
+from hostagent.signing import Signer
 
 ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
 CREATED = datetime(2026, 3, 9, 6, 42, 51, tzinfo=UTC).timestamp()
 NOT_BEFORE = CREATED + 900  # 06:57:51
+SIGNER = Signer(Path(__file__).with_name("signing.pem").read_bytes())
 WEB1 = Guest(name="web1", address="169.254.3.7", update_domain=3, fault_domain=1)
 
 
@@ -30,7 +33,7 @@ class Asker:
     """Asks as one guest; `view` and `now` may be changed."""
 
     def __init__(self, options=None, **guest):
-        self.dialects = Dialects(options or Options(azure_rate=0, ec2_secret=b"s"))
+        self.dialects = Dialects(options or Options(azure_rate=0, ec2_secret=b"s", signer=SIGNER))
         properties = guest.pop("properties", {})
         fields = {"name": "web1", "address": "169.254.3.7", "update_domain": 3, "fault_domain": 1}
         self.view = View(guest=Guest(**(fields | guest), properties=properties), incarnation=1)

@@ -5,9 +5,10 @@ from base64 import urlsafe_b64decode
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
 from hostagent.dialects import Options
-from hostagent.dialects.azure_events import EVENT_VERSIONS, MAX_APPROVALS
+from hostagent.dialects.azure_events import DESCRIPTIONS, EVENT_VERSIONS, MAX_APPROVALS
 from hostagent.dialects.azure_imds import VERSIONS
 from hostagent.dialects.outcomes import Approval
 from hostagent.model import EventSource, EventType, Request, apply
@@ -261,7 +262,10 @@ def test_there_is_no_identity(ask):
         400,
         '{"error":"invalid_request","error_description":"Identity not found"}',
     )
-    assert ask(url) == (400, NO_HEADER)
+    assert ask(url) == (
+        400,
+        '{"error":"invalid_request","error_description":"Required metadata header not specified"}',
+    )
     assert "'resource'" in ask(url, metadata="true")[1]
 
 
@@ -284,14 +288,27 @@ def test_a_managed_identity():
     claims = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     assert (claims["aud"], claims["appid"], claims["tid"]) == ("https://x/", client, ID)
     assert ask(f"{url}&client_id={client.upper()}", metadata="true")[0] == 200
-    assert ask(f"{url}&msi_res_id=/subscriptions/x", metadata="true")[0] == 200
+    principal = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))["oid"]
+    resource_id = (
+        "/subscriptions/8d10da13-8125-4ba9-a717-bf7490507b3d/resourcegroups/LAB/providers"
+        "/Microsoft.ManagedIdentity/userAssignedIdentities/lab"
+    )
+    for known in (f"object_id={principal}", f"msi_res_id={resource_id}", "bypass_cache=true",
+                  f"mi_res_id={resource_id}", f"authority=https://login.x/{ID}/"):  # fmt: skip
+        assert ask(f"{url}&{known}", metadata="true")[0] == 200, known
+    for other in (f"object_id={ID}", "msi_res_id=/subscriptions/x", "bypass_cache=false",
+                  f"client_id={client}&object_id={principal}",
+                  f"authority=https://login.x/{client}"):  # fmt: skip
+        status, body = ask(f"{url}&{other}", metadata="true")
+        assert (status, json.loads(body)["error"]) == (400, "invalid_request"), other
     assert ask(f"{url}&client_id={ID}", metadata="true") == (
         400,
         '{"error":"invalid_request","error_description":"Identity not found"}',
     )
     info = "/metadata/identity/info?api-version=2018-02-01"
     assert ask(info, metadata="true") == (200, f'{{"tenantId":"{ID}"}}')
-    assert ask("/metadata/identity/info", metadata="true")[0] == 400
+    for version in ("", "?api-version=2017-12-01", "?api-version=2018-02-02"):
+        assert ask("/metadata/identity/info" + version, metadata="true") == (400, BAD_VERSION)
     # Its life is told in minutes, and told anew as they pass.
     response = ask.outcome(url, metadata="true")
     assert ask.now < response.valid_until <= ask.now + 60
@@ -307,3 +324,60 @@ def test_there_is_no_load_balancer(ask):
         'non-basic SKU load balancer and retry later." }',
     )
     assert ask(url, metadata="true")[0] == 400
+
+
+def test_the_load_balancer_and_the_public_ipv4():
+    ask = Asker(
+        properties={
+            "public_ipv4": "203.0.113.7",
+            "load_balancer": "203.0.113.1 tcp/80:8080 udp/53:5353",
+        }
+    )
+    url = "/metadata/loadbalancer?api-version=2020-10-01"
+    assert ask(url, metadata="true") == (
+        200,
+        '{"loadbalancer":{"publicIpAddresses":[{"frontendIpAddress":"203.0.113.7",'
+        '"privateIpAddress":"169.254.3.7"}],"inboundRules":[{"frontendIpAddress":"203.0.113.1",'
+        '"protocol":"tcp","frontendPort":80,"backendPort":8080,"privateIpAddress":"169.254.3.7"},'
+        '{"frontendIpAddress":"203.0.113.1","protocol":"udp","frontendPort":53,"backendPort":5353,'
+        '"privateIpAddress":"169.254.3.7"}],"outboundRules":[{"frontendIpAddress":"203.0.113.1",'
+        '"privateIpAddress":"169.254.3.7"}]}}',
+    )
+    assert ask(url.replace("2020-10-01", "2020-09-01"), metadata="true") == (400, BAD_VERSION)
+    ask = Asker(properties={"public_ipv4": "203.0.113.7"})
+    balancer = json.loads(ask(url, metadata="true")[1])["loadbalancer"]
+    assert balancer["publicIpAddresses"]
+    assert not balancer["inboundRules"] + balancer["outboundRules"]
+
+
+def test_custom_data_is_not_told_but_that_there_is_some():
+    ask = Asker(properties={"custom_data": "#!/bin/sh"})
+    url = "/metadata/instance/compute/customData?api-version=2021-08-01&format=text"
+    assert ask(url, metadata="true") == (200, "")
+    url = "/metadata/instance/extended/compute/hasCustomData?api-version=2021-08-01&format=text"
+    assert ask(url + "&extended=true", metadata="true") == (200, "true")
+
+
+def test_an_event_without_a_description_is_described_in_azures_words(ask):
+    assert DESCRIPTIONS.keys() == {(kind, who) for kind in EventType for who in EventSource}
+    for (kind, who), words in DESCRIPTIONS.items():
+        ask.tell(event(type=kind, source=who, description=""))
+        (told,) = json.loads(ask(EVENTS + "2020-07-01", metadata="true")[1])["Events"]
+        assert told["Description"] == words != ""
+    ask.tell(event(source=EventSource.USER, description=""))
+    assert (
+        "going to be restarted as requested by authorized user."
+        in (ask(EVENTS + "2020-07-01", metadata="true")[1])
+    )
+
+
+def test_a_document_that_begins_anew_on_another_node():
+    ask = Asker(Options(azure_rate=0, azure_incarnation_restarts=True))
+    ask.view = replace(ask.view, incarnation=9, arrived=9)
+    url = EVENTS + "2020-07-01"
+    assert json.loads(ask(url, metadata="true")[1])["DocumentIncarnation"] == 1
+    ask.view = replace(ask.view, incarnation=11)
+    assert json.loads(ask(url, metadata="true")[1])["DocumentIncarnation"] == 3
+    plain = Asker()
+    plain.view = ask.view
+    assert json.loads(plain(url, metadata="true")[1])["DocumentIncarnation"] == 11

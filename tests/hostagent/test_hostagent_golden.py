@@ -11,11 +11,12 @@ from pathlib import Path
 
 from hostagent.dialects import Dialects, Options
 from hostagent.dialects.azure_events import EVENT_VERSIONS
+from hostagent.dialects.azure_imds import VERSIONS
 from hostagent.dialects.gce import etag
 from hostagent.dialects.outcomes import Approval, Park
 from hostagent.http import Request, render
 from hostagent.model import EventSource, EventStatus, EventType, Guest, View
-from tests.hostagent.asking import CREATED, NOT_BEFORE, event
+from tests.hostagent.asking import CREATED, NOT_BEFORE, SIGNER, event
 
 GOLDEN = Path(__file__).with_name("golden.http")
 DATE = b"Mon, 09 Mar 2026 06:57:06 GMT"
@@ -40,6 +41,9 @@ GUEST = Guest(
         "managed_identity": "1d9e4a0b-6f5c-4d2e-9a7b-3c8f0e1d2b4a",
         "vm_scale_set": "pool",
         "zone": "b",
+        "public_ipv4": "203.0.113.7",
+        "load_balancer": "203.0.113.1 tcp/80:8080",
+        "data_disks": "64",
     },
 )
 EVENTS = tuple(
@@ -63,17 +67,13 @@ AZURE = {"metadata": "true"}
 GOOGLE = {"metadata-flavor": "Google"}
 TTL = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
 V1 = "/computeMetadata/v1/"
-INSTANCE_VERSIONS = (
-    *("2017-03-01", "2017-12-01", "2018-02-01", "2019-06-01", "2020-09-01", "2021-08-01"),
-    *("2021-12-13", "2024-03-15", "2024-07-17", "2025-04-07"),
-)
 
 
 class Transcript:
     """Asks, and writes down what is asked and answered."""
 
     def __init__(self) -> None:
-        self.dialects = Dialects(Options(azure_rate=0, ec2_secret=b"s"))
+        self.dialects = Dialects(Options(azure_rate=0, ec2_secret=b"s", signer=SIGNER))
         self.view = BUSY
         self.lines: list[str] = []
 
@@ -117,7 +117,7 @@ def azure(ask: Transcript) -> None:
     ask("/metadata/versions", **AZURE)
     for version in (*EVENT_VERSIONS, "2025-04-07"):
         ask(f"/metadata/scheduledevents?api-version={version}", **AZURE)
-    for version in INSTANCE_VERSIONS:
+    for version in VERSIONS:
         ask(f"/metadata/instance?api-version={version}", **AZURE)
     ask("/metadata/instance?api-version=2021-08-01&extended=true", **AZURE)
     for route in ("network", "network/interface/0", "compute/tagsList", "compute/osProfile"):
@@ -131,7 +131,15 @@ def azure(ask: Transcript) -> None:
     ask(f"/metadata/identity/oauth2/token?{resource}", **AZURE)
     ask("/metadata/identity/oauth2/token?api-version=2018-02-01", **AZURE)
     ask("/metadata/identity/info?api-version=2018-02-01", **AZURE)
+    ask(f"/metadata/identity/oauth2/token?{resource}&object_id={EVENTS[0].id}", **AZURE)
+    ask(f"/metadata/identity/oauth2/token?{resource}&bypass_cache=no", **AZURE)
+    ask(f"/metadata/identity/oauth2/token?{resource}")
     ask("/metadata/loadbalancer?api-version=2020-10-01", **AZURE)
+    for version in ("2018-10-01", "2019-04-30", "2019-11-01", "2020-09-01"):
+        ask(f"/metadata/attested/document?api-version={version}&nonce=1234567890", **AZURE)
+    ask("/metadata/attested/document?api-version=2025-04-07", **AZURE)
+    ask("/metadata/attested/document?api-version=2025-04-07&nonce=no-nonce", **AZURE)
+    ask("/metadata/attested/document?api-version=2018-04-02", **AZURE)
     events = "/metadata/scheduledevents?api-version=2020-07-01"
     for event_id in (EVENTS[0].id, EVENTS[3].id, HISTORY[0].id):
         wish = json.dumps({"StartRequests": [{"EventId": event_id}]}).encode()
@@ -192,6 +200,7 @@ def quiet(ask: Transcript) -> None:
     for version in EVENT_VERSIONS:
         ask(f"/metadata/scheduledevents?api-version={version}", **AZURE)
     ask("/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x/", **AZURE)
+    ask("/metadata/loadbalancer?api-version=2020-10-01", **AZURE)
     for path in ("meta-data/", "meta-data/spot/instance-action", "meta-data/spot/termination-time",
                  "meta-data/events/maintenance/scheduled", "meta-data/events/maintenance/history",
                  "meta-data/events/recommendations/rebalance", "user-data",

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hostagent.channel.messages import Delta, Heartbeat, Placed, Snapshot, snapshot
 from hostagent.channel.replica import Gap
@@ -219,7 +220,9 @@ def test_deltas_lead_where_a_snapshot_would(steps):
         for part in whole():
             fresh.apply(part, 0.0)
         for port in range(1, 5):
-            assert follower.by_port(port) == fresh.by_port(port)
+            # When a guest came is known only to one who was there.
+            was, new = follower.by_port(port), fresh.by_port(port)
+            assert (was and replace(was, arrived=0)) == (new and replace(new, arrived=0))
         for one in store.guests():
             view = follower.by_port(one.guest.port)
             assert view.incarnation == one.incarnation >= newest.get(one.guest.name, 0)
@@ -250,3 +253,24 @@ def test_a_revision_counts_both_kinds_of_changes(knowledge):
     assert (knowledge.by_port(2).incarnation, knowledge.by_port(2).revision) == (8, 11)
     knowledge.apply(Delta(sequence=7, incarnations={"web2": 9}), 101.0)
     assert (knowledge.by_port(2).incarnation, knowledge.by_port(2).revision) == (9, 12)
+
+
+def test_a_guest_has_arrived_when_it_came_to_this_node(knowledge):
+    def arrived(name="web2"):
+        return next(
+            view.arrived
+            for port in (1, 2, 4)
+            if (view := knowledge.by_port(port)) and view.guest.name == name
+        )
+
+    assert arrived() == 7
+    knowledge.apply(Delta(sequence=6, incarnations={"web2": 9}), 101.0)
+    assert arrived() == 7
+    knowledge.apply(Delta(sequence=7, placed=(placed("web2", 10, port=2),)), 101.0)  # edited
+    assert arrived() == 7
+    here = (placed("web1", port=1), placed("web2", 11, port=2), placed("web4", 3, port=4))
+    knowledge.apply(snap(9, guests=here), 102.0)  # the agent was started again
+    assert (arrived(), arrived("web4")) == (7, 3)
+    knowledge.apply(Delta(sequence=10, withdrawn=("web2",)), 103.0)
+    knowledge.apply(Delta(sequence=11, placed=(placed("web2", 15, port=2),)), 103.0)
+    assert arrived() == 15

@@ -48,6 +48,28 @@ def test_a_bare_signature_is_verified_with_the_certificate(signer: Signer, tmp_p
     )
 
 
+def test_a_key_and_certificate_of_openssl_are_taken(tmp_path: Path) -> None:
+    """A user has a key already."""
+    both = openssl(
+        *("req", "-x509", "-newkey", "rsa:3072", "-nodes", "-subj", "/CN=us", "-keyout", "-"),
+        *("-out", "-"),
+    )
+    signer = Signer(both)
+    (tmp_path / "message").write_bytes(signer.pkcs7(DATA, certificate=True))
+    (tmp_path / "certificate").write_bytes(both)
+    verify = ("smime", "-verify", "-inform", "DER", "-in", tmp_path / "message", "-purpose", "any")
+    assert openssl(*verify, "-CAfile", tmp_path / "certificate") == DATA
+
+
+def test_the_key_and_certificate_are_sound(signer: Signer, tmp_path: Path) -> None:
+    (tmp_path / "both").write_bytes(signer.pem)
+    assert b"RSA key ok" in openssl("rsa", "-check", "-noout", "-in", tmp_path / "both")
+    told = openssl("x509", "-noout", "-text", "-in", tmp_path / "both")
+    assert b"DNS:metadata.azure.com, DNS:*.metadata.azure.com" in told
+    assert b"Public-Key: (2048 bit)" in told
+    assert b"OK" in openssl("verify", "-CAfile", tmp_path / "both", tmp_path / "both")
+
+
 def test_a_key_that_was_made_can_be_given_again(signer: Signer) -> None:
     again = Signer(signer.pem)
     assert again.pkcs7(DATA, certificate=True) == signer.pkcs7(DATA, certificate=True)
@@ -55,14 +77,23 @@ def test_a_key_that_was_made_can_be_given_again(signer: Signer) -> None:
 
 
 @pytest.mark.parametrize(
-    "pem", [b"", b"no key", OTHER.certificate, OTHER.pem.partition(b"-----BEGIN C")[0]]
+    "pem",
+    [
+        b"",
+        b"no key",
+        OTHER.certificate,
+        OTHER.pem.partition(b"-----BEGIN C")[0],
+        OTHER.pem.replace(b"MII", b"???"),
+        OTHER.pem.replace(b"MII", b"MAA"),
+        b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n" + OTHER.certificate,
+    ],
 )
 def test_what_is_not_a_key_and_its_certificate_is_refused(pem: bytes) -> None:
-    with pytest.raises(SigningError, match="private key and a certificate"):
-        _ = Signer(pem).certificate
+    with pytest.raises(SigningError, match="private RSA key and its certificate"):
+        Signer(pem)
 
 
 def test_a_certificate_of_another_key_is_refused(signer: Signer) -> None:
     key = signer.pem.partition(b"-----BEGIN C")[0]
     with pytest.raises(SigningError, match="not this private key's"):
-        _ = Signer(key + OTHER.certificate).certificate
+        Signer(key + OTHER.certificate)

@@ -186,6 +186,10 @@ def _dialect_options(dialects: Dialects) -> list[str]:
         options += ["--dialects", ",".join(dialects.names)]
     if dialects.azure_rate is not None:
         options += ["--azure-rate", f"{dialects.azure_rate:g}"]
+    if dialects.azure_events_delay is not None:
+        options += ["--azure-events-delay", f"{dialects.azure_events_delay:g}s"]
+    if dialects.azure_incarnation_restarts:
+        options.append("--azure-incarnation-restarts")
     if dialects.ec2_imdsv1 is not None:
         options += ["--ec2-imdsv1" if dialects.ec2_imdsv1 else "--no-ec2-imdsv1"]
     if dialects.ec2_hop_limit is not None:

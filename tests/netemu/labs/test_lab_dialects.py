@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from base64 import b64decode
 from typing import Any
 
 import pytest
@@ -53,6 +54,18 @@ def events(lab: RunningLab, guest: str) -> list[dict[str, Any]]:
     wait_until(lambda: told.append(ask(lab, guest, EVENTS, *AZURE)) or told[-1][0] == 200)
     listed: list[dict[str, Any]] = json.loads(told[-1][1])["Events"]
     return listed
+
+
+def test_a_guest_is_given_a_signed_document_and_a_token(clouds: RunningLab) -> None:
+    """A user's program proves to others where it runs; the responder is confined by then."""
+    url = "/metadata/attested/document?api-version=2021-12-13&nonce=1234567890"
+    told: list[tuple[int, str]] = []
+    wait_until(lambda: told.append(ask(clouds, "a", url, *AZURE)) or told[-1][0] != 429)
+    status, body = told[-1]
+    assert status == 200
+    assert b'"nonce":"1234567890"' in b64decode(json.loads(body)["signature"])
+    token = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x/"
+    assert [ask(clouds, "a", token, *AZURE)[0] for _ in range(3)] == [400] * 3  # not 429
 
 
 @pytest.mark.parametrize(

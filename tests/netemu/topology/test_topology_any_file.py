@@ -137,7 +137,8 @@ LEVELS = {
     "nodes.a.b": ("nodes: {a.b: {guests: 1, gest: 1}}", OF_NODE),
     "nodes.n.guests[0]": ("nodes: {n: {guests: [{name: g, nam: 1}]}}", "last_address, name"),
     "dialects": ("dialects: {x: 1}\nnodes: {n: {guests: 1}}", "azure, azure-v1, ec2, gce"),
-    "dialects.azure": ("dialects: {azure: {x: 1}}\nnodes: {n: {guests: 1}}", "known here are rate"),
+    "dialects.azure": ("dialects: {azure: {x: 1}}\nnodes: {n: {guests: 1}}",
+        "known here are events_delay, incarnation_restarts, rate"),
     "nodes.n.dialects.ec2": (
         "nodes: {n: {guests: 1, dialects: {ec2: {x: 1}}}}", "known here are hop_limit, imdsv1",
     ),
