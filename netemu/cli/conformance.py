@@ -190,7 +190,9 @@ def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":
         ids |= {f"{number:02}" for number in range(int(first), int(last or first) + 1)}
     known = {row.id for _, row in CATALOGUE}
     if unknown := sorted(ids - known):
-        raise BadInput(f"--rows: there is no row {', '.join(unknown)}; they are 01 to 80")
+        raise BadInput(
+            f"--rows: there is no row {', '.join(unknown)}; they are 01 to {len(CATALOGUE)}"
+        )
     return [(family, row) for family, row in CATALOGUE if row.id in ids]
 
 

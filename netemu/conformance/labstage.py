@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, NamedTuple, Self
 
 from netemu.client import labs
@@ -223,12 +223,14 @@ class LabStage(Stage):
         ]
         return [*outer, *inner, "/run/docker.sock"]
 
-    @contextmanager
-    def process_of_attacker(self) -> Iterator[Place]:
+    def process_of_attacker(self) -> AbstractContextManager[Place]:
         """A process of the attacking guest's, like any that runs there."""
-        place = Place(
-            self.one.name, self._ground.enter(self.lab, self.one.name), GUEST_WIRE, wire=False
-        )
+        return self.process_of(self.one)
+
+    @contextmanager
+    def process_of(self, guest: Guest) -> Iterator[Place]:
+        """A process of a guest's, like any that runs there."""
+        place = Place(guest.name, self._ground.enter(self.lab, guest.name), GUEST_WIRE, wire=False)
         try:
             place.ready()
             yield place

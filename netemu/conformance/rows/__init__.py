@@ -1,4 +1,4 @@
-"""The isolation catalogue: ninety-three attacks, a file a family, and two for ARP's.
+"""The isolation catalogue: 110 attacks, a file a family, and two for those of ARP and the lab.
 
 Adding a row is adding an entry.
 """
@@ -6,7 +6,18 @@ Adding a row is adding an entry.
 from typing import Final
 
 from netemu.conformance.row import Row
-from netemu.conformance.rows import arp, claims, ethernet, host, http, ipv4, ipv6, lab, tcp
+from netemu.conformance.rows import (
+    arp,
+    claims,
+    ethernet,
+    host,
+    http,
+    ipv4,
+    ipv6,
+    kernel,
+    lab,
+    tcp,
+)
 
 FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
     "ARP": (*arp.ROWS, *claims.ROWS),
@@ -16,13 +27,13 @@ FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
     "TCP": tcp.ROWS,
     "HTTP": http.ROWS,
     "host": host.ROWS,
-    "lab": lab.ROWS,
+    "lab": (*lab.ROWS, *kernel.ROWS),
 }
 
 CATALOGUE: Final[tuple[tuple[str, Row], ...]] = tuple(
     sorted(
         ((family, row) for family, rows in FAMILIES.items() for row in rows),
-        key=lambda one: one[1].id,
+        key=lambda one: int(one[1].id),
     )
 )
 """(family, row), by the rows' numbers."""

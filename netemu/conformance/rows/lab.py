@@ -176,7 +176,7 @@ for one in range(3):
 """
 
 
-def _tried(script: str) -> Callable[[LabStage], Observed]:
+def tried(script: str) -> Callable[[LabStage], Observed]:
     """Run a script in the attacking guest: refused, if it has nothing to print."""
 
     def play(stage: LabStage) -> Observed:
@@ -281,14 +281,14 @@ def _frozen_wire(stage: LabStage) -> Observed:
     return Observed(ALLOWED if seen else DROPPED, [], seen[:20])
 
 
-def _row(number: int, title: str, reference: str, script: str, *, held: str = "") -> Row:
+def scripted(number: int, title: str, reference: str, script: str, *, held: str = "") -> Row:
     return Row(
         id=str(number),
         title=title,
         reference=reference,
         strict=REFUSED,
         same_node=REFUSED,
-        in_lab=_tried(script),
+        in_lab=tried(script),
         held_by_kernel=held,
     )
 
@@ -297,19 +297,19 @@ _ORDINARY: Final = "an ordinary user's lab has no rights there, guest or not"
 _NO_LAB: Final = "every lab's commands close all but three: close_range(2)"
 
 ROWS: Final = (
-    _row(81, "Sockets that are one for the machine", "vsock(7)", _FAMILIES),
-    _row(82, "Keys that others can read", "keyrings(7)", _KEYS),
-    _row(83, "io_uring, aio and foreign ABIs", "seccomp(2)", _CALLS),
-    _row(84, "Type into a terminal", "CVE-2005-4890, CVE-2023-28339", _TYPING),
-    _row(85, "Disks, the kernel's log, others' terminals", "devices of the machine", _DEVICES),
-    _row(86, "Trace and read the first process", "ptrace(2)", _FIRST),
-    _row(
+    scripted(81, "Sockets that are one for the machine", "vsock(7)", _FAMILIES),
+    scripted(82, "Keys that others can read", "keyrings(7)", _KEYS),
+    scripted(83, "io_uring, aio and foreign ABIs", "seccomp(2)", _CALLS),
+    scripted(84, "Type into a terminal", "CVE-2005-4890, CVE-2023-28339", _TYPING),
+    scripted(85, "Disks, the kernel's log, others' terminals", "devices of the machine", _DEVICES),
+    scripted(86, "Trace and read the first process", "ptrace(2)", _FIRST),
+    scripted(
         87, "Control groups and the kernel's file systems", "CVE-2022-0492", _MOUNTS, held=_ORDINARY
     ),
-    _row(88, "The machine's settings", "proc(5)", _SETTINGS, held=_ORDINARY),
-    _row(89, "The machine's files", "CVE-2019-5736", _FILES, held=_ORDINARY),
-    _row(90, "Descriptors left open", "CVE-2024-21626", _DESCRIPTORS, held=_NO_LAB),
-    _row(91, "The lab's processes", "pid_namespaces(7)", _PROCESSES),
+    scripted(88, "The machine's settings", "proc(5)", _SETTINGS, held=_ORDINARY),
+    scripted(89, "The machine's files", "CVE-2019-5736", _FILES, held=_ORDINARY),
+    scripted(90, "Descriptors left open", "CVE-2024-21626", _DESCRIPTORS, held=_NO_LAB),
+    scripted(91, "The lab's processes", "pid_namespaces(7)", _PROCESSES),
     Row(
         id="92",
         title="Run while frozen: SIGCONT timers, namespaces below",

@@ -18,7 +18,7 @@ from tests.netemu.labs.test_lab_bottle import gone
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--rows", "99"], "there is no row 99"),
+        (["--rows", "199"], "there is no row 199"),
         (["--rows", "x"], "'x' is no row"),
         (["--rows", "5-"], "'5-' is no row"),
         (["--pcap-all"], "say where"),
