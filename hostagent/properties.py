@@ -6,7 +6,9 @@ cloud alone: `azure.region`, `ec2.instance_id`, `gce.zone`. Pure.
 """
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from difflib import get_close_matches
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
@@ -35,6 +37,7 @@ class Property(Struct, frozen=True):
     pattern: str = r"[^\x00-\x1f\x7f]{0,255}"
     hint: str = "one line of at most 255 characters"
     default: str | Callable[[Guest], str] = ""
+    possible: Callable[[str], bool] = lambda _: True  # besides the pattern
 
 
 def _digest(guest: Guest, what: str) -> str:
@@ -57,6 +60,45 @@ _UUID_HINT: Final = "a UUID in lower case"
 _IPV4: Final = r"([0-9]{1,3}\.){3}[0-9]{1,3}"
 _TEXT: Final = r"[\s\S]{0,131072}"
 _TEXT_HINT: Final = "a text of at most 128 Ki characters"
+_DATA_HINT: Final = f"{_TEXT_HINT}, or bytes as data:;base64,…"
+_DATA: Final = "data:;base64,"  # RFC 2397
+
+
+def content(text: str) -> bytes:
+    """Return the bytes of a text that may be a data URL: what user data is."""
+    if text.startswith(_DATA):
+        return b64decode(text[len(_DATA) :], validate=True)
+    return text.encode()
+
+
+def data_url(raw: bytes) -> str:
+    """Return bytes as a property's value: text if they are, or a data URL."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text and "\0" not in text and not text.startswith(_DATA):
+        return text
+    return _DATA + b64encode(raw).decode() if raw else ""
+
+
+def _is_content(text: str) -> bool:
+    try:
+        content(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+_TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
 
 KNOWN: Final[Mapping[str, Property]] = {
     # Identity
@@ -121,9 +163,84 @@ KNOWN: Final[Mapping[str, Property]] = {
         "ami- and 8 to 17 hexadecimal digits",
         "ami-0123456789abcdef0",
     ),
+    "kernel_id": Property(
+        "EC2's kernel; none by default.", r"(aki-[0-9a-f]{8,17})?", "aki- and hexadecimal digits"
+    ),
+    "ramdisk_id": Property(
+        "EC2's RAM disk; none by default.", r"(ari-[0-9a-f]{8,17})?", "ari- and hexadecimal digits"
+    ),
+    "ancestor_amis": Property("The images that EC2's was made of, separated by spaces."),
+    "product_codes": Property("EC2's marketplace product codes, separated by spaces."),
+    "architecture": Property(
+        "EC2's processor architecture.", r"x86_64|arm64|i386", "x86_64, arm64 or i386", "x86_64"
+    ),
+    "system": Property(
+        "EC2's hypervisor.", r"nitro|xen|xen-on-nitro", "nitro, xen or xen-on-nitro", "nitro"
+    ),
     "image.path": Property(
         "Of its image, as GCE says it.",
         default="projects/debian-cloud/global/images/debian-12-bookworm-v20240213",
+    ),
+    # In EC2: how it was launched, and what it is in
+    "launch_time": Property(
+        "When EC2 launched it.",
+        _TIME,
+        "like 2024-01-01T00:00:00Z",
+        "2024-01-01T00:00:00Z",
+        _is_time,
+    ),
+    "launch_index": Property(
+        "Its number among those that EC2 launched together.", r"[0-9]{1,5}", "a number", "0"
+    ),
+    "monitoring": Property(
+        "EC2's detailed monitoring.", r"enabled|disabled", "enabled or disabled", "disabled"
+    ),
+    "security_groups": Property("EC2's security groups, separated by spaces.", default="default"),
+    "placement.group_name": Property("EC2's placement group; none by default."),
+    "placement.group_id": Property(
+        "The ID of EC2's placement group.", r"(pg-[0-9a-f]{8,17})?", "pg- and hexadecimal digits"
+    ),
+    "placement.host_id": Property(
+        "EC2's dedicated host; none by default.",
+        r"(h-[0-9a-f]{8,17})?",
+        "h- and hexadecimal digits",
+    ),
+    "placement.partition_number": Property(
+        "Its partition in EC2's placement group.", r"[0-9]{0,3}", "a number"
+    ),
+    "autoscaling_state": Property(
+        "The target state of EC2's Auto Scaling, whose group it is in; none by default.",
+        r"(Detached|InService|Standby|Terminated|Warmed:(Hibernated|Running|Stopped|Terminated))?",
+        "Detached, InService, Standby, Terminated or Warmed: and Hibernated, Running, Stopped or"
+        " Terminated",
+    ),
+    # How EC2 tells events
+    "spot_action": Property(
+        "What a spot interruption does to it in EC2.",
+        r"terminate|stop|hibernate",
+        "terminate, stop or hibernate",
+        "terminate",
+    ),
+    "rebalance": Property(
+        "When EC2 recommends to rebalance: seconds before a spot interruption, or a time of its"
+        " own; by default with the event.",
+        rf"([0-9]{{1,7}}|{_TIME})?",
+        "a number of seconds, or a time like 2026-01-01T00:00:00Z",
+        "",
+        lambda text: "T" not in text or _is_time(text),
+    ),
+    "event_not_after": Property(
+        "Whether EC2's scheduled events have NotAfter; the cloud has none for instance-stop and"
+        " instance-retirement.",
+        r"cloud|always|never",
+        "cloud, always or never",
+        "cloud",
+    ),
+    "event_days": Property(
+        "The days of EC2's scheduled events: 1 Jan, as in the cloud, or 01 Jan.",
+        r"unpadded|padded",
+        "unpadded or padded",
+        "unpadded",
     ),
     # Owner
     "subscription_id": Property(
@@ -179,8 +296,8 @@ KNOWN: Final[Mapping[str, Property]] = {
         "like 128,256",
     ),
     # User data
-    "user_data": Property("User data, as text.", _TEXT, _TEXT_HINT),
-    "custom_data": Property("Azure's custom data, as text.", _TEXT, _TEXT_HINT),
+    "user_data": Property("User data.", _TEXT, _DATA_HINT, "", _is_content),
+    "custom_data": Property("Azure's custom data.", _TEXT, _DATA_HINT, "", _is_content),
     "admin_username": Property(
         "Azure's administrator.", r"[a-z_][a-z0-9_-]{0,31}", "a user's name", "azureuser"
     ),
@@ -191,14 +308,58 @@ KNOWN: Final[Mapping[str, Property]] = {
     ),
 }
 
-PREFIXES: Final[Mapping[str, Property]] = {
-    "tags.": Property(
-        "A tag (Azure, EC2).", r"[^\x00-\x1f\x7f]{0,256}", "one line of 256 characters at most"
+
+class Prefix(Struct, frozen=True):
+    """Keys that begin alike: what the value of each is, and what may stand after the prefix."""
+
+    value: Property
+    rest: str
+    hint: str
+
+    @property
+    def about(self) -> str:
+        """What the keys mean."""
+        return self.value.about
+
+
+_NAME: Final = r"[A-Za-z0-9_-]{1,128}"
+_NAME_HINT: Final = "at most 128 letters, digits, - and _"
+_INTERFACE: Final = (
+    *("mac", "ipv4s", "public_ipv4s", "ipv6s", "ipv4_prefixes", "ipv6_prefixes", "subnet", "vpc"),
+    *("subnet_ipv6", "vpc_ipv6", "network_card"),
+)
+
+PREFIXES: Final[Mapping[str, Prefix]] = {
+    "tags.": Prefix(
+        Property("A tag (Azure, EC2).", r"[^\x00-\x1f\x7f]{0,256}", "one line of 256 characters"),
+        r"[^\x00-\x1f\x7f<>%&\\?/]{1,128}",
+        "at most 128 characters, none of <>%&\\?/",
     ),
-    "attributes.": Property("A metadata attribute (GCE).", _TEXT, _TEXT_HINT),
-    "project_attributes.": Property("One of its project's (GCE).", _TEXT, _TEXT_HINT),
+    "attributes.": Prefix(
+        Property("A metadata attribute (GCE).", _TEXT, _TEXT_HINT), _NAME, _NAME_HINT
+    ),
+    "project_attributes.": Prefix(
+        Property("One of its project's (GCE).", _TEXT, _TEXT_HINT), _NAME, _NAME_HINT
+    ),
+    "interfaces.": Prefix(
+        Property("Of its network interface N in EC2, as interfaces.1.mac; lists have spaces."),
+        rf"[0-9]\.({'|'.join(_INTERFACE)})",
+        f"a digit, a dot and {', '.join(_INTERFACE)}",
+    ),
+    "block_devices.": Prefix(
+        Property("A block device in EC2: block_devices.ebs0 is sdb."), _NAME, _NAME_HINT
+    ),
+    "elastic_inference.": Prefix(
+        Property("The type of an accelerator in EC2, by its ID."), _NAME, _NAME_HINT
+    ),
 }
-_rest = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+=@-]{0,127}")
+_ec2_tag = re.compile(r"(?!(?:\.|\.\.|_index)$)[A-Za-z0-9+=.,_:@-]{1,128}")
+
+
+def is_ec2_tag(key: str) -> bool:
+    """Whether EC2 allows the tag's key in instance metadata; Azure allows more."""
+    return _ec2_tag.fullmatch(key) is not None
+
 
 PER_CLOUD: Final = frozenset(
     {"region", "zone", "hostname", "mac", "address", "user_data", "ssh_public_key", "lifecycle"}
@@ -212,7 +373,7 @@ def check(properties: Mapping[str, str]) -> None:
     """Raise PropertyError unless all keys and values are allowed."""
     for key, value in properties.items():
         known = _known(key)
-        if re.fullmatch(known.pattern, value) is None:
+        if re.fullmatch(known.pattern, value) is None or not known.possible(value):
             raise PropertyError(f"property {key}: {value[:40]!r} is not possible; {known.hint} is")
     _check_place(properties)
     size = sum(len(key) + len(value.encode()) for key, value in properties.items())
@@ -260,23 +421,26 @@ def _known(key: str) -> Property:
         return KNOWN[key]
     for prefix, known in PREFIXES.items():
         if key.startswith(prefix):
-            if _rest.fullmatch(key, len(prefix)) is not None:
-                return known
-            raise PropertyError(f"property {key!r}: after {prefix} only letters, digits, _.:+=@-")
+            if re.fullmatch(known.rest, key[len(prefix) :]) is not None:
+                return known.value
+            raise PropertyError(f"property {key!r}: after {prefix} stands {known.hint}")
     names = [*KNOWN, *PREFIXES, *(f"{cloud}.{name}" for cloud in CLOUDS for name in PER_CLOUD)]
     near = get_close_matches(key, names, 3, 0.6)
     which = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(KNOWN)}, …"
     raise PropertyError(f"no property is called {key!r}; {which}")
 
 
+def given(guest: Guest, key: str, cloud: Cloud) -> str | None:
+    """Return the property that was given: the cloud's own value, or the plain one."""
+    own = guest.properties.get(f"{cloud}.{key}")
+    return guest.properties.get(key) if own is None else own
+
+
 def value(guest: Guest, key: str, cloud: Cloud | None = None) -> str:
     """Return the guest's property: the cloud's own value, or the plain one, or the default."""
-    given = guest.properties
-    if cloud is not None and (own := given.get(f"{cloud}.{key}")) is not None:
-        return own
-    plain = given.get(key)
-    if plain is not None:
-        return plain
+    told = guest.properties.get(key) if cloud is None else given(guest, key, cloud)
+    if told is not None:
+        return told
     default = KNOWN[key].default
     return default if isinstance(default, str) else default(guest)
 

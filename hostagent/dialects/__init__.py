@@ -104,7 +104,10 @@ class Dialects:
                 incarnation_restarts=options.azure_incarnation_restarts,
             ).answer,
             "ec2": ec2.Ec2(
-                options.ec2_secret, imdsv1=options.ec2_imdsv1, hop_limit=options.ec2_hop_limit
+                options.ec2_secret,
+                options.signer,
+                imdsv1=options.ec2_imdsv1,
+                hop_limit=options.ec2_hop_limit,
             ).answer,
             "gce": gce.answer,
         }

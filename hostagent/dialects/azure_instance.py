@@ -6,7 +6,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from hostagent.dialects.azure_members import INSTANCE, shown
 from hostagent.model import Guest
-from hostagent.properties import region, under, value, zone
+from hostagent.properties import content, region, under, value, zone
 
 NO_PLAN: Final = {"name": "", "product": "", "publisher": ""}
 """The plan of an image that is not from the marketplace."""
@@ -78,7 +78,7 @@ def _compute(guest: Guest) -> dict[str, Any]:
         "subscriptionId": subscription,
         "tags": ";".join(f"{name}:{text}" for name, text in tags.items()),
         "tagsList": [{"name": name, "value": text} for name, text in tags.items()],
-        "userData": b64encode(value(guest, "user_data", "azure").encode()).decode(),
+        "userData": b64encode(content(value(guest, "user_data", "azure"))).decode(),
         "version": value(guest, "image.version"),
         "virtualMachineScaleSet": {
             "id": f"{providers}/virtualMachineScaleSets/{scale_set}" if scale_set else ""

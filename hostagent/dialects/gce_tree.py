@@ -1,5 +1,6 @@
 """GCE's metadata: the whole tree of one guest. Pure."""
 
+from base64 import b64encode
 from hashlib import sha256
 from typing import Final, TypeAlias
 
@@ -7,7 +8,7 @@ import msgspec
 
 from hostagent.dialects.jwt import made_up
 from hostagent.model import EventStatus, EventType, Guest, View, at, concerns
-from hostagent.properties import region, under, value, zone
+from hostagent.properties import content, region, under, value, zone
 
 NOTICE: Final = 60.0
 """Seconds before maintenance from which it is shown."""
@@ -70,6 +71,10 @@ def _instance(view: View, now: float) -> dict[str, Tree]:
     spot = value(guest, "lifecycle", "gce") == "spot"
     attributes: dict[str, Tree] = {}
     if user_data := value(guest, "user_data", "gce"):
+        raw = content(user_data)
+        if raw != user_data.encode():  # bytes: cloud-init decodes them by the second attribute
+            attributes["user-data-encoding"] = "base64"
+            user_data = b64encode(raw).decode()
         attributes["user-data"] = user_data
     if key := value(guest, "ssh_public_key", "gce"):
         attributes["ssh-keys"] = f"{value(guest, 'admin_username')}:{key}"

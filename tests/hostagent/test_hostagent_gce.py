@@ -149,15 +149,15 @@ def test_who_asks_for_the_root():
         assert both("/", **headers) == (200, root)
     ec2 = both.outcome("/", host="169.254.169.254")
     assert ec2.body.startswith(b"1.0\n")
-    assert ec2.headers == (("Metadata-Flavor", "Google"),)
-    assert both.outcome("/latest/", host="169.254.169.254").headers == ()
+    assert ("Metadata-Flavor", "Google") in ec2.headers
+    assert ("Metadata-Flavor", "Google") not in both.outcome("/latest/").headers
     assert both.outcome("/", "POST").status == 405
     alone = Asker(Options(enabled=("gce",)))
     assert alone("/") == (200, root)
     assert alone.outcome("/").headers == (*ALWAYS, ("ETag", "0000000000010000"))
     assert alone.outcome("/", x_forwarded_for="1.2.3.4").status == 403
     without = Asker(Options(enabled=("ec2",)))
-    assert without.outcome("/", **FLAVOR).headers == ()
+    assert ("Metadata-Flavor", "Google") not in without.outcome("/", **FLAVOR).headers
     nobody = Asker(Options(enabled=("azure",)))
     assert nobody.outcome("/", **FLAVOR).status == 404
 

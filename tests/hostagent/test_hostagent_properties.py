@@ -41,8 +41,11 @@ def test_guests_differ():
         ("ec2.regin", "did you mean ec2.region"),
         ("ec2.vm_size", "no property is called 'ec2.vm_size'"),
         ("tag.a", "no property"),
-        ("tags.", "after tags. only letters"),
-        ("tags.a b", "after tags. only letters"),
+        ("tags.", "after tags. stands at most 128 characters"),
+        ("tags.a/b", "after tags. stands"),
+        ("attributes.a b", "after attributes. stands at most 128 letters"),
+        ("interfaces.1.mtu", "after interfaces. stands a digit, a dot and mac"),
+        ("interfaces.eth1.mac", "after interfaces. stands"),
         ("", "known are"),
     ],
 )
@@ -54,7 +57,9 @@ def test_unknown_keys(key, said):
 @pytest.mark.parametrize(
     ("key", "text"),
     [("vm_id", "1"), ("mac", "02:00"), ("lifecycle", "cheap"), ("hostname", "a\nb"),
-     ("tags.a", "a\r\nb"), ("ec2.zone", ""), ("vm_size", "a\n")],
+     ("tags.a", "a\r\nb"), ("ec2.zone", ""), ("vm_size", "a\n"), ("user_data", "data:;base64,="),
+     ("launch_time", "2024-13-01T00:00:00Z"), ("rebalance", "2026-02-30T00:00:00Z"),
+     ("rebalance", "10m"), ("autoscaling_state", "Pending"), ("spot_action", "reboot")],
 )  # fmt: skip
 def test_impossible_values(key, text):
     with pytest.raises(PropertyError, match=f"property {key}: .* is$"):
