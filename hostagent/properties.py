@@ -183,7 +183,7 @@ KNOWN: Final[Mapping[str, Property]] = {
     ),
     # In EC2: how it was launched, and what it is in
     "launch_time": Property(
-        "When EC2 launched it.",
+        "When it was launched (EC2, GCE).",
         _TIME,
         "like 2024-01-01T00:00:00Z",
         "2024-01-01T00:00:00Z",
@@ -280,6 +280,18 @@ KNOWN: Final[Mapping[str, Property]] = {
         "GCE's service account, an e-mail address; none by default. With one, a made-up token is.",
         r"([A-Za-z0-9._-]+@[A-Za-z0-9.-]+)?",
         "an e-mail address",
+    ),
+    "licenses": Property(
+        "GCE's license codes of its image, separated by spaces.",
+        r"([0-9]{1,20}( [0-9]{1,20}){0,15})?",
+        "numbers, separated by spaces",
+        "2147286739765738111",
+    ),
+    "preemption_notice": Property(
+        "Seconds before a preemption from which GCE says so: up to 120.",
+        r"[0-9]|[1-9][0-9]|1[01][0-9]|120",
+        "a number from 0 to 120",
+        "30",
     ),
     # Network and disks
     "public_ipv4": Property(

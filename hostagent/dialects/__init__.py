@@ -28,7 +28,7 @@ from urllib.parse import unquote
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from hostagent.dialects import azure_imds, azure_limits, azure_v1, ec2, gce
+from hostagent.dialects import azure_imds, azure_limits, azure_v1, ec2, gce, gce_pages
 from hostagent.dialects.outcomes import Dialect, Outcome
 from hostagent.http import Request, Response
 from hostagent.model import View
@@ -57,13 +57,13 @@ _OWNS: Final[Mapping[str, Callable[[str], bool]]] = {
 _UNAVAILABLE: Final = {
     "azure": azure_imds.GONE,
     "ec2": ec2.UNAVAILABLE,
-    "gce": gce.UNAVAILABLE,
+    "gce": gce_pages.UNAVAILABLE,
 }
 _CROWDED: Final = _UNAVAILABLE | {"azure": azure_imds.TOO_MANY}
 _REFUSAL: Final[Mapping[str, Callable[[int, str], Response]]] = {
     "azure": azure_imds.refusal,
     "ec2": ec2.refusal,
-    "gce": gce.refusal,
+    "gce": gce_pages.refusal,
 }
 
 
@@ -95,6 +95,7 @@ class Dialects:
         unknown = set(options.enabled) - set(NAMES)
         if unknown:
             raise ValueError(f"no dialect is called {', '.join(sorted(unknown))}: {NAMES}")
+        self._answer_gce = gce.Gce().answer
         every: dict[str, Dialect] = {
             "azure-v1": azure_v1.answer,
             "azure": azure_imds.AzureImds(
@@ -109,7 +110,7 @@ class Dialects:
                 imdsv1=options.ec2_imdsv1,
                 hop_limit=options.ec2_hop_limit,
             ).answer,
-            "gce": gce.answer,
+            "gce": self._answer_gce,
         }
         self._gce = "gce" in options.enabled
         self._names = [name for name in NAMES if name in options.enabled]
@@ -123,7 +124,7 @@ class Dialects:
                 return self.refusal(request.path, 404, "Not Found")
             request = replace(request, path=path)
         if request.path == "/" and self._gce and gce.wanted(request):
-            return gce.answer(view, request, now) or NOT_FOUND
+            return self._answer_gce(view, request, now) or NOT_FOUND
         for dialect in self._served:
             outcome = dialect(view, request, now)
             if isinstance(outcome, Response):

@@ -10,49 +10,69 @@ Choices where no record of the original was at hand:
   the connection lasts.
 - Freeze is MIGRATE_ON_HOST_MAINTENANCE, Reboot, Redeploy and Terminate are
   TERMINATE_ON_HOST_MAINTENANCE, from 60 s before until the end. Preempt is `preempted` from 30 s
-  before, and no maintenance.
+  before, or what the property asks for, and no maintenance.
+- `upcoming-maintenance` is JSON with underscores when it is asked for by itself, and with a slash a
+  directory. Without maintenance it is 503 for machine types that GCE announces it to, and NONE for
+  others; maintenance itself is shown for any type. It is COMPLETE for as long as the node knows of
+  it, or until there is another.
+- `shutdown-details` are there from the time at which Terminate is scheduled.
 - Only events of the guest itself are shown.
 - There is no service account unless the property names one; then its tokens are made up.
-- Guest attributes are disabled: 403 for every method.
+- Guest attributes are 403 unless the attribute `enable-guest-attributes` switches them on, as in
+  GCE. They live as long as the responder. A request that waits below them looks each second.
+- `v1beta1` is 403, as GCE has switched it off, unless the attribute `disable-legacy-endpoints` is
+  FALSE: then it is what v1 is, and needs no header.
 - User data is the attribute `user-data` unless such an attribute is given; labels are not shown.
 - Several slashes are one. A directory without its last slash is redirected.
 - Error pages are shorter than the original's, with the same status lines.
 """
 
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Callable
+from math import inf
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 import msgspec
 
-from hostagent.dialects.gce_tree import (
-    NOTICE,
-    PREEMPT_NOTICE,
-    SECRET,
-    Tree,
-    identity,
+from hostagent.dialects.gce_account import BadQuery, access_token, identity
+from hostagent.dialects.gce_events import (
+    etag,
+    is_notified,
     maintenance,
+    next_moment,
     preempted,
-    whole,
+    upcoming,
 )
+from hostagent.dialects.gce_guest_attributes import GuestAttributes, NotWritten, enabled
+from hostagent.dialects.gce_pages import (
+    ALWAYS,
+    DISABLED,
+    LEGACY,
+    NO_NOTIFICATION,
+    NOT_ALLOWED,
+    SERVER,
+    WRITTEN,
+    camel,
+    children,
+    error,
+    forbidden,
+    lines,
+    moved,
+    not_found,
+    plain_error,
+    text,
+)
+from hostagent.dialects.gce_tree import SECRET, Tree, whole
 from hostagent.dialects.outcomes import Outcome, Park
-from hostagent.http import REASONS, Request, Response
-from hostagent.model import (
-    FINAL,
-    Event,
-    EventStatus,
-    EventType,
-    View,
-    at,
-    boundary,
-)
+from hostagent.http import Request, Response
+from hostagent.model import Guest, View
+from hostagent.properties import under
 
 MAX_TIMEOUT: Final = 366 * 86400.0
 """Seconds: the longest wait, also of a request without a timeout."""
 
-_PHASES: Final = 1 << 16
-"""More than the moments that can pass between two changes: three for each event of a node."""
+LOOK_AGAIN: Final = 1.0
+"""Seconds after which a request looks again that waits for the guest's own attributes."""
 
 HOSTS: Final = frozenset({"metadata.google.internal", "metadata"})
 """The server's names."""
@@ -60,64 +80,9 @@ HOSTS: Final = frozenset({"metadata.google.internal", "metadata"})
 _TAGS: Final = ["v1", "instance", "tags"]
 """The one leaf that is JSON unless text is asked for."""
 
-_SERVER: Final = "Metadata Server for VM"
-_ALWAYS: Final = (
-    ("Metadata-Flavor", "Google"),
-    ("X-XSS-Protection", "0"),
-    ("X-Frame-Options", "SAMEORIGIN"),
-)
-
-
-def _error(status: int, title: str, text: str, *headers: tuple[str, str]) -> Response:
-    body = f"""<!DOCTYPE html>
-<html lang=en>
-  <meta charset=utf-8>
-  <title>Error {status} ({title})!!1</title>
-  <p><b>{status}.</b> <ins>That's an error.</ins>
-  <p>{text} <ins>That's all we know.</ins>
-"""
-    return Response(
-        status, body.encode(), "text/html; charset=UTF-8", (*_ALWAYS, *headers), server=_SERVER
-    )
-
-
-_NOT_ALLOWED: Final = _error(
-    405, "Method Not Allowed", "The request method is inappropriate.", ("Allow", "GET, HEAD")
-)
-
-
-UNAVAILABLE: Final = _error(
-    503,
-    "Service Unavailable",
-    "The server is temporarily unable to service your request. Please try again later.",
-    ("Retry-After", "5"),
-)
-
-
-def refusal(status: int, why: str) -> Response:
-    """Return an HTTP error in GCE's form."""
-    return _error(status, REASONS[status], f"{why[:1].upper()}{escape(why[1:])}.")
-
-
-def _plain_error(status: int, text: str) -> Response:
-    return Response(status, f"{text}\n".encode(), "text/html", _ALWAYS, server=_SERVER)
-
-
-_DISABLED: Final = _plain_error(403, "Guest attributes endpoint access is disabled.")
-
-
-def _forbidden(path: str, why: str) -> Response:
-    text = "Your client does not have permission to get URL"
-    return _error(403, "Forbidden", f"{text} <code>{escape(path)}</code> from this server. {why}")
-
-
-def _not_found(path: str) -> Response:
-    text = f"The requested URL <code>{escape(path)}</code> was not found on this server."
-    return _error(404, "Not Found", text)
-
-
-def _bad_request(what: str) -> Response:
-    return _error(400, "Bad Request", what)
+_GUEST: Final = ["v1", "instance", "guest-attributes"]
+_UPCOMING: Final = ["v1", "instance", "upcoming-maintenance"]
+_OLD: Final = "v1beta1"
 
 
 def owns(path: str) -> bool:
@@ -125,36 +90,79 @@ def owns(path: str) -> bool:
     return path == "/" or path.partition("/")[2].partition("/")[0] == "computeMetadata"
 
 
-def answer(view: View, request: Request, now: float) -> Outcome | None:
-    """Answer a request; None if the path is not GCE's."""
-    path = request.path
-    if not owns(path):
-        return None
-    if "x-forwarded-for" in request.headers:
-        return _forbidden(path, "X-Forwarded-For is not allowed.")
-    if path != "/" and not _says_flavor(request):
-        return _forbidden(path, "Missing Metadata-Flavor:Google header.")
-    asked = _read(request)
-    if asked.names[1:4] == ["v1", "instance", "guest-attributes"]:
-        return _DISABLED
-    if request.method not in ("GET", "HEAD"):
-        return _NOT_ALLOWED
-    if asked.query.get("wait_for_change", "").lower() != "true":
-        return _tell(view, asked, now)
-    timeout = asked.query.get("timeout_sec", "")
-    if timeout and not (timeout.isdecimal() and timeout.isascii() and len(timeout) < 10):
-        return _bad_request("timeout_sec must be a number of seconds.")
-    end = now + (min(float(timeout), MAX_TIMEOUT) if timeout else MAX_TIMEOUT)
-    known = asked.query.get("last_etag") or etag(view, now)
+class Gce:
+    """Answers, and keeps the guests' own attributes."""
 
-    def resume(view: View, now: float) -> Response | Park:
-        if now >= end or etag(view, now) != known:
-            return _tell(view, asked, now)
-        return Park(min(end, _next_moment(view, now)), resume)
+    def __init__(self) -> None:
+        """Nothing has been written yet."""
+        self._attributes = GuestAttributes()
 
-    response = _tell(view, asked, now)
-    # What is not there is not waited for.
-    return resume(view, now) if response.status == 200 else response
+    def answer(self, view: View, request: Request, now: float) -> Outcome | None:
+        """Answer a request; None if the path is not GCE's."""
+        path = request.path
+        if not owns(path):
+            return None
+        if "x-forwarded-for" in request.headers:
+            return forbidden(path, "X-Forwarded-For is not allowed.")
+        asked = _read(request)
+        old = asked.names[1:2] == [_OLD]
+        if path != "/" and not old and not _says_flavor(request):
+            return forbidden(path, "Missing Metadata-Flavor:Google header.")
+        if old:
+            if not _has_old(view.guest):
+                return LEGACY
+            asked = asked._replace(names=["computeMetadata", "v1", *asked.names[2:]])
+        if asked.names[1:4] == _GUEST and not enabled(view.guest):
+            return DISABLED
+        if asked.names[1:4] == _GUEST and request.method in ("PUT", "DELETE"):
+            return self._write(view.guest, asked)
+        if request.method not in ("GET", "HEAD"):
+            return NOT_ALLOWED
+        if asked.query.get("wait_for_change", "").lower() != "true":
+            return self._tell(view, asked, now)
+        return self._wait(view, asked, now)
+
+    def _write(self, guest: Guest, asked: "_Asked") -> Response:
+        names = asked.names[4:]
+        if asked.request.method == "DELETE":
+            gone = self._attributes.delete(guest, names)
+            return WRITTEN if gone else not_found(asked.request.path)
+        try:
+            self._attributes.put(guest, names, asked.request.body)
+        except NotWritten as why:
+            return plain_error(400, str(why))
+        return WRITTEN
+
+    def _wait(self, view: View, asked: "_Asked", now: float) -> Outcome:
+        timeout = asked.query.get("timeout_sec", "")
+        if timeout and not (timeout.isdecimal() and timeout.isascii() and len(timeout) < 10):
+            return error(400, "timeout_sec must be a number of seconds.")
+        end = now + (min(float(timeout), MAX_TIMEOUT) if timeout else MAX_TIMEOUT)
+        known = asked.query.get("last_etag") or self._etag(view, now)
+        often = LOOK_AGAIN if enabled(view.guest) else inf
+
+        def resume(view: View, now: float) -> Response | Park:
+            if now >= end or self._etag(view, now) != known:
+                return self._tell(view, asked, now)
+            return Park(min(end, next_moment(view, now), now + often), resume)
+
+        response = self._tell(view, asked, now)
+        # What is not there is not waited for.
+        return resume(view, now) if response.status in (200, 503) else response
+
+    def _etag(self, view: View, now: float) -> str:
+        return etag(view, now, self._attributes.writes(view.guest))
+
+    def _tell(self, view: View, asked: "_Asked", now: float) -> Response:
+        own = enabled(view.guest)
+        attributes = self._attributes.of(view.guest) if own else {}
+        made = _made(view, asked, attributes, now)
+        if made.status != 200:
+            return made
+        # A guest's own attributes change without anything else that is known of it.
+        until = -inf if own else min(next_moment(view, now), (now // 60 + 1) * 60)  # a token's life
+        headers = (*made.headers, ("ETag", self._etag(view, now)))
+        return msgspec.structs.replace(made, headers=headers, valid_until=until)
 
 
 def wanted(request: Request) -> bool:
@@ -168,9 +176,9 @@ def wanted(request: Request) -> bool:
 
 def flavored(response: Response) -> Response:
     """Return an answer to `/` with the header by which Google's clients detect GCE."""
-    if _ALWAYS[0] in response.headers:
+    if ALWAYS[0] in response.headers:
         return response
-    return msgspec.structs.replace(response, headers=(*response.headers, _ALWAYS[0]))
+    return msgspec.structs.replace(response, headers=(*response.headers, ALWAYS[0]))
 
 
 def _says_flavor(request: Request) -> bool:
@@ -205,83 +213,78 @@ def _read(request: Request) -> _Asked:
     return _Asked(request, names, query, recursive, form, names[-1] if of_account else "")
 
 
-def etag(view: View, now: float) -> str:
-    """Return 16 hexadecimal digits that grow with every change, by command or by time."""
-    phase = sum(_passed(at(event, now), now) for event in view.events)
-    return f"{view.revision * _PHASES + phase:016x}"
+def _has_old(guest: Guest) -> bool:
+    """Whether the guest has the endpoint that was before v1."""
+    key = "disable-legacy-endpoints"
+    told = under(guest, "project_attributes.") | under(guest, "attributes.")
+    return told.get(key, "TRUE").lower() == "false"
 
 
-def _next_moment(view: View, now: float) -> float:
-    """Return when what is shown of the events next changes by itself."""
-    return min(boundary(view, now, NOTICE), boundary(view, now, PREEMPT_NOTICE))
+def _ok(body: bytes, kind: str) -> Response:
+    return Response(200, body, kind, ALWAYS, server=SERVER)
 
 
-def _passed(event: Event, now: float) -> int:
-    lead = PREEMPT_NOTICE if event.type is EventType.PREEMPT else NOTICE
-    return (
-        (now >= event.not_before - lead or event.status is not EventStatus.SCHEDULED)
-        + (event.status is not EventStatus.SCHEDULED)
-        + (event.status in FINAL)
-    )
-
-
-def _tell(view: View, asked: _Asked, now: float) -> Response:
+def _made(
+    view: View, asked: "_Asked", attributes: dict[str, dict[str, str]], now: float
+) -> Response:
+    """Return the answer, still without what says how long it holds."""
     request, names, query, recursive, form, secret = asked
-    found = _find(view, names, now)
+    if names[1:] == _UPCOMING and not request.path.endswith("/"):
+        return _upcoming(view, form, now)
+    found = _find(view, names, attributes, now)
     if found is None:
-        return _not_found(request.path)
+        return not_found(request.path)
     if form not in ("json", "text"):
-        return _bad_request("alt must be json or text.")
+        return error(400, "alt must be json or text.")
     branch = isinstance(found, (dict, list))
     if branch and not request.path.endswith("/"):
         if not recursive:
             where = f"/{'/'.join(names)}/" + (f"?{request.query}" if request.query else "")
-            return _moved(request, where)
+            return moved(request, where)
     elif not branch and request.path.endswith("/"):
-        return _not_found(request.path)
-    if secret == "token":
-        body, kind = str(found).encode(), "application/json"
-    elif secret == "identity":
-        if not query.get("audience"):
-            return _plain_error(400, "non-empty audience parameter required")
-        body, kind = identity(view.guest, query["audience"], now).encode(), "text/html"
-    elif form == "json":
-        shown = _camel(found, names) if recursive or not branch else list(_children(found))
-        body, kind = msgspec.json.encode(shown), "application/json"
-    elif not branch:
-        body, kind = _text(found).encode(), "application/text"
-    elif recursive:
-        body, kind = "".join(_lines(found, "")).encode(), "application/text"
+        return not_found(request.path)
+    if secret:
+        make, kind = _SECRETS[secret]
+        try:
+            return _ok(make(view.guest, query, now).encode(), kind)
+        except BadQuery as why:
+            return plain_error(400, str(why))
+    if form == "json":
+        shown = camel(found, names) if recursive or not branch else list(children(found))
+        return _ok(msgspec.json.encode(shown), "application/json")
+    if not branch:
+        told = text(found)
     else:
-        body, kind = "".join(f"{name}\n" for name in _children(found)).encode(), "application/text"
-    return Response(
-        200,
-        body,
-        kind,
-        (*_ALWAYS, ("ETag", etag(view, now))),
-        server=_SERVER,
-        valid_until=min(_next_moment(view, now), (now // 60 + 1) * 60),  # a token's life in minutes
-    )
+        told = "".join(lines(found, "") if recursive else (f"{one}\n" for one in children(found)))
+    return _ok(told.encode(), "application/text")
 
 
-def _moved(request: Request, where: str) -> Response:
-    location = f"http://{request.headers.get('host', 'metadata.google.internal')}{where}"
-    return Response(
-        301,
-        f'<a href="{escape(location)}">Moved Permanently</a>.\n\n'.encode(),
-        "text/html; charset=utf-8",
-        (*_ALWAYS, ("Location", location)),
-        server=_SERVER,
-    )
+_SECRETS: Final[dict[str, tuple[Callable[[Guest, dict[str, str], float], str], str]]] = {
+    "token": (access_token, "application/json"),
+    "identity": (identity, "text/html"),
+}
 
 
-def _find(view: View, names: list[str], now: float) -> "Tree | None":
+def _upcoming(view: View, form: str, now: float) -> Response:
+    told = upcoming(view, now)
+    if told is not None:
+        told = {name.replace("-", "_"): one for name, one in told.items()}
+        return _ok(msgspec.json.encode(told), "application/json")
+    if is_notified(view.guest):
+        return NO_NOTIFICATION
+    json = form == "json"
+    return _ok(b'"NONE"' if json else b"NONE", f"application/{'json' if json else 'text'}")
+
+
+def _find(
+    view: View, names: list[str], attributes: dict[str, dict[str, str]], now: float
+) -> "Tree | None":
     """Return the value at the path, without building the whole tree where that is possible."""
     if names[1:] == ["v1", "instance", "maintenance-event"]:
         return maintenance(view, now)
     if names[1:] == ["v1", "instance", "preempted"]:
         return preempted(view, now)
-    tree: Tree | None = whole(view, now)
+    tree: Tree | None = whole(view, attributes, now)
     for name in names:
         if isinstance(tree, dict):
             tree = tree.get(name)
@@ -290,48 +293,3 @@ def _find(view: View, names: list[str], now: float) -> "Tree | None":
         else:
             return None
     return tree
-
-
-def _children(tree: Tree) -> Iterator[str]:
-    for name, child in tree.items() if isinstance(tree, dict) else enumerate(_list(tree)):
-        yield f"{name}/" if isinstance(child, (dict, list)) else str(name)
-
-
-def _list(tree: Tree) -> list[Tree]:
-    assert isinstance(tree, list)
-    return tree
-
-
-def _lines(tree: Tree, path: str) -> Iterator[str]:
-    """Return `path text` for each leaf."""
-    if isinstance(tree, (dict, list)):
-        for name, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            # As in the original, these are shown only when asked for by name.
-            if name in SECRET and not path.endswith("attributes"):
-                continue
-            yield from _lines(child, f"{path}/{name}" if path else str(name))
-    else:
-        yield f"{path} {_text(tree).rstrip()}\n"
-
-
-def _text(leaf: Tree) -> str:
-    return "".join(f"{line}\n" for line in leaf) if isinstance(leaf, tuple) else str(leaf)
-
-
-def _camel(tree: Tree, names: list[str]) -> object:
-    """Return the tree for JSON: names in camel case, except those that the user has chosen."""
-    if isinstance(tree, list):
-        return [_camel(child, [*names, "0"]) for child in tree]
-    if not isinstance(tree, dict):
-        return tree
-    verbatim = names[-1:] in (["attributes"], ["service-accounts"])
-    return {
-        name if verbatim else _camel_name(name): _camel(child, [*names, name])
-        for name, child in tree.items()
-        if name not in SECRET or verbatim
-    }
-
-
-def _camel_name(name: str) -> str:
-    first, *rest = name.split("-")
-    return first + "".join(word.capitalize() for word in rest)

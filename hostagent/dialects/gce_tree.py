@@ -1,20 +1,12 @@
 """GCE's metadata: the whole tree of one guest. Pure."""
 
 from base64 import b64encode
-from hashlib import sha256
 from typing import Final, TypeAlias
 
-import msgspec
-
-from hostagent.dialects.jwt import made_up
-from hostagent.model import EventStatus, EventType, Guest, View, at, concerns
+from hostagent.dialects.gce_account import SCOPES
+from hostagent.dialects.gce_events import maintenance, preempted, shutdown_details, upcoming
+from hostagent.model import Guest, View
 from hostagent.properties import content, region, under, value, zone
-
-NOTICE: Final = 60.0
-"""Seconds before maintenance from which it is shown."""
-
-PREEMPT_NOTICE: Final = 30.0
-"""Seconds before preemption from which it is shown."""
 
 SECRET: Final = frozenset({"identity", "token"})
 """Leaves of a service account that are in no list of its values."""
@@ -23,44 +15,21 @@ Tree: TypeAlias = "dict[str, Tree] | list[Tree] | tuple[str, ...] | str | int"
 """Directories, numbered ones, and leaves: several lines, one text, a number."""
 
 
-def whole(view: View, now: float) -> Tree:
-    """Return the tree, from the root."""
+def whole(view: View, attributes: dict[str, dict[str, str]], now: float) -> Tree:
+    """Return the tree, from the root; `attributes` are the guest's own."""
+    instance = _instance(view, now)
+    instance["guest-attributes"] = {space: {**keys} for space, keys in attributes.items()}
     return {
         "0.1": {"meta-data": {}},
         "computeMetadata": {
             "v1": {
-                "instance": _instance(view, now),
+                "instance": dict(sorted(instance.items())),
                 "oslogin": {},
                 "project": _project(view.guest),
                 "universe": {"universe-domain": "googleapis.com"},
             }
         },
     }
-
-
-def maintenance(view: View, now: float) -> str:
-    """Return `maintenance-event`."""
-    for known in view.events:
-        event = at(known, now)
-        if not concerns(event, view.guest.name) or event.type is EventType.PREEMPT:
-            continue
-        started = event.status is EventStatus.STARTED
-        due = event.status is EventStatus.SCHEDULED and now >= event.not_before - NOTICE
-        if started or due:
-            freeze = event.type is EventType.FREEZE
-            return f"{'MIGRATE' if freeze else 'TERMINATE'}_ON_HOST_MAINTENANCE"
-    return "NONE"
-
-
-def preempted(view: View, now: float) -> str:
-    """Return `preempted`."""
-    for known in view.events:
-        event = at(known, now)
-        if concerns(event, view.guest.name) and event.type is EventType.PREEMPT:
-            due = event.status is EventStatus.SCHEDULED and now >= event.not_before - PREEMPT_NOTICE
-            if due or event.status is EventStatus.STARTED:
-                return "TRUE"
-    return "FALSE"
 
 
 def _instance(view: View, now: float) -> dict[str, Tree]:
@@ -79,6 +48,12 @@ def _instance(view: View, now: float) -> dict[str, Tree]:
     if key := value(guest, "ssh_public_key", "gce"):
         attributes["ssh-keys"] = f"{value(guest, 'admin_username')}:{key}"
     attributes |= under(guest, "attributes.")
+    events: dict[str, Tree] = {}
+    if (coming := upcoming(view, now)) is not None:
+        events["upcoming-maintenance"] = {**coming}
+    if (shutdown := shutdown_details(view, now)) is not None:
+        events["shutdown-details"] = {**shutdown}
+    public = value(guest, "public_ipv4")
     return {
         "attributes": dict(sorted(attributes.items())),
         "cpu-platform": "Intel Broadwell",
@@ -92,17 +67,18 @@ def _instance(view: View, now: float) -> dict[str, Tree]:
                 "type": "PERSISTENT-BALANCED",
             }
         ],
-        "guest-attributes": {},
         "hostname": f"{value(guest, 'hostname', 'gce')}.{az}.c.{project}.internal",
         "id": int(value(guest, "numeric_id")),
         "image": value(guest, "image.path"),
-        "licenses": [],
+        "licenses": [{"id": one} for one in value(guest, "licenses").split()],
         "machine-type": f"{place}/machineTypes/{value(guest, 'machine_type')}",
         "maintenance-event": maintenance(view, now),
         "name": guest.name,
         "network-interfaces": [
             {
-                "access-configs": [],
+                "access-configs": [{"external-ip": public, "type": "ONE_TO_ONE_NAT"}]
+                if public
+                else [],
                 "dns-servers": ("169.254.169.254",),
                 "forwarded-ips": [],
                 "gateway": "",
@@ -123,49 +99,26 @@ def _instance(view: View, now: float) -> dict[str, Tree]:
             "on-host-maintenance": "TERMINATE" if spot else "MIGRATE",
             "preemptible": "TRUE" if spot else "FALSE",
         },
-        "service-accounts": _service_accounts(guest, now),
+        "service-accounts": _service_accounts(guest),
         "tags": (),
         "virtual-clock": {"drift-token": "0"},
         "zone": f"{place}/zones/{az}",
+        **events,
     }
 
 
-def _service_accounts(guest: Guest, now: float) -> dict[str, Tree]:
+def _service_accounts(guest: Guest) -> dict[str, Tree]:
     email = value(guest, "service_account")
     if not email:
         return {}
-    issued = now // 3600 * 3600
-    secret = sha256(f"token:{guest.name}:{issued}".encode()).hexdigest()
-    token = {
-        "access_token": f"ya29.made-up-{secret}",
-        # In minutes, so that the answer stays the same for a while.
-        "expires_in": 3600 + 60 * int((issued + 3600 - now) // 60),
-        "token_type": "Bearer",
-    }
     account: dict[str, Tree] = {
         "aliases": ("default",),
         "email": email,
-        "identity": "",  # one for each audience: see `identity`
-        "scopes": ("https://www.googleapis.com/auth/cloud-platform",),
-        "token": msgspec.json.encode(token).decode(),
+        "identity": "",  # made when asked for, as is the token: see `gce_account`
+        "scopes": SCOPES,
+        "token": "",
     }
     return {"default": account, email: account}
-
-
-def identity(guest: Guest, audience: str, now: float) -> str:
-    """Return the service account's made-up identity token, valid for an hour."""
-    issued = int(now // 3600 * 3600)
-    claims = {
-        "aud": audience,
-        "azp": value(guest, "numeric_id"),
-        "email": value(guest, "service_account"),
-        "email_verified": True,
-        "exp": issued + 3600,
-        "iat": issued,
-        "iss": "https://accounts.google.com",
-        "sub": value(guest, "numeric_id"),
-    }
-    return made_up(claims)
 
 
 def _project(guest: Guest) -> dict[str, Tree]:

@@ -6,8 +6,9 @@ from base64 import urlsafe_b64decode
 import pytest
 
 from hostagent.dialects import Options
+from hostagent.dialects.gce_guest_attributes import MAX_ATTRIBUTES, MAX_BYTES
 from hostagent.dialects.outcomes import Park
-from hostagent.model import EventType, Request, apply
+from hostagent.model import EventType, Guest, Request, View, apply
 from tests.hostagent.asking import CREATED, NOT_BEFORE, Asker, event
 
 V1 = "/computeMetadata/v1/"
@@ -162,15 +163,61 @@ def test_who_asks_for_the_root():
     assert nobody.outcome("/", **FLAVOR).status == 404
 
 
+def identity_claims(ask, query):
+    status, token = ask(V1 + f"instance/service-accounts/default/identity?{query}")
+    assert status == 200
+    part = token.split(".")[1]
+    return json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+def test_a_full_identity_token_says_what_the_instance_is():
+    ask = Gce(properties={"service_account": "a@b.example", "licenses": "12 345"})
+    told = identity_claims(ask, "audience=x&format=full")["google"]["compute_engine"]
+    assert told == {
+        "instance_creation_timestamp": 1704067200,
+        "instance_id": "7492637414333927858",
+        "instance_name": "web1",
+        "project_id": "lab-project",
+        "project_number": 739419398126,
+        "zone": "us-central1-a",
+    }
+    full = identity_claims(ask, "audience=x&format=full&licenses=TRUE")
+    assert full["google"]["compute_engine"] == told | {"license_id": ["12", "345"]}
+    assert "google" not in identity_claims(ask, "audience=x&licenses=TRUE")
+    for wrong in ("format=none", "format=full&licenses=maybe"):
+        url = V1 + f"instance/service-accounts/default/identity?audience=x&{wrong}"
+        assert ask(url)[0] == 400
+    assert json.loads(ask(V1 + "instance/licenses/?recursive=true")[1]) == [
+        {"id": "12"},
+        {"id": "345"},
+    ]
+
+
+def test_a_token_of_other_scopes_is_another_token():
+    ask = Gce(properties={"service_account": "a@b.example"})
+    url = V1 + "instance/service-accounts/default/token"
+    tokens = {
+        json.loads(ask(url + query)[1])["access_token"] for query in ("", "?scopes=a", "?scopes=b")
+    }
+    assert len(tokens) == 3
+
+
+def test_a_public_address():
+    ask = Gce(properties={"public_ipv4": "203.0.113.7"})
+    path = V1 + "instance/network-interfaces/0/access-configs/0/external-ip"
+    assert ask(path) == (200, "203.0.113.7")
+
+
 def test_who_a_service_account_is():
     ask = Gce(properties={"service_account": "a@b.example"})
     url = V1 + "instance/service-accounts/default/identity"
     assert ask(url) == (400, "non-empty audience parameter required\n")
-    status, token = ask(url + "?audience=https://me&format=full")
-    part = token.split(".")[1]
-    claims = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    assert (status, claims["aud"], claims["email"]) == (200, "https://me", "a@b.example")
+    claims = identity_claims(ask, "audience=https://me")
+    assert (claims["aud"], claims["email"]) == ("https://me", "a@b.example")
     assert claims["iat"] <= ask.now < claims["exp"]
+    assert len(claims["sub"]) == 21
+    assert "google" not in claims
+    assert identity_claims(ask, "audience=https://me&format=standard") == claims
     assert Gce()(url + "?audience=x")[0] == 404
 
 
@@ -297,3 +344,216 @@ def test_what_is_not_there_is_not_waited_for(ask):
     assert json.loads(park.resume(ask.view, NOT_BEFORE - 1).body)["instance"][
         "maintenanceEvent"
     ] == ("TERMINATE_ON_HOST_MAINTENANCE")
+
+
+# Maintenance that is announced, and the end of an instance
+
+UPCOMING = V1 + "instance/upcoming-maintenance"
+NOTHING = (503, '{ "error": "no notifications have been received yet, try again later" }')
+
+
+def test_no_upcoming_maintenance_is_told_by_the_type_of_machine(ask):
+    assert ask(UPCOMING) == (200, "NONE")
+    assert ask(UPCOMING + "?alt=json") == (200, '"NONE"')
+    metal = Gce(properties={"machine_type": "z3-highmem-88"})
+    assert metal(UPCOMING) == metal(UPCOMING + "?alt=json") == NOTHING
+    assert "upcoming-maintenance" not in ask(V1 + "instance/")[1]
+    assert ask(UPCOMING + "/")[0] == 404
+
+
+def test_upcoming_maintenance_is_pending_then_ongoing_then_complete(ask):
+    """A user's program plans for maintenance by its seven members."""
+    ask.tell(event())
+    told = {
+        "can_reschedule": "true",
+        "latest_window_start_time": "2026-03-09T06:57:51Z",
+        "maintenance_reasons": ["PLANNED_UPDATE"],
+        "maintenance_status": "PENDING",
+        "type": "SCHEDULED",
+        "window_end_time": "2026-03-09T06:58:51Z",
+        "window_start_time": "2026-03-09T06:57:51Z",
+    }
+    for url in (UPCOMING, UPCOMING + "?alt=json"):
+        response = ask.outcome(url)
+        assert (json.loads(response.body), response.content_type) == (told, "application/json")
+    assert ask.outcome(UPCOMING).valid_until <= NOT_BEFORE
+    ask.now = NOT_BEFORE
+    ongoing = told | {"can_reschedule": "false", "maintenance_status": "ONGOING"}
+    assert json.loads(ask(UPCOMING)[1]) == ongoing
+    started = apply(event(), Request.START, NOT_BEFORE)
+    ended = apply(started, Request.COMPLETE, NOT_BEFORE + 30)
+    ask.tell(history=[ended])
+    complete = json.loads(ask(UPCOMING)[1])
+    assert complete["maintenance_status"] == "COMPLETE"
+    assert complete["window_end_time"] == "2026-03-09T06:58:21Z"
+    ask.tell(event(7), history=[ended])
+    assert json.loads(ask(UPCOMING)[1])["maintenance_status"] == "ONGOING"
+    ask.tell(history=[apply(event(), Request.CANCEL, CREATED)])
+    assert ask(UPCOMING) == (200, "NONE")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "reason", "how"),
+    [
+        (EventType.FREEZE, {}, "PLANNED_UPDATE", "SCHEDULED"),
+        (EventType.REDEPLOY, {"not_before": CREATED}, "FAILURE_INFRA", "UNSCHEDULED"),
+        (EventType.TERMINATE, {}, "INFRASTRUCTURE_RELOCATION", "SCHEDULED"),
+    ],
+)
+def test_upcoming_maintenance_by_type(ask, kind, fields, reason, how):
+    ask.tell(event(type=kind, duration=None, **fields))
+    told = json.loads(ask(UPCOMING)[1])
+    assert (told["maintenance_reasons"], told["type"]) == ([reason], how)
+    assert told["window_start_time"] != told["window_end_time"]
+
+
+def test_upcoming_maintenance_among_the_rest(ask):
+    ask.tell(event())
+    whole = json.loads(ask(V1 + "instance/?recursive=true")[1])
+    assert whole["upcomingMaintenance"]["maintenanceStatus"] == "PENDING"
+    assert ask(UPCOMING + "/maintenance-status") == (200, "PENDING")
+    assert "maintenance-reasons\n" in ask(UPCOMING + "/")[1]
+    for other in (event(type=EventType.PREEMPT), event(guests=("web2",))):
+        ask.tell(other)
+        assert ask(UPCOMING) == (200, "NONE")
+
+
+def test_upcoming_maintenance_is_waited_for():
+    ask = Gce(properties={"machine_type": "x4-480-8t-metal"})
+    park = ask.outcome(UPCOMING + "?wait_for_change=true")
+    assert isinstance(park, Park)
+    ask.tell(event())
+    assert json.loads(park.resume(ask.view, CREATED).body)["maintenance_status"] == "PENDING"
+
+
+def test_shutdown_details(ask):
+    details = V1 + "instance/shutdown-details/"
+    assert ask(details)[0] == 404
+    ask.tell(event(type=EventType.TERMINATE))
+    assert json.loads(ask(details + "?recursive=true")[1]) == {
+        "maxDuration": 900,
+        "requestTimestamp": "2026-03-09T06:42:51Z",
+        "stopState": "PENDING_STOP",
+        "targetState": "DELETED",
+    }
+    assert ask(details)[1] == "max-duration\nrequest-timestamp\nstop-state\ntarget-state\n"
+    ask.now = NOT_BEFORE
+    assert ask(details + "stop-state") == (200, "STOPPING")
+    ask.tell(event())
+    assert ask(details)[0] == 404
+
+
+@pytest.mark.parametrize(("asked", "lead"), [("120", 120), ("0", 0), (None, 30)])
+def test_a_preemption_is_told_as_early_as_is_asked_for(asked, lead):
+    ask = Gce(properties={} if asked is None else {"preemption_notice": asked})
+    ask.tell(event(type=EventType.PREEMPT))
+    park = ask.outcome(V1 + "instance/preempted?wait_for_change=true")
+    assert park.until == min(NOT_BEFORE - lead, NOT_BEFORE - 60 if lead < 60 else NOT_BEFORE - lead)
+    ask.now = NOT_BEFORE - lead - 0.1
+    before = ask.outcome(V1 + "instance/preempted")
+    assert before.body == b"FALSE"
+    ask.now = NOT_BEFORE - lead
+    after = ask.outcome(V1 + "instance/preempted")
+    assert after.body == b"TRUE"
+    assert after.headers[-1] > before.headers[-1]
+
+
+# Guest attributes
+
+ON = {"attributes.enable-guest-attributes": "TRUE"}
+ATTRIBUTES = V1 + "instance/guest-attributes/"
+
+
+def test_guest_attributes_are_written_read_and_deleted():
+    """A user's startup script says that it is done, and reads it back."""
+    ask = Gce(properties=ON)
+    assert ask(ATTRIBUTES) == (200, "")
+    assert ask(ATTRIBUTES + "boot/state", "PUT", b"done") == (200, "")
+    assert ask(ATTRIBUTES + "boot/host-key", "PUT", "schl\u00fcssel".encode()) == (200, "")
+    assert ask(ATTRIBUTES + "other/x", "PUT", b"") == (200, "")
+    assert ask(ATTRIBUTES + "boot/state") == (200, "done")
+    assert ask(ATTRIBUTES) == (200, "boot/\nother/\n")
+    assert ask(ATTRIBUTES + "boot/") == (200, "host-key\nstate\n")
+    told = {"boot": {"host-key": "schl\u00fcssel", "state": "done"}, "other": {"x": ""}}
+    assert json.loads(ask(ATTRIBUTES + "?recursive=true")[1]) == told
+    whole = json.loads(ask(V1 + "instance/?recursive=true")[1])
+    assert whole["guestAttributes"] == told
+    assert ask.outcome(V1 + "instance/?recursive=true").valid_until < CREATED
+    assert ask(ATTRIBUTES + "boot/state", "PUT", b"again")[0] == 200
+    assert ask(ATTRIBUTES + "boot/state") == (200, "again")
+    assert ask(ATTRIBUTES + "boot/state", "DELETE") == (200, "")
+    assert ask(ATTRIBUTES + "boot/state")[0] == 404
+    assert ask(ATTRIBUTES + "boot/state", "DELETE")[0] == 404
+    assert ask(ATTRIBUTES + "boot/", "DELETE")[0] == 200
+    assert ask(ATTRIBUTES, "DELETE")[0] == 404
+    assert ask(ATTRIBUTES) == (200, "other/\n")
+
+
+def test_guest_attributes_are_the_guests_own():
+    """What one guest writes no other reads, also not one that has its name later."""
+    ask = Gce(properties=ON)
+    ask(ATTRIBUTES + "a/b", "PUT", b"mine")
+    first = ask.view
+    for other in (Guest(name="web2", properties=ON),
+                  Guest(name="web1", properties=ON | {"numeric_id": "7"})):  # fmt: skip
+        ask.view = View(guest=other, incarnation=1)
+        assert ask(ATTRIBUTES) == (200, "")
+    ask.view = first
+    assert ask(ATTRIBUTES + "a/b") == (200, "mine")
+
+
+@pytest.mark.parametrize(
+    ("properties", "status"),
+    [
+        (ON, 200),
+        ({"attributes.enable-guest-attributes": "yes"}, 200),
+        ({"project_attributes.enable-guest-attributes": "1"}, 200),
+        ({"project_attributes.enable-guest-attributes": "TRUE",
+          "attributes.enable-guest-attributes": "FALSE"}, 403),
+        ({"attributes.enable-guest-attributes": "FALSE"}, 403),
+        ({}, 403),
+    ],
+)  # fmt: skip
+def test_guest_attributes_are_switched_on_by_a_metadata_attribute(properties, status):
+    ask = Gce(properties=properties)
+    assert ask(ATTRIBUTES)[0] == status
+    assert ask(ATTRIBUTES + "a/b", "PUT", b"x")[0] == status
+
+
+def test_what_is_no_guest_attribute():
+    ask = Gce(properties=ON)
+    for path, body in (("a", b"x"), ("a/b/c", b"x"), ("", b"x"), ("a/b", b"\xff"),
+                       ("a/b", b"x" * (MAX_BYTES + 1)), ("a/" + "k" * 129, b"x")):  # fmt: skip
+        assert ask(ATTRIBUTES + path, "PUT", body)[0] == 400, path
+    for number in range(MAX_ATTRIBUTES):
+        assert ask(ATTRIBUTES + f"n/{number}", "PUT", b"x")[0] == 200
+    assert ask(ATTRIBUTES + "n/more", "PUT", b"x")[0] == 400
+    assert ask(ATTRIBUTES + "n/0", "PUT", b"y")[0] == 200
+    assert ask(ATTRIBUTES + "n/0", "POST")[0] == 405
+    assert ask.outcome(ATTRIBUTES + "n/0", "PUT", b"x", metadata_flavor="").status == 403
+
+
+def test_a_guest_attribute_is_waited_for():
+    ask = Gce(properties=ON)
+    ask(ATTRIBUTES + "a/b", "PUT", b"1")
+    park = ask.outcome(ATTRIBUTES + "a/b?wait_for_change=true")
+    assert park.until == CREATED + 1
+    assert isinstance(park.resume(ask.view, CREATED + 1), Park)
+    ask(ATTRIBUTES + "a/b", "PUT", b"2")
+    assert park.resume(ask.view, CREATED + 2).body == b"2"
+
+
+# What was before v1
+
+
+def test_old_endpoints_are_switched_off_unless_they_are_on():
+    off = Asker()
+    text = "Legacy metadata endpoints are disabled. Please use the /v1/ endpoint.\n"
+    assert off("/computeMetadata/v1beta1/instance/name") == (403, text)
+    assert off("/computeMetadata/v1beta1/instance/name", **FLAVOR) == (403, text)
+    on = Asker(properties={"project_attributes.disable-legacy-endpoints": "FALSE"})
+    assert on("/computeMetadata/v1beta1/instance/name") == (200, "web1")
+    assert on("/computeMetadata/v1/instance/name")[0] == 403
+    assert on("/computeMetadata/v1beta1/instance/name", x_forwarded_for="1.2.3.4")[0] == 403
+    whole = json.loads(on("/computeMetadata/v1beta1/instance/?recursive=true")[1])
+    assert whole["name"] == "web1"

@@ -12,7 +12,7 @@ from pathlib import Path
 from hostagent.dialects import Dialects, Options
 from hostagent.dialects.azure_events import EVENT_VERSIONS
 from hostagent.dialects.azure_imds import VERSIONS
-from hostagent.dialects.gce import etag
+from hostagent.dialects.gce_events import etag
 from hostagent.dialects.outcomes import Approval, Park
 from hostagent.http import Request, render
 from hostagent.model import EventSource, EventStatus, EventType, Guest, View
@@ -31,6 +31,7 @@ GUEST = Guest(
     properties={
         "tags.team": "web",
         "tags.stage": "test",
+        "attributes.enable-guest-attributes": "TRUE",
         "attributes.startup-script": "#!/bin/sh\nexit 0\n",
         "project_attributes.enable-oslogin": "FALSE",
         "user_data": "#cloud-config\n",
@@ -181,6 +182,21 @@ def gce(ask: Transcript) -> None:
     ask(f"{V1}instance/maintenance-event?alt=json", **GOOGLE)
     ask(f"{V1}instance/service-accounts/default/?recursive=true", **GOOGLE)
     ask(f"{V1}instance/service-accounts/default/identity?audience=https://me", **GOOGLE)
+    for query in ("audience=x&format=full", "audience=x&format=full&licenses=TRUE", "format=full",
+                  "audience=x&format=other"):  # fmt: skip
+        ask(f"{V1}instance/service-accounts/default/identity?{query}", **GOOGLE)
+    ask(f"{V1}instance/service-accounts/default/token?scopes=a,b", **GOOGLE)
+    ask(f"{V1}instance/upcoming-maintenance", **GOOGLE)
+    ask(f"{V1}instance/upcoming-maintenance?alt=json", **GOOGLE)
+    ask(f"{V1}instance/shutdown-details/?recursive=true", **GOOGLE)
+    guest_attribute = f"{V1}instance/guest-attributes/boot/state"
+    ask(guest_attribute, "PUT", b"done", **GOOGLE)
+    ask(guest_attribute, **GOOGLE)
+    ask(f"{V1}instance/guest-attributes/?recursive=true", **GOOGLE)
+    ask(f"{V1}instance/guest-attributes/boot", "PUT", b"done", **GOOGLE)
+    ask(guest_attribute, "DELETE", **GOOGLE)
+    ask(guest_attribute, "DELETE", **GOOGLE)
+    ask("/computeMetadata/v1beta1/instance/name")
     for last in ("0", "NONE", etag(BUSY, NOW)):
         ask(f"{V1}instance/maintenance-event?wait_for_change=true&last_etag={last}", **GOOGLE)
     ask(f"{V1}instance/preempted?wait_for_change=true&timeout_sec=0", **GOOGLE)
@@ -206,7 +222,9 @@ def quiet(ask: Transcript) -> None:
                  "meta-data/events/recommendations/rebalance", "user-data",
                  "meta-data/iam/security-credentials/"):  # fmt: skip
         ask(f"/latest/{path}")
-    for path in ("maintenance-event", "preempted", "attributes/", "service-accounts/"):
+    for path in ("maintenance-event", "preempted", "attributes/", "service-accounts/",
+                 "upcoming-maintenance", "upcoming-maintenance?alt=json", "shutdown-details/",
+                 "guest-attributes/"):  # fmt: skip
         ask(f"{V1}instance/{path}", **GOOGLE)
 
 
