@@ -13,16 +13,13 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-# linux/prctl.h, linux/seccomp.h, linux/filter.h
-_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_LOAD, _EQUAL, _AT_LEAST, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16  # offsets in struct seccomp_data
-_FOREIGN: Final = 0x40000000  # from here on x86-64 has the numbers of x32
+from hostagent import seccomp
+from hostagent.classic_bpf import JUMP_EQUAL, JUMP_IF_SET, Instruction
+from hostagent.seccomp import ALLOW, refuse
+
 _CLONE_THREAD: Final = 0x10000
 
 
@@ -136,54 +133,30 @@ def _let(rules: int, path: str | Path, access: int) -> None:
         os.close(place)
 
 
-Step = tuple[int, int, int, int]
-"""An instruction of classic BPF: code, jump if true, jump if false, operand."""
-
-
 def _filter_calls(machine: _Machine | None) -> None:
     if machine is None:
         raise OSError(errno.ENOSYS, "the numbers of its system calls are not known")
-    _install(_steps(machine))
+    seccomp.install(_steps(machine))
 
 
-def _steps(machine: _Machine) -> list[Step]:
-    refused = [
-        step
-        for number in machine.refused
-        for step in ((_EQUAL, 0, 1, number), _refuse(errno.ENOSYS))
-    ]
+def _steps(machine: _Machine) -> list[Instruction]:
+    unknown = refuse(errno.ENOSYS)
     return [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, machine.name),
-        _refuse(errno.ENOSYS),
-        (_LOAD, 0, 0, _NUMBER),
-        (_AT_LEAST, 0, 1, _FOREIGN),
-        _refuse(errno.ENOSYS),
-        *refused,
-        (_EQUAL, 0, 4, machine.clone),  # threads only
-        (_LOAD, 0, 0, _FIRST),
-        (_BITS, 1, 0, _CLONE_THREAD),
-        _refuse(errno.EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-        (_EQUAL, 1, 0, machine.sockets[0]),
-        (_EQUAL, 0, 3, machine.sockets[1]),
-        (_LOAD, 0, 0, _FIRST),
-        (_EQUAL, 1, 0, socket.AF_UNIX),
-        _refuse(errno.EAFNOSUPPORT),
-        (_RETURN, 0, 0, _ALLOW),
+        *seccomp.load_number(machine.name, unknown),
+        *seccomp.REFUSE_FOREIGN,
+        *(step for number in machine.refused for step in seccomp.on_call(number, unknown)),
+        (JUMP_EQUAL, 0, 4, machine.clone),  # threads only
+        seccomp.load_argument(0),
+        (JUMP_IF_SET, 1, 0, _CLONE_THREAD),
+        refuse(errno.EPERM),
+        ALLOW,
+        (JUMP_EQUAL, 1, 0, machine.sockets[0]),
+        (JUMP_EQUAL, 0, 3, machine.sockets[1]),
+        seccomp.load_argument(0),
+        (JUMP_EQUAL, 1, 0, socket.AF_UNIX),
+        refuse(errno.EAFNOSUPPORT),
+        ALLOW,
     ]
-
-
-def _refuse(code: int) -> Step:
-    return (_RETURN, 0, 0, _ERRNO | code)
-
-
-def _install(steps: Iterable[Step]) -> None:
-    code = b"".join(struct.pack("=HBBI", *step) for step in steps)
-    kept = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: how many, and where.
-    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(kept))
-    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0))
 
 
 def _check(result: int) -> int:

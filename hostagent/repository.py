@@ -97,10 +97,7 @@ class Repository:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what is done inside; on the disk when the outermost one ends.
-
-        They nest: an inner one that fails takes back its own changes only.
-        """
+        """All or nothing of what is done inside, as `Database.transaction`."""
         latest = self._latest
         try:
             with self._db.transaction():

@@ -5,15 +5,15 @@ named by LISTEN_FDNAMES. A socket belongs to the network namespace in which it w
 responder can serve a namespace that it cannot enter.
 """
 
-import ctypes
 import errno
 import os
 import socket
 import stat
-import struct
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Final
+
+from hostagent.classic_bpf import LOAD_WORD, MODULO, RETURN_LOADED, Program, pack
 
 _FIRST_FD: Final = 3
 
@@ -115,18 +115,9 @@ _SOURCE: Final = 0xFFF00000 + 12  # SKF_NET_OFF + the source in an IPv4 header
 
 def _choose_by(word: int, group: list[socket.socket]) -> None:
     """Have the kernel choose among the sockets by this word of a connection's first packet."""
-    program = b"".join(
-        struct.pack("=HBBI", *instruction)
-        for instruction in (
-            (0x20, 0, 0, word),  # ld [word]
-            (0x94, 0, 0, len(group)),  # mod #len
-            (0x16, 0, 0, 0),  # ret a
-        )
-    )
-    code = ctypes.create_string_buffer(program)
-    filter_ = struct.pack("HP", len(program) // 8, ctypes.addressof(code))  # struct sock_fprog
+    choice = pack(((LOAD_WORD, 0, 0, word), (MODULO, 0, 0, len(group)), (RETURN_LOADED, 0, 0, 0)))
     try:
-        group[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, filter_)
+        group[0].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, Program(choice))
     except OSError as error:
         address = group[0].getsockname()
         raise SocketError(f"the sockets at {address} cannot share it: {error.strerror}") from error

@@ -121,17 +121,17 @@ def run(
             dialler.close()
     judge.sizes([(one.memory, one.files) for one in samples])
     return Report(
-        lab,
-        seed,
-        duration,
-        struck,
-        commands.acknowledged,
-        commands.refused,
-        sum(one.answered for one in polls),
-        sum(one.unanswered for one in polls),
-        calm_after,
-        judge.breaches,
-        samples,
+        lab=lab,
+        seed=seed,
+        duration=duration,
+        struck=struck,
+        acknowledged=commands.acknowledged,
+        refused=commands.refused,
+        answered=sum(one.answered for one in polls),
+        unanswered=sum(one.unanswered for one in polls),
+        calm_after=calm_after,
+        breaches=judge.breaches,
+        samples=samples,
     )
 
 

@@ -1,8 +1,9 @@
 """`netemu bench`: measure, tell, and say what was not reached."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 # As many as 169.254/16 has addresses for.
 _GUESTS = click.IntRange(1, 65_024)
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group()
@@ -26,15 +26,63 @@ def bench() -> None:
     """
 
 
-def _common(command: _Command) -> _Command:
+class How(NamedTuple):
+    """The options of every bench, and what follows from them."""
+
+    quick: bool
+    rounds: int | None
+    as_json: bool
+    files: tuple[Path, ...]
+
+    @property
+    def turns(self) -> int:
+        """How many rounds to measure."""
+        from netemu.bench.rounds import QUICK_ROUNDS, ROUNDS
+
+        return self.rounds or (QUICK_ROUNDS if self.quick else ROUNDS)
+
+    @property
+    def warm_up(self) -> int:
+        """How many rounds to measure before the first that counts."""
+        return 0 if self.quick else 1
+
+    def tell(self, report: "Report", draw: Callable[[Path], None] | None = None) -> None:
+        """Print a report, and write it into files; `draw` draws the picture that is not bars."""
+        from netemu.bench import plot
+
+        if self.as_json:
+            report.print_json()
+        else:
+            report.print()
+        for file in self.files:
+            with writing(file):
+                if file.suffix.lower() == ".json":
+                    report.write(file)
+                elif draw is not None:
+                    draw(file)
+                else:
+                    plot.bars(report, file)
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a bench the options of every bench, as its first argument."""
+
+    @wraps(command)
+    def run(
+        *, quick: bool, rounds: int | None, as_json: bool, files: tuple[Path, ...], **own: Any
+    ) -> None:
+        pictures(files)
+        command(How(quick, rounds, as_json, files), **own)
+
+    measured: Callable[..., None] = run
     for option in (
         as_json,
         output(".svg", ".json", what="a plot or the results"),
         click.option("--rounds", type=click.IntRange(1, 1000), help="Default: 5; 2 with --quick."),
         click.option("--quick", is_flag=True, help="Small and short: to try it, not to quote it."),
     ):
-        command = option(command)
-    return command
+        measured = option(measured)
+    return measured
 
 
 @bench.command()
@@ -43,43 +91,39 @@ def _common(command: _Command) -> _Command:
 @click.option("--growth", is_flag=True, help="100 to 10,000 guests: what does one more cost?")
 @_common
 def build(
+    how: How,
     guests: int | None,
     nodes: int | None,
     growth: bool,
-    quick: bool,
-    rounds: int | None,
-    as_json: bool,
-    files: tuple[Path, ...],
 ) -> None:
     """Bring labs up and down: beside a bare loop over the kernel's part, and beside Mininet."""
-    pictures(files)
     from netemu.bench import build as builds
     from netemu.bench import plot, stage
 
     if growth:
         sizes: tuple[int, ...] = builds.GROWTH
-        if guests is not None or quick:
+        if guests is not None or how.quick:
             sizes = tuple(size for size in (30, 60, *sizes) if size <= (guests or 60))
         report, series = builds.grow(
             sizes,
-            rounds=_rounds(rounds, quick),
-            warm_up=_warm_up(quick),
+            rounds=how.turns,
+            warm_up=how.warm_up,
             on_turn=stage.say,
         )
         stage.say("")
         metrics = [builds.UP, builds.UP_CPU, builds.DOWN]
-        _tell(report, as_json, files, lambda file: plot.lines(series, metrics, "guests", file))
+        how.tell(report, lambda file: plot.lines(series, metrics, "guests", file))
         return
-    count = guests or (60 if quick else 1_000)
+    count = guests or (60 if how.quick else 1_000)
     report = builds.run(
         guests=count,
         nodes=nodes or -(-count // 100),
-        peer_guests=10 if quick else builds.MININET_GUESTS,
-        rounds=_rounds(rounds, quick),
+        peer_guests=10 if how.quick else builds.MININET_GUESTS,
+        rounds=how.turns,
         on_turn=stage.say,
     )
     stage.say("")
-    _tell(report, as_json, files)
+    how.tell(report)
 
 
 @bench.command()
@@ -89,28 +133,24 @@ def build(
 @click.option("--time-scale", type=TIME_SCALE, metavar="X", help="Default: 1; 0.1 with --quick.")
 @_common
 def claim(
+    how: How,
     guests: int | None,
     nodes: int | None,
     whole: bool,
     time_scale: float | None,
-    quick: bool,
-    rounds: int | None,
-    as_json: bool,
-    files: tuple[Path, ...],
 ) -> None:
     """Claim addresses: from wired to all bound, and CPU per claim as bridges grow."""
-    pictures(files)
     from netemu.bench import build as builds
     from netemu.bench import claim as claims
     from netemu.bench import plot, stage
 
-    count = guests or (60 if quick else 1_000)
-    scale = time_scale or (0.1 if quick else 1.0)
+    count = guests or (60 if how.quick else 1_000)
+    scale = time_scale or (0.1 if how.quick else 1.0)
     if whole:
         report = claims.whole(
             guests=count, nodes=nodes or -(-count // builds.PER_NODE), time_scale=scale
         )
-        _tell(report, as_json, files)
+        how.tell(report)
         return
     sizes = tuple(size for size in claims.SIZES if size < count) or (count,)
     if count <= claims.SIZES[-1] and count not in sizes:
@@ -119,14 +159,14 @@ def claim(
         guests=count,
         sizes=sizes,
         time_scale=scale,
-        rounds=_rounds(rounds, quick),
-        warm_up=_warm_up(quick),
+        rounds=how.turns,
+        warm_up=how.warm_up,
         on_turn=stage.say,
     )
     stage.say("")
     metrics = [claims.BOUND, claims.USER, claims.SYSTEM]
     axis = "guests on a bridge"
-    _tell(report, as_json, files, lambda file: plot.lines(series, metrics, axis, file))
+    how.tell(report, lambda file: plot.lines(series, metrics, axis, file))
 
 
 @bench.command()
@@ -136,83 +176,42 @@ def claim(
 @click.option("--guests", type=click.IntRange(1, 1023), help="That poll at once. Default: 1,000.")
 @_common
 def responder(
+    how: How,
     seconds: float | None,
     guests: int | None,
-    quick: bool,
-    rounds: int | None,
-    as_json: bool,
-    files: tuple[Path, ...],
 ) -> None:
     """Ask the responder over a guest's wire, in turn with nginx, uvicorn, aiohttp and plain C."""
-    pictures(files)
     from netemu.bench import responder as responders
     from netemu.bench import stage
 
     job = responders.Job(
-        rounds=_rounds(rounds, quick),
-        seconds=seconds or (1 if quick else 3),
-        guests=guests or (20 if quick else 1_000),
-        polls=5 if quick else 20,
-        warm_up=_warm_up(quick),
+        rounds=how.turns,
+        seconds=seconds or (1 if how.quick else 3),
+        guests=guests or (20 if how.quick else 1_000),
+        polls=5 if how.quick else 20,
+        warm_up=how.warm_up,
     )
-    _tell(stage.measure("netemu.bench.responder", job), as_json, files)
+    how.tell(stage.measure("netemu.bench.responder", job))
 
 
 @bench.command()
 @click.option("--guests", type=click.IntRange(1, 1023), help="That wait. Default: 1,000.")
 @_common
 def events(
+    how: How,
     guests: int | None,
-    quick: bool,
-    rounds: int | None,
-    as_json: bool,
-    files: tuple[Path, ...],
 ) -> None:
     """Time from a controller's acknowledgement to the last waiting guest; commands per second."""
-    pictures(files)
     from netemu.bench import events as waits
     from netemu.bench import plot, stage
 
-    count = guests or (20 if quick else 1_000)
+    count = guests or (20 if how.quick else 1_000)
     job = waits.Job(
-        rounds=_rounds(rounds, quick),
+        rounds=how.turns,
         guests=count,
-        wakes=3 if quick else 20,
-        parked=(5 if quick else 10) * count,
-        seconds=0.5 if quick else 3,
+        wakes=3 if how.quick else 20,
+        parked=(5 if how.quick else 10) * count,
+        seconds=0.5 if how.quick else 3,
     )
     report = stage.measure("netemu.bench.events", job)
-    _tell(report, as_json, files, lambda file: plot.shares(report, waits.DELAY, waits.LIMITS, file))
-
-
-def _rounds(rounds: int | None, quick: bool) -> int:
-    from netemu.bench.rounds import QUICK_ROUNDS, ROUNDS
-
-    return rounds or (QUICK_ROUNDS if quick else ROUNDS)
-
-
-def _warm_up(quick: bool) -> int:
-    return 0 if quick else 1
-
-
-def _tell(
-    report: "Report",
-    as_json: bool,
-    files: Sequence[Path],
-    draw: Callable[[Path], None] | None = None,
-) -> None:
-    """Print a report, and write it into files; `draw` draws the picture that is not bars."""
-    from netemu.bench import plot
-
-    if as_json:
-        report.print_json()
-    else:
-        report.print()
-    for file in files:
-        with writing(file):
-            if file.suffix.lower() == ".json":
-                report.write(file)
-            elif draw is not None:
-                draw(file)
-            else:
-                plot.bars(report, file)
+    how.tell(report, lambda file: plot.shares(report, waits.DELAY, waits.LIMITS, file))

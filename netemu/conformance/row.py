@@ -33,6 +33,7 @@ __all__ = [
     "Result",
     "Row",
     "Trace",
+    "dropped",
     "watch",
 ]
 
@@ -72,6 +73,21 @@ class Row:
     def expected(self, policy: Policy) -> str:
         """The verdict that the policy asks for."""
         return self.strict if policy is Policy.RESPONDER_ONLY else self.same_node
+
+
+def dropped(
+    row_id: str, title: str, reference: str, recipe: Recipe, trace: Trace | None = None
+) -> Row:
+    """A row of which nobody may ever see anything, under either policy."""
+    return Row(
+        id=row_id,
+        title=title,
+        reference=reference,
+        strict=DROPPED,
+        same_node=DROPPED,
+        recipe=recipe,
+        trace=trace,
+    )
 
 
 @dataclass(frozen=True, slots=True)

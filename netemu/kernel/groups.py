@@ -6,6 +6,7 @@ call it only to remain who they are (tcpdump -Z root) end because of it, for no 
 
 from pathlib import Path
 
+from hostagent.seccomp import refuse
 from netemu.kernel import seccomp
 
 
@@ -17,4 +18,4 @@ def pass_over_setgroups() -> None:
     machine = seccomp.this_machine()
     if machine is None or Path("/proc/self/setgroups").read_text().strip() != "deny":
         return
-    seccomp.install(seccomp.only(machine, machine.setgroups, seccomp.refuse(0)))
+    seccomp.install(seccomp.only(machine, machine.setgroups, refuse(0)))

@@ -5,6 +5,7 @@ import fcntl
 import socket
 import struct
 
+from hostagent.classic_bpf import Program
 from netemu.interfaces import BRIDGE, GUEST_WIRE, Mark
 from netemu.kernel.errors import KernelError
 
@@ -108,10 +109,7 @@ def _open(interface: str, protocol: int, filter_program: bytes) -> socket.socket
 
 def attach(packet_socket: socket.socket, program: bytes) -> None:
     """Replace the socket's filter by `program`, an array of struct sock_filter."""
-    buffer = ctypes.create_string_buffer(program)
-    # struct sock_fprog { unsigned short len; struct sock_filter *filter; };
-    fprog = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
-    packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+    packet_socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, Program(program))
 
 
 def can_send(packet_socket: socket.socket) -> bool:

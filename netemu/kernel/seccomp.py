@@ -4,23 +4,26 @@ A filter is for the process that installs it and for all that it starts, and can
 process has to be root in its user namespace.
 """
 
-import ctypes
 import errno
 import os
 import socket
-import struct
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from hostagent import seccomp
+from hostagent.classic_bpf import JUMP_EQUAL, JUMP_IF_SET, Instruction
+from hostagent.seccomp import (
+    ALLOW,
+    REFUSE_FOREIGN,
+    load_argument,
+    load_number,
+    on_call,
+    refuse,
+)
 from netemu.kernel.errors import KernelError
 
-# linux/prctl.h, linux/seccomp.h, linux/filter.h
-_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_LOAD, _EQUAL, _AT_LEAST, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-# Offsets in struct seccomp_data; of the arguments the lower halves.
-_NUMBER, _ARCHITECTURE, _FIRST, _SECOND, _THIRD, _FOURTH = 0, 4, 16, 24, 32, 40
-_FOREIGN: Final = 0x40000000  # from here on x86-64 has the numbers of x32
+# The places of a call's arguments.
+_FIRST, _SECOND, _THIRD, _FOURTH = range(4)
 
 # What a guest needs for its own network, and what stays on its own machine.
 _FAMILIES: Final = (
@@ -36,9 +39,6 @@ _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _SETLEASE: Final = 1024
 # Set-user-ID and set-group-ID; O_CREAT and O_TMPFILE, with which a mode is given.
 _SET_ID, _MAKES = 0o6000, 0o20000100
-
-Step = tuple[int, int, int, int]
-"""An instruction of classic BPF: code, jump if true, jump if false, operand."""
 
 
 class Machine(NamedTuple):
@@ -98,95 +98,79 @@ def confine_guest() -> None:
         install(of_a_guest(machine))
 
 
-def of_a_guest(machine: Machine) -> list[Step]:
+def of_a_guest(machine: Machine) -> list[Instruction]:
     """What no guest may ask for.
 
     Sockets of five families only; no keys, no io_uring, no foreign ABI, no TIOCSTI; no look at the
     machine by bpf, perf_event_open or syslog. In a directory that guests share, a file of a guest's
     is root's: so no set-user-ID, no attribute that grants capabilities, and no lease.
     """
-    families = [(_EQUAL, len(_FAMILIES) - place, 0, one) for place, one in enumerate(_FAMILIES)]
+    unknown = refuse(errno.ENOSYS)
+    families = [(JUMP_EQUAL, len(_FAMILIES) - place, 0, one) for place, one in enumerate(_FAMILIES)]
     return [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, machine.name),
-        refuse(errno.ENOSYS),
-        (_LOAD, 0, 0, _NUMBER),
-        (_AT_LEAST, 0, 1, _FOREIGN),
-        refuse(errno.ENOSYS),
-        *(step for number in machine.refused for step in _if(number, refuse(errno.ENOSYS))),
-        *(step for one in machine.attributes for step in _if(one, refuse(errno.EOPNOTSUPP))),
+        *load_number(machine.name, unknown),
+        *REFUSE_FOREIGN,
+        *(step for number in machine.refused for step in on_call(number, unknown)),
+        *(step for one in machine.attributes for step in on_call(one, refuse(errno.EOPNOTSUPP))),
         *(step for number, mode in machine.modes for step in _no_set_id(number, mode)),
         *(step for one in machine.makes for step in _no_set_id_made(*one)),
-        (_EQUAL, 0, 4, machine.fcntl),
-        (_LOAD, 0, 0, _SECOND),
-        (_EQUAL, 0, 1, _SETLEASE),
+        (JUMP_EQUAL, 0, 4, machine.fcntl),
+        load_argument(_SECOND),
+        (JUMP_EQUAL, 0, 1, _SETLEASE),
         refuse(errno.EACCES),
         ALLOW,
-        (_EQUAL, 0, 5, machine.ioctl),
-        (_LOAD, 0, 0, _SECOND),
-        (_EQUAL, 1, 0, _TIOCSTI),
-        (_EQUAL, 0, 1, _TIOCLINUX),
+        (JUMP_EQUAL, 0, 5, machine.ioctl),
+        load_argument(_SECOND),
+        (JUMP_EQUAL, 1, 0, _TIOCSTI),
+        (JUMP_EQUAL, 0, 1, _TIOCLINUX),
         refuse(errno.EPERM),
         ALLOW,
-        (_EQUAL, 1, 0, machine.socket),
-        (_EQUAL, 0, len(families) + 2, machine.socketpair),
-        (_LOAD, 0, 0, _FIRST),
+        (JUMP_EQUAL, 1, 0, machine.socket),
+        (JUMP_EQUAL, 0, len(families) + 2, machine.socketpair),
+        load_argument(_FIRST),
         *families,
         refuse(errno.EAFNOSUPPORT),
         ALLOW,
     ]
 
 
-def refuse(code: int) -> Step:
-    """Have the call fail with this error number; with 0 it does nothing, and succeeds."""
-    return (_RETURN, 0, 0, _ERRNO | code)
-
-
-ALLOW: Final[Step] = (_RETURN, 0, 0, _ALLOW)
-
-
-def only(machine: Machine, number: int, result: Step) -> list[Step]:
+def only(machine: Machine, number: int, result: Instruction) -> list[Instruction]:
     """A filter that gives one system call this result, and lets all others be."""
     return [
-        (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, machine.name),
-        ALLOW,
-        (_LOAD, 0, 0, _NUMBER),
-        *_if(number, result),
+        *load_number(machine.name, ALLOW),
+        *on_call(number, result),
         ALLOW,
     ]
 
 
-def _no_set_id(number: int, mode: int) -> list[Step]:
+def _no_set_id(number: int, mode: int) -> list[Instruction]:
     """Refuse a call whose argument `mode` would have a program run as another user."""
-    check: list[Step] = [(_LOAD, 0, 0, mode), (_BITS, 0, 1, _SET_ID), refuse(errno.EPERM), ALLOW]
-    return [(_EQUAL, 0, len(check), number), *check]
-
-
-def _no_set_id_made(number: int, flags: int, mode: int) -> list[Step]:
-    """The same of a call that has a mode only where its `flags` say that it makes a file."""
-    check: list[Step] = [
-        (_LOAD, 0, 0, flags),
-        (_BITS, 1, 0, _MAKES),
-        ALLOW,
-        (_LOAD, 0, 0, mode),
-        (_BITS, 0, 1, _SET_ID),
+    check: list[Instruction] = [
+        load_argument(mode),
+        (JUMP_IF_SET, 0, 1, _SET_ID),
         refuse(errno.EPERM),
         ALLOW,
     ]
-    return [(_EQUAL, 0, len(check), number), *check]
+    return [(JUMP_EQUAL, 0, len(check), number), *check]
 
 
-def _if(number: int, result: Step) -> tuple[Step, Step]:
-    return (_EQUAL, 0, 1, number), result
+def _no_set_id_made(number: int, flags: int, mode: int) -> list[Instruction]:
+    """The same of a call that has a mode only where its `flags` say that it makes a file."""
+    check: list[Instruction] = [
+        load_argument(flags),
+        (JUMP_IF_SET, 1, 0, _MAKES),
+        ALLOW,
+        load_argument(mode),
+        (JUMP_IF_SET, 0, 1, _SET_ID),
+        refuse(errno.EPERM),
+        ALLOW,
+    ]
+    return [(JUMP_EQUAL, 0, len(check), number), *check]
 
 
-def install(steps: Iterable[Step]) -> None:
+def install(steps: Iterable[Instruction]) -> None:
     """Install a filter, beside those that there are: the severest verdict counts."""
-    code = b"".join(struct.pack("=HBBI", *step) for step in steps)
-    kept = ctypes.create_string_buffer(code, len(code))
-    # struct sock_fprog: how many, and where.
-    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(kept))
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, program, 0, 0) != 0:
-        raise KernelError("a filter of system calls", ctypes.get_errno())
+    try:
+        seccomp.install(steps)
+    except OSError as error:
+        raise KernelError("a filter of system calls", error.errno or 0) from None

@@ -5,22 +5,21 @@ on whole Ethernet frames (AF_PACKET, SOCK_RAW). The programs accept what `arp.pa
 tests compare the two. Pure.
 """
 
-import struct
 from collections.abc import Sequence
 from typing import Final
 
+from hostagent.classic_bpf import (
+    JUMP_AT_LEAST,
+    JUMP_EQUAL,
+    LOAD_BYTE,
+    LOAD_HALF,
+    LOAD_LENGTH,
+    LOAD_WORD,
+    RETURN,
+    Instruction,
+    pack,
+)
 from netemu.linklocal import addresses, arp
-
-INSTRUCTION: Final = struct.Struct("=HBBI")  # code, jump if true, jump if false, k
-
-# <linux/bpf_common.h>, <linux/filter.h>
-LOAD_WORD: Final = 0x20
-LOAD_HALF: Final = 0x28
-LOAD_BYTE: Final = 0x30
-LOAD_LENGTH: Final = 0x80
-JUMP_EQUAL: Final = 0x15
-JUMP_AT_LEAST: Final = 0x35
-RETURN: Final = 0x06
 
 PACKET_TYPE: Final = 0xFFFF_F004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 LINK_INDEX: Final = 0xFFFF_F008  # SKF_AD_OFF + SKF_AD_IFINDEX
@@ -43,14 +42,12 @@ _ACCEPT: Final = -1
 _DROP: Final = -2
 _NEXT: Final = 0
 
-_Line = tuple[int, int, int, int]
 
-
-def _load(code: int, k: int) -> _Line:
+def _load(code: int, k: int) -> Instruction:
     return (code, _NEXT, _NEXT, k)
 
 
-_WELL_FORMED: Final[tuple[_Line, ...]] = (
+_WELL_FORMED: Final[tuple[Instruction, ...]] = (
     _load(LOAD_LENGTH, 0),
     (JUMP_AT_LEAST, _NEXT, _DROP, arp.FRAME_LENGTH),
     _load(LOAD_HALF, _TYPE),
@@ -65,7 +62,7 @@ _WELL_FORMED: Final[tuple[_Line, ...]] = (
 
 # A frame of a VLAN that has no device here arrives as ARP without its tag. Only its packet type
 # shows that it is not of this link. The kernel's own ARP ignores it by the same test.
-_FOR_THIS_HOST: Final[tuple[_Line, ...]] = (
+_FOR_THIS_HOST: Final[tuple[Instruction, ...]] = (
     _load(LOAD_BYTE, PACKET_TYPE),
     (JUMP_EQUAL, _DROP, _NEXT, PACKET_OTHERHOST),
 )
@@ -89,7 +86,7 @@ def concerns(mac: bytes, address: int) -> bytes:
 
 def nothing() -> bytes:
     """Accept no frame."""
-    return INSTRUCTION.pack(RETURN, 0, 0, 0)
+    return pack([(RETURN, 0, 0, 0)])
 
 
 def probes() -> bytes:
@@ -141,7 +138,7 @@ def claims_of(address: int) -> bytes:
     )
 
 
-def _assemble(*lines: _Line) -> bytes:
+def _assemble(*lines: Instruction) -> bytes:
     """Pack the lines and the two returns. A jump is the number of instructions to skip."""
     accept = len(lines)
 
@@ -150,10 +147,8 @@ def _assemble(*lines: _Line) -> bytes:
             return target
         return accept + (target == _DROP) - at - 1
 
-    packed = [
-        INSTRUCTION.pack(code, skip(at, if_true), skip(at, if_false), k)
+    placed = [
+        (code, skip(at, if_true), skip(at, if_false), k)
         for at, (code, if_true, if_false, k) in enumerate(lines)
     ]
-    packed.append(INSTRUCTION.pack(RETURN, 0, 0, _WHOLE_FRAME))
-    packed.append(INSTRUCTION.pack(RETURN, 0, 0, 0))
-    return b"".join(packed)
+    return pack([*placed, (RETURN, 0, 0, _WHOLE_FRAME), (RETURN, 0, 0, 0)])

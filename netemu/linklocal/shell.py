@@ -23,6 +23,7 @@ from netemu.kernel.link_monitor import LinkMonitor
 from netemu.kernel.namespaces import inside, inside_that_of
 from netemu.linklocal import addresses, arp, bpf
 from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, State, Use
+from netemu.linklocal.deadline import Deadline
 from netemu.linklocal.fair_timer import FairTimer
 from netemu.linklocal.oracle import Announce, Bind, Oracle, Refuse, Unbind
 from netemu.linklocal.oracle import Effects as OracleEffects
@@ -68,11 +69,10 @@ class GuestShell:
     ) -> None:
         self.claimant = claimant
         self._name = name
-        self._turns = turns
         self._changed = changed
         self._lost = lost
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(partial(turns.take, self._due))
         self._activation: asyncio.TimerHandle | None = None
         self._paused = False
         self._off = False
@@ -125,9 +125,9 @@ class GuestShell:
 
     def close(self) -> None:
         """Stop; the guest keeps its address."""
-        for timer in (self._timer, self._activation):
-            if timer is not None:
-                timer.cancel()
+        self._deadline.set(None)
+        if self._activation is not None:
+            self._activation.cancel()
         self._loop.remove_reader(self._socket)
         # Not in the loop: closing a packet socket waits for the kernel's readers, some 13 ms.
         self._change(self._socket.close)
@@ -145,10 +145,6 @@ class GuestShell:
             heard = arp.parse(frame)
             if heard is not None:
                 self._carry_out(self.claimant.receive(heard, self._loop.time()))
-
-    def _expired(self) -> None:
-        self._timer = None
-        self._turns.take(self._due)
 
     def _due(self) -> None:
         """Do what the timer was for; the claimant checks what has changed since."""
@@ -179,14 +175,7 @@ class GuestShell:
             self._changed()
 
     def _arm(self) -> None:
-        deadline = None if self._paused else self.claimant.deadline
-        if self._timer is not None:
-            if deadline == self._timer.when():
-                return
-            self._timer.cancel()
-            self._timer = None
-        if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._expired)
+        self._deadline.set(None if self._paused else self.claimant.deadline)
 
     def _send(self, frame: bytes) -> None:
         try:
@@ -284,7 +273,7 @@ class NodeShell:
         self._resetting: Counter[str] = Counter()  # addresses whose connections are being reset
         self._delayed: list[Binding] = []  # until their address is reset
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(self._expired)
         with inside(net):
             self._socket = packet.on_bridge(bpf.probes())
             self._rivals = packet.on_every_port(bpf.claims_of(oracle.own))
@@ -306,9 +295,9 @@ class NodeShell:
 
     def close(self) -> None:
         """Stop; the kernel keeps the bindings."""
-        for timer in (self._timer, self._look):
-            if timer is not None:
-                timer.cancel()
+        self._deadline.set(None)
+        if self._look is not None:
+            self._look.cancel()
         for source in (self._socket, self._rivals, self._speech, self._monitor):
             self._loop.remove_reader(source)
             source.close()
@@ -464,7 +453,6 @@ class NodeShell:
             self._carrier(mark, up)
 
     def _expired(self) -> None:
-        self._timer = None
         self._carry_out(self.oracle.expire(self._loop.time()))
 
     def _carry_out(self, effects: OracleEffects) -> None:
@@ -485,7 +473,7 @@ class NodeShell:
                     self._socket.send(self.oracle.frame(effect))
                 except OSError as error:
                     log.debug("%s: a frame is lost: %s", self._name, error)
-        self._arm()
+        self._deadline.set(self.oracle.deadline)
         if gone or new:
             self._changed()
 
@@ -513,16 +501,6 @@ class NodeShell:
         if ready:
             self._delayed = [one for one in self._delayed if one not in ready]
             self._bindings.add(ready)
-
-    def _arm(self) -> None:
-        deadline = self.oracle.deadline
-        if self._timer is not None:
-            if deadline == self._timer.when():
-                return
-            self._timer.cancel()
-            self._timer = None
-        if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._expired)
 
     def _binding(self, effect: Bind | Unbind) -> Binding:
         return Binding(

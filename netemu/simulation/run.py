@@ -87,14 +87,14 @@ async def _story(loop: Loop, seed: int, directory: Path, began: float) -> Outcom
             judge.end()
     trace = json.dumps([cluster.event_log.entries(), faults.done], default=str)
     return Outcome(
-        seed,
-        [(type(judge).__name__, one) for judge in judges for one in judge.breaches[:5]],
-        loop.time() - first,
-        time.process_time() - began,
-        workload.commands,
-        workload.polls,
-        faults.done,
-        hashlib.sha256(trace.encode()).hexdigest(),
+        seed=seed,
+        breaches=[(type(judge).__name__, one) for judge in judges for one in judge.breaches[:5]],
+        virtual=loop.time() - first,
+        real=time.process_time() - began,
+        commands=workload.commands,
+        polls=workload.polls,
+        faults=faults.done,
+        digest=hashlib.sha256(trace.encode()).hexdigest(),
     )
 
 

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -10,7 +11,7 @@ from scapy.layers.l2 import ARP, LLC, SNAP, STP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
 from netemu.conformance.roles import BROADCAST, HTTP, NOBODY
-from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, Recipe, Row
+from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, Row, dropped
 from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.stage import INSTANCE_INFO, Stage, summary
 from netemu.interfaces import octets
@@ -271,18 +272,7 @@ def _other_node_by_mac(s: Stage) -> Iterator[Packet]:
     yield Ether(dst=s.mf, src=s.m1, type=0x88B5) / Raw(b"x" * 46)
 
 
-def _dropped(row_id: str, title: str, reference: str, recipe: Recipe) -> Row:
-    """A row of which nobody may ever see anything, under either policy."""
-    return Row(
-        id=row_id,
-        title=title,
-        reference=reference,
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=recipe,
-        trace=answered_syn,
-    )
-
+_dropped = partial(dropped, trace=answered_syn)
 
 ROWS: Final = (
     Row(

@@ -23,7 +23,7 @@ from scapy.packet import Packet, Raw
 
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import BROADCAST, ELSEWHERE, SERVICE
-from netemu.conformance.row import ALLOWED, DROPPED, Observed, Recipe, Row, Trace
+from netemu.conformance.row import ALLOWED, DROPPED, Observed, Row, dropped
 from netemu.conformance.rows.ethernet import answered_syn, syn
 from netemu.conformance.stage import Stage
 from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
@@ -295,33 +295,18 @@ def _odd_protocols_to_peer(stage: Stage) -> Observed:
     return Observed(verdict, evidence, seen[:20])
 
 
-def _row(
-    row_id: str, title: str, reference: str, recipe: Recipe, trace: Trace | None = None
-) -> Row:
-    """A row of which nobody may ever see anything, under either policy."""
-    return Row(
-        id=row_id,
-        title=title,
-        reference=reference,
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=recipe,
-        trace=trace,
-    )
-
-
 ROWS: Final = (
-    _row(
+    dropped(
         "38",
         "Read the victim's metadata: spoofed source",
         "CVE-2013-6419",
         _ask_as_the_victim,
         answered_syn,
     ),
-    _row("39", "Reflect off the node", "works in spite of isolated ports", _reflect, _reflected),
-    _row("43", "Another node's guest by its address", "RFC 3927 2.7", _other_node_by_address),
-    _row("44", "Hairpin: to a peer by way of the node", "works with ip_forward=1", _hairpin),
-    _row(
+    dropped("39", "Reflect off the node", "works in spite of isolated ports", _reflect, _reflected),
+    dropped("43", "Another node's guest by its address", "RFC 3927 2.7", _other_node_by_address),
+    dropped("44", "Hairpin: to a peer by way of the node", "works with ip_forward=1", _hairpin),
+    dropped(
         "45",
         "The node's other services",
         "weak host model, in spite of arp_ignore=1",
@@ -338,11 +323,13 @@ ROWS: Final = (
         trace=answered_from_node,
         play=_silent,
     ),
-    _row("47", "127/8 from the wire", "CVE-2020-8558", _loopback_from_the_wire, answered_from_node),
-    _row("48", "Martian sources", "RFC 1812 5.3.7", _martians),
-    _row("49", "Fragments", "RFC 1858", _fragments),
-    _row("50", "Overlapping and tiny fragments", "RFC 3128, RFC 5722", _odd_fragments),
-    _row("51", "IP options", "RFC 7126; record route is echoed", _options, answered_from_node),
+    dropped(
+        "47", "127/8 from the wire", "CVE-2020-8558", _loopback_from_the_wire, answered_from_node
+    ),
+    dropped("48", "Martian sources", "RFC 1812 5.3.7", _martians),
+    dropped("49", "Fragments", "RFC 1858", _fragments),
+    dropped("50", "Overlapping and tiny fragments", "RFC 3128, RFC 5722", _odd_fragments),
+    dropped("51", "IP options", "RFC 7126; record route is echoed", _options, answered_from_node),
     Row(
         id="52",
         title="Time to live of 1 and 255",
@@ -351,14 +338,14 @@ ROWS: Final = (
         same_node="answered, TTL 1",
         in_lab=_time_to_live,
     ),
-    _row(
+    dropped(
         "53", "ICMP redirect, router advertisement", "accept_redirects is 1 by default", _redirect
     ),
-    _row("54", "ICMP to the responder's address", "RFC 1122 3.2.2", _icmp, answered_from_node),
-    _row("55", "IGMP querier takeover", "RFC 3376", _igmp),
-    _row("59", "Rogue DHCP server", "CVE-2020-8903", _dhcp_server),
-    _row("60", "Spoofed DHCP client", "OSSA-2016-009", _dhcp_client),
-    _row("61", "Tunnels", "RFC 2784, RFC 2003, RFC 7348", _tunnels),
+    dropped("54", "ICMP to the responder's address", "RFC 1122 3.2.2", _icmp, answered_from_node),
+    dropped("55", "IGMP querier takeover", "RFC 3376", _igmp),
+    dropped("59", "Rogue DHCP server", "CVE-2020-8903", _dhcp_server),
+    dropped("60", "Spoofed DHCP client", "OSSA-2016-009", _dhcp_client),
+    dropped("61", "Tunnels", "RFC 2784, RFC 2003, RFC 7348", _tunnels),
     Row(
         id="62",
         title="IP protocol sweep",

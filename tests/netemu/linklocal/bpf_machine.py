@@ -1,8 +1,12 @@
 """A tiny classic BPF machine, pure: what the kernel would do with a program and a frame."""
 
+from hostagent import classic_bpf
 from netemu.linklocal import bpf
 
 ANCILLARY = 0xFFFF_F000  # SKF_AD_OFF: from here up, k names what is not in the frame
+
+
+WIDTHS = {classic_bpf.LOAD_WORD: 4, classic_bpf.LOAD_HALF: 2, classic_bpf.LOAD_BYTE: 1}
 
 
 def run(
@@ -11,16 +15,18 @@ def run(
     """How many bytes of the frame are passed on; 0 is a drop."""
     accumulator = 0
     at = 0
-    instructions = list(bpf.INSTRUCTION.iter_unpack(program))
+    instructions = list(classic_bpf.SOCK_FILTER.iter_unpack(program))
     while True:
         code, if_true, if_false, k = instructions[at]
         at += 1
-        if code == bpf.RETURN:
+        if code == classic_bpf.RETURN:
             return int(k)
-        if code == bpf.LOAD_LENGTH:
+        if code == classic_bpf.LOAD_LENGTH:
             accumulator = len(frame)
-        elif code in (bpf.LOAD_WORD, bpf.LOAD_HALF, bpf.LOAD_BYTE):
-            width = {bpf.LOAD_WORD: 4, bpf.LOAD_HALF: 2, bpf.LOAD_BYTE: 1}[code]
+        elif code in WIDTHS:
+            width = {classic_bpf.LOAD_WORD: 4, classic_bpf.LOAD_HALF: 2, classic_bpf.LOAD_BYTE: 1}[
+                code
+            ]
             if k >= ANCILLARY:
                 accumulator = {
                     bpf.PACKET_TYPE: packet_type,
@@ -31,9 +37,9 @@ def run(
                 return 0
             else:
                 accumulator = int.from_bytes(frame[k : k + width], "big")
-        elif code == bpf.JUMP_EQUAL:
+        elif code == classic_bpf.JUMP_EQUAL:
             at += if_true if accumulator == k else if_false
-        elif code == bpf.JUMP_AT_LEAST:
+        elif code == classic_bpf.JUMP_AT_LEAST:
             at += if_true if accumulator >= k else if_false
         else:
             raise AssertionError(f"unknown instruction {code:#x}")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostagent import classic_bpf
 from netemu.linklocal import addresses, arp, bpf
 from netemu.linklocal.arp import Arp
 from tests.netemu.linklocal.bpf_machine import run
@@ -126,14 +127,14 @@ def test_every_frame_of_the_protocol_reaches_whom_it_concerns_and_nobody_else() 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_form_is_the_kernels(name: str) -> None:
     program, _ = PROGRAMS[name]
-    assert bpf.INSTRUCTION.size == 8
+    assert classic_bpf.SOCK_FILTER.size == 8
     assert len(program) % 8 == 0
     assert len(program) // 8 <= 4096  # BPF_MAXINSNS
-    instructions = list(bpf.INSTRUCTION.iter_unpack(program))
+    instructions = list(classic_bpf.SOCK_FILTER.iter_unpack(program))
     for at, (code, if_true, if_false, _k) in enumerate(instructions):
-        if code in (bpf.JUMP_EQUAL, bpf.JUMP_AT_LEAST):
+        if code in (classic_bpf.JUMP_EQUAL, classic_bpf.JUMP_AT_LEAST):
             assert at + 1 + max(if_true, if_false) < len(instructions)
-    assert instructions[-1][0] == bpf.RETURN
+    assert instructions[-1][0] == classic_bpf.RETURN
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
