@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hostagent.addresses import METADATA
 from hostagent.cli.options import UNABLE, BadInput, Unable
 from hostagent.terminal.duration import Duration
 from hostagent.terminal.number import Number
@@ -154,7 +155,7 @@ def agent(
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="Host header to answer besides 169.254.169.254, the clouds' names for it, and where it "
+    help=f"Host header to answer besides {METADATA}, the clouds' names for it, and where it "
     "listens (localhost; on 0.0.0.0 any address); repeatable.",
 )
 @click.option(

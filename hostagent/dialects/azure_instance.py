@@ -4,6 +4,7 @@ from base64 import b64encode
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
+from hostagent.addresses import LINK_LOCAL, LINK_LOCAL_PREFIX
 from hostagent.dialects.azure_members import INSTANCE, shown
 from hostagent.model import Guest
 from hostagent.properties import content, region, under, value, zone
@@ -173,7 +174,7 @@ def _network(guest: Guest) -> dict[str, Any]:
                             "publicIpAddress": "",
                         }
                     ],
-                    "subnet": [{"address": "169.254.0.0", "prefix": "16"}],  # RFC 3927 §2.1
+                    "subnet": [{"address": LINK_LOCAL, "prefix": str(LINK_LOCAL_PREFIX)}],
                 },
                 "ipv6": {"ipAddress": []},
                 "macAddress": value(guest, "mac", "azure").replace(":", "").upper(),

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from typing import Final, TypeAlias
 
+from hostagent.addresses import METADATA
 from hostagent.dialects.gce_account import SCOPES
 from hostagent.dialects.gce_events import maintenance, preempted, shutdown_details, upcoming
 from hostagent.model import Guest, View
@@ -79,7 +80,7 @@ def _instance(view: View, now: float) -> dict[str, Tree]:
                 "access-configs": [{"external-ip": public, "type": "ONE_TO_ONE_NAT"}]
                 if public
                 else [],
-                "dns-servers": ("169.254.169.254",),
+                "dns-servers": (METADATA,),
                 "forwarded-ips": [],
                 "gateway": "",
                 "ip": value(guest, "address", "gce"),

@@ -10,14 +10,13 @@ from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from hostagent.addresses import METADATA
 from hostagent.dialects import Dialects
 from hostagent.dialects.outcomes import Approval, Outcome, Park
 from hostagent.http import BadRequest, Request, Response, render, render_around_date
 from hostagent.model import View
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.reply_cache import Access, Caller, Made, ReplyCache
-
-METADATA_ADDRESS: Final = "169.254.169.254"
 
 METADATA_NAMES: Final = (
     *("metadata.google.internal", "metadata.google.internal.", "metadata"),
@@ -172,7 +171,7 @@ def host_headers(names: list[str], listeners: list[socket.socket]) -> frozenset[
 
     A loopback listener adds `localhost`; one on `ANY_ADDRESS` accepts any address.
     """
-    hosts = [METADATA_ADDRESS, *METADATA_NAMES, *names]
+    hosts = [METADATA, *METADATA_NAMES, *names]
     ports = {80}
     for listener in listeners:
         address = listener.getsockname()

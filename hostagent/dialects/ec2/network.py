@@ -10,12 +10,13 @@ from typing import Final
 
 from msgspec import Struct
 
+from hostagent.addresses import LINK_LOCAL, LINK_LOCAL_PREFIX
 from hostagent.dialects.ec2.events import Tree
 from hostagent.model import Guest
 from hostagent.properties import given, region, under, value
 from hostagent.regions import aws
 
-_LINK_LOCAL: Final = "169.254.0.0/16"  # RFC 3927 §2.1
+_BLOCK: Final = f"{LINK_LOCAL}/{LINK_LOCAL_PREFIX}"
 
 
 class Interface(Struct, frozen=True):
@@ -81,7 +82,7 @@ def _told(guest: Guest, one: Interface) -> Tree:
     seed = "interface" if first else f"interface {one.number}"
     digest = sha256(f"{seed}:{guest.name}".encode()).hexdigest()
     vpc = digest if first else sha256(f"interface:{guest.name}".encode()).hexdigest()
-    block = _LINK_LOCAL if first else f"10.{one.number}.0.0/16"
+    block = _BLOCK if first else f"10.{one.number}.0.0/16"
     tree: dict[str, Tree] = {
         "device-number": str(one.number),
         "interface-id": f"eni-{digest[:17]}",
