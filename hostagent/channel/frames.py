@@ -27,21 +27,27 @@ def pack(obj: dict[str, Any]) -> bytes:
         raise FrameError("a number has more than 64 bits") from error
     except UnicodeEncodeError as error:
         raise FrameError("a text is not Unicode") from error
-    if len(body) > MAX_FRAME:
-        raise FrameError(f"a frame of {len(body)} bytes exceeds the bound of {MAX_FRAME}")
+    return frame(body)
+
+
+def frame(body: bytes, bound: int = MAX_FRAME) -> bytes:
+    """Return the frame with this body; raises FrameError if it is longer than the bound."""
+    if len(body) > bound:
+        raise FrameError(f"a frame of {len(body)} bytes exceeds the bound of {bound}")
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
-class Decoder:
-    """Bytes in, maps out. Holds at most one unfinished frame beyond what was just fed."""
+class Splitter:
+    """Bytes in, bodies out. Holds at most one unfinished frame beyond what was just fed."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int = MAX_FRAME) -> None:
+        self._bound = bound
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """Yield the maps that are complete with `data`; raises FrameError at the first bad frame.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the bodies that are complete with `data`; raises FrameError at a length too great.
 
-        Frames before a bad one are yielded. After a FrameError the decoder cannot be used.
+        Frames before that one are yielded. After a FrameError the splitter cannot be used.
         """
         self._buffer += data
         start = 0
@@ -49,16 +55,31 @@ class Decoder:
             while len(self._buffer) - start >= _LENGTH_BYTES:
                 body = start + _LENGTH_BYTES
                 length = int.from_bytes(self._buffer[start:body], "big")
-                if length > MAX_FRAME:
+                if length > self._bound:
                     raise FrameError(
-                        f"a frame says it has {length} bytes; the bound is {MAX_FRAME}"
+                        f"a frame says it has {length} bytes; the bound is {self._bound}"
                     )
                 if len(self._buffer) - body < length:
                     return
                 start = body + length
-                yield _unpack(bytes(self._buffer[body:start]))
+                yield bytes(self._buffer[body:start])
         finally:
             del self._buffer[:start]
+
+
+class Decoder:
+    """Bytes in, maps out."""
+
+    def __init__(self) -> None:
+        self._splitter = Splitter()
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """Yield the maps that are complete with `data`; raises FrameError at the first bad frame.
+
+        Frames before a bad one are yielded. After a FrameError the decoder cannot be used.
+        """
+        for body in self._splitter.feed(data):
+            yield _unpack(body)
 
 
 def _unpack(body: bytes) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A process in one place of a lab: sends the frames that it is given, and tells what it hears.
 
 Run as `python -m netemu.conformance.inside CHANNEL DEPTH KIND=DESCRIPTOR...`, it enters the
-namespaces of a guest or a node and serves `Inside`'s methods, one call at a time: a length and a
-msgpack map in, the same out. DEPTH `wire` enters the network namespace alone; `whole` is a real
+namespaces of a guest or a node and serves `Inside`'s methods, one call at a time: a `Call` in, an
+`Answer` out. DEPTH `wire` enters the network namespace alone; `whole` is a real
 process of the guest's, which sees what the guest sees.
 """
 
@@ -18,19 +18,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgpack
+import msgspec
 
 from netemu.client import exec_foreground
 from netemu.conformance.taps import Taps, environment
 from netemu.errors import NetemuError
 from netemu.kernel import confinement, guest_limits, seccomp
 from netemu.kernel import namespaces as ns
+from netemu.wire.framing import Link
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
+class Call(msgspec.Struct):
+    """A method of `Inside` to be called."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+
+
+class Answer(msgspec.Struct):
+    """What the method has returned, or what it has raised."""
+
+    wrong: str = ""
+    value: msgspec.Raw = msgspec.Raw(msgspec.msgpack.encode(None))
+
+
+class Ready(msgspec.Struct):
+    """The process is where it should be."""
+
+
 class Inside(Taps):
-    """What may be asked of the process; each method answers with what msgpack can carry."""
+    """What may be asked of the process; each method takes and returns what msgpack can carry."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,26 +93,37 @@ class Inside(Taps):
 
     # Connections by the place's own kernel.
 
-    def dial(self, name: str, to: str, port: int, options: dict[str, Any]) -> list[Any]:
-        """Connect; ["", own port] or [what went wrong, 0]."""
+    def dial(
+        self,
+        name: str,
+        to: str,
+        port: int,
+        *,
+        patience: float = 1.0,
+        mark: int | None = None,
+        room: int | None = None,
+        source: str = "",
+    ) -> tuple[str, int]:
+        """Connect: "" and the own port, or what went wrong and 0.
+
+        `mark` is the socket's, `room` the bytes of its receive buffer.
+        """
         link = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        link.settimeout(options.get("patience", 1.0))
+        link.settimeout(patience)
         try:
-            if "mark" in options:
-                link.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", options["mark"])
-                )
-            if "room" in options:
-                link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["room"])
-            if "source" in options:
-                link.bind((options["source"], 0))
+            if mark is not None:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", mark))
+            if room is not None:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+            if source:
+                link.bind((source, 0))
             link.connect((to, port))
         except OSError as error:
             link.close()
-            return [type(error).__name__, 0]
+            return type(error).__name__, 0
         self.hang_up(name)
         self._links[name] = link
-        return ["", link.getsockname()[1]]
+        return "", link.getsockname()[1]
 
     def say(self, name: str, data: bytes) -> str:
         """Send on a connection; what went wrong, or "". What does not fit is not waited for."""
@@ -106,8 +137,8 @@ class Inside(Taps):
             return type(error).__name__
         return ""
 
-    def hear(self, name: str, patience: float) -> list[Any]:
-        """[one HTTP answer, or what there was of it; "open", "closed" or what went wrong]."""
+    def hear(self, name: str, patience: float) -> tuple[bytes, str]:
+        """One HTTP answer, or what there was of it; then "open", "closed" or what went wrong."""
         link = self._links[name]
         end = time.monotonic() + patience
         data = b""
@@ -118,31 +149,31 @@ class Inside(Taps):
             except TimeoutError:
                 break
             except OSError as error:
-                return [data, type(error).__name__]
+                return data, type(error).__name__
             if not part:
-                return [data, "closed"]
+                return data, "closed"
             data += part
             if _is_whole(data):
                 # It may be the last: that shows at once.
                 end = min(end, time.monotonic() + 0.02)
-        return [data, "open"]
+        return data, "open"
 
     def hang_up(self, name: str) -> None:
         """Close a connection, if it is there."""
         if name in self._links:
             self._links.pop(name).close()
 
-    def get(self, request: bytes, to: str, port: int, patience: float) -> list[Any]:
+    def get(self, request: bytes, to: str, port: int, patience: float) -> tuple[bytes, str, float]:
         """A connection for one request: the answer, how it ended, and the seconds it took."""
         begun = time.monotonic()
-        wrong, _ = self.dial("get", to, port, {"patience": patience})
+        wrong, _ = self.dial("get", to, port, patience=patience)
         if wrong:
-            return [b"", wrong, time.monotonic() - begun]
+            return b"", wrong, time.monotonic() - begun
         self.say("get", request)
         answer, end = self.hear("get", patience)
         taken = time.monotonic() - begun
         self.hang_up("get")
-        return [answer, end, taken]
+        return answer, end, taken
 
     def still_open(self, names: list[str]) -> int:
         """How many of these connections the other end has not ended."""
@@ -193,7 +224,7 @@ class Inside(Taps):
 
     def borrow(self, address: str, device: str) -> None:
         """Have one more address here until `give_back`, or the end of this process."""
-        code, _, _ = self.run(["ip", "address", "add", address, "dev", device], "")
+        code, _, _ = self.run(["ip", "address", "add", address, "dev", device])
         if code == 0:
             self._borrowed.append((address, device))
 
@@ -201,10 +232,10 @@ class Inside(Taps):
         """Take away the addresses that were borrowed."""
         while self._borrowed:
             address, device = self._borrowed.pop()
-            self.run(["ip", "address", "del", address, "dev", device], "")
+            self.run(["ip", "address", "del", address, "dev", device])
 
-    def run(self, command: list[str], text: str) -> list[Any]:
-        """Run a command here: [exit code, standard output, standard error]."""
+    def run(self, command: list[str], text: str = "") -> tuple[int, str, str]:
+        """Run a command here: its exit code, standard output and standard error."""
         try:
             done = subprocess.run(
                 command,
@@ -216,8 +247,8 @@ class Inside(Taps):
                 env=environment(),
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return [127, "", str(error)]
-        return [done.returncode, done.stdout, done.stderr]
+            return 127, "", str(error)
+        return done.returncode, done.stdout, done.stderr
 
     def read(self, path: str) -> str:
         """A file as this place sees it."""
@@ -302,57 +333,29 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _serve(channel: socket.socket) -> None:
+def _serve(link: Link) -> None:
     # All places on one CPU: its queue of frames is then one queue, in the order of sending, and a
     # frame that is heard says that all frames sent before it have been dealt with.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     inside = Inside()
     try:
-        while (question := receive(channel)) is not None:
-            verb, arguments = question
-            method: Callable[..., Any] = getattr(inside, verb)
+        while (call := link.receive(Call)) is not None:
+            method: Callable[..., Any] = getattr(inside, call.method)
             try:
-                answer = ["", method(*arguments)]
+                value = msgspec.msgpack.encode(method(*call.arguments, **call.named))
+                answer = Answer(value=msgspec.Raw(value))
             except Exception as error:
-                answer = [repr(error), None]
-            send(channel, answer)
+                answer = Answer(repr(error))
+            link.send(answer)
     except BrokenPipeError:
         pass
     finally:
         inside.give_back()
 
 
-def send(channel: socket.socket, message: Any) -> None:
-    """Send a message of msgpack's types."""
-    data = msgpack.packb(message)
-    channel.sendall(struct.pack("=I", len(data)) + data)
-
-
-def receive(channel: socket.socket) -> Any:
-    """Receive a message; None if the other end is gone."""
-    head = _exactly(channel, 4)
-    if not head:
-        return None
-    data = _exactly(channel, struct.unpack("=I", head)[0])
-    return msgpack.unpackb(data, strict_map_key=False) if data else None
-
-
-def _exactly(channel: socket.socket, length: int) -> bytes:
-    data = bytearray()
-    while len(data) < length:
-        try:
-            part = channel.recv(length - len(data))
-        except ConnectionResetError:
-            return b""
-        if not part:
-            return b""
-        data += part
-    return bytes(data)
-
-
 def main() -> None:
     """Enter, and serve until the other end is gone."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    link = Link(socket.socket(fileno=int(sys.argv[1])))
     depth = sys.argv[2]
     pairs = (one.split("=") for one in sys.argv[3:])
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
@@ -364,7 +367,7 @@ def main() -> None:
     _end_with_parent()
     exec_foreground.enter(namespaces)
     if depth == "whole" and (child := os.fork()) != 0:
-        channel.close()
+        link.close()
         os.waitpid(child, 0)
         return
     _end_with_parent()
@@ -374,8 +377,8 @@ def main() -> None:
             guest_limits.bound_process()
             seccomp.confine_guest()
         os.chdir("/")
-    send(channel, "ready")
-    _serve(channel)
+    link.send(Ready())
+    _serve(link)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, NamedTuple, Self
 
 from netemu.client import labs
-from netemu.conformance.probe import Place
+from netemu.conformance.inside import Inside
+from netemu.conformance.probe import Place, Posted
 from netemu.conformance.roles import HTTP, Cast, Guest
 from netemu.conformance.stage import CONTROL_PATIENCE, INSTANCE_INFO, Stage, is_answered_as
 from netemu.errors import BadInput, NotSo
@@ -88,7 +89,8 @@ class LabStage(Stage):
         self.rules: Callable[[], str] = self._guard
         self._log = labs.log_file(lab).open(encoding="utf-8", errors="replace")
         # Beside the one that takes part in attacks: it asks while they go on.
-        self._answered: bool | None = True
+        self._answered = True
+        self._asking: Posted[tuple[bytes, str, float]] | None = None
         self.honest = self._man(near["guests"][1]["name"], GUEST_WIRE)
         super().__init__(
             Cast(
@@ -127,30 +129,31 @@ class LabStage(Stage):
     def ask(self, request: bytes = INSTANCE_INFO, place: Place | None = None) -> tuple[bytes, str]:
         """Send a request as a guest (the attacker if none is named): answer, and how it ended."""
         answer, end, _ = (place or self.attacker).call(
-            "get", request, self.md, HTTP, CONTROL_PATIENCE
+            Inside.get, request, self.md, HTTP, CONTROL_PATIENCE
         )
         return answer, end
 
     def honest_get(self) -> tuple[bytes, str, float]:
         """The victim's honest question: the answer, how it ended, and the seconds it took."""
-        answer, end, taken = self.honest.call("get", INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE)
+        answer, end, taken = self.honest.call(
+            Inside.get, INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE
+        )
         return answer, end, taken
 
     def begin_control(self) -> None:
         """The victim asks who it is; `end_control` gives whether it was told."""
-        self.honest.post("get", INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE)
-        self._answered = None
+        self._asking = self.honest.post(Inside.get, INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE)
 
     def hear_control(self) -> None:
         """Wait for the answer, before something is done to the victim that is no attack."""
-        if self._answered is None:
-            answer, _, _ = self.honest.result()
-            self._answered = is_answered_as(answer, self.two.name)
+        if self._asking is not None:
+            answer, _, _ = self._asking.result()
+            self._answered, self._asking = is_answered_as(answer, self.two.name), None
 
     def end_control(self) -> bool:
         """Whether the victim was answered, as the one it is."""
         self.hear_control()
-        return bool(self._answered)
+        return self._answered
 
     def well(self) -> bool:
         """Whether the attacker holds an address: else everything would be closed to it."""
@@ -178,7 +181,7 @@ class LabStage(Stage):
 
     def bound_to(self, port: str) -> list[str]:
         """The addresses that the guard holds bound to a port; none where there is no such guard."""
-        code, out, _ = self.node.call("run", ["nft", "-j", "list", "set", *_BOUND], "")
+        code, out, _ = self.node.call(Inside.run, ["nft", "-j", "list", "set", *_BOUND], "")
         if code:
             return []
         (found,) = (one["set"] for one in json.loads(out)["nftables"] if "set" in one)

@@ -4,12 +4,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, get_type_hints
 
 from netemu.conformance import inside
+from netemu.conformance.inside import Inside
 from netemu.errors import NotSo
+from netemu.wire.framing import Link, decoded
 from netemu.wire.source import python_path
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # No call that a row makes takes longer; one that does means that the place is gone.
 _PATIENCE: Final = 60.0
@@ -35,7 +41,7 @@ class Place:
     def _start(self, namespaces: Mapping[str, int]) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(_PATIENCE)
-        self._channel = ours
+        self._link = Link(ours)
         self._ready = False
         command = [sys.executable, "-P", "-m", inside.__name__, str(theirs.fileno()), self._depth]
         command += [f"{kind}={descriptor}" for kind, descriptor in namespaces.items()]
@@ -59,45 +65,65 @@ class Place:
 
     def ready(self) -> None:
         """Wait until it is where it should be; nothing can be asked before."""
-        if not self._ready and inside.receive(self._channel) != "ready":
+        if not self._ready and self._link.receive(inside.Ready) is None:
             raise NotSo(f"{self.name}: no process could be put there")
         self._ready = True
 
-    def call(self, verb: str, *arguments: Any) -> Any:
-        """Have one of `inside.Inside`'s methods called, and give its answer."""
-        self.post(verb, *arguments)
-        return self.result()
+    def call(
+        self, method: Callable[Concatenate[Inside, P], R], *given: P.args, **named: P.kwargs
+    ) -> R:
+        """Have a method of `inside.Inside` called there, and return what it returns."""
+        return self.post(method, *given, **named).result()
 
-    def post(self, verb: str, *arguments: Any) -> None:
-        """Have it called, and do not wait: to be followed by one `result`."""
+    def post(
+        self, method: Callable[Concatenate[Inside, P], R], *given: P.args, **named: P.kwargs
+    ) -> "Posted[R]":
+        """Have it called, and do not wait: ask for the result before the next call."""
         self.ready()
-        inside.send(self._channel, [verb, arguments])
+        self._link.send(inside.Call(method.__name__, given, named))
+        return Posted(self, method)
 
-    def result(self) -> Any:
-        """The answer to the last `post`."""
-        answer = inside.receive(self._channel)
+    def answer(self) -> inside.Answer:
+        """What the process says to the last call."""
+        answer: inside.Answer | None = self._link.receive(inside.Answer)
         if answer is None:
             raise NotSo(f"{self.name}: the process there has ended")
-        wrong, value = answer
-        if wrong:
-            raise NotSo(f"{self.name}: {wrong}")
-        return value
+        if answer.wrong:
+            raise NotSo(f"{self.name}: {answer.wrong}")
+        return answer
 
     def send(self, frames: Sequence[bytes]) -> int:
         """Send frames on the interface, as they are; how many it took."""
-        return int(self.call("send", self.interface, list(frames)))
+        return self.call(Inside.send, self.interface, list(frames))
 
     def flood(self, frames: Sequence[bytes], seconds: float) -> int:
         """Send them in a loop; how many the interface took."""
-        return int(self.call("flood", self.interface, list(frames), seconds))
+        return self.call(Inside.flood, self.interface, list(frames), seconds)
 
     def run(self, *command: str) -> tuple[int, str, str]:
         """Run a command there: its exit code, standard output and standard error."""
-        code, out, err = self.call("run", list(command), "")
-        return code, out, err
+        return self.call(Inside.run, list(command))
 
     def close(self) -> None:
         """End the process."""
-        self._channel.close()
+        self._link.close()
         self._process.kill()
         self._process.wait()
+
+
+class Posted(Generic[R]):
+    """A call that was not waited for."""
+
+    def __init__(self, place: Place, method: Callable[..., R]) -> None:
+        self._place = place
+        self._method = method
+
+    def result(self) -> R:
+        """What the method has returned."""
+        returned: R = decoded(self._place.answer().value, _returns(self._method))
+        return returned
+
+
+@cache
+def _returns(method: Callable[..., Any]) -> Any:
+    return get_type_hints(method)["return"]

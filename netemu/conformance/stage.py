@@ -16,6 +16,7 @@ from typing import Final, Protocol, Self
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from netemu.conformance.inside import Inside
 from netemu.conformance.observed import ALLOWED, DROPPED, Frame, Observed
 from netemu.conformance.probe import Place
 from netemu.conformance.roles import BROADCAST, ELSEWHERE, METADATA, NOBODY, SERVICE, Cast, Letters
@@ -100,7 +101,7 @@ class Stage(Letters):
     def close(self) -> None:
         """End the processes. Without us they would give back what they have borrowed, too."""
         with suppress(NotSo, OSError):
-            self.node.call("give_back")
+            self.node.call(Inside.give_back)
         for place in (*self._places, *self.cast.others):
             place.close()
 
@@ -109,20 +110,20 @@ class Stage(Letters):
         # A guest hears all that its wire brings. A bridge set to hear all would take up what is
         # meant for others, too, which it does not without us.
         promiscuous = place not in self.cast.nodes
-        return str(place.call("listen", place.interface, _ALL, promiscuous))
+        return str(place.call(Inside.listen, place.interface, _ALL, promiscuous))
 
     def _prepare_node(self) -> None:
         # What a bridge keeps to itself (LLDP's group address) comes up at the port, not at it.
         if self.one.port:
             for protocol in _BEHIND_THE_BRIDGE:
-                self.node.call("listen", self.one.port, protocol, False)
+                self.node.call(Inside.listen, self.one.port, protocol, False)
         links = json.loads(
             self.on_node("ip", "-j", "link", "show", "master", self.node.interface) or "[]"
         )
         self.port_macs = [link["address"] for link in links][:3]
-        self.node.call("borrow", f"{ELSEWHERE}/32", "lo")
+        self.node.call(Inside.borrow, f"{ELSEWHERE}/32", "lo")
         for family in (2, 10):
-            self.node.call("serve", family, SERVICE)
+            self.node.call(Inside.serve, family, SERVICE)
 
     def begin(self, row: Attack, number: int) -> None:
         """A row begins: a token and a port of its own, and nothing heard yet."""
@@ -132,10 +133,8 @@ class Stage(Letters):
         self.sent = []
         self.said = []
         self.capture = []
-        for place in self._places:
-            place.post("drop")
-        for place in self._places:
-            place.result()
+        for forgetting in [place.post(Inside.drop) for place in self._places]:
+            forgetting.result()
 
     # Attacking and watching.
 
@@ -213,7 +212,7 @@ class Stage(Letters):
         found: list[tuple[Place, bool, bytes]] = []
         for _ in range(_TRIES):
             self.attacker.send([bytes(asking) + canary])
-            whole, heard = self.node.call("take", canary, _CANARY_AGAIN)
+            whole, heard = self.node.call(Inside.take, canary, _CANARY_AGAIN)
             found += [(self.node, outgoing, data) for _, outgoing, data in heard]
             if whole:
                 return found
@@ -227,9 +226,8 @@ class Stage(Letters):
         for _ in range(_TRIES):
             for node in self.cast.nodes:
                 self._announce(node, canary)
-            for place in waiting:
-                place.post("take", canary, _CANARY_AGAIN)
-            told = [(place, *place.result()) for place in waiting]
+            taking = [(place, place.post(Inside.take, canary, _CANARY_AGAIN)) for place in waiting]
+            told = [(place, *posted.result()) for place, posted in taking]
             for place, _, heard in told:
                 found += [(place, outgoing, frame) for _, outgoing, frame in heard]
             waiting = [place for place, whole, _ in told if not whole]
@@ -239,7 +237,7 @@ class Stage(Letters):
             raise NotSo(f"{waiting[0].name}: the node's own broadcast does not arrive there")
         # A tap does not hear what it says itself: the nodes have heard all when the guests have.
         for node in self.cast.nodes:
-            found += [(node, outgoing, frame) for _, outgoing, frame in node.call("heard")]
+            found += [(node, outgoing, frame) for _, outgoing, frame in node.call(Inside.heard)]
         return found
 
     def _announce(self, node: Place, canary: bytes) -> None:
@@ -278,7 +276,7 @@ class Stage(Letters):
 
     def on_node(self, *command: str, text: str = "") -> str:
         """What a command prints on the node; raises NotSo if it fails."""
-        code, out, err = self.node.call("run", list(command), text)
+        code, out, err = self.node.call(Inside.run, list(command), text)
         if code:
             raise NotSo(f"{self.node.name}: {' '.join(command)}: {err.strip()}")
         return str(out)
@@ -301,7 +299,7 @@ class Stage(Letters):
 
     def received(self) -> int:
         """Frames that the node's bridge has taken up, ever."""
-        for line in self.node.call("read", "/proc/net/dev").splitlines():
+        for line in self.node.call(Inside.read, "/proc/net/dev").splitlines():
             name, _, numbers = line.partition(":")
             if name.strip() == self.node.interface:
                 return int(numbers.split()[1])
@@ -311,7 +309,7 @@ class Stage(Letters):
         """The node's TCP connections with this peer that are established."""
         octets = "".join(f"{int(one):02X}" for one in reversed(address.split(".")))
         count = 0
-        for line in self.node.call("read", "/proc/net/tcp").splitlines()[1:]:
+        for line in self.node.call(Inside.read, "/proc/net/tcp").splitlines()[1:]:
             _, _, peer, state, *_ = line.split()
             count += peer.startswith(octets) and state == "01"
         return count

@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 import time
-from typing import Any, Final
+from typing import Final
 
 _ETH_P_ALL: Final = 0x0003
 _SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS = 263, 1, 1
@@ -81,10 +81,10 @@ class Taps:
         with subprocess.Popen(["ip", "link", "set", interface, "up"], env=environment()):
             return self.flood(interface, frames, seconds)
 
-    def take(self, until: bytes, patience: float) -> list[Any]:
+    def take(self, until: bytes, patience: float) -> tuple[bool, Heard]:
         """What every tap has heard, until each that hears all has heard a frame with `until` in it.
 
-        [whether each did within `patience` seconds, heard]. The frames with `until` are left out.
+        Whether each did within `patience` seconds, and what was heard but the frames with `until`.
         """
         waiting = {name: tap for name, tap in self._taps.items() if "/" not in name}
         narrow = [name for name in self._taps if "/" in name]
@@ -100,7 +100,7 @@ class Taps:
                     del waiting[interface]
         for interface in narrow:
             self._drain(interface, b"", heard)
-        return [not waiting, heard]
+        return not waiting, heard
 
     def _drain(self, interface: str, until: bytes, heard: Heard) -> bool:
         while True:
@@ -130,9 +130,9 @@ class Taps:
         tap.setblocking(False)
         self._ports[interface] = tap
 
-    def at_port(self, interface: str) -> list[Any]:
+    def at_port(self, interface: str) -> list[tuple[float, bytes]]:
         """What came by the port's wire since the last call: (seconds since the epoch, frame)."""
-        heard: list[Any] = []
+        heard: list[tuple[float, bytes]] = []
         while True:
             try:
                 frame, ancillary, _, sender = self._ports[interface].recvmsg(2048, 64)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from netemu.client import labs
+from netemu.conformance.inside import Inside
 from netemu.conformance.probe import Place
 from netemu.errors import NotSo
 from netemu.interfaces import GUEST_WIRE
@@ -128,7 +129,7 @@ class ForeignClaimant:
     def stop(self) -> None:
         """Have it send nothing any more."""
         if self._running:
-            self._inside.call("stop")
+            self._inside.call(Inside.stop)
             self._wire.run("ip", "address", "flush", "dev", GUEST_WIRE, "scope", "link")
         self._running = False
 
@@ -137,7 +138,7 @@ class ForeignClaimant:
         place, memory = self._foreign.remembers_in, _MEMORY
         script = f'mkdir -p {memory} && mount --bind {memory} {place} && exec "$@"'
         command = ["unshare", "-m", "sh", "-c", script, "sh", *self._foreign.command]
-        wrong = self._inside.call("start", command, dict(self._foreign.files))
+        wrong = self._inside.call(Inside.start, command, dict(self._foreign.files))
         if wrong:
             raise NotSo(f"{self.name}: {wrong}")
         self._running = True
@@ -150,7 +151,7 @@ class ForeignClaimant:
     def close(self) -> None:
         """End the program."""
         if self._running:
-            self._inside.call("stop")
+            self._inside.call(Inside.stop)
         self._inside.close()
 
 

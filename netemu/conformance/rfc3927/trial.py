@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Final
 
+from netemu.conformance.inside import Inside
 from netemu.conformance.rfc3927.claimants import OurClaimant
 from netemu.conformance.rfc3927.rows import FAIL
 from netemu.conformance.rfc3927.subject import START, Subject
@@ -87,7 +88,7 @@ class Trial(Subject):
         self._settle("R12", right, f"{len(announced)} announcements, {between} s apart")
         length = self._prefix_length(text)
         self._settle("R21", length == 16, f"{text}/{length}")
-        answer, end, _ = self._guest.call("get", INSTANCE_INFO, METADATA, HTTP, 2.0)
+        answer, end, _ = self._guest.call(Inside.get, INSTANCE_INFO, METADATA, HTTP, 2.0)
         answered = is_answered_as(answer, self._name)
         self._settle("R23", answered, end if answered else f"{end}: {answer[:60]!r}")
         self._link.fresh()
@@ -191,7 +192,7 @@ class Trial(Subject):
 
     def _conflicts_when_bound(self) -> None:
         address = self._bound()
-        self._guest.call("dial", "kept", METADATA, HTTP, {})
+        self._guest.call(Inside.dial, "kept", METADATA, HTTP)
         self._link.fresh()
         self._link.say(self._link.claims(address))
         reaction = self._link.until(1.0, reacts(address))
@@ -214,7 +215,7 @@ class Trial(Subject):
             "R14", moved is not None and not kept, "moves" if moved else "goes on as before"
         )
         self._settle("R16", *self._was_reset())
-        self._guest.call("hang_up", "kept")
+        self._guest.call(Inside.hang_up, "kept")
         if moved is not None:
             self._await_claim()
 
@@ -261,7 +262,7 @@ class Trial(Subject):
                 "R19", asked and not through, f"asked for: {asked}; through the router: {through}"
             )
             self._link.fresh()
-            self._guest.call("datagram", "", _FAR_AWAY)
+            self._guest.call(Inside.datagram, "", _FAR_AWAY)
             sent = self._link.until(0.5, lambda one: one.frame[12:14] == b"\x08\x00")
             source = "nothing" if sent is None else text(sent.frame[26:30])
             self._settle("R20", source == _ROUTABLE, f"the source is {source}")
@@ -276,7 +277,7 @@ class Trial(Subject):
     def _send_from(self, source: str, to: str, router: bytes) -> tuple[bool, bool]:
         """Send a datagram: whether ARP asked for `to` itself, and whether the router got it."""
         self._link.fresh()
-        self._guest.call("datagram", source, to)
+        self._guest.call(Inside.datagram, source, to)
         wanted = addresses.from_text(to)
         asked = self._link.until(0.5, lambda one: asks_for(one, wanted)) is not None
         through = any(one.frame[:6] == router for one in self._link.listen())
@@ -317,7 +318,7 @@ class Trial(Subject):
         if not isinstance(self._claimant, OurClaimant):
             return
         own = self._bound()
-        self._guest.call("listen", GUEST_WIRE, 3, True)
+        self._guest.call(Inside.listen, GUEST_WIRE, 3, True)
         taken = set(self._bindings())
         some = (addresses.FIRST + 977 * number for number in range(1, 51))
         free = [one for one in some if one not in taken]
@@ -343,7 +344,7 @@ class Trial(Subject):
     def _said_to_guest(self) -> list[Arp]:
         """ARP that the guest hears within a moment."""
         time.sleep(LATE)
-        heard = [arp.parse(frame) for _, out, frame in self._guest.call("heard") if not out]
+        heard = [arp.parse(frame) for _, out, frame in self._guest.call(Inside.heard) if not out]
         return [one for one in heard if one is not None]
 
     def _by_broadcast(self) -> None:

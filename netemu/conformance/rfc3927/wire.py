@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from netemu.conformance.inside import Inside
 from netemu.conformance.probe import Place
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
@@ -35,11 +36,11 @@ class Wire:
         self.all: list[Heard] = []
         self._node = node
         self._port = port
-        node.call("watch_port", port)
+        node.call(Inside.watch_port, port)
 
     def listen(self) -> list[Heard]:
         """Everything since the last `fresh`."""
-        for at, frame in self._node.call("at_port", self._port):
+        for at, frame in self._node.call(Inside.at_port, self._port):
             heard = Heard(at, frame, arp.parse(frame))
             self.log.append(heard)
             self.all.append(heard)
@@ -61,7 +62,7 @@ class Wire:
             time.sleep(0.01)
 
     def say(self, *frames: bytes) -> None:
-        self._node.call("inject", self._port, list(frames))
+        self._node.call(Inside.inject, self._port, list(frames))
 
     def claims(self, address: int) -> bytes:
         """Another host's announcement of the address."""

@@ -8,8 +8,9 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
-from netemu.conformance.roles import BROADCAST
+from netemu.conformance.roles import BROADCAST, HTTP
 from netemu.conformance.row import ALLOWED, ANSWERED, DROPPED, LIMITED, Frame, Observed, Row
 from netemu.conformance.rows.arp import REPLY, REQUEST, arp
 from netemu.conformance.stage import Stage
@@ -36,7 +37,7 @@ def _storm(stage: LabStage, frames: list[Packet]) -> tuple[bool, list[Frame]]:
     """Send frames for as long as the victim claims anew: whether it is bound, and what was seen."""
     flood = [stage.signed(frame) for frame in frames]
     stage.sent += flood
-    stage.victim.call("drop")
+    stage.victim.call(Inside.drop)
     stage.reboot(stage.two.name)
     timing = Timing().scaled(stage.time_scale)
     longest = timing.probe_wait + 2 * timing.probe_max + timing.announce_wait
@@ -138,12 +139,10 @@ def _use_anothers(stage: Stage) -> Observed:
     if code:
         raise NotSo(f"{stage.one.name}: {said.strip()}")
     try:
-        wrong, port = stage.attacker.call(
-            "dial", "stolen", stage.md, 80, {"source": stage.i2, "patience": 1.0}
-        )
+        wrong, port = stage.attacker.call(Inside.dial, "stolen", stage.md, HTTP, source=stage.i2)
         seen = stage.sightings(_from_attacker_as_victim)
     finally:
-        stage.attacker.call("hang_up", "stolen")
+        stage.attacker.call(Inside.hang_up, "stolen")
         stage.attacker.run("ip", "address", "del", *address)
     if not wrong:
         return Observed(ANSWERED, [f"a connection from {stage.i2}:{port} on {stage.one.name}"])

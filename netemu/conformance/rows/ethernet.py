@@ -10,6 +10,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, LLC, SNAP, STP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
 
+from netemu.conformance.inside import Inside
 from netemu.conformance.roles import BROADCAST, HTTP, NOBODY
 from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, Row, dropped
 from netemu.conformance.rows.arp import REPLY, arp
@@ -130,11 +131,13 @@ def _listen_to_others(stage: Stage) -> Observed:
     """Steal the victim's port in the bridge's table, and listen while it asks."""
     theft = Ether(dst="02:de:ad:be:ef:02", src=stage.m2, type=0x88B5) / Raw(b"x" * 46)
     # In a loop: what the victim sends puts the table right again.
-    stage.attacker.post("flood", stage.attacker.interface, [bytes(theft)], _FLOOD_SECONDS)
+    flood = stage.attacker.post(
+        Inside.flood, stage.attacker.interface, [bytes(theft)], _FLOOD_SECONDS
+    )
     end = time.monotonic() + _FLOOD_SECONDS
     while time.monotonic() < end:
-        stage.victim.call("get", INSTANCE_INFO, stage.md, HTTP, _FLOOD_SECONDS)
-    stage.attacker.result()
+        stage.victim.call(Inside.get, INSTANCE_INFO, stage.md, HTTP, _FLOOD_SECONDS)
+    flood.result()
     overheard = [
         frame
         for place, outgoing, frame in stage.heard()

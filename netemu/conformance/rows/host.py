@@ -7,6 +7,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import BROADCAST, HTTP
 from netemu.conformance.row import ALLOWED, DROPPED, REFUSED, Observed, Row
@@ -22,11 +23,11 @@ def _own_mark(stage: LabStage) -> Observed:
     """Put the victim's mark on one's own socket: the responder has to know the port by its own."""
     for mark in (int(stage.two.port[1:]), 0xFFFFFFFF, 1):
         answer = b""
-        wrong, _ = stage.attacker.call("dial", "marked", stage.md, HTTP, {"mark": mark})
+        wrong, _ = stage.attacker.call(Inside.dial, "marked", stage.md, HTTP, mark=mark)
         if not wrong:
-            stage.attacker.call("say", "marked", INSTANCE_INFO)
-            answer, _ = stage.attacker.call("hear", "marked", 1.0)
-        stage.attacker.call("hang_up", "marked")
+            stage.attacker.call(Inside.say, "marked", INSTANCE_INFO)
+            answer, _ = stage.attacker.call(Inside.hear, "marked", 1.0)
+        stage.attacker.call(Inside.hang_up, "marked")
         if not is_answered_as(answer, stage.one.name):
             return Observed("believed", [f"mark {mark}: {wrong or answer[-200:]!r}"])
         if not stage.known_by_port():
@@ -53,7 +54,7 @@ def _port_up(stage: LabStage) -> Observed:
     seen = []
     for _ in range(3):
         stage.attacker.run("ip", "link", "set", stage.attacker.interface, "down")
-        stage.attacker.call("race", stage.attacker.interface, frames, 0.1)
+        stage.attacker.call(Inside.race, stage.attacker.interface, frames, 0.1)
     bound = stage.await_bound(stage.one.name)
     seen = stage.sightings()
     if not bound:
@@ -67,13 +68,13 @@ def _reload(stage: LabStage) -> Observed:
     stage.sent += frames
     rules = stage.rules()
     begun = time.monotonic()
-    stage.attacker.post("flood", stage.attacker.interface, frames * 20, 0.5)
+    flood = stage.attacker.post(Inside.flood, stage.attacker.interface, frames * 20, 0.5)
     wrong = ""
     try:
         for _ in range(_RELOADS):
             stage.on_node("nft", "-f", "-", text=rules)
     finally:
-        stage.attacker.result()
+        flood.result()
     took = time.monotonic() - begun
     seen = stage.sightings()
     evidence = [f"{_RELOADS} reloads within {took:.2f} s {wrong}"]
@@ -82,13 +83,13 @@ def _reload(stage: LabStage) -> Observed:
 
 def _sockets(stage: LabStage) -> Observed:
     with stage.process_of_attacker() as guest:
-        reached = guest.call("reach", stage.management_sockets(), ["hostagent", "netemu"])
+        reached = guest.call(Inside.reach, stage.management_sockets(), ["hostagent", "netemu"])
     return Observed("reached" if reached else REFUSED, [f"reached {one}" for one in reached])
 
 
 def _escape(stage: LabStage) -> Observed:
     with stage.process_of_attacker() as guest:
-        entered = guest.call("escape")
+        entered = guest.call(Inside.escape)
     return Observed("entered" if entered else REFUSED, [f"entered {one}" for one in entered[:10]])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from hostagent.responder.server import Limits
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import HTTP, METADATA
 from netemu.conformance.row import ALLOWED, REFUSED, Later, Observed, PlayInLab, Row
@@ -74,8 +75,8 @@ def _slow(stage: LabStage) -> Later:
     # Another row may have the attacker reboot meanwhile, and the victim; not the third guest.
     place = stage.three.place if stage.cast.bystander else stage.attacker
     for number, said in enumerate(beginnings):
-        place.call("dial", f"slow{number}", METADATA, HTTP, {})
-        place.call("say", f"slow{number}", said)
+        place.call(Inside.dial, f"slow{number}", METADATA, HTTP)
+        place.call(Inside.say, f"slow{number}", said)
     stage.said += beginnings
 
     def look() -> Observed:
@@ -83,9 +84,9 @@ def _slow(stage: LabStage) -> Later:
         told = []
         for number in range(len(beginnings)):
             patience = max(0.1, end - time.monotonic())
-            answer, _ = place.call("hear", f"slow{number}", patience)
+            answer, _ = place.call(Inside.hear, f"slow{number}", patience)
             told.append(status_of(answer))
-            place.call("hang_up", f"slow{number}")
+            place.call(Inside.hang_up, f"slow{number}")
         evidence = [f"answered {told} within {time.monotonic() - begun:.1f} s"]
         if set(told) == {408}:
             return Observed("408", evidence)

@@ -16,6 +16,7 @@ from scapy.packet import Raw
 from hostagent.model import EventType
 from netemu.client import labs
 from netemu.client.maintenance import Maintenance
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import BROADCAST
 from netemu.conformance.row import ALLOWED, DROPPED, FAILED, REFUSED, Observed, Row
@@ -245,7 +246,7 @@ def _clock(stage: LabStage) -> Observed:
     """Freeze a guest whose processes have prepared for it, and ask them how long they stood."""
     with stage.process_of_attacker() as guest:
         guest.run("rm", "-f", "/run/netemu-stop", "/run/netemu-longest")
-        wrong = guest.call("start", [sys.executable, "-c", _CLOCK], {})
+        wrong = guest.call(Inside.start, [sys.executable, "-c", _CLOCK], {})
         if wrong:
             return Observed(FAILED, [wrong])
         time.sleep(0.3)
@@ -253,11 +254,11 @@ def _clock(stage: LabStage) -> Observed:
             time.sleep(_FROZEN)
         guest.run("touch", "/run/netemu-stop")
         end = time.monotonic() + _PATIENCE
-        while (longest := guest.call("read", "/run/netemu-longest"))[:1].isalpha():
+        while (longest := guest.call(Inside.read, "/run/netemu-longest"))[:1].isalpha():
             if time.monotonic() > end:
                 return Observed(FAILED, ["the guest's clock does not end"])
             time.sleep(0.05)
-        guest.call("stop")
+        guest.call(Inside.stop)
     stood = float(longest) >= _STOOD * _FROZEN
     return Observed("stood" if stood else "ran", [f"{longest} s, frozen for {_FROZEN:g} s"])
 

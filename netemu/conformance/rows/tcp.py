@@ -8,6 +8,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from hostagent.responder.server import Limits
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import HTTP
 from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Observed, Row
@@ -40,10 +41,10 @@ _FLOODS: Final = 4
 
 def _victims_connection(stage: LabStage) -> tuple[int, int, int]:
     """Open a connection of the victim's that is kept alive: its port, its next seq and ack."""
-    stage.victim.call("drop")
-    _, port = stage.victim.call("dial", "kept", stage.md, HTTP, {})
-    stage.victim.call("say", "kept", KEEP)
-    stage.victim.call("hear", "kept", CONTROL_PATIENCE)
+    stage.victim.call(Inside.drop)
+    _, port = stage.victim.call(Inside.dial, "kept", stage.md, HTTP)
+    stage.victim.call(Inside.say, "kept", KEEP)
+    stage.victim.call(Inside.hear, "kept", CONTROL_PATIENCE)
     time.sleep(0.05)  # for the last acknowledgement
     seq = ack = 0
     for place, outgoing, frame in stage.heard():
@@ -70,11 +71,11 @@ def _inject(stage: LabStage) -> Observed:
     port, seq, ack = _victims_connection(stage)
     frames = [one / _NOWHERE for one in _as_victim(stage, port, flags="PA", seq=seq, ack=ack)[:2]]
     seen = stage.attack(frames)
-    said, _ = stage.victim.call("hear", "kept", 0.1)
+    said, _ = stage.victim.call(Inside.hear, "kept", 0.1)
     if said:
         seen.verdict = "injected"
         seen.evidence.append(f"the victim is told {status_of(said)} without having asked")
-    stage.victim.call("hang_up", "kept")
+    stage.victim.call(Inside.hang_up, "kept")
     return seen
 
 
@@ -87,12 +88,12 @@ def _cut(stage: LabStage) -> Observed:
     to_victim = IP(src=stage.md, dst=stage.i2) / TCP(sport=HTTP, dport=port, flags="R", seq=ack)
     frames.append(Ether(dst=stage.m2, src=stage.m1) / to_victim)
     seen = stage.attack(frames)
-    wrong = stage.victim.call("say", "kept", KEEP)
-    answer, _ = stage.victim.call("hear", "kept", CONTROL_PATIENCE)
+    wrong = stage.victim.call(Inside.say, "kept", KEEP)
+    answer, _ = stage.victim.call(Inside.hear, "kept", CONTROL_PATIENCE)
     if wrong or not is_answered_as(answer, stage.two.name):
         seen.verdict = "cut"
         seen.evidence.append(f"the victim's connection is gone: {wrong or 'no answer'}")
-    stage.victim.call("hang_up", "kept")
+    stage.victim.call(Inside.hang_up, "kept")
     return seen
 
 
@@ -118,13 +119,13 @@ def _one_syn_flood(stage: LabStage) -> tuple[Observed, float]:
     before = stage.received()
     begun = time.monotonic()
     stage.hear_control()
-    stage.attacker.post("flood", stage.attacker.interface, frames[:1000], _FLOOD)
+    flood = stage.attacker.post(Inside.flood, stage.attacker.interface, frames[:1000], _FLOOD)
     worst, answered = 0.0, 0
     while time.monotonic() - begun < _FLOOD:
         answer, _, taken = stage.honest_get()
         worst = max(worst, taken)
         answered += is_answered_as(answer, stage.two.name)
-    sent = stage.attacker.result()
+    sent = flood.result()
     took = time.monotonic() - begun
     through = stage.received() - before
     # Each that comes in is answered, and reset by the attacker's kernel. The rest is the victim's.
@@ -154,21 +155,21 @@ def _with_port(frame: bytes, port: int) -> bytes:
     )
 
 
-def _many(stage: LabStage, said: bytes, options: dict[str, object]) -> Observed:
+def _many(stage: LabStage, said: bytes, room: int | None = None) -> Observed:
     """Open many connections, say something on each, and see how many are held."""
     names = [f"many{n}" for n in range(_MANY)]
     opened = []
     for name in names:
-        wrong, _ = stage.attacker.call("dial", name, stage.md, HTTP, {"patience": 0.5, **options})
+        wrong, _ = stage.attacker.call(Inside.dial, name, stage.md, HTTP, patience=0.5, room=room)
         if not wrong:
             opened.append(name)
-            stage.attacker.call("say", name, said)
+            stage.attacker.call(Inside.say, name, said)
     end = time.monotonic() + CONTROL_PATIENCE
     while (held := stage.connections(stage.i1)) > _HELD_PER_GUEST and time.monotonic() < end:
         time.sleep(0.05)
     served = stage.control()
     for name in names:
-        stage.attacker.call("hang_up", name)
+        stage.attacker.call(Inside.hang_up, name)
     evidence = [
         f"of {len(opened)} connections the node holds {held}; the bound is {_HELD_PER_GUEST}",
         f"the victim is answered meanwhile: {served}",
@@ -179,21 +180,21 @@ def _many(stage: LabStage, said: bytes, options: dict[str, object]) -> Observed:
 
 
 def _idle(stage: LabStage) -> Observed:
-    return _many(stage, b"GET /", {})
+    return _many(stage, b"GET /")
 
 
 def _zero_window(stage: LabStage) -> Observed:
-    return _many(stage, KEEP * 400, {"room": 1024})
+    return _many(stage, KEEP * 400, room=1024)
 
 
 def _hand_over(stage: LabStage) -> Observed:
     """The attacker's address goes to the victim, who goes on with the attacker's connection."""
     stage.hear_control()
     address = stage.i1
-    stage.attacker.call("drop")
-    _, port = stage.attacker.call("dial", "kept", stage.md, HTTP, {})
-    stage.attacker.call("say", "kept", KEEP)
-    stage.attacker.call("hear", "kept", 0.3)
+    stage.attacker.call(Inside.drop)
+    _, port = stage.attacker.call(Inside.dial, "kept", stage.md, HTTP)
+    stage.attacker.call(Inside.say, "kept", KEEP)
+    stage.attacker.call(Inside.hear, "kept", 0.3)
     seq = ack = 0
     for place, outgoing, frame in stage.heard():
         packet = Ether(frame)
@@ -210,7 +211,7 @@ def _hand_over(stage: LabStage) -> Observed:
         for _ in range(3):
             stage.victim.send([bytes(probe)])
             time.sleep(timing.probe_min)
-        stage.victim.call("drop")
+        stage.victim.call(Inside.drop)
         onward = (
             Ether(dst=stage.bridge, src=stage.m2)
             / IP(src=address, dst=stage.md)
@@ -220,12 +221,12 @@ def _hand_over(stage: LabStage) -> Observed:
         stage.sent.append(bytes(onward))
         stage.victim.send([bytes(onward)])
         time.sleep(0.1)
-        _, heard = stage.victim.call("take", b"\0never", 0.05)
+        _, heard = stage.victim.call(Inside.take, b"\0never", 0.05)
         answers = [Ether(frame) for _, outgoing, frame in heard if not outgoing]
         segments = [one[TCP] for one in answers if TCP in one and one[TCP].dport == port]
     finally:
         stage.attacker.run("ip", "link", "set", stage.attacker.interface, "up")
-        stage.attacker.call("hang_up", "kept")
+        stage.attacker.call(Inside.hang_up, "kept")
         stage.reboot(stage.two.name)
         stage.await_bound(stage.one.name)
         stage.await_bound(stage.two.name)

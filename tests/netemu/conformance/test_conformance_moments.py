@@ -18,6 +18,7 @@ import pytest
 
 import netemu
 from netemu.client import labs
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage, running
 from netemu.conformance.probe import Place
 from netemu.conformance.rows import CATALOGUE
@@ -85,7 +86,7 @@ class Watch:
         found: list[str] = []
         while True:
             for place in self.places:
-                for interface, outgoing, frame in place.call("heard"):
+                for interface, outgoing, frame in place.call(Inside.heard):
                     # What a node's port hears of all types, it hears before the guard.
                     if SIGN in frame and not outgoing:
                         found.append(f"{place.name} {interface}: {frame.hex()}")
@@ -122,7 +123,7 @@ def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
             other = Place(name, labs.enter(stage.lab, name), "eth1")
             stack.callback(other.close)
             other.ready()
-            other.call("listen", "eth1", 3, True)
+            other.call(Inside.listen, "eth1", 3, True)
             others.append(other)
         yield Watch(stage, others)
     poison.unlink()

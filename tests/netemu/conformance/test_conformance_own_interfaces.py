@@ -20,6 +20,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage, running
 from netemu.conformance.roles import BROADCAST, HTTP
 from netemu.conformance.rows import CATALOGUE
@@ -71,10 +72,10 @@ def forged(stage: LabStage) -> list[str]:
     time.sleep(0.1)  # the way of a canary may be what the guest has taken away
     said = {octets(stage.m1): None}
     for guest in (stage.two, stage.three):
-        heard = guest.place.call("heard")
+        heard = guest.place.call(Inside.heard)
         said[octets(guest.mac)] = {frame for _, outgoing, frame in heard if outgoing}
     found = []
-    for _, outgoing, frame in stage.node.call("heard"):
+    for _, outgoing, frame in stage.node.call(Inside.heard):
         sent = said.get(frame[6:12], set())
         as_another = frame[6:12] == octets(stage.m1) and not _speaks_as_attacker(stage, frame)
         if not outgoing and (as_another or (sent is not None and frame not in sent)):
@@ -204,11 +205,11 @@ def test_connections_that_stay_half_open_cost_the_victim_nothing(flooded: LabSta
             bytes(to_node(flooded) / IP(src=flooded.i1, dst=flooded.md) / TCP(sport=port, dport=80))
             for port in range(2000, 5000)
         ]
-        flooded.attacker.post("flood", flooded.attacker.interface, syns, FLOOD)
+        flood = flooded.attacker.post(Inside.flood, flooded.attacker.interface, syns, FLOOD)
         try:
             waited = worst_wait(flooded)
         finally:
-            sent = flooded.attacker.result()
+            sent = flood.result()
         assert sent > len(syns)
         assert waited < LONGEST_WAIT
         assert is_answered_as(flooded.ask()[0], flooded.one.name)
@@ -218,12 +219,12 @@ def test_connections_that_never_ask_cost_the_victim_nothing(flooded: LabStage) -
     names = [f"mute{n}" for n in range(300)]
     opened = 0
     for name in names:
-        wrong, _ = flooded.attacker.call("dial", name, flooded.md, HTTP, {"patience": 0.2})
+        wrong, _ = flooded.attacker.call(Inside.dial, name, flooded.md, HTTP, patience=0.2)
         opened += not wrong
     assert opened
     assert worst_wait(flooded) < LONGEST_WAIT
     for name in names:
-        flooded.attacker.call("hang_up", name)
+        flooded.attacker.call(Inside.hang_up, name)
 
 
 @pytest.mark.parametrize("kind", ["garbage", "questions", "announcements"])
@@ -233,11 +234,13 @@ def test_a_flood_of_frames_costs_the_victim_nothing(flooded: LabStage, kind: str
         "questions": arp(flooded, psrc=flooded.i1),
         "announcements": arp(flooded, psrc=flooded.i1, pdst=flooded.i1),
     }[kind]
-    flooded.attacker.post("flood", flooded.attacker.interface, [bytes(frame)] * 200, FLOOD)
+    flood = flooded.attacker.post(
+        Inside.flood, flooded.attacker.interface, [bytes(frame)] * 200, FLOOD
+    )
     try:
         waited = worst_wait(flooded)
     finally:
-        flooded.attacker.result()
+        flood.result()
     assert waited < LONGEST_WAIT
 
 
@@ -251,7 +254,9 @@ def test_questions_leave_the_victim_its_own_questions_and_answers(
         flooded, psrc=one.address, pdst=two.address, dst=two.mac if to == "one" else BROADCAST
     )
     forget = ("ip", "neighbour", "flush", "dev", "eth0")
-    flooded.attacker.post("flood", flooded.attacker.interface, [bytes(question)] * 200, 2.0)
+    flood = flooded.attacker.post(
+        Inside.flood, flooded.attacker.interface, [bytes(question)] * 200, 2.0
+    )
     try:
         time.sleep(0.5)
         for _ in range(3):
@@ -263,7 +268,7 @@ def test_questions_leave_the_victim_its_own_questions_and_answers(
             told = three.place.run(sys.executable, "-c", ASK, two.address)[1]
             assert told == "ConnectionRefusedError\n"
     finally:
-        flooded.attacker.result()
+        flood.result()
 
 
 def test_probing_for_everything_gives_a_guest_one_address_and_takes_none(flooded: LabStage) -> None:
@@ -274,11 +279,11 @@ def test_probing_for_everything_gives_a_guest_one_address_and_takes_none(flooded
         bytes(arp(flooded, psrc="0.0.0.0", pdst=one)) for one in (flooded.i2, flooded.i3, *drawn)
     ]
     held = {one.port: flooded.bound_to(one.port) for one in (flooded.two, flooded.three)}
-    flooded.attacker.post("flood", flooded.attacker.interface, frames, FLOOD)
+    flood = flooded.attacker.post(Inside.flood, flooded.attacker.interface, frames, FLOOD)
     try:
         waited = worst_wait(flooded)
     finally:
-        flooded.attacker.result()
+        flood.result()
     assert waited < LONGEST_WAIT
     assert {port: flooded.bound_to(port) for port in held} == held
     assert len(flooded.bound_to(flooded.one.port)) <= 1
@@ -308,13 +313,13 @@ def test_what_is_cut_on_its_way_is_counted_as_long_as_it_is(
     """Of datagrams for everybody that the kernel cuts, no more octets pass than of whole ones."""
     head = Ether(dst=BROADCAST, src=flooded.m1) / IP(src=flooded.i1, dst="255.255.255.255")
     frame = head / UDP(sport=9, dport=9) / Raw(b"x" * length)
-    flooded.victim.call("drop")
+    flooded.victim.call(Inside.drop)
     begun = time.monotonic()
     with flooded.process_of_attacker() as guest:
         code, _, err = guest.run(sys.executable, "-c", SEGMENTED, bytes(frame).hex(), str(size))
     assert code == 0, err
     bound = SHOUT_BURST + SHOUTS_PER_SECOND * (time.monotonic() - begun + 0.5)
-    heard = [one for _, outgoing, one in flooded.victim.call("heard") if not outgoing]
+    heard = [one for _, outgoing, one in flooded.victim.call(Inside.heard) if not outgoing]
     assert all(len(one) <= 1514 for one in heard)
     assert sum(map(len, heard)) <= bound * 1514
     assert flooded.control()
@@ -333,13 +338,13 @@ def test_an_error_is_about_its_sender_alone(flooded: LabStage) -> None:
         / Raw(bytes(quote))
         for kind, code, quote in product((3, 11, 12), range(16), quotes)
     ]
-    three.place.call("serve", 2, 5002)
-    two.place.post("run", [sys.executable, "-c", ASK, three.address], "")
+    three.place.call(Inside.serve, 2, 5002)
+    asking = two.place.post(Inside.run, [sys.executable, "-c", ASK, three.address], "")
     try:
         flooded.attacker.flood([bytes(error) for error in errors], 0.8)
     finally:
-        _, told, _ = two.place.result()
-        three.place.call("stop_serving")
+        _, told, _ = asking.result()
+        three.place.call(Inside.stop_serving)
     assert told == "TimeoutError\n"
     assert "mtu" not in two.place.run("ip", "route", "get", three.address)[1]
     assert flooded.control()

@@ -17,6 +17,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from netemu.client import labs
+from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage, running
 from netemu.conformance.probe import Place
 from netemu.conformance.rows import CATALOGUE
@@ -95,7 +96,7 @@ class Network:
             hwsrc=one.mac, psrc=one.address, pdst=other.address
         )
         one.place.send([bytes(asking) + canary])
-        whole, heard = other.place.call("take", canary, 2.0)
+        whole, heard = other.place.call(Inside.take, canary, 2.0)
         assert whole, f"{other.place.name} does not hear an honest question"
         return [frame for _, outgoing, frame in heard if not outgoing]
 
@@ -126,7 +127,7 @@ def _tenant(stage: LabStage, name: str, stack: ExitStack) -> Tenant:
     place = Place(name, labs.enter(stage.lab, name), "eth1")
     stack.callback(place.close)
     place.ready()
-    mac = place.call("listen", "eth1", 3, True)
+    mac = place.call(Inside.listen, "eth1", 3, True)
     _, out, _ = place.run("ip", "-j", "-4", "address", "show", "dev", "eth1")
     return Tenant(mac, json.loads(out)[0]["addr_info"][0]["local"], place)
 
@@ -154,8 +155,8 @@ def test_over_eth1_nobody_is_another_and_nothing_is_link_local(
     stage: LabStage, network: Network, cast: str
 ) -> None:
     who = casts(stage, network)[cast]
-    stage.victim.call("drop")
-    stage.node.call("drop")
+    stage.victim.call(Inside.drop)
+    stage.node.call(Inside.drop)
     seen = 0
     for name, family in [*FAMILIES.items(), ("mutations", mutations)]:
         passed, broken = network.attack(family(who))
@@ -166,7 +167,7 @@ def test_over_eth1_nobody_is_another_and_nothing_is_link_local(
     leaked = [
         frame
         for place in (stage.victim, stage.node)
-        for _, _, frame in place.call("heard")
+        for _, _, frame in place.call(Inside.heard)
         if stage.token in frame
     ]
     assert not leaked
@@ -178,9 +179,9 @@ def test_the_rows_hold_beside_a_tenant_network_and_nothing_of_them_is_seen_there
 ) -> None:
     rows = [(family, row) for family, row in CATALOGUE if row.recipe is not None]
     for one in network.others:
-        one.place.call("drop")
+        one.place.call(Inside.drop)
     results = play(stage, rows)
     assert [one.row.id for one in results if not one.ok] == []
     attacks = {frame for one in results for frame in one.sent}
     for other in network.others:
-        assert not attacks & {frame for _, _, frame in other.place.call("heard")}
+        assert not attacks & {frame for _, _, frame in other.place.call(Inside.heard)}
