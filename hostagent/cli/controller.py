@@ -83,7 +83,8 @@ def _connected(ctx: click.Context) -> "SyncController":
     "properties",
     multiple=True,
     metavar="KEY=VALUE",
-    help="What the guest is besides; repeatable. `controller properties` lists the keys.",
+    help="What the guest is besides; repeatable. `controller properties` lists the keys. "
+    "user_data=@FILE is what FILE holds.",
 )
 @click.pass_context
 def place(
@@ -98,10 +99,17 @@ def place(
 ) -> None:
     """Put the guest NAME on this node; one that is there becomes what is said here."""
     from hostagent.model import Guest
+    from hostagent.terminal.contents import ContentsError, taken
 
+    given: dict[str, str] = {}
     for text in properties:
-        if "=" not in text:
+        key, sign, value = text.partition("=")
+        if not sign:
             raise click.UsageError(f"--property {text!r}: it would look like vm_size=Standard_B1s")
+        try:
+            given[key] = taken(key, value, Path())
+        except ContentsError as error:
+            raise click.UsageError(f"--property {key}: {error}") from error
     _connected(ctx).place(
         [
             Guest(
@@ -111,7 +119,7 @@ def place(
                 update_domain=update_domain,
                 fault_domain=fault_domain,
                 availability_set=availability_set,
-                properties=dict(text.split("=", 1) for text in properties),
+                properties=given,
             )
         ]
     )

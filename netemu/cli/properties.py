@@ -15,7 +15,8 @@ from netemu.cli.options import as_json, of_lab
 def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Change a guest's properties while it runs, as in: set web1 vm_size=Standard_F2 tags.team=a.
 
-    KEY= takes one away: the guest is told the default again. Without changes, shows the properties
+    KEY= takes one away: the guest is told the default again. user_data=@FILE is what FILE holds.
+    Without changes, shows the properties
     that the guest has been given by the lab file or in this way.
     """
     from netemu.client import labs

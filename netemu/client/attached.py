@@ -229,12 +229,16 @@ class AttachedLab(EventVerbs, Blocking):
         raise NotSo(f"{event_id}: lab {self.name} has no such event")
 
     def set(
-        self, guest: str, properties: Mapping[str, str] | None = None, /, **more: str
+        self,
+        guest: str,
+        properties: Mapping[str, str | bytes] | None = None,
+        /,
+        **more: str | bytes,
     ) -> dict[str, str]:
         """Change what a guest is told of itself; gives all that it has then been given.
 
         Keys with a dot come in a mapping: set("web1", {"tags.team": "a"}, vm_size="Standard_F2").
-        An empty value is the default again.
+        An empty value is the default again. User data may be bytes.
         """
         return labs.set_properties(self.name, guest, {**(properties or {}), **more})
 

@@ -295,18 +295,27 @@ def guest_log(name: str, guest: str) -> Path:
     return runtime_dir.root() / name / runtime_dir.LOGS / runtime_dir.guest_log(guest)
 
 
-def set_properties(name: str, guest: str, properties: Mapping[str, str]) -> dict[str, str]:
+def set_properties(name: str, guest: str, properties: Mapping[str, str | bytes]) -> dict[str, str]:
     """Change what a guest is told of itself; an empty value takes a property away.
+
+    User data may be bytes, or `@FILE`.
 
     Gives the properties that the guest has then been given, by the lab file or in this way. They
     are stored when this returns. Raises BadInput if one is not known, or cannot have this value.
     """
+    from hostagent.terminal.contents import ContentsError, taken
     from netemu.wire.lab_file import wrong_property
 
-    for key, value in properties.items():
+    wanted: dict[str, str] = {}
+    for key, given in properties.items():
+        try:
+            value = taken(key, given, Path())
+        except ContentsError as error:
+            raise BadInput(f"{key}: {error}") from None
         if value and (wrong := wrong_property(key, value)):
             raise BadInput(f"{key}: {wrong}")
-    (told,), _ = ask(_control(name), "set", guest=guest, properties=dict(properties))
+        wanted[key] = value
+    (told,), _ = ask(_control(name), "set", guest=guest, properties=wanted)
     return told
 
 

@@ -23,6 +23,7 @@ MAX_VALUES: Final = 250_000
 MAX_DEPTH: Final = 20
 
 _TEXT = "tag:yaml.org,2002:str"
+_BINARY = "tag:yaml.org,2002:binary"
 _MERGE = "tag:yaml.org,2002:merge"
 _SET = "tag:yaml.org,2002:set"
 
@@ -109,7 +110,8 @@ class Document:
                 # As they are written: 0123 is no number, and no is not false.
                 if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                     key.tag = _TEXT
-                if isinstance(value, yaml.ScalarNode) and _are_properties(path):
+                scalar = isinstance(value, yaml.ScalarNode) and value.tag != _BINARY
+                if scalar and _are_properties(path):
                     value.tag = _TEXT
                 self._note(value, (*path, name))
         elif isinstance(node, yaml.SequenceNode):

@@ -32,6 +32,9 @@ DEMO = Path(__file__).with_name("demo.yaml")
 # What is wrong with a guest's property of this key and value, or None. Who knows the properties
 # that a guest can have is not this room: whoever calls says.
 CheckProperty = Callable[[str, str], str | None]
+# The text that is kept for a property's key and value, which may be bytes or stand in a file, by a
+# path below the directory. Raises ValueError.
+TakeProperty = Callable[[str, Any, Path], Any]
 
 
 def load(
@@ -39,6 +42,7 @@ def load(
     *,
     name: str | None = None,
     check_property: CheckProperty = lambda *_: None,
+    take_property: TakeProperty = lambda _key, value, _directory: value,
     variables: Mapping[str, str] | None = None,
 ) -> Lab:
     """Read the lab file at `path`; `name` overrides the lab's. Raises BadInput."""
@@ -53,6 +57,7 @@ def load(
             source=str(path),
             name=name,
             check_property=check_property,
+            take_property=take_property,
             directory=directory,
             variables=variables,
         )
@@ -70,6 +75,7 @@ def parse(
     source: str,
     name: str | None = None,
     check_property: CheckProperty = lambda *_: None,
+    take_property: TakeProperty = lambda _key, value, _directory: value,
     directory: Path = Path("/"),
     variables: Mapping[str, str] | None = None,
 ) -> Lab:
@@ -83,7 +89,7 @@ def parse(
     if name is not None:
         check_name(name, "--name")
         entry.name = name
-    return _Expansion(entry, document, check_property).lab(str(directory))
+    return _Expansion(entry, document, check_property, take_property).lab(str(directory))
 
 
 def check_name(name: str, where: str) -> None:
@@ -95,10 +101,14 @@ def check_name(name: str, where: str) -> None:
 class _Expansion:
     """Numbers and names everything, and refuses what only the whole file can show to be wrong."""
 
-    def __init__(self, entry: LabFile, document: Document, check: CheckProperty) -> None:
+    def __init__(
+        self, entry: LabFile, document: Document, check: CheckProperty, take: TakeProperty
+    ) -> None:
         self._entry = entry
         self._document = document
         self._check = check
+        self._take = take
+        self._directory = Path("/")
         self._seen: dict[str, str] = {}  # nodes and guests share one space of names
         self._mark = 0
         # 198.18.0.0/15 is set apart for benchmarks of networks (RFC 2544): no machine routes it.
@@ -107,6 +117,7 @@ class _Expansion:
 
     def lab(self, directory: str) -> Lab:
         entry = self._entry
+        self._directory = Path(directory)
         shared = self._properties(entry.properties, "properties")
         nodes = tuple(self._node(place, name, shared) for place, name in enumerate(entry.nodes))
         return Lab(
@@ -189,12 +200,18 @@ class _Expansion:
 
     def _properties(self, given: Mapping[str, Any], place: str) -> dict[str, str]:
         """Properties as given at one place: texts, and known ones; an empty one is no other."""
-        for key, value in given.items():
+        taken: dict[str, str] = {}
+        for key, raw in given.items():
+            try:
+                value = self._take(key, raw, self._directory)
+            except ValueError as error:
+                raise self._document.error(f"{place}.{key}", str(error)) from None
             if not isinstance(value, str):
                 raise self._document.error(f"{place}.{key}", "a property's value is one text")
             if value and (wrong := self._check(key, value)):
                 raise self._document.error(f"{place}.{key}", wrong)
-        return dict(given)
+            taken[key] = value
+        return taken
 
     def _command(self, run: str | list[str] | None, place: str) -> tuple[str, ...]:
         if isinstance(run, str):

@@ -11,6 +11,7 @@ import msgspec
 
 from hostagent import properties
 from hostagent.model import Properties
+from hostagent.terminal import contents
 from netemu import topology
 from netemu.errors import BadInput
 from netemu.topology import Lab
@@ -26,7 +27,13 @@ def load(path: Path, *, name: str | None = None) -> Lab:
     """
     if str(path) == "-":
         return _from_standard_input(name)
-    lab = topology.load(path, name=name, check_property=wrong_property, variables=os.environ)
+    lab = topology.load(
+        path,
+        name=name,
+        check_property=wrong_property,
+        take_property=contents.taken,
+        variables=os.environ,
+    )
     return _whole(lab, str(path))
 
 
@@ -61,6 +68,7 @@ def parse(
         source=source,
         name=name,
         check_property=wrong_property,
+        take_property=contents.taken,
         directory=directory,
         variables=variables,
     )
@@ -76,13 +84,20 @@ def given(source: str | Path | Mapping[str, Any] | None, *, name: str) -> Lab:
     if isinstance(source, Mapping):
         # JSON is YAML, and says of every value which type it has.
         try:
-            text = json.dumps(source, allow_nan=False)
+            text = json.dumps(source, allow_nan=False, default=_bytes)
         except (TypeError, ValueError, RecursionError) as error:
             raise BadInput(f"the lab given: {error}") from None
         return parse(text, source="the lab given", name=name)
     if isinstance(source, str) and ("\n" in source or ": " in source):
         return parse(source, source="the lab given", name=name, variables=os.environ)
     return load(Path(source), name=name)
+
+
+def _bytes(value: Any) -> str:
+    """Return bytes as the text that a property is; JSON has none."""
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} cannot stand in a lab file")
+    return properties.data_url(value)
 
 
 def _whole(lab: Lab, source: str) -> Lab:

@@ -1,9 +1,12 @@
 """The four dialects in a lab: switched on and off, and changed while it runs, as guests see it."""
 
+import gzip
+import hashlib
 import json
 import re
 import sys
 from base64 import b64decode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,7 +137,7 @@ def test_a_token_leaves_with_the_hop_limit(clouds: RunningLab) -> None:
     assert lines[1] != "GET 7"
 
 
-def test_what_is_set_is_what_guests_are_told(clouds: RunningLab) -> None:
+def test_what_is_set_is_what_guests_are_told(clouds: RunningLab, tmp_path: Path) -> None:
     """A user changes a guest's size, tags and zone while it runs, and the guest is told."""
     clouds.netemu("set", "c", "instance_type=m5.large", "gce.zone=europe-west1-d", "tags.team=web")
     told = {
@@ -145,7 +148,13 @@ def test_what_is_set_is_what_guests_are_told(clouds: RunningLab) -> None:
         wait_until(lambda path=path, value=value: ask(clouds, "c", path) == (200, value))  # type: ignore[misc]
     zone = ask(clouds, "c", "/computeMetadata/v1/instance/zone", *GOOGLE)[1]
     assert zone.endswith("/zones/europe-west1-d")
-    clouds.netemu("set", "c", "instance_type=", "gce.zone=", "tags.team=")
+    packed = gzip.compress(b"#cloud-config\n")
+    (tmp_path / "cloud.gz").write_bytes(packed)
+    clouds.netemu("set", "c", f"user_data=@{tmp_path}/cloud.gz")
+    fetch = f"curl -s http://{METADATA}/latest/user-data | sha256sum"
+    digest = hashlib.sha256(packed).hexdigest()
+    wait_until(lambda: digest in clouds.exec("c", "sh", "-c", fetch).stdout)
+    clouds.netemu("set", "c", "instance_type=", "gce.zone=", "tags.team=", "user_data=")
     wait_until(lambda: ask(clouds, "c", "/latest/meta-data/instance-type") == (200, "t3.medium"))
     assert ask(clouds, "a", "/latest/meta-data/instance-type") == (200, "t3.medium")
 
