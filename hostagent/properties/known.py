@@ -1,33 +1,19 @@
-"""The properties of a guest: their keys, defaults and allowed values.
-
-Properties are a flat map of dotted keys. A key that a guest lacks has the default given here, which
-is derived from the guest's name where guests must differ. A key of `PER_CLOUD` may be given for one
-cloud alone: `azure.region`, `ec2.instance_id`, `gce.zone`. Pure.
-"""
+"""The keys of properties, their defaults and allowed values. Pure."""
 
 import re
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 from uuid import NAMESPACE_DNS, uuid5
 
 from msgspec import Struct
 
-from hostagent import regions
 from hostagent.model import Guest
+from hostagent.properties.contents import is_content
 
 Cloud: TypeAlias = Literal["azure", "ec2", "gce"]
 CLOUDS: Final[tuple[Cloud, ...]] = ("azure", "ec2", "gce")
-
-MAX_PROPERTIES_BYTES: Final = 256 * 1024
-"""Keys and values of one guest in total: GCE's limit for one value. Two such guests fit a frame."""
-
-
-class PropertyError(Exception):
-    """A property is unknown or its value is not allowed; the message says what is."""
 
 
 class Property(Struct, frozen=True):
@@ -61,33 +47,6 @@ _IPV4: Final = r"([0-9]{1,3}\.){3}[0-9]{1,3}"
 _TEXT: Final = r"[\s\S]{0,131072}"
 _TEXT_HINT: Final = "a text of at most 128 Ki characters"
 _DATA_HINT: Final = f"{_TEXT_HINT}, or bytes as data:;base64,…"
-_DATA: Final = "data:;base64,"  # RFC 2397
-
-
-def content(text: str) -> bytes:
-    """Return the bytes of a text that may be a data URL: what user data is."""
-    if text.startswith(_DATA):
-        return b64decode(text[len(_DATA) :], validate=True)
-    return text.encode()
-
-
-def data_url(raw: bytes) -> str:
-    """Return bytes as a property's value: text if they are, or a data URL."""
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        text = ""
-    if text and "\0" not in text and not text.startswith(_DATA):
-        return text
-    return _DATA + b64encode(raw).decode() if raw else ""
-
-
-def _is_content(text: str) -> bool:
-    try:
-        content(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_time(text: str) -> bool:
@@ -102,7 +61,12 @@ _TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
 
 KNOWN: Final[Mapping[str, Property]] = {
     # Identity
-    "hostname": Property("The name by which it calls itself.", _WORD, _WORD_HINT, lambda g: g.name),
+    "hostname": Property(
+        "The name by which it calls itself.",
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",  # HOST_NAME_MAX of Linux
+        "up to 64 letters, digits, and . _ - within",
+        lambda g: g.name,
+    ),
     "vm_id": Property(
         "Azure's vmId.", _UUID, _UUID_HINT, lambda g: str(uuid5(NAMESPACE_DNS, g.name))
     ),
@@ -308,8 +272,8 @@ KNOWN: Final[Mapping[str, Property]] = {
         "like 128,256",
     ),
     # User data
-    "user_data": Property("User data.", _TEXT, _DATA_HINT, "", _is_content),
-    "custom_data": Property("Azure's custom data.", _TEXT, _DATA_HINT, "", _is_content),
+    "user_data": Property("User data.", _TEXT, _DATA_HINT, "", is_content),
+    "custom_data": Property("Azure's custom data.", _TEXT, _DATA_HINT, "", is_content),
     "admin_username": Property(
         "Azure's administrator.", r"[a-z_][a-z0-9_-]{0,31}", "a user's name", "azureuser"
     ),
@@ -377,118 +341,3 @@ PER_CLOUD: Final = frozenset(
     {"region", "zone", "hostname", "mac", "address", "user_data", "ssh_public_key", "lifecycle"}
 )
 """Keys that may have a value for one cloud."""
-
-_ZONE: Final = "a"
-
-
-def check(properties: Mapping[str, str]) -> None:
-    """Raise PropertyError unless all keys and values are allowed."""
-    for key, value in properties.items():
-        known = _known(key)
-        if re.fullmatch(known.pattern, value) is None or not known.possible(value):
-            raise PropertyError(f"property {key}: {value[:40]!r} is not possible; {known.hint} is")
-    _check_place(properties)
-    size = sum(len(key) + len(value.encode()) for key, value in properties.items())
-    if size > MAX_PROPERTIES_BYTES:
-        raise PropertyError(f"properties of {size} bytes; a guest has {MAX_PROPERTIES_BYTES}")
-
-
-def _check_place(given: Mapping[str, str]) -> None:
-    """Raise PropertyError for a region or zone that no cloud has, or that the named one cannot."""
-    for key, has in (("region", regions.has_region), ("zone", regions.has_zone)):
-        text = given.get(key, "a")
-        if len(text) > 1 and not any(has(cloud, text) for cloud in CLOUDS):
-            near = regions.near(text)
-            meant = f"did you mean {' or '.join(near)}? " if near else ""
-            raise PropertyError(
-                f"property {key}: no cloud is known to have {text!r}; {meant}"
-                f"a new one is given to its cloud alone, as ec2.{key}"
-            )
-    for cloud in CLOUDS:
-        may = {"region": regions.may_be_region, "zone": regions.may_be_zone}
-        for key, possible in may.items():
-            text = given.get(f"{cloud}.{key}", "a")
-            if len(text) > 1 and not possible(cloud, text):
-                raise PropertyError(
-                    f"property {cloud}.{key}: {cloud} has no {key} with a name like {text!r}"
-                )
-        region, zone = _said(given, cloud)
-        if len(zone) > 1:
-            its = regions.region_of(cloud, zone)
-            if region and its and region != its:
-                raise PropertyError(
-                    f"property {cloud}.zone: {zone} is in {its}, not in the region {region}"
-                )
-            if not region and not its:
-                raise PropertyError(
-                    f"property {cloud}.zone: the region of {zone} is not known; say {cloud}.region"
-                )
-
-
-def _known(key: str) -> Property:
-    cloud, _, plain = key.partition(".")
-    if cloud in CLOUDS and plain in PER_CLOUD:
-        return KNOWN[plain]
-    if key in KNOWN:
-        return KNOWN[key]
-    for prefix, known in PREFIXES.items():
-        if key.startswith(prefix):
-            if re.fullmatch(known.rest, key[len(prefix) :]) is not None:
-                return known.value
-            raise PropertyError(f"property {key!r}: after {prefix} stands {known.hint}")
-    names = [*KNOWN, *PREFIXES, *(f"{cloud}.{name}" for cloud in CLOUDS for name in PER_CLOUD)]
-    near = get_close_matches(key, names, 3, 0.6)
-    which = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(KNOWN)}, …"
-    raise PropertyError(f"no property is called {key!r}; {which}")
-
-
-def given(guest: Guest, key: str, cloud: Cloud) -> str | None:
-    """Return the property that was given: the cloud's own value, or the plain one."""
-    own = guest.properties.get(f"{cloud}.{key}")
-    return guest.properties.get(key) if own is None else own
-
-
-def value(guest: Guest, key: str, cloud: Cloud | None = None) -> str:
-    """Return the guest's property: the cloud's own value, or the plain one, or the default."""
-    told = guest.properties.get(key) if cloud is None else given(guest, key, cloud)
-    if told is not None:
-        return told
-    default = KNOWN[key].default
-    return default if isinstance(default, str) else default(guest)
-
-
-def region(guest: Guest, cloud: Cloud) -> str:
-    """Return the region: the property, or the region of a whole zone name, or the default."""
-    return place(guest, cloud).region
-
-
-def zone(guest: Guest, cloud: Cloud) -> str:
-    """Return the zone as the cloud names it: `1`, `us-east-1a`, `us-central1-a`; "" if none."""
-    return place(guest, cloud).zone
-
-
-def place(guest: Guest, cloud: Cloud) -> regions.Place:
-    """Return where the guest is, as the cloud says it.
-
-    A plain `region` or whole `zone` holds for the clouds that have it, and not for the others.
-    """
-    return regions.place(cloud, *_said(guest.properties, cloud))
-
-
-def _said(given: Mapping[str, str], cloud: Cloud) -> tuple[str, str]:
-    """Return the region, or "", and the zone that the properties say for the cloud."""
-    region, zone = given.get("region", ""), given.get("zone", _ZONE)
-    if not regions.has_region(cloud, region):
-        region = ""
-    if len(zone) > 1 and not regions.has_zone(cloud, zone):
-        zone = _ZONE
-    return given.get(f"{cloud}.region", region), given.get(f"{cloud}.zone", zone)
-
-
-def under(guest: Guest, prefix: str) -> dict[str, str]:
-    """Return the properties under a prefix (`tags.`), by the rest of their keys, in order."""
-    return {
-        key[len(prefix) :]: text
-        for key, text in sorted(guest.properties.items())
-        if key.startswith(prefix)
-    }
