@@ -22,6 +22,20 @@ FLAT: Final = "memory and open files do not grow"
 FLAT_SAMPLES: Final = 120
 """Samples, a second apart, below which growth cannot be told from what a start needs."""
 
+NEIGHBOURS: Final = "a guest that attacks nobody is answered each time"
+PROMPT: Final = "it is answered as promptly as in quiet"
+APART: Final = "it hears no frame of an attacker's"
+OF_HOSTILE: Final = (NEIGHBOURS, PROMPT, APART, OWN_ANSWER, LIVENESS, SERVICES, STANDING, FLAT)
+"""Those that a run with hostile guests is judged by."""
+
+LONGEST_LOG: Final = 16 << 20
+"""Bytes; a lab's log is cut there."""
+
+# As promptly: three times as long at most, and what one core's turn of a busy machine takes.
+_TIMES_QUIET, _TURN = 3.0, 1.0
+# What attacks may leave: KiB that an allocator keeps, descriptors of what is under way.
+_KEPT, _UNDER_WAY = 16384, 32
+
 ALL: Final = (
     *(ACKNOWLEDGED, NEVER_BACK, SAME_BYTES, OWN_ANSWER, ONCE, SETTINGS, LIVENESS),
     *(SERVICES, STANDING, FLAT),
@@ -86,6 +100,13 @@ class Judge:
         if told not in possible:
             self.breach(SETTINGS, f"{guest}: {told!r}, not {' or '.join(sorted(possible))}")
 
+    def grown(self, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """At the end: memory in KiB and open files of the supervisor, before and after attacks."""
+        if after[0] > before[0] * 1.15 + _KEPT:
+            self.breach(FLAT, f"memory: {before[0]} KiB, later {after[0]}")
+        if after[1] > before[1] + _UNDER_WAY:
+            self.breach(FLAT, f"open files: {before[1]}, later {after[1]}")
+
     def sizes(self, samples: Sequence[tuple[int, int]]) -> None:
         """At the end: memory in KiB and open files of the supervisor, in order, evenly spaced.
 
@@ -101,3 +122,13 @@ class Judge:
             self.breach(FLAT, f"memory: {memory[0]:.0f} KiB, later {memory[1]:.0f}")
         if files[1] > files[0] + 16:
             self.breach(FLAT, f"open files: {files[0]:.0f}, later {files[1]:.0f}")
+
+
+def slowest(times: Sequence[float]) -> float:
+    """The 99th percentile, in seconds; 0 of none."""
+    return sorted(times)[len(times) * 99 // 100] if times else 0.0
+
+
+def prompt(quiet: Sequence[float], attacked: Sequence[float]) -> bool:
+    """Whether answers came as promptly while guests attacked as before."""
+    return slowest(attacked) <= max(_TIMES_QUIET * slowest(quiet), _TURN)

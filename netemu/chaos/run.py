@@ -89,7 +89,7 @@ def run(
     processes = Processes(lab)
     judge, ending = Judge(), threading.Event()
     shares = [guests[start::_POLLERS] for start in range(min(_POLLERS, len(guests)))]
-    diallers = [_dialler(lab) for _ in shares]
+    diallers = [new_dialler(lab) for _ in shares]
     polls = [
         Polls(lab, share, dialler, judge, ending)
         for share, dialler in zip(shares, diallers, strict=True)
@@ -111,7 +111,7 @@ def run(
         for thread in threads:
             thread.join()
     try:
-        calm_after = _calm(lab, guests, Asking(lab, diallers[0]), judge)
+        calm_after = calm(lab, guests, Asking(lab, diallers[0]), judge)
         _settle(lab, commands, judge, Asking(lab, diallers[0]))
     except NetemuError as error:
         calm_after = None
@@ -179,7 +179,8 @@ def _end(end: Callable[[], None]) -> None:
         pass  # what it struck is gone: nothing is left to be ended
 
 
-def _dialler(lab: str) -> Dialler:
+def new_dialler(lab: str) -> Dialler:
+    """Return what makes sockets in the lab's guests; it is to be closed."""
     namespaces = labs.enter(lab, None)
     try:
         return Dialler(namespaces["user"])
@@ -199,7 +200,7 @@ def _measure(
         samples.append(Sample(round(time.monotonic() - began, 1), memory, files))
 
 
-def _calm(lab: str, guests: Sequence[str], asking: Asking, judge: Judge) -> float | None:
+def calm(lab: str, guests: Sequence[str], asking: Asking, judge: Judge) -> float | None:
     """Wait until all is well; the seconds that took, or None if it was not within CALM."""
     began = time.monotonic()
     while True:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,11 @@ _SEEDS = 1 << 31
     show_default="1m",
     help="How long.",
 )
+@click.option(
+    "--hostile",
+    is_flag=True,
+    help="Have a guest of each node attack instead, and look what its neighbours have of it.",
+)
 @click.option("--only", metavar="KIND,…", help=f"Of {', '.join(Kind)}.")
 @click.option(
     "--time-scale",
@@ -50,6 +55,7 @@ def chaos(
     name: str | None,
     seed: int | None,
     duration: float,
+    hostile: bool,
     only: str | None,
     time_scale: float,
     as_json: bool,
@@ -65,6 +71,10 @@ def chaos(
 
     kinds, plots = _kinds(only), pictures(files)
     chosen = random.randrange(_SEEDS) if seed is None else seed
+    if hostile:
+        if only or plots:
+            raise BadInput("--hostile: it has no --only, and no plot; -o FILE.json has its report")
+        return _hostile(file, name, time_scale, chosen, duration, files, as_json=as_json)
     with _lab(file, name, time_scale) as lab:
         report = run(lab, seed=chosen, duration=duration, kinds=kinds)
     if as_json:
@@ -79,6 +89,37 @@ def chaos(
                 plot.draw(report, one)
         else:
             write(one, json.dumps(report.as_json(), indent=2) + "\n")
+    return 0 if report.held else NotSo.exit_code
+
+
+def _hostile(
+    file: Path | None,
+    name: str | None,
+    time_scale: float,
+    seed: int,
+    duration: float,
+    files: tuple[Path, ...],
+    *,
+    as_json: bool,
+) -> int:
+    from netemu.chaos import hostile, invariants
+
+    with _lab(file, name, time_scale) as lab:
+        report = hostile.run(lab, seed=seed, duration=duration)
+    if as_json:
+        say_json(report.as_json())
+    else:
+        attacks = ", ".join(f"{count} {kind}" for kind, count in sorted(report.attacks.items()))
+        moved = ", ".join(f"{count} {kind}" for kind, count in sorted(report.moved.items()))
+        say(f"seed {seed}, {duration:g} s, by {', '.join(report.attackers)}: {attacks}")
+        say(f"meanwhile to them: {moved or 'nothing'}")
+        say(
+            f"neighbours: {report.answered} answered, {report.unanswered} not; p99 "
+            f"{report.attacked * 1000:.0f} ms, in quiet {report.quiet * 1000:.0f} ms"
+        )
+        _verdict(report.breaches, invariants.OF_HOSTILE, report.calm_after, seed)
+    for one in files:
+        write(one, json.dumps(report.as_json(), indent=2) + "\n")
     return 0 if report.held else NotSo.exit_code
 
 
@@ -115,15 +156,24 @@ def _tell(report: "Report") -> None:
         f"commands: {report.acknowledged} acknowledged, {report.refused} refused; "
         f"polls: {report.answered} answered, {report.unanswered} not"
     )
-    broken = dict.fromkeys(invariants.ALL, 0)
-    for invariant, _ in report.breaches:
+    _verdict(report.breaches, invariants.ALL, report.calm_after, report.seed)
+
+
+def _verdict(
+    breaches: Sequence[tuple[str, str]],
+    judged_by: Sequence[str],
+    calm_after: float | None,
+    seed: int,
+) -> None:
+    broken = dict.fromkeys(judged_by, 0)
+    for invariant, _ in breaches:
         broken[invariant] += 1
     for invariant, times in broken.items():
         mark = Styled("✗", "red") if times else Styled("✓", "green")
         say(mark, f" {invariant}{f': broken {times} times' if times else ''}")
-    for invariant, witness in report.breaches[:20]:
+    for invariant, witness in breaches[:20]:
         say(f"    {invariant}: {witness}")
-    if report.calm_after is not None:
-        say(f"well again {report.calm_after:g} s after the last fault")
-    if report.breaches:
-        say(f"repeat it with --seed {report.seed}", err=True)
+    if calm_after is not None:
+        say(f"well again {calm_after:g} s after the last fault")
+    if breaches:
+        say(f"repeat it with --seed {seed}", err=True)

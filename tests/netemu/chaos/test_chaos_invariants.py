@@ -1,7 +1,7 @@
 """Each invariant has a checker, and each checker can find its breach."""
 
 from netemu.chaos import invariants
-from netemu.chaos.invariants import Judge
+from netemu.chaos.invariants import FLAT, Judge, prompt, slowest
 
 
 def broken(judge: Judge) -> set[str]:
@@ -69,3 +69,19 @@ def test_growth_is_found_and_a_start_is_none() -> None:
     judge.sizes([(40_000 + 200 * second, 40) for second in range(160)])
     judge.sizes([(40_000, 40 + second) for second in range(160)])
     assert judge.broken()[invariants.FLAT] == 2
+
+
+def test_answers_are_prompt_that_take_as_long_as_before_or_a_moment() -> None:
+    assert slowest([]) == 0.0
+    assert slowest([0.1] * 98 + [5.0] * 2) == 5.0
+    assert prompt([0.1] * 100, [0.9] * 100)
+    assert prompt([0.5] * 100, [1.4] * 100)
+    assert not prompt([0.5] * 100, [1.6] * 100)
+
+
+def test_a_supervisor_that_has_grown_is_a_breach() -> None:
+    judge = Judge()
+    judge.grown((50_000, 100), (60_000, 120))
+    assert judge.breaches == []
+    judge.grown((50_000, 100), (80_000, 140))
+    assert [invariant for invariant, _ in judge.breaches] == [FLAT, FLAT]

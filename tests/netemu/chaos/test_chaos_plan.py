@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netemu.chaos import kit
 from netemu.chaos.plan import Fault, Kind, Shape, plan
 
 SHAPE = Shape(["n1", "n2", "n3"], [f"g{number}" for number in range(9)])
@@ -48,3 +49,19 @@ def test_a_lab_of_one_node_never_loses_it() -> None:
 
 def test_a_fault_without_length_ends_when_it_strikes() -> None:
     assert Fault(1.5, Kind.KILL, "factory").ends == 1.5
+
+
+def test_attacks_are_drawn_from_the_seed_and_each_kind_as_often() -> None:
+    attacks = kit.draw(["a", "b"], seed=5, duration=120)
+    assert attacks == kit.draw(["a", "b"], seed=5, duration=120)
+    assert attacks != kit.draw(["a", "b"], seed=6, duration=120)
+    assert [one.at for one in attacks] == sorted(one.at for one in attacks)
+    assert attacks[-1].at < 120
+    times = Counter(one.name for one in attacks)
+    assert set(times) == set(kit.ATTACKS)
+    assert max(times.values()) - min(times.values()) <= 1
+
+
+@pytest.mark.parametrize("name", [*kit.ATTACKS, "listen"])
+def test_each_attack_is_a_program(name: str) -> None:
+    compile(kit.ATTACKS.get(name, kit.LISTEN), name, "exec")

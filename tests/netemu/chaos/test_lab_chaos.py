@@ -24,3 +24,20 @@ def test_what_is_no_fault_is_refused(person: Person) -> None:
     """A user who asks for a fault that does not exist is told which there are."""
     done = person.netemu("chaos", "--only", "flood", check=2)
     assert "kill, stop, fail" in done.stderr
+
+
+def test_neighbours_of_hostile_guests_notice_nothing(person: Person) -> None:
+    """A guest of each node attacks while it is frozen and booted: others are answered each time."""
+    done = person.netemu("chaos", "--hostile", "--for", "10", "--seed", "3", "--json", timeout=200)
+    told = json.loads(done.stdout)
+    assert told["held"], told["breaches"]
+    assert told["unanswered"] == told["crossed"] == 0
+    assert told["answered"] > 10
+    assert len(told["attacks"]) >= 8
+    assert sum(told["moved"].values()) >= 2
+
+
+def test_hostile_guests_have_no_other_faults_beside_them(person: Person) -> None:
+    """A user who asks for both is told that they are two things."""
+    done = person.netemu("chaos", "--hostile", "--only", "kill", check=2)
+    assert "--only" in done.stderr
