@@ -55,6 +55,9 @@ def _in_words(entry: dict[str, Any], known: Collection[str] | None) -> str:
         case {"what": "node", "node": node, "state": state}:
             reason = f" ({entry['reason']})" if "reason" in entry else ""
             return f"{time_of_day}  {node}: {state}{reason}"
+        case {"what": "store", "state": state}:
+            reason = f" ({entry['reason']})" if "reason" in entry else ""
+            return f"{time_of_day}  store: {state}{reason}"
         case {"what": "service", "service": service, "state": state}:
             reason = f" ({entry['reason']})" if "reason" in entry else ""
             return f"{time_of_day}  {service}: {state}{reason}"

@@ -1,5 +1,7 @@
 """Verbs that bring labs up and down, and show them."""
 
+import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ from netemu.cli.progress import phases
 from netemu.interfaces import port_name
 
 _LISTED = ("name", "state", "policy", "nodes", "guests")
+
+
+def _tls(option: str, what: str) -> Callable[[Any], Any]:
+    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.option(option, type=kind, metavar="FILE", help=what)
 
 
 @click.command()
@@ -33,12 +40,28 @@ _LISTED = ("name", "state", "policy", "nodes", "guests")
     metavar="DIRECTORY",
     help="Let guests write there; elsewhere what they write in root's lab stays with them.",
 )
+@click.option(
+    "--store",
+    metavar="etcd://HOST[:PORT],...",
+    help="Keep the lab's commands there, and not on this machine. With TLS: --ca, --cert, --key.",
+)
+@click.option(
+    "--machine", default=platform.node, show_default="host name", help="This machine's name there."
+)
+@_tls("--ca", "The CA that the store's servers are certified by.")
+@_tls("--cert", "This machine's certificate, to show to the store.")
+@_tls("--key", "The key of that certificate.")
 @click.option("--foreground", is_flag=True, help="Stay until the lab ends; Ctrl-C takes it down.")
 def up(
     file: Path | None,
     name: str | None,
     time_scale: float,
     shared: tuple[Path, ...],
+    store: str | None,
+    machine: str,
+    ca: Path | None,
+    cert: Path | None,
+    key: Path | None,
     foreground: bool,
 ) -> None:
     """Bring a lab up, from FILE or the built-in one of 2 nodes with 3 guests each.
@@ -55,12 +78,24 @@ def up(
     from netemu.wire.limits import Size, limits
 
     lab = load(file or DEMO, name=name)
+    address = None
+    if store is not None:
+        from netemu.wire import store_address
+
+        address = store_address.parse(store, machine=machine, ca=ca, cert=cert, key=key)
+    elif ca or cert or key:
+        raise click.UsageError("--ca, --cert and --key are for --store")
     for one in limits(Size.of(lab)):
         if not one.ok and not one.vital:
             say(f"{one.what}: {one.seen}: {one.remedy}", err=True)
     with phases() as on_step:
         new = labs.bring_up(
-            lab, time_scale=time_scale, on_step=on_step, owned=foreground, shared=shared
+            lab,
+            time_scale=time_scale,
+            on_step=on_step,
+            owned=foreground,
+            shared=shared,
+            store=address,
         )
     nodes, guests = len(lab.nodes), len(lab.guests)
     shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
@@ -167,6 +202,8 @@ def _print_status(told: dict[str, Any]) -> None:
             for place, guest in enumerate(node["guests"])
         ],
     )
+    if "problem" in told.get("store", {}):
+        say(Styled("store", "red"), f": away, so no command is taken: {told['store']['problem']}")
     for node in told["nodes"]:
         if node.get("state") == "failed":
             problem = node.get("problem")

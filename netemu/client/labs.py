@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from netemu.wire.standard_streams import keep_their_places
 if TYPE_CHECKING:
     from netemu.topology import Lab
     from netemu.wire.profile import Profile
+    from netemu.wire.store_address import StoreAddress
 
 # How long a lab that does not answer may take to have ended or begun, seconds.
 _PATIENCE: Final = 5.0
@@ -41,13 +43,15 @@ def bring_up(
     profile: "Profile | None" = None,
     owned: bool = False,
     shared: Iterable[str | Path] = (),
+    store: "StoreAddress | None" = None,
 ) -> bool:
     """Bring `lab` up and return True when every guest is bound and answered.
 
     What guests of root's lab write stays with them, but in directories that the lab file or
     `shared` names.
     With `access_log` the lab's log has a line for each request answered. `profile` is how guests
-    are kept apart, where it is not to be the standard one.
+    are kept apart, where it is not to be the standard one. `store` is where its commands are kept,
+    if not on this machine.
 
     False if it runs already, as it is. Raises NotSo if another lab of its name runs, and
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
@@ -67,7 +71,14 @@ def bring_up(
     hidden = str(runtime_dir.root())
     directories = tuple(_directory(one) for one in (*lab.shared, *shared))
     order = Order(
-        lab, time_scale, hidden, access_log, owned, directories, profile=profile or Profile()
+        lab,
+        time_scale,
+        hidden,
+        access_log,
+        owned,
+        directories,
+        store=store,
+        profile=profile or Profile(),
     )
     try:
         told = msgspec.json.encode(order)
@@ -79,7 +90,8 @@ def bring_up(
     directory, lock = claimed
     made = runtime_dir.identity(lab.name)
     try:
-        _launch(told, len(lab.nodes), directory, lock, on_step)
+        servers = () if store is None else store.servers
+        _launch(told, len(lab.nodes), servers, directory, lock, on_step)
     except BaseException:
         end(lab.name, made)
         raise
@@ -124,7 +136,12 @@ def _claim_or_join(lab: "Lab") -> tuple[Path, int] | None:
 
 
 def _launch(
-    order: bytes, nodes: int, directory: Path, lock: int, on_step: Callable[[Step], None]
+    order: bytes,
+    nodes: int,
+    servers: Sequence[tuple[str, int]],
+    directory: Path,
+    lock: int,
+    on_step: Callable[[Step], None],
 ) -> None:
     """Start the sandbox, which takes the lock over, and follow it until the lab is ready."""
     with ExitStack() as ours:
@@ -136,7 +153,7 @@ def _launch(
                 theirs.callback(os.close, tell)
                 owner = os.pidfd_open(os.getpid())
                 theirs.callback(os.close, owner)
-                sandbox = _start_sandbox(directory, lock, tell, owner, nodes)
+                sandbox = _start_sandbox(directory, lock, tell, owner, nodes, servers)
             except OSError as error:
                 raise MachineCannot(f"{directory}: no lab starts: {error.strerror}") from None
         try:
@@ -151,12 +168,17 @@ def _launch(
 
 
 def _start_sandbox(
-    directory: Path, lock: int, tell: int, owner: int, nodes: int
+    directory: Path,
+    lock: int,
+    tell: int,
+    owner: int,
+    nodes: int,
+    servers: Sequence[tuple[str, int]],
 ) -> subprocess.Popen[bytes]:
     module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.sandbox")
     with (directory / runtime_dir.LOG).open("ab") as log:
         return subprocess.Popen(
-            [*module, str(directory), str(lock), str(tell), str(owner), str(nodes)],
+            [*module, str(directory), *map(str, (lock, tell, owner, nodes, *chain(*servers)))],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

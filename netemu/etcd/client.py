@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeVar
 
 from netemu.errors import NotSo
 from netemu.etcd import messages
-from netemu.etcd.http import Answered, Connection, Endpoint
+from netemu.etcd.http import Answered, Connection, Dial, Endpoint, dial
 from netemu.etcd.messages import Change, Comparison, Entry, Message, Operation, Put, Version
 
 # What one server may take for an answer. A commit takes milliseconds; a new leader, two seconds.
@@ -47,7 +47,8 @@ class Compacted(NotSo):
 class Client:
     """The servers at some endpoints, which keep the same. All methods raise Unreachable, Refused.
 
-    `within` bounds each question, in seconds.
+    `within` bounds each question, in seconds. `dial` connects to a server, where this process has
+    no way there itself.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class Client:
         endpoints: Sequence[Endpoint],
         *,
         tls: ssl.SSLContext | None = None,
+        dial: Dial = dial,
         within: float = WITHIN,
     ) -> None:
         self._endpoints = tuple(endpoints)
         self._tls = tls
+        self._dial = dial
         self._within = within
         # Clients that begin with the same server would all load that one.
         self._turn = random.randrange(len(self._endpoints))
@@ -100,6 +103,10 @@ class Client:
         """Delete a key, if there is one."""
         await self._ask("/v3/kv/deleterange", messages.one_key(key), messages.revision)
 
+    async def delete_under(self, prefix: str) -> None:
+        """Delete all keys that begin so."""
+        await self._ask("/v3/kv/deleterange", messages.under(prefix), messages.revision)
+
     async def when(
         self, comparisons: Iterable[Comparison], operations: Iterable[Operation]
     ) -> bool:
@@ -111,12 +118,22 @@ class Client:
         wanted = messages.transaction(comparisons, operations)
         return await self._ask("/v3/kv/txn", wanted, messages.succeeded)
 
-    async def create(self, key: str, value: bytes, lease: int = 0) -> Entry:
-        """Make a key unless it is there; gives what is there then. Repeated, it is made once."""
+    async def create(self, key: str, value: bytes, lease: int = 0) -> tuple[Entry, bool]:
+        """Make a key unless it is there; gives what is there then, and whether it is new.
+
+        When an answer was lost, it is made once and not called new.
+        """
+        made = messages.transaction([Version(key, 0)], [Put(key, value, lease)])
         while True:
-            await self.when([Version(key, 0)], [Put(key, value, lease)])
+            revision = await self._ask(
+                "/v3/kv/txn",
+                made,
+                lambda answer: messages.revision(answer) if messages.succeeded(answer) else None,
+            )
+            if revision is not None:
+                return Entry(key, value, revision, revision, lease), True
             if (entry := await self.get(key)) is not None:
-                return entry
+                return entry, False
 
     # Leases.
 
@@ -169,7 +186,7 @@ class Client:
     ) -> AsyncGenerator[list[Change], None]:
         """One server's changes until it is lost; the first are none: it has begun."""
         async with asyncio.timeout(ATTEMPT):
-            connection = await Connection.open(endpoint, self._tls)
+            connection = await self._open(endpoint)
         lines = connection.listen("/v3/watch", messages.watch(prefix, since))
         try:
             async with aclosing(lines):
@@ -195,6 +212,9 @@ class Client:
     def _endpoint(self) -> Endpoint:
         return self._endpoints[self._turn % len(self._endpoints)]
 
+    async def _open(self, endpoint: Endpoint) -> Connection:
+        return await Connection.open(endpoint, self._tls, self._dial)
+
     async def _ask(self, path: str, message: Message, read: Callable[[Message], T]) -> T:
         """Ask the servers in turn until one answers; gives what is read from its answer."""
         now = asyncio.get_running_loop().time
@@ -205,7 +225,7 @@ class Client:
                 try:
                     return _understood(await self._once(endpoint, path, message), read)
                 except (OSError, _Passing) as error:
-                    problem = f"{endpoint}: {error or 'no answer in time'}"
+                    problem = f"{endpoint}: {str(error) or 'no answer in time'}"
                     self._turn += 1
                 if now() > end:
                     raise Unreachable(f"the store does not answer: {problem}")
@@ -215,7 +235,7 @@ class Client:
     async def _once(self, endpoint: Endpoint, path: str, message: Message) -> Message:
         async with asyncio.timeout(ATTEMPT):
             idle = self._idle[endpoint]
-            connection = idle.pop() if idle else await Connection.open(endpoint, self._tls)
+            connection = idle.pop() if idle else await self._open(endpoint)
             try:
                 answered = await connection.ask(path, message)
             except BaseException:

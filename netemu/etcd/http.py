@@ -6,9 +6,10 @@ error of the connection (OSError), and ends it.
 
 import asyncio
 import json
+import socket
 import ssl
-from collections.abc import AsyncGenerator
-from typing import Any, Final, NamedTuple, Self
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 LONGEST_BODY: Final = 64 << 20
 """A snapshot of 100,000 guests' placements is some 40 MiB."""
@@ -26,6 +27,24 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+Dial: TypeAlias = Callable[[Endpoint], Awaitable[socket.socket]]
+"""Gives a socket that is connected to a server. Raises OSError."""
+
+
+async def dial(endpoint: Endpoint) -> socket.socket:
+    """Connect from here."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    family, kind, _, _, address = found[0]
+    made = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    try:
+        await loop.sock_connect(made, address)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
 class Answered(NamedTuple):
     """A status, and the JSON of the body."""
 
@@ -41,11 +60,13 @@ class Connection:
         self._writer = writer
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Self:
+    async def open(cls, endpoint: Endpoint, tls: ssl.SSLContext | None, dial: Dial) -> Self:
         """Connect; with `tls` both sides show their certificates."""
+        made = await dial(endpoint)
+        name = None if tls is None else endpoint.host
         return cls(
             *await asyncio.open_connection(
-                endpoint.host, endpoint.port, ssl=tls, limit=LONGEST_LINE
+                sock=made, ssl=tls, server_hostname=name, limit=LONGEST_LINE
             )
         )
 

@@ -4,6 +4,7 @@ import msgspec
 
 from netemu.topology import Lab
 from netemu.wire.profile import Profile
+from netemu.wire.store_address import StoreAddress
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -12,6 +13,8 @@ class Order(msgspec.Struct, frozen=True):
     A lab that is `owned` goes down with the process that ordered it; any other once it is up stays.
 
     `shared` are directories that guests may write to, in root's lab as well.
+
+    `store` is where its commands are kept, if not on this machine.
 
     `profile` is how its guests are kept apart.
     """
@@ -22,4 +25,5 @@ class Order(msgspec.Struct, frozen=True):
     access_log: bool = False
     owned: bool = False
     shared: tuple[str, ...] = ()
+    store: StoreAddress | None = None
     profile: Profile = msgspec.field(default_factory=Profile)

@@ -95,9 +95,12 @@ def main() -> int:
         ns.set_dumpable()
         ns.set_process_name(f"lab {order.lab.name}")
         _settle(order)
+        dialler = inherited.pop() if order.store is not None else None
+        if dialler is not None:
+            dialler.set_inheritable(False)
         control, *agents = map(_listening, inherited)
         _make_room_for_descriptors(order.lab)
-        if asyncio.run(_supervise(order, directory, progress, owner, control, agents)):
+        if asyncio.run(_supervise(order, directory, progress, owner, control, agents, dialler)):
             runtime_dir.discard(top, order.lab.name, directory)  # nobody else will
     except NetemuError as error:
         if isinstance(error, MachineCannot):
@@ -121,9 +124,10 @@ async def _supervise(
     owner: int,
     control: socket.socket,
     agents: list[socket.socket],
+    dialler: socket.socket | None,
 ) -> bool:
     """Whether the lab has ended because its owner has."""
-    return await Supervisor(order, directory, progress, owner).run(control, agents)
+    return await Supervisor(order, directory, progress, owner, dialler).run(control, agents)
 
 
 if __name__ == "__main__":

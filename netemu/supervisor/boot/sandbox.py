@@ -1,14 +1,16 @@
 """The way into the sandbox: leave the machine's namespaces, and become the supervisor, PID 1.
 
-Run as `python -m netemu.supervisor.boot.sandbox DIRECTORY LOCK PROGRESS NODES` with the lab on
-standard input. An ordinary user first becomes root of a user namespace of his own; nothing else
-differs.
+Run as `python -m netemu.supervisor.boot.sandbox DIRECTORY LOCK PROGRESS OWNER NODES [HOST PORT]…`
+with the lab on standard input; the hosts are the servers of its store, if that is elsewhere. An
+ordinary user first becomes root of a user namespace of his own; nothing else differs.
 """
 
 import os
 import resource
 import socket
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,6 +62,22 @@ def _bound(address: str) -> socket.socket:
     return made
 
 
+def _dialler(servers: Sequence[str]) -> socket.socket:
+    """Start the process that connects to the store's servers from outside; the way to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.set_inheritable(True)
+    with theirs:
+        module = "netemu.supervisor.boot.store_dialler"
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(theirs.fileno()), *servers],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+            cwd="/",
+        )
+    return ours
+
+
 def _map(name: str, text: str) -> None:
     try:
         Path(f"/proc/self/{name}").write_text(text)
@@ -73,6 +91,8 @@ def main() -> NoReturn:
     directory, lock, progress, owner, nodes = sys.argv[1], *map(int, sys.argv[2:6])
     try:
         sockets = _sockets(Path(directory), nodes)
+        if servers := sys.argv[6:]:
+            sockets.append(_dialler(servers))
         enter()
     except NetemuError as error:
         Progress(progress).failed(error)

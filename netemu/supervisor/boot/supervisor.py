@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
+from netemu.supervisor.control.store import Store
 from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.logs import Logs
 from netemu.supervisor.guests.power import Power
@@ -39,6 +40,9 @@ from netemu.wire import runtime_dir
 from netemu.wire.order import Order
 from netemu.wire.profile import Identity
 from netemu.wire.progress import Progress
+
+if TYPE_CHECKING:
+    from netemu.supervisor.control.shared_store import SharedStore
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +67,22 @@ class Parts(NamedTuple):
 class Supervisor:
     """The lab, from its first namespace to its last."""
 
-    def __init__(self, order: Order, directory: int, progress: Progress, owner: int) -> None:
+    def __init__(
+        self,
+        order: Order,
+        directory: int,
+        progress: Progress,
+        owner: int,
+        dialler: socket.socket | None,
+    ) -> None:
         self._order = order
         self._lab = order.lab
         self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
         self._owner: int | None = owner  # a pidfd, for as long as the lab goes down with it
+        self._dialler = dialler  # the way to the servers of the lab's store, if it has one
+        self._shared: SharedStore | None = None
+        self._storing: list[asyncio.Task[None]] = []
         self._factory = Factory(self._factory_ended, order.shared)
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
@@ -126,6 +140,8 @@ class Supervisor:
         shortening.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
+        if self._shared is not None:
+            await self._shared.end()
         return self._orphaned
 
     def _owner_ended(self) -> None:
@@ -151,7 +167,7 @@ class Supervisor:
         """Be up: tell the agents what changes, carry out what they say, and heal."""
         parts = self._parts
         assert parts is not None
-        duties = [overseeing]
+        duties = [overseeing, *self._storing]
         duties += [
             asyncio.create_task(duty)
             for duty in (
@@ -192,7 +208,7 @@ class Supervisor:
             host.start()
             self._hosts.append(host)
             await asyncio.sleep(0)  # a 'down' need not wait for all of them
-        store = AgentStore(self._hosts)
+        store = await self._store()
         by_address = profile.identity is Identity.ADDRESS
         placement = Placement(store, self._nodes, claims, by_address=by_address)
         hardware = Hardware(
@@ -231,6 +247,25 @@ class Supervisor:
             await placement.tell_all()  # now with everybody's address
         async with readiness.within(ANSWERING_AT_MOST, lambda: "not every guest was answered"):
             await readiness.all_answered(self._nodes, self._progress)
+
+    async def _store(self) -> Store:
+        """Where commands are kept: with the agents, or outside as the order says."""
+        agents = AgentStore(self._hosts)
+        if self._order.store is None or self._dialler is None:
+            return agents
+        # A lab of one machine imports nothing of it.
+        from netemu.supervisor.boot.store_client import shared
+
+        self._shared = shared(
+            self._order.store, self._dialler, self._lab, agents, self._store_changed
+        )
+        await self._shared.begin()
+        self._storing.append(asyncio.create_task(self._shared.run()))
+        return self._shared
+
+    def _store_changed(self, trouble: str) -> None:
+        state = "away" if trouble else "back"
+        self._event_log.write("store", state=state, reason=trouble or None)
 
     def _what_is_missing(self) -> str:
         """Why the lab is not up: guests without an address, else agents that do not answer."""
@@ -289,9 +324,17 @@ class Supervisor:
             "time_scale": self._order.time_scale,
             "fingerprint": self._lab.fingerprint(),
             "access_log": self._order.access_log,
+            **self._store_status(),
             "services": [*(one.status() for one in self._services()), self._factory.status()],
         }
         return [head, *nodes], []
+
+    def _store_status(self) -> dict[str, Any]:
+        if self._order.store is None:
+            return {}
+        trouble = self._shared.trouble if self._shared is not None else "not asked yet"
+        told = {"servers": str(self._order.store), "state": "away" if trouble else "there"}
+        return {"store": {**told, **({"problem": trouble} if trouble else {})}}
 
     def _guest_status(self, guest: Guest) -> dict[str, Any]:
         claims, parts = self._claims, self._parts

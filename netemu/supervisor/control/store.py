@@ -39,6 +39,17 @@ class AgentSilent(NotSo):
         self.in_doubt = in_doubt
 
 
+class StoreAway(AgentSilent):
+    """The store cannot be reached, so that no command is taken; whether this one was is not known.
+
+    The agents may be well: it says nothing of them.
+    """
+
+    def __init__(self, why: str) -> None:
+        NotSo.__init__(self, f"no command is taken: {why}")
+        self.in_doubt = True
+
+
 class AgentRefuses(NotSo):
     """The agent has refused. `code` is the agent's, for programs.
 
@@ -140,9 +151,10 @@ class Store(ABC):
     async def settle(self, node: str, call: Call[T], *, patient: bool = True) -> T:
         """Have a command carried out once: it is repeated under its ID until that is known.
 
-        Raises NodeFailed, and AgentRefuses and AgentSilent: then nothing has changed. What may pass
-        is waited for if it is to be `patient`. An agent that may have heard of the command, and
-        does not say within SETTLED_WITHIN seconds what it has done, makes its node fail.
+        Raises NodeFailed, AgentRefuses and AgentSilent: then nothing has changed; and StoreAway.
+        What may pass is waited for if it is to be `patient`. An agent that may have heard of the
+        command, and does not say within SETTLED_WITHIN seconds what it has done, makes its node
+        fail.
         """
         now = asyncio.get_running_loop().time
         deadline, pause = now() + SETTLED_WITHIN, _FIRST_PAUSE
@@ -150,6 +162,8 @@ class Store(ABC):
         while True:
             try:
                 return await self.append(node, call)
+            except StoreAway:
+                raise
             except (AgentSilent, AgentRefuses) as error:
                 if isinstance(error, AgentRefuses) and error.code not in PASSING:
                     raise

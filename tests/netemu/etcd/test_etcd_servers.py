@@ -36,8 +36,9 @@ def test_a_key_is_made_once_and_changed_by_who_knows_it(servers: Servers, prefix
         async with Client(servers.endpoints) as client:
             key = prefix + "é"
             assert await client.get(key) is None
-            made = await client.create(key, b"\0first")
-            assert await client.create(key, b"second") == made
+            made, new = await client.create(key, b"\0first")
+            assert new
+            assert await client.create(key, b"second") == (made, False)
             assert made == Entry(key, b"\0first", made.created, made.created)
             assert await client.when([Version(key, made.modified)], [Put(key, b"third")])
             assert not await client.when([Version(key, made.modified)], [Put(key, b"fourth")])
@@ -50,7 +51,7 @@ def test_a_key_is_made_once_and_changed_by_who_knows_it(servers: Servers, prefix
             ]
             assert revision >= max(one.modified for one in entries)
             assert await client.when([Held(key, b"third")], [Removal(key)])
-            await client.delete(prefix + "other")
+            await client.delete_under(prefix + "o")
             assert (await client.under(prefix))[0] == []
 
     asyncio.run(script())

@@ -1,0 +1,110 @@
+"""The store of a lab that has one outside: its servers are reached by way of the dialler there.
+
+Runs in the supervisor, and only in that of a lab whose commands are kept in a store of its own.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from netemu.errors import BadInput
+from netemu.etcd import Client
+from netemu.etcd.http import Endpoint
+from netemu.supervisor.boot.store_dialler import CONNECTING
+from netemu.supervisor.control.shared_store import SharedStore
+from netemu.supervisor.control.store import Store
+from netemu.topology import Lab
+from netemu.wire.store_address import StoreAddress
+
+# How long one question may take until the store is taken to be away: two servers that are stopped,
+# and one that answers.
+WITHIN: Final = 5.0
+
+
+class Outside:
+    """Sockets that the dialler at the other end of `link` makes."""
+
+    def __init__(self, link: socket.socket, endpoints: list[Endpoint]) -> None:
+        link.setblocking(False)
+        self._link = link
+        self._numbers = {one: number for number, one in enumerate(endpoints)}
+        self._turn = asyncio.Lock()
+
+    async def dial(self, endpoint: Endpoint) -> socket.socket:
+        """A socket that is connected to a server. Raises OSError."""
+        # Shielded: an answer that nobody waits for would be taken for the next one's.
+        asking = asyncio.ensure_future(self._ask(self._numbers[endpoint]))
+        try:
+            made = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(_drop)
+            raise
+        try:
+            await _ready(made, writing=True)
+            if error := made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, os.strerror(error))
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    async def _ask(self, number: int) -> socket.socket:
+        async with self._turn:
+            self._link.send(bytes([number]))
+            await _ready(self._link)
+            answer, descriptors, _, _ = socket.recv_fds(self._link, 256, 1)
+        if answer != CONNECTING:
+            raise OSError(answer.decode(errors="replace") or "the store's dialler has ended")
+        os.set_inheritable(descriptors[0], False)
+        made = socket.socket(fileno=descriptors[0])
+        made.setblocking(False)
+        return made
+
+
+def _drop(asked: "asyncio.Future[socket.socket]") -> None:
+    if not asked.cancelled() and asked.exception() is None:
+        asked.result().close()
+
+
+async def _ready(one: socket.socket, *, writing: bool = False) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    watch, leave = (
+        (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    )
+    watch(one, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        leave(one)
+
+
+def shared(
+    address: StoreAddress,
+    link: socket.socket,
+    lab: Lab,
+    local: Store,
+    told: Callable[[str], None],
+) -> SharedStore:
+    """The lab's store at that address. Raises BadInput for files of TLS that cannot be used."""
+    endpoints = [Endpoint(*one) for one in address.servers]
+    outside = Outside(link, endpoints)
+    client = Client(endpoints, tls=_tls(address), dial=outside.dial, within=WITHIN)
+    nodes = [node.name for node in lab.nodes]
+    return SharedStore(client, lab.name, address.machine, nodes, local, told)
+
+
+def _tls(address: StoreAddress) -> ssl.SSLContext | None:
+    if address.ca is None:
+        return None
+    try:
+        made = ssl.create_default_context(cafile=address.ca)
+        if address.cert is not None:
+            made.load_cert_chain(address.cert, address.key)
+    except OSError as error:  # SSLError is one
+        files = ", ".join(filter(None, (address.ca, address.cert, address.key)))
+        raise BadInput(f"{files}: no files for TLS: {error.strerror or error}") from None
+    return made
