@@ -56,6 +56,11 @@ nodes:
         gce.region: europe-north1
         zone: b
         iam_role: reader
+        autoscaling_state: InService
+        public_ipv4: 203.0.113.25
+        interfaces.1.mac: "02:00:00:00:00:01"
+        interfaces.1.ipv4s: 10.1.0.5 10.1.0.6
+        interfaces.1.public_ipv4s: 203.0.113.26
         service_account: robot@lab-project.iam.gserviceaccount.com
         managed_identity: {IDENTITY}
         tags.team: web
@@ -165,9 +170,11 @@ def test_cloud_init_on_ec2(cloud: RunningLab, platform: str) -> None:
     assert told["userdata"] == USER_DATA
     assert told["keys"] == [KEY]
     assert told["version"] == "2021-03-23"
-    (interface,) = metadata["network"]["interfaces"]["macs"].items()
-    assert interface[0] == cloud.mac("vm")
-    assert interface[1]["device-number"] == "0"
+    macs = metadata["network"]["interfaces"]["macs"]
+    assert macs[cloud.mac("vm")]["device-number"] == "0"
+    assert macs["02:00:00:00:00:01"]["local-ipv4s"] == ["10.1.0.5", "10.1.0.6"]
+    name = f"ip-{cloud.address('vm').replace('.', '-')}.eu-north-1.compute.internal"
+    assert told["hostname"] == name
     if platform == "aws":
         assert told["identity"]["instanceId"] == told["instance_id"]
         assert told["identity"]["privateIp"] == cloud.address("vm")
@@ -245,6 +252,12 @@ def test_ec2_metadata(cloud: RunningLab) -> None:
     assert told["spot_instance_action"] is None
     assert told["tags"] == {"team": "web", "stage": "test"}
     assert told["partition"] == "aws"
+    assert told["autoscaling_target_lifecycle_state"] == "InService"
+    assert told["availability_zone_id"] == "eun1-az2"
+    assert told["public_ipv4"] == "203.0.113.25"
+    assert told["public_hostname"].endswith(".eu-north-1.compute.amazonaws.com")
+    second = told["network_interfaces"]["02:00:00:00:00:01"]
+    assert second["ipv4_associations"] == {"203.0.113.26": ["10.1.0.5"]}
     interface = told["network_interfaces"][cloud.mac("vm")]
     assert interface["private_ipv4s"] == [cloud.address("vm")]
     assert interface["device_number"] == 0

@@ -23,6 +23,7 @@ json.dump(
         "zone": source.availability_zone,
         "region": source.region,
         "network": source.network_config,
+        "hostname": source.get_hostname(fqdn=True).hostname,
         "keys": source.get_public_ssh_keys(),
     },
     sys.stdout,
