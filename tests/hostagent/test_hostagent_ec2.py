@@ -486,8 +486,11 @@ def test_several_interfaces():
 
 
 def test_tags_that_ec2_allows():
-    ask = Asker(properties={"tags.a,b": "1", "tags.a b": "2", "tags._index": "3", "tags.ü": "4"})
-    assert ask(META + "tags/instance/") == (200, "a,b")
+    ask = Asker(properties={"tags.a,b": "1", "tags.a b": "2", "tags._index": "3", "tags.ü": "4",
+                            "tags.a=b": "", "tags.a": "6"})  # fmt: skip
+    assert ask(META + "tags/instance/") == (200, "a\na,b\na=b")
+    assert ask(META + "tags/instance/a") == (200, "6")
+    assert ask(META + "tags/instance/a=b") == (200, "")
     assert ask(META + "tags/instance/a,b") == (200, "1")
     assert ask(META + "tags/instance/a%2Cb") == (200, "1")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from hostagent.dialects.ec2.events import Tree, iso
+from hostagent.dialects.ec2.events import Entries, iso
 from hostagent.model import Guest
 from hostagent.properties import region, value
 from hostagent.regions import aws
@@ -22,7 +22,7 @@ def renewed(now: float) -> float:
     return (now // RENEWED + 1) * RENEWED
 
 
-def of_role(guest: Guest, role: str, now: float) -> Tree:
+def of_role(guest: Guest, role: str, now: float) -> Entries:
     """Return the tree below `iam`."""
     issued = now // RENEWED * RENEWED
     arn = f"arn:{aws.partition(region(guest, 'ec2')).name}:iam::{value(guest, 'account_id')}"
@@ -35,11 +35,11 @@ def of_role(guest: Guest, role: str, now: float) -> Tree:
                 "InstanceProfileId": f"AIPA{_secret(guest, 'credentials', issued)[:17]}",
             }
         ),
-        "security-credentials": {role: _credentials(guest, "credentials", issued)},
+        "security-credentials/": {role: _credentials(guest, "credentials", issued)},
     }
 
 
-def of_instance(guest: Guest, now: float) -> Tree:
+def of_instance(guest: Guest, now: float) -> Entries:
     """Return the tree below `identity-credentials`, which AWS's own agents use."""
     issued = now // RENEWED * RENEWED
     info = {
@@ -48,9 +48,9 @@ def of_instance(guest: Guest, now: float) -> Tree:
         "AccountId": value(guest, "account_id"),
     }
     return {
-        "ec2": {
+        "ec2/": {
             "info": listed(info),
-            "security-credentials": {"ec2-instance": _credentials(guest, "instance", issued)},
+            "security-credentials/": {"ec2-instance": _credentials(guest, "instance", issued)},
         }
     }
 

@@ -24,8 +24,12 @@ from hostagent.properties import value
 SPOT_NOTICE: Final = 120.0
 """Seconds before an interruption from which it is shown."""
 
-Tree: TypeAlias = "dict[str, Tree] | Callable[[], str] | str"
-"""Directories and texts, some of which are made when they are asked for."""
+Tree: TypeAlias = "Entries | str"
+"""Directories and texts. A directory's name ends in a slash. What has a cost is made when it is
+asked for, as most requests are for one text.
+"""
+Entries: TypeAlias = "dict[str, Tree | Callable[[], Tree]]"
+"""What is in a directory."""
 
 _CODES: Final = {
     EventType.FREEZE: ("system-maintenance", "scheduled maintenance"),
@@ -48,14 +52,14 @@ def next_change(view: View, now: float) -> float:
     return min((when for when in (*changes, own) if when > now), default=inf)
 
 
-def events_tree(view: View, events: list[Event], now: float) -> Tree:
+def events_tree(view: View, events: list[Event], now: float) -> Entries:
     """Return the tree below `events`; `events` are the guest's own, as they are now."""
     guest = view.guest
     mine = [event for event in view.history if concerns(event, guest.name)]
     ended = [*(event for event in events if event.status in FINAL), *mine]
     scheduled = [event for event in events if event.status not in FINAL]
-    tree: dict[str, Tree] = {
-        "maintenance": {
+    tree: Entries = {
+        "maintenance/": {
             "history": _maintenance(guest, ended),
             "scheduled": _maintenance(guest, scheduled),
         }
@@ -63,7 +67,7 @@ def events_tree(view: View, events: list[Event], now: float) -> Tree:
     own = _own_recommendation(guest)
     times = [_recommended(guest, event) for event in scheduled if event.type is EventType.PREEMPT]
     if came := [when for when in (own, *times) if when <= now]:
-        tree["recommendations"] = {"rebalance": f'{{"noticeTime": "{iso(min(came))}"}}'}
+        tree["recommendations/"] = {"rebalance": f'{{"noticeTime": "{iso(min(came))}"}}'}
     return tree
 
 
@@ -125,14 +129,14 @@ def _interrupted(guest: Guest, event: Event, now: float) -> bool:
     )
 
 
-def spot_tree(guest: Guest, events: list[Event], now: float) -> dict[str, Tree]:
+def spot_tree(guest: Guest, events: list[Event], now: float) -> Entries:
     """Return the tree below `spot`: empty unless an interruption is near."""
     for event in events:
         if not _interrupted(guest, event, now):
             continue
         when = iso(event.started or event.not_before)
         action = value(guest, "spot_action")
-        tree: dict[str, Tree] = {
+        tree: Entries = {
             "instance-action": f'{{"action": "{action}", "time": "{when}"}}',
         }
         if action == "terminate":

@@ -4,19 +4,19 @@ from base64 import encodebytes
 from functools import lru_cache
 
 from hostagent.dialects.ec2.credentials import listed
-from hostagent.dialects.ec2.events import Tree
+from hostagent.dialects.ec2.events import Entries
 from hostagent.model import MAX_GUESTS, Guest
 from hostagent.properties import place, value
 from hostagent.signing import Signer
 
 
-def dynamic(guest: Guest, signer: Signer) -> dict[str, Tree]:
+def dynamic(guest: Guest, signer: Signer) -> Entries:
     """Return the tree below `dynamic`. Signatures are made when they are asked for."""
     text = document(guest)
     raw = text.encode()
     return {
-        "fws": {"instance-monitoring": value(guest, "monitoring")},
-        "instance-identity": {
+        "fws/": {"instance-monitoring": value(guest, "monitoring")},
+        "instance-identity/": {
             "document": text,
             "pkcs7": lambda: _message(signer, raw),
             "rsa2048": lambda: _message(signer, raw),

@@ -5,13 +5,14 @@ Those exist in the metadata alone.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
 from msgspec import Struct
 
 from hostagent.addresses import LINK_LOCAL, LINK_LOCAL_PREFIX
-from hostagent.dialects.ec2.events import Tree
+from hostagent.dialects.ec2.events import Entries
 from hostagent.model import Guest
 from hostagent.properties import given, region, under, value
 from hostagent.regions import aws
@@ -72,18 +73,19 @@ def public_name(guest: Guest, address: str) -> str:
     return f"ec2-{address.replace('.', '-')}.{where}.{aws.partition(place).dns_suffix}"
 
 
-def network(guest: Guest) -> Tree:
+def network(guest: Guest) -> Entries:
     """Return the tree below `network`."""
-    return {"interfaces": {"macs": {one.mac: _told(guest, one) for one in interfaces(guest)}}}
+    macs: Entries = {f"{one.mac}/": partial(_told, guest, one) for one in interfaces(guest)}
+    return {"interfaces/": {"macs/": macs}}
 
 
-def _told(guest: Guest, one: Interface) -> Tree:
+def _told(guest: Guest, one: Interface) -> Entries:
     first = not one.number
     seed = "interface" if first else f"interface {one.number}"
     digest = sha256(f"{seed}:{guest.name}".encode()).hexdigest()
     vpc = digest if first else sha256(f"interface:{guest.name}".encode()).hexdigest()
     block = _BLOCK if first else f"10.{one.number}.0.0/16"
-    tree: dict[str, Tree] = {
+    tree: Entries = {
         "device-number": str(one.number),
         "interface-id": f"eni-{digest[:17]}",
         "local-hostname": name(guest) if first else private_name(guest, one.ipv4s[0]),
@@ -102,7 +104,7 @@ def _told(guest: Guest, one: Interface) -> Tree:
     if one.public_ipv4s:
         tree["public-ipv4s"] = "\n".join(one.public_ipv4s)
         tree["public-hostname"] = public_name(guest, one.public_ipv4s[0])
-        tree["ipv4-associations"] = dict(zip(one.public_ipv4s, one.ipv4s, strict=False))
+        tree["ipv4-associations/"] = dict(zip(one.public_ipv4s, one.ipv4s, strict=False))
     for key, file in _OPTIONAL.items():
         if text := one.more.get(key):
             tree[file] = "\n".join(text.split())

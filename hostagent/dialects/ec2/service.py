@@ -164,22 +164,20 @@ class Ec2:
 def _walk(tree: Tree, path: str) -> str | None:
     """Return the text or the directory at the path; None if there is nothing."""
     for name in path.removesuffix("/").split("/") if path else ():
-        if not isinstance(tree, dict):
+        if isinstance(tree, str):
             return None
-        child = tree.get(name)
-        if child is None:
-            # A list of items, `0=name`, has them by number.
-            child = next((one for key, one in tree.items() if key.split("=")[0] == name), None)
-        if child is None:
+        # A list of items, `0=name`, has them by number.
+        items = (key for key in tree if key.startswith(f"{name}="))
+        key = next((key for key in (name, f"{name}/", *items) if key in tree), None)
+        if key is None:
             return None
-        tree = child
-    if isinstance(tree, dict):
-        return "\n".join(_listed(name, child) for name, child in sorted(tree.items()))
-    return tree if isinstance(tree, str) else tree()
+        child = tree[key]
+        tree = child() if callable(child) else child
+    return tree if isinstance(tree, str) else "\n".join(sorted(tree, key=_without_slash))
 
 
-def _listed(name: str, child: Tree) -> str:
-    return f"{name}/" if isinstance(child, dict) and "=" not in name else name
+def _without_slash(name: str) -> str:
+    return name.rstrip("/")
 
 
 def _modified(guest: Guest) -> str:
