@@ -57,8 +57,7 @@ def bring_up(
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
     meanwhile, in whatever way, so is the lab; one that is `owned` also later, until `keep`.
     """
-    import msgspec
-
+    from netemu.wire.framing import framed
     from netemu.wire.limits import Size, require
     from netemu.wire.order import Order
     from netemu.wire.profile import Profile
@@ -81,7 +80,7 @@ def bring_up(
         profile=profile or Profile(),
     )
     try:
-        told = msgspec.json.encode(order)
+        told = framed(order)
     except UnicodeEncodeError as error:
         raise BadInput(f"{error.object!r}: a lab has only paths that are UTF-8 text") from None
     claimed = _claim_or_join(lab)

@@ -1,4 +1,4 @@
-"""The order for a lab: what the client hands to the sandbox on standard input, as JSON."""
+"""The order for a lab: what the client hands to the sandbox on standard input, in one frame."""
 
 import msgspec
 

@@ -1,25 +1,41 @@
-"""What the supervisor tells whoever waits for the lab to come up, over a pipe."""
+"""What the supervisor tells the client that waits for the lab to come up, over a pipe."""
 
 import array
 import fcntl
 import os
 import termios
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from hostagent.channel.frames import Decoder, pack
+import msgspec
+
 from netemu.errors import NetemuError, NotSo, of_exit_code
+from netemu.wire.framing import Reader, framed
 
 # Characters of an error's text: a write of no more than a page is whole or not at all.
 _LONGEST: Final = 1000
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True, tag=True):
     """`done` of `of` are there, in the phase that is called `phase`."""
 
     phase: str
     done: int
     of: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The lab is up."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The lab will not come up, and why; `exit_code` is that of the error's class."""
+
+    reason: str
+    exit_code: int
+
+
+Message = Step | Ready | Failed
 
 
 class Progress:
@@ -36,17 +52,18 @@ class Progress:
     def step(self, phase: str, done: int, of: int) -> None:
         """So much is done."""
         if self._descriptor is not None and self._has_room():
-            self._say({"phase": phase, "done": done, "of": of})
+            self._say(Step(phase, done, of))
 
     def ready(self) -> None:
         """The lab is up: nothing more will be said."""
-        self._say({"ready": True})
+        self._say(Ready())
         self._close()
 
     def failed(self, error: NetemuError) -> None:
         """The lab will not come up."""
+        reason = str(error)[:_LONGEST].encode(errors="replace").decode()  # a path may be no text
         try:
-            self._say({"failed": str(error)[:_LONGEST], "exit": error.exit_code})
+            self._say(Failed(reason, error.exit_code))
         finally:
             self._close()
 
@@ -59,10 +76,10 @@ class Progress:
         except OSError:
             return False
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _say(self, message: Message) -> None:
         if self._descriptor is not None:
             try:
-                os.write(self._descriptor, pack(message))
+                os.write(self._descriptor, framed(message))
             except (BrokenPipeError, BlockingIOError):
                 pass
 
@@ -74,12 +91,14 @@ class Progress:
 
 def steps(descriptor: int) -> Iterator[Step]:
     """The other end: every step until the lab is ready; raises what made it fail."""
-    decoder = Decoder()
+    reader: Reader[Message] = Reader(Message)
     while data := os.read(descriptor, 65536):
-        for message in decoder.feed(data):
-            if message.get("ready"):
-                return
-            if "failed" in message:
-                raise of_exit_code(message["exit"], message["failed"])
-            yield Step(message["phase"], message["done"], message["of"])
+        for message in reader.feed(data):
+            match message:
+                case Ready():
+                    return
+                case Failed(reason, exit_code):
+                    raise of_exit_code(exit_code, reason)
+                case Step():
+                    yield message
     raise NotSo("the lab ended before it was up")

@@ -15,8 +15,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from netemu.errors import MachineCannot, NetemuError
 from netemu.kernel import namespaces as ns
 from netemu.supervisor.boot.log_limit import LogLimit
@@ -25,6 +23,7 @@ from netemu.supervisor.boot.supervisor import Supervisor
 from netemu.supervisor.nodes.node_services import STATE
 from netemu.topology import Lab
 from netemu.wire import runtime_dir
+from netemu.wire.framing import Reader
 from netemu.wire.limits import open_files
 from netemu.wire.order import Order
 from netemu.wire.progress import Progress
@@ -90,7 +89,7 @@ def main() -> int:
     logging.getLogger().handlers[0].addFilter(LogLimit())
     inherited = [socket.socket(fileno=int(one)) for one in sys.argv[5].split(",")]
     try:
-        order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+        order = next(Reader[Order](Order).feed(sys.stdin.buffer.read()))
         os.chdir("/")
         ns.set_dumpable()
         ns.set_process_name(f"lab {order.lab.name}")

@@ -48,3 +48,11 @@ def test_a_supervisor_that_ends_before_is_said() -> None:
     with pytest.raises(NotSo, match="ended before it was up"):
         list(steps(hear))
     os.close(hear)
+
+
+def test_a_reason_that_is_no_text_is_told_all_the_same():
+    hear, tell = os.pipe()
+    Progress(tell).failed(NotSo("/tmp/\udcff: it is no directory"))
+    with pytest.raises(NotSo, match=r"/tmp/\?: it is no directory"):
+        list(steps(hear))
+    os.close(hear)
