@@ -7,7 +7,18 @@ from itertools import count
 
 import pytest
 
-from netemu.etcd import Change, Client, Compacted, Entry, Held, Put, Refused, Removal, Version
+from netemu.etcd import (
+    Change,
+    Client,
+    Compacted,
+    Entry,
+    Held,
+    Put,
+    Refused,
+    Removal,
+    Unreachable,
+    Version,
+)
 from tests.netemu.etcd.conftest import Servers
 
 pytestmark = pytest.mark.processes
@@ -33,7 +44,7 @@ async def seen(client: Client, prefix: str, since: int, last: str) -> list[Chang
 
 def test_a_key_is_made_once_and_changed_by_who_knows_it(servers: Servers, prefix: str) -> None:
     async def script() -> None:
-        async with Client(servers.endpoints) as client:
+        async with servers.client() as client:
             key = prefix + "é"
             assert await client.get(key) is None
             made, new = await client.create(key, b"\0first")
@@ -59,7 +70,7 @@ def test_a_key_is_made_once_and_changed_by_who_knows_it(servers: Servers, prefix
 
 def test_keys_go_with_their_lease(servers: Servers, prefix: str) -> None:
     async def script() -> None:
-        async with Client(servers.endpoints) as client:
+        async with servers.client() as client:
             lease = await client.grant(60)
             await client.create(prefix + "a", b"", lease)
             assert (await client.under(prefix))[0][0].lease == lease
@@ -75,7 +86,7 @@ def test_keys_go_with_their_lease(servers: Servers, prefix: str) -> None:
 
 def test_what_is_dropped_is_told_as_such(servers: Servers, prefix: str) -> None:
     async def script() -> None:
-        async with Client(servers.endpoints) as client:
+        async with servers.client() as client:
             first = await client.put(prefix + "a", b"1")
             await client.compact(await client.put(prefix + "a", b"2"))
             with pytest.raises(Compacted, match="the store has dropped what was before"):
@@ -89,13 +100,22 @@ def test_what_is_dropped_is_told_as_such(servers: Servers, prefix: str) -> None:
     asyncio.run(script())
 
 
+def test_who_shows_no_certificate_is_told_nothing(servers: Servers) -> None:
+    async def script() -> None:
+        async with Client(servers.endpoints, within=0.5) as client:
+            with pytest.raises(Unreachable):
+                await client.get("a")
+
+    asyncio.run(script())
+
+
 def test_a_watch_misses_nothing_while_each_server_is_stopped_in_turn(
     servers: Servers, prefix: str
 ) -> None:
     """One of them is the leader, and one of them is that which the watch comes from."""
 
     async def script() -> None:
-        async with Client(servers.endpoints) as client, Client(servers.endpoints) as other:
+        async with servers.client() as client, servers.client() as other:
             since = await client.put(prefix + "begin", b"") + 1
             watching = asyncio.create_task(seen(other, prefix, since, prefix + "end"))
             writing, done = asyncio.Event(), 0

@@ -5,23 +5,23 @@ import signal
 import pytest
 
 from tests.conftest import Person, RunningLab
-from tests.netemu.etcd.conftest import Servers, servers
+from tests.netemu.etcd.conftest import Servers, open_servers
 from tests.netemu.labs.test_lab_isolation import wait_until
 
-__all__ = ["servers"]
+__all__ = ["open_servers"]
 pytestmark = pytest.mark.lab
 
 
-def test_a_lab_goes_on_while_its_store_is_away(person: Person, servers: Servers) -> None:
+def test_a_lab_goes_on_while_its_store_is_away(person: Person, open_servers: Servers) -> None:
     """A user's store is away: guests are answered, commands refused, and later taken again."""
-    store = f"etcd://{','.join(map(str, servers.endpoints))}"
+    store = f"etcd://{','.join(map(str, open_servers.endpoints))}"
     person.netemu("up", "--name", "stored", "--time-scale", "0.02", "--store", store)
     lab = RunningLab(person, "stored")
     try:
         event = lab.maintenance("schedule", "web1", "--type", "freeze", "--in", "1h", "--no-impact")
         assert lab.status()["store"] == {"servers": store, "state": "there"}
         for number in range(3):
-            servers.signal(number, signal.SIGSTOP)
+            open_servers.signal(number, signal.SIGSTOP)
         try:
             wait_until(lambda: lab.status()["store"]["state"] == "away")
             refused = person.netemu("maintenance", "schedule", "web1", "--name", "stored", check=1)
@@ -33,7 +33,7 @@ def test_a_lab_goes_on_while_its_store_is_away(person: Person, servers: Servers)
             assert "store: away, so no command is taken: " in shown
         finally:
             for number in range(3):
-                servers.signal(number, signal.SIGCONT)
+                open_servers.signal(number, signal.SIGCONT)
         wait_until(lambda: lab.status()["store"]["state"] == "there")
         assert lab.maintenance("cancel", event["id"])["status"] == "Cancelled"
         told = person.netemu("events", "--name", "stored").stdout
