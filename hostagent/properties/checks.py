@@ -70,7 +70,7 @@ def _known(key: str) -> Property:
     for prefix, known in PREFIXES.items():
         if key.startswith(prefix):
             if re.fullmatch(known.rest, key[len(prefix) :]) is not None:
-                return known.value
+                return known.ends.get(key.rpartition(".")[2], known.value)
             raise PropertyError(f"property {key!r}: after {prefix} stands {known.hint}")
     names = [*KNOWN, *PREFIXES, *(f"{cloud}.{name}" for cloud in CLOUDS for name in PER_CLOUD)]
     near = get_close_matches(key, names, 3, 0.6)

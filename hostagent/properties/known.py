@@ -286,11 +286,15 @@ KNOWN: Final[Mapping[str, Property]] = {
 
 
 class Prefix(Struct, frozen=True):
-    """Keys that begin alike: what the value of each is, and what may stand after the prefix."""
+    """Keys that begin alike: what the value of each is, and what may stand after the prefix.
+
+    Values of keys that end in one of `ends` have a meaning of their own.
+    """
 
     value: Property
     rest: str
     hint: str
+    ends: Mapping[str, Property] = {}
 
     @property
     def about(self) -> str:
@@ -300,10 +304,26 @@ class Prefix(Struct, frozen=True):
 
 _NAME: Final = r"[A-Za-z0-9_-]{1,128}"
 _NAME_HINT: Final = "at most 128 letters, digits, - and _"
-_INTERFACE: Final = (
-    *("mac", "ipv4s", "public_ipv4s", "ipv6s", "ipv4_prefixes", "ipv6_prefixes", "subnet", "vpc"),
-    *("subnet_ipv6", "vpc_ipv6", "network_card"),
-)
+
+
+def _several(one: str, hint: str) -> Property:
+    return Property("", rf"{one}( {one}){{0,49}}", hint)
+
+
+_IPV6: Final = r"[0-9a-f]{0,4}(:[0-9a-f]{0,4}){2,7}"
+_MAC: Final = Property("", r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", "like 02:00:00:00:00:01")
+_INTERFACE: Final = {
+    "ipv4s": _several(_IPV4, "like 10.1.0.5 10.1.0.6"),
+    "public_ipv4s": _several(_IPV4, "like 203.0.113.7"),
+    "ipv6s": _several(_IPV6, "like 2001:db8::5"),
+    "ipv4_prefixes": _several(rf"{_IPV4}/[0-9]{{1,2}}", "like 10.1.16.0/28"),
+    "ipv6_prefixes": _several(rf"{_IPV6}/[0-9]{{1,3}}", "like 2001:db8::/80"),
+    "subnet": _several(rf"{_IPV4}/[0-9]{{1,2}}", "like 10.1.0.0/24"),
+    "vpc": _several(rf"{_IPV4}/[0-9]{{1,2}}", "like 10.0.0.0/8"),
+    "subnet_ipv6": _several(rf"{_IPV6}/[0-9]{{1,3}}", "like 2001:db8::/64"),
+    "vpc_ipv6": _several(rf"{_IPV6}/[0-9]{{1,3}}", "like 2001:db8::/56"),
+    "network_card": Property("", r"[0-9]", "a digit"),
+}
 
 PREFIXES: Final[Mapping[str, Prefix]] = {
     "tags.": Prefix(
@@ -319,8 +339,9 @@ PREFIXES: Final[Mapping[str, Prefix]] = {
     ),
     "interfaces.": Prefix(
         Property("Of its network interface N in EC2, as interfaces.1.mac; lists have spaces."),
-        rf"[0-9]\.({'|'.join(_INTERFACE)})",
-        f"a digit, a dot and {', '.join(_INTERFACE)}",
+        rf"[0-9]\.({'|'.join(_INTERFACE)})|[1-9]\.mac",
+        f"a digit, a dot and {', '.join(_INTERFACE)}, or mac from 1 on",
+        _INTERFACE | {"mac": _MAC},
     ),
     "block_devices.": Prefix(
         Property("A block device in EC2: block_devices.ebs0 is sdb."), _NAME, _NAME_HINT

@@ -44,7 +44,8 @@ def test_guests_differ():
         ("tags.", "after tags. stands at most 128 characters"),
         ("tags.a/b", "after tags. stands"),
         ("attributes.a b", "after attributes. stands at most 128 letters"),
-        ("interfaces.1.mtu", "after interfaces. stands a digit, a dot and mac"),
+        ("interfaces.1.mtu", "after interfaces. stands a digit, a dot and ipv4s"),
+        ("interfaces.0.mac", "or mac from 1 on"),
         ("interfaces.eth1.mac", "after interfaces. stands"),
         ("", "known are"),
     ],
@@ -59,6 +60,8 @@ def test_unknown_keys(key, said):
     [("vm_id", "1"), ("mac", "02:00"), ("lifecycle", "cheap"), ("hostname", "a\nb"),
      ("tags.a", "a\r\nb"), ("ec2.zone", ""), ("vm_size", "a\n"), ("user_data", "data:;base64,="),
      ("launch_time", "2024-13-01T00:00:00Z"), ("rebalance", "2026-02-30T00:00:00Z"),
+     ("interfaces.1.mac", "a/b"), ("interfaces.1.ipv4s", ""), ("interfaces.1.ipv4s", "10.0.0.1,"),
+     ("interfaces.1.ipv6s", "x::1"), ("interfaces.1.subnet", "10.0.0.0"),
      ("rebalance", "10m"), ("autoscaling_state", "Pending"), ("spot_action", "reboot")],
 )  # fmt: skip
 def test_impossible_values(key, text):
