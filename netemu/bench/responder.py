@@ -80,7 +80,7 @@ class _Contestant:
     def __init__(self, name: str, node: WiredNode, cores: set[int]) -> None:
         self.name = name
         self.node = node
-        self.net = node.guests[0].net
+        self.net = stage.net_of(node.guests[0])
         with inside(self.net):
             # The side that closes first keeps the port for a minute. With a slow server that may be
             # the client, which runs out of ports after 28,000 connections.
@@ -107,7 +107,7 @@ class _Contestant:
     @property
     def _guests(self) -> list[int]:
         """Return one guest for each server process: a process serves a guest."""
-        return [one.net for one in self.node.guests[: _PROCESSES.get(self.name, 1)]]
+        return [stage.net_of(one) for one in self.node.guests[: _PROCESSES.get(self.name, 1)]]
 
     def delay(self, per_second: float, seconds: float) -> Sample:
         delays = load.paced(self.net, servers.PATH, rate=per_second, seconds=seconds)
@@ -226,7 +226,7 @@ def _throughput_goals(report: Report) -> None:
 
 
 def _fairness(ours: _Contestant, job: Job) -> Goal:
-    nets = [one.net for one in ours.node.guests]
+    nets = [stage.net_of(one) for one in ours.node.guests]
     asked = load.request(servers.PATH, close=True)
     load.all_at_once(nets, asked, 1)  # warm up the neighbour tables
     shares = []

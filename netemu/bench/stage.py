@@ -29,6 +29,7 @@ from netemu.kernel.sockets import HTTP
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import BROADCAST
 from netemu.supervisor.boot import sandbox
+from netemu.supervisor.guests.namespace_machine import NamespaceMachine
 from netemu.supervisor.nodes.wiring import (
     BRIDGE_INDEX,
     METADATA,
@@ -140,7 +141,7 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
         table.add([Binding(one.guest.port, one.guest.mac, address_of(one)) for one in node.guests])
         table.close()
         for one in node.guests:
-            with inside(one.net), netlink.Netlink() as kernel:
+            with inside(net_of(one)), netlink.Netlink() as kernel:
                 prefix, index = addresses.PREFIX_LENGTH, links.GUEST_INDEX
                 own = addressing.address(index, address_of(one), prefix, BROADCAST)
                 way = addressing.neighbour(index, METADATA, node.node.mac)
@@ -158,6 +159,12 @@ class Silent(Progress):
 
     def step(self, phase: str, done: int, of: int) -> None:
         """Discard the step."""
+
+
+def net_of(wired: WiredGuest) -> int:
+    """Return a descriptor of a guest's network namespace."""
+    assert isinstance(wired.machine, NamespaceMachine)
+    return wired.machine.net
 
 
 def address_of(wired: WiredGuest) -> str:

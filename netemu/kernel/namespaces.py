@@ -134,6 +134,20 @@ def same_namespace(one: int, other: int) -> bool:
     return (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 
 
+NAMES = Path("/run/netns")
+
+
+def call(name: str, path: str) -> None:
+    """Let `ip netns` in the sandbox find a namespace, a descriptor in /proc, by a name."""
+    forget_name(name)
+    (NAMES / name).symlink_to(path)
+
+
+def forget_name(name: str) -> None:
+    """Let `ip netns` no longer find it."""
+    (NAMES / name).unlink(missing_ok=True)
+
+
 def identity_map(process: int | str) -> None:
     """Give the new user namespace of `process` the very users that this one has."""
     write_maps(process, _identity("uid_map"), _identity("gid_map"))

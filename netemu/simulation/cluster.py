@@ -6,7 +6,7 @@ carry nothing but a claim that takes a moment, disks keep what was committed.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,8 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
-from netemu.supervisor.guests.power import Action, Power
+from netemu.supervisor.guests.machine import Capability
+from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import Guest, Lab, parse
@@ -94,7 +95,13 @@ class Claims:
         self._bound.discard(guest.name)
         self._note()
 
-    def boot(self, guest: Guest) -> None:
+    def pause(self, guest: Guest) -> None:
+        """It keeps its address while it is frozen."""
+
+    resume = pause
+
+    def boot(self, wired: WiredGuest, _node: WiredNode) -> None:
+        guest = wired.guest
         self.unplug(guest)
         self._timers[guest.name] = self._loop.call_later(
             self._draw.uniform(*_CLAIM), self._bind, guest.name
@@ -109,75 +116,63 @@ class Claims:
         changed.set()
 
 
-class Hardware:
-    """Guests' power and places; there is nothing below."""
+class Machine:
+    """A machine in name: there is nothing that it could run, or be asked."""
 
-    def __init__(self, nodes: Sequence[WiredNode], claims: Claims) -> None:
+    capabilities: frozenset[Capability] = frozenset()
+
+    def __init__(self, name: str, cluster: "Cluster") -> None:
+        self._name = name
+        self._cluster = cluster
+
+    async def renew(self) -> None:
+        """There is nothing of before."""
+
+    async def boot(self, _program: object, _hosts: object) -> None:
+        """It runs."""
+
+    async def freeze(self) -> None:
+        """It stands still."""
+
+    def thaw(self) -> None:
+        """It goes on."""
+
+    def shut_down(self) -> None:
+        self._cluster.shut_down(self._name)
+
+    def remove(self) -> None:
+        """It is gone."""
+
+
+class Ports:
+    """Ports without wires; to take one away takes a while. `set` tells what comes up."""
+
+    guarded_ahead = True
+
+    def __init__(self, claims: Claims) -> None:
         self._claims = claims
-        self._wired = {one.guest.name: one for node in nodes for one in node.guests}
-        self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
-        self._power = dict.fromkeys(self._wired, Power.RUNNING)
-        self.acted: Callable[[str, Action], None] = lambda _guest, _action: None
-        """Called with each action that is being carried out."""
 
-    def __contains__(self, guest: str) -> bool:
-        return guest in self._wired
+    async def renew(self, node: WiredNode, wired: WiredGuest) -> None:
+        """Nothing is left of a wire that was none."""
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._wired)
+    remove = renew
 
-    def power(self, guest: str) -> Power:
-        return self._power[guest]
-
-    def node_of(self, guest: str) -> WiredNode:
-        return self._node_of[guest]
-
-    def wired(self, guest: str) -> WiredGuest:
-        return self._wired[guest]
-
-    def bound(self, guest: str) -> bool:
-        return self._power[guest] is Power.RUNNING and self._claims.bound(self._wired[guest].guest)
-
-    def busy(self, guest: str) -> bool:
-        return False
-
-    def do(self, guest: str, action: Action) -> "asyncio.Future[None]":
-        done = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        self.acted(guest, action)
-        one = self._wired[guest].guest
-        if action is Action.BOOT:
-            self._claims.boot(one)
-        elif action is Action.SHUT_DOWN:
-            self._claims.unplug(one)
-        self._power[guest] = _LEADS_TO.get(action, self._power[guest])
-        return done
-
-    async def rewire(self, guests: Iterable[str], node: WiredNode) -> None:
-        """There are no wires; to take them away takes a while."""
+    async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         await asyncio.sleep(0.01)
 
-    def replace(self, wired: WiredGuest, node: WiredNode) -> None:
-        name = wired.guest.name
-        self._claims.unplug(wired.guest)
-        self._node_of[name].guests.remove(self._wired[name])
-        self._wired[name] = wired
-        node.guests.append(wired)
-        self._node_of[name] = node
+    async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
+        """There is no guard."""
 
-    def set_ports(self, node: WiredNode, *, up: bool) -> None:
-        if not up:
-            for one in node.guests:
+    def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
+        """It is dark."""
+
+    def silence(self, node: WiredNode, wired: WiredGuest, *, silent: bool) -> None:
+        """It is silent."""
+
+    def set(self, node: WiredNode, up: Callable[[str], bool]) -> None:
+        for one in node.guests:
+            if not up(one.guest.name):
                 self._claims.unplug(one.guest)
-
-
-_LEADS_TO: Final[Mapping[Action, Power]] = {
-    Action.FREEZE: Power.FROZEN,
-    Action.THAW: Power.RUNNING,
-    Action.SHUT_DOWN: Power.OFF,
-    Action.BOOT: Power.RUNNING,
-    Action.REMOVE: Power.GONE,
-}
 
 
 class Service:
@@ -346,7 +341,7 @@ class Cluster:
         self.supervisor = Process(loop, "supervisor")
         self.lab: Lab = parse(LAB, source="the simulation")
         self.nodes = [
-            WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
+            WiredNode(node, -1, [WiredGuest(guest, self._machine(guest)) for guest in node.guests])
             for node in self.lab.nodes
         ]
         self.marks = {guest.name: guest.mark for guest in self.lab.guests}
@@ -354,9 +349,12 @@ class Cluster:
         hosts: Any = list(self.hosts.values())
         self.event_log = EventLog()
         self.claims = Claims(loop, self.draw)
-        self.hardware = Hardware(self.nodes, self.claims)
         claims: Any = self.claims
-        hardware: Any = self.hardware
+        ports: Any = Ports(self.claims)
+        logs: Any = None  # no guest has a program
+        self.shut_down: Callable[[str], None] = lambda _guest: None
+        """Called with each guest that is being shut down."""
+        self.hardware = Hardware(self.lab, self.nodes, claims, ports, logs)
         self.store = AgentStore(hosts)
         self.placement = Placement(self.store, self.nodes, claims)
         carried_out = CarriedOut()
@@ -365,7 +363,7 @@ class Cluster:
             self.lab.name,
             self.store,
             hosts,
-            hardware,
+            self.hardware,
             self.placement,
             self.feeds,
             carried_out,
@@ -373,13 +371,16 @@ class Cluster:
         )
         self.impact = Impact(
             self.store,
-            hardware,
+            self.hardware,
             self.placement,
             self.relocation,
             self.feeds,
             carried_out,
             self.event_log,
         )
+
+    def _machine(self, guest: Guest) -> Any:
+        return Machine(guest.name, self)
 
     def new_id(self) -> str:
         """An ID as the code under test makes them, but from the seed."""
@@ -389,8 +390,9 @@ class Cluster:
         """Start all processes; the supervisor's duties run from here on."""
         for host in self.hosts.values():
             host.start()
-        for guest in self.lab.guests:
-            self.claims.boot(guest)
+        for node in self.nodes:
+            for one in node.guests:
+                self.claims.boot(one, node)
         await self.placement.tell_all()
         for duty in (
             self.placement.follow(),

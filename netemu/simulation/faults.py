@@ -7,7 +7,6 @@ from typing import Final
 from netemu.errors import NetemuError
 from netemu.simulation.cluster import Cluster, Service
 from netemu.simulation.loop import PROCESS
-from netemu.supervisor.guests.power import Action
 
 _PAUSE: Final = (0.2, 4.0)
 # How long a process is paused: shorter than the heartbeats' patience (8 s), or longer.
@@ -30,7 +29,7 @@ class Faults:
         self._on = True
         self.done: list[str] = []
         cluster.loop.storage_fault = self._tear
-        cluster.hardware.acted = self._aim
+        cluster.shut_down = self._aim
 
     def begin(self) -> list["asyncio.Task[None]"]:
         """Start them."""
@@ -149,9 +148,9 @@ class Faults:
         self._note(f"{process.name} ends {how} a commit")
         return how
 
-    def _aim(self, guest: str, action: Action) -> None:
+    def _aim(self, guest: str) -> None:
         """Fail a node just when a guest is between two."""
-        if self._on and action is Action.SHUT_DOWN and self._draw.random() < _AIMED:
+        if self._on and self._draw.random() < _AIMED:
             home = self._cluster.home(guest).name
             node = self._draw.choice([home, *sorted(self._cluster.hosts)])
             self._cluster.loop.call_later(self._draw.uniform(0, _SOON), self._strike_at, node)

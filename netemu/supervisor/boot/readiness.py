@@ -1,15 +1,13 @@
 """Asks, as a guest would, whether the guest's own responder answers it and knows who it is."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from netemu.errors import NotSo
-from netemu.kernel import addressing, links, netlink
-from netemu.kernel.namespaces import inside
 from netemu.kernel.sockets import HTTP
+from netemu.supervisor.guests.machine import Capability
 from netemu.supervisor.nodes.wiring import METADATA, WiredGuest, WiredNode
 from netemu.wire.progress import Progress
 
@@ -43,8 +41,16 @@ async def within(seconds: float, missing: Callable[[], str]) -> AsyncIterator[No
 
 
 async def all_answered(nodes: Iterable[WiredNode], progress: Progress) -> None:
-    """Wait until every guest is answered as the one it is, in a dialect that its node speaks."""
-    waiting = [(one, node.node.dialects.names[0]) for node in nodes for one in node.guests]
+    """Wait until every guest is answered as the one it is, in a dialect that its node speaks.
+
+    The lab cannot ask for a guest whose machine it cannot connect from.
+    """
+    waiting = [
+        (one, node.node.dialects.names[0])
+        for node in nodes
+        for one in node.guests
+        if Capability.DIAL in one.machine.capabilities
+    ]
     total = len(waiting)
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -52,22 +58,12 @@ async def all_answered(nodes: Iterable[WiredNode], progress: Progress) -> None:
         async with slots:
             while not await answered(wired, dialect):
                 await asyncio.sleep(_PAUSE)
-        _forget_the_way(wired)
+        wired.machine.hung_up(METADATA)
         done.append(wired)
         progress.step("asking the responders", len(done), total)
 
     done: list[WiredGuest] = []
     await asyncio.gather(*(until_answered(*one) for one in waiting))
-
-
-def _forget_the_way(wired: WiredGuest) -> None:
-    """Take the responder's MAC out of the guest's neighbour table, of which all guests share one.
-
-    gc_thresh3, 1,024 by default, bounds it for the whole machine: without this the guests beyond
-    would wait for seconds until the kernel has thrown out those before them.
-    """
-    with inside(wired.net), netlink.Netlink() as kernel:
-        kernel.run((addressing.no_neighbour(links.GUEST_INDEX, METADATA),))
 
 
 async def answered(wired: WiredGuest, dialect: str) -> bool:
@@ -81,17 +77,14 @@ async def answered(wired: WiredGuest, dialect: str) -> bool:
         *filter(None, [header]),
     ]
     question = "".join(f"{one}\r\n" for one in [*head, ""]).encode()
-    with inside(wired.net):
-        link = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    with link:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await loop.sock_connect(link, (METADATA, HTTP))
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            with await wired.machine.dial(METADATA, HTTP) as link:
                 await loop.sock_sendall(link, question)
                 answer = b""
                 while part := await loop.sock_recv(link, 4096):
                     answer += part
-        except OSError:  # TimeoutError is one too
-            return False
+    except OSError:  # TimeoutError is one too
+        return False
     expected = told.format(name=wired.guest.name).encode()
     return answer.startswith(b"HTTP/1.1 200 ") and expected in answer

@@ -27,13 +27,14 @@ from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Store
-from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.logs import Logs
 from netemu.supervisor.guests.power import Power
-from netemu.supervisor.guests.tenant import TenantNetwork
 from netemu.supervisor.nodes.claims import Claims
+from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices
+from netemu.supervisor.nodes.ports import Ports
 from netemu.supervisor.nodes.services import GRACE, Overseer, Service
+from netemu.supervisor.nodes.tenant import TenantNetwork
 from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
 from netemu.topology import Guest
 from netemu.wire import runtime_dir
@@ -214,10 +215,8 @@ class Supervisor:
         hardware = Hardware(
             lab,
             self._nodes,
-            self._factory,
             claims,
-            manner,
-            network,
+            Ports(manner, network),
             Logs(self._directory / runtime_dir.LOGS),
         )
         await claims.hold(self._factory)
@@ -363,7 +362,7 @@ class Supervisor:
         if target is None:
             found = sandbox
         elif self._parts is not None and target in self._parts.hardware:
-            inner = await self._parts.hardware.namespaces(target)
+            inner = await self._parts.hardware.enter(target)
             # The sandbox's user namespace first: from there the guest's others can be entered.
             found = {"sandbox": user, **inner}
         else:

@@ -20,7 +20,6 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Store
-from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.power import (
     LINGERS,
     Action,
@@ -30,6 +29,7 @@ from netemu.supervisor.guests.power import (
     plan,
     severest,
 )
+from netemu.supervisor.nodes.hardware import Hardware
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import Candidate, choose
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.store import AgentRefuses, AgentSilent, Known, NodeFailed, Store
-from netemu.supervisor.guests.hardware import Hardware
+from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices
 from netemu.topology import Guest
 

@@ -22,8 +22,8 @@ from netemu.supervisor.control.healing import spread
 from netemu.supervisor.control.moves import Moves
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed, Store
-from netemu.supervisor.guests.hardware import Hardware
 from netemu.supervisor.guests.power import Power
+from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices
 from netemu.supervisor.nodes.wiring import WiredGuest
 from netemu.topology import Guest

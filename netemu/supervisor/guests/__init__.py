@@ -1,5 +1,6 @@
-"""The guests: power, first process, /etc/hosts, tenant interface, and their programs' output.
+"""What hangs on a port: `machine` is the seam, and `namespace_machine` its one kind so far.
 
-Runs in the sandbox. It does what it is told to a guest, one action after another; when and why is
-decided in `netemu.supervisor.control`.
+Beside it, what a machine is given: its first process, its /etc/hosts, a place for what its programs
+say; and the table of powers. Runs in the sandbox. It knows no node: `netemu.supervisor.nodes` puts
+machines on ports, and when and why is decided in `netemu.supervisor.control`.
 """

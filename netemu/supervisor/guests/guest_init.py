@@ -1,4 +1,4 @@
-"""The guests' first processes: each is started with a guest's first command, and ends with it all.
+"""A guest's first process: it is started with the guest's first command, and ends with it all.
 
 A guest that runs nothing needs none: its claims are the lab's to run.
 """
@@ -16,82 +16,83 @@ from netemu.kernel.factory_client import Factory, Program
 log = logging.getLogger(__name__)
 
 
-class GuestInits:
-    """Which guests have a first process, and how their namespaces are entered.
+class GuestInit:
+    """Whether a guest has a first process, and how its namespaces are entered.
 
-    `hosts` gives what is to stand in the /etc/hosts of a guest that boots.
+    `hosts` gives what is to stand in the guest's /etc/hosts when the process starts.
     """
 
-    def __init__(self, factory: Factory, hosts: Callable[[str], str]) -> None:
+    def __init__(self, guest: str, factory: Factory) -> None:
+        self.hosts: Callable[[], str] = str
+        self._guest = guest
         self._factory = factory
-        self._hosts = hosts
-        self._running: dict[str, tuple[int, dict[str, int]]] = {}
-        self._tracers: dict[str, int] = {}
-        self._frozen: set[str] = set()
-        self._freezing: set[asyncio.Task[None]] = set()
+        self._running: tuple[int, dict[str, int]] | None = None
+        self._tracer: int | None = None
+        self._frozen = False
+        self._freezing: asyncio.Task[None] | None = None
 
-    async def boot(self, guest: str, net: int, program: Program | None = None) -> None:
-        """Start the guest's first process, which starts `program`; `net` is its network namespace.
+    async def boot(self, net: int, program: Program | None = None) -> None:
+        """Start the first process, which starts `program`; `net` is the network namespace.
 
         Whatever ran in the guest is ended.
         """
-        self.end(guest)
-        hosts = self._hosts(guest)
-        self._running[guest] = await self._factory.boot(net, guest, hosts=hosts, program=program)
+        self.end()
+        hosts = self.hosts()
+        self._running = await self._factory.boot(net, self._guest, hosts=hosts, program=program)
 
-    async def namespaces(self, guest: str, net: int) -> dict[str, int]:
+    async def namespaces(self, net: int) -> dict[str, int]:
         """Descriptors of the guest's namespaces by kind; its first process is started if need be.
 
         The descriptors stay this object's.
         """
-        if guest not in self._running or not _alive(self._running[guest][0]):
-            await self.boot(guest, net)
-        return self._running[guest][1]
+        if self._running is None or not _alive(self._running[0]):
+            await self.boot(net)
+        assert self._running is not None
+        return self._running[1]
 
-    async def freeze(self, guest: str) -> None:
+    async def freeze(self) -> None:
         """Hold the guest's processes where they are. Raises MachineCannot if that cannot be."""
-        if guest not in self._running:
+        if self._running is None:
             return
-        self._frozen.add(guest)
-        _, namespaces = self._running[guest]
-        tracer = self._tracers[guest] = await self._factory.freeze(namespaces["pid"])
-        asyncio.get_running_loop().add_reader(tracer, self._tracer_ended, guest)
+        self._frozen = True
+        _, namespaces = self._running
+        self._tracer = await self._factory.freeze(namespaces["pid"])
+        asyncio.get_running_loop().add_reader(self._tracer, self._tracer_ended)
 
-    def thaw(self, guest: str) -> None:
+    def thaw(self) -> None:
         """Have them go on."""
-        self._frozen.discard(guest)
-        self._let_go(guest, signal.SIGTERM)
+        self._frozen = False
+        self._let_go(signal.SIGTERM)
 
-    def end(self, guest: str) -> None:
+    def end(self) -> None:
         """End the guest's processes: with the first one the kernel ends all."""
-        if guest in self._running:
-            pidfd, namespaces = self._running.pop(guest)
+        if self._running is not None:
+            pidfd, namespaces = self._running
+            self._running = None
             _send(pidfd, signal.SIGKILL)
             for descriptor in (pidfd, *namespaces.values()):
                 os.close(descriptor)
-        self._frozen.discard(guest)
-        self._let_go(guest, signal.SIGKILL)
+        self._frozen = False
+        self._let_go(signal.SIGKILL)
 
-    def _tracer_ended(self, guest: str) -> None:
-        self._let_go(guest, signal.SIGKILL)
-        if guest in self._frozen:
-            task = asyncio.get_running_loop().create_task(self._again(guest))
-            self._freezing.add(task)
-            task.add_done_callback(self._freezing.discard)
+    def _tracer_ended(self) -> None:
+        self._let_go(signal.SIGKILL)
+        if self._frozen:
+            self._freezing = asyncio.get_running_loop().create_task(self._again())
 
-    async def _again(self, guest: str) -> None:
+    async def _again(self) -> None:
         """Freeze a guest again whose tracer has ended, so that its processes go on."""
-        log.warning("%s: what held its processes has ended; they are held again", guest)
+        log.warning("%s: what held its processes has ended; they are held again", self._guest)
         try:
-            await self.freeze(guest)
+            await self.freeze()
         except MachineCannot as error:
-            log.error("%s: its processes go on: %s", guest, error)
+            log.error("%s: its processes go on: %s", self._guest, error)
         else:
-            if guest not in self._frozen:  # it was thawed meanwhile
-                self.thaw(guest)
+            if not self._frozen:  # it was thawed meanwhile
+                self.thaw()
 
-    def _let_go(self, guest: str, number: signal.Signals) -> None:
-        tracer = self._tracers.pop(guest, None)
+    def _let_go(self, number: signal.Signals) -> None:
+        tracer, self._tracer = self._tracer, None
         if tracer is not None:
             asyncio.get_running_loop().remove_reader(tracer)
             _send(tracer, number)

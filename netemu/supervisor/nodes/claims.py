@@ -10,7 +10,7 @@ from netemu.kernel.factory_client import Factory
 from netemu.linklocal import addresses
 from netemu.linklocal.claimant import Claimant
 from netemu.linklocal.fair_timer import FairTimer
-from netemu.linklocal.oracle import Oracle
+from netemu.linklocal.oracle import Binding, Oracle
 from netemu.linklocal.shell import GuestShell, NodeShell, is_bound
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, WiredGuest, WiredNode
@@ -27,14 +27,13 @@ class Claims:
         self._turns = FairTimer()
         # Waiting times only (RFC 3927 section 2.2.1); addresses are drawn from each guest's MAC.
         self._jitter = random.Random()
-        self._guests: dict[Mark, GuestShell] = {}
+        self._guests: dict[Mark, GuestShell] = {}  # of machines that do not claim by themselves
         self._nodes: dict[Mark, NodeShell] = {}  # by guest
         self._shells: dict[str, NodeShell] = {}  # by node
         for node in nodes:
             for wired in node.guests:
                 last = wired.guest.last_address
-                remembered = None if last is None else addresses.from_text(last)
-                self._guests[wired.guest.mark] = self._shell(wired, remembered)
+                self._begin(wired, None if last is None else addresses.from_text(last))
             shell = NodeShell(
                 node.net,
                 Oracle(own=addresses.METADATA, own_mac=octets(node.node.mac), timing=timing),
@@ -60,13 +59,18 @@ class Claims:
             for start in range(0, len(held), share):
                 await factory.hold(held[start : start + share])
 
-    def _shell(self, wired: WiredGuest, remembered: int | None) -> GuestShell:
-        guest = wired.guest
+    def _begin(self, wired: WiredGuest, remembered: int | None) -> None:
+        """Have a guest claim, unless its machine does it by itself."""
+        shell = wired.machine.claim(partial(self._shell, wired.guest, remembered))
+        if shell is not None:
+            self._guests[wired.guest.mark] = shell
+
+    def _shell(self, guest: Guest, remembered: int | None, net: int) -> GuestShell:
         claimant = Claimant(
             octets(guest.mac), timing=self._timing, jitter=self._jitter, remembered=remembered
         )
         return GuestShell(
-            wired.net,
+            net,
             claimant,
             guest.name,
             turns=self._turns,
@@ -86,15 +90,18 @@ class Claims:
 
     def pause(self, guest: Guest) -> None:
         """The guest is frozen, and its claim with it."""
-        self._guests[guest.mark].pause()
+        if guest.mark in self._guests:
+            self._guests[guest.mark].pause()
 
     def resume(self, guest: Guest) -> None:
         """It goes on."""
-        self._guests[guest.mark].resume()
+        if guest.mark in self._guests:
+            self._guests[guest.mark].resume()
 
     def unplug(self, guest: Guest) -> None:
         """The guest is off: what it had on its node is free at once."""
-        self._guests[guest.mark].shut_down()
+        if guest.mark in self._guests:
+            self._guests[guest.mark].shut_down()
         node = self._nodes.pop(guest.mark, None)
         if node is not None:
             node.unplug(guest.mark)
@@ -106,9 +113,10 @@ class Claims:
         """
         guest = wired.guest
         self.unplug(guest)
-        before = self._guests[guest.mark]
-        self._guests[guest.mark] = self._shell(wired, before.claimant.remembered)
-        before.close()
+        before = self._guests.get(guest.mark)
+        self._begin(wired, None if before is None else before.claimant.remembered)
+        if before is not None:
+            before.close()
         shell = self._nodes[guest.mark] = self._shells[node.node.name]
         shell.plug(guest.mark, guest.port, octets(guest.mac), wired.port_index)
 
@@ -123,11 +131,19 @@ class Claims:
 
     def address(self, guest: Guest) -> str | None:
         """The address that the guest uses, or None."""
-        held = self._guests[guest.mark].claimant.address
-        return None if held is None else addresses.to_text(held)
+        shell = self._guests.get(guest.mark)
+        user = self._held(guest) if shell is None else shell.claimant
+        return None if user is None or user.address is None else addresses.to_text(user.address)
+
+    def _held(self, guest: Guest) -> Binding | None:
+        """What its node has bound to its port."""
+        node = self._nodes.get(guest.mark)
+        return None if node is None else node.oracle.by_port.get(guest.mark)
 
     def bound(self, guest: Guest) -> bool:
-        """Whether the guest and its node agree on its address."""
+        """Whether its node has bound an address, and its claimant, if it is ours, agrees."""
+        if guest.mark not in self._guests:
+            return self._held(guest) is not None
         if guest.mark not in self._nodes:
             return False
         oracle = self._nodes[guest.mark].oracle
@@ -136,10 +152,13 @@ class Claims:
     def state(self, guest: Guest) -> str:
         """Give `bound`, or where the claim stands: down, waiting, probing, announce-wait.
 
-        A guest that uses an address which its node has for nobody, or for another, is `unbound`.
+        A guest that uses an address which its node has for nobody, or for another, is `unbound`;
+        so is one that claims by itself, and has none yet.
         """
         if self.bound(guest):
             return "bound"
+        if guest.mark not in self._guests:
+            return "unbound" if guest.mark in self._nodes else "down"
         claimant = self._guests[guest.mark].claimant
         return "unbound" if claimant.address is not None else str(claimant.state)
 

@@ -17,46 +17,11 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.lab_events import LabEvents
 from netemu.supervisor.control.store import AgentSilent
-from netemu.supervisor.guests.power import Action, Power
+from netemu.supervisor.guests.power import Power
+from netemu.topology import parse
+from tests.netemu.supervisor.machines import FakeLab
 
-_LEADS_TO = {
-    Action.FREEZE: Power.FROZEN,
-    Action.THAW: Power.RUNNING,
-    Action.SHUT_DOWN: Power.OFF,
-    Action.BOOT: Power.RUNNING,
-    Action.REMOVE: Power.GONE,
-}
-
-
-class FakeHardware:
-    """Guests `a` and `b` on one node; an action fails as long as a test says so."""
-
-    def __init__(self) -> None:
-        self.powers = dict.fromkeys("ab", Power.RUNNING)
-        self.failing: dict[tuple[str, Action], Exception] = {}
-        self.done: list[tuple[str, Action]] = []
-
-    def __contains__(self, guest: str) -> bool:
-        return guest in self.powers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.powers)
-
-    def power(self, guest: str) -> Power:
-        return self.powers[guest]
-
-    def node_of(self, _guest: str) -> Any:
-        return SimpleNamespace(node=SimpleNamespace(name="n"))
-
-    def bound(self, guest: str) -> bool:
-        return self.powers[guest] is Power.RUNNING
-
-    async def do(self, guest: str, action: Action) -> None:
-        await asyncio.sleep(0)
-        self.done.append((guest, action))
-        if (guest, action) in self.failing:
-            raise self.failing[guest, action]
-        self.powers[guest] = _LEADS_TO[action]
+LAB = "nodes: {n: {guests: [a, b]}}"
 
 
 class FakeRelocation:
@@ -125,7 +90,8 @@ class FakeAgents:
 
 class Stage:
     def __init__(self) -> None:
-        self.hardware, self.relocation = FakeHardware(), FakeRelocation()
+        self.lab, self.relocation = FakeLab(parse(LAB, source="lab.yaml")), FakeRelocation()
+        self.hardware = self.lab.hardware
         self.carried_out, self.log, self.agents = CarriedOut(), EventLog(), FakeAgents()
         self.feeds = FakeFeeds(self.carried_out.forget)
         self.removed: list[str] = []
@@ -160,6 +126,10 @@ class Stage:
         self.feeds.lab.take("n", event)
         self.feeds.poke()
         return event
+
+    def powers(self, guest: str) -> list[str]:
+        told = [entry for entry in self.log.entries() if entry.get("guest") == guest]
+        return [entry["power"] for entry in told if "power" in entry]
 
     def problems(self) -> list[str]:
         return [entry["problem"] for entry in self.log.entries() if "problem" in entry]
@@ -196,21 +166,21 @@ def test_a_boot_that_fails_is_tried_again_and_not_for_ever(play: Callable[[Scrip
     """A guest cannot boot: it is said once, tried a few times, and again when it is asked for."""
 
     async def script(stage: Stage) -> None:
-        stage.hardware.failing["a", Action.BOOT] = NotSo("its wire is gone")
+        stage.lab.failing["a", "boot"] = NotSo("its wire is gone")
         stage.start(EventType.REBOOT, "a", "b")
-        await stage.until(lambda: stage.hardware.done.count(("a", Action.BOOT)) == 5)
+        await stage.until(lambda: stage.lab.done.count(("a", "boot")) == 5)
         await asyncio.sleep(0.05)
-        assert stage.hardware.done.count(("a", Action.BOOT)) == 5
-        assert stage.hardware.done.count(("a", Action.SHUT_DOWN)) == 1
-        assert stage.hardware.powers == {"a": Power.OFF, "b": Power.RUNNING}
+        assert stage.lab.done.count(("a", "boot")) == 5
+        assert stage.powers("a").count("off") == 1
+        assert [stage.hardware.power(one) for one in "ab"] == [Power.OFF, Power.RUNNING]
         last = "failed to boot, and is not tried again: its wire is gone"
         assert stage.problems() == ["its wire is gone", last]
         assert stage.impact.problems == {"a": last}
         with pytest.raises(NotSo, match=r"^a does not boot: its wire is gone$"):
             await stage.impact.reboot("a")
-        del stage.hardware.failing["a", Action.BOOT]
+        del stage.lab.failing["a", "boot"]
         await stage.impact.reboot("a")
-        assert stage.hardware.powers["a"] is Power.RUNNING
+        assert stage.hardware.power("a") is Power.RUNNING
         assert stage.impact.problems == {}
 
     play(script)
@@ -218,14 +188,15 @@ def test_a_boot_that_fails_is_tried_again_and_not_for_ever(play: Callable[[Scrip
 
 def test_what_fails_once_is_carried_out_at_the_next_attempt(play: Callable[[Script], None]) -> None:
     async def script(stage: Stage) -> None:
-        stage.hardware.failing["a", Action.SHUT_DOWN] = OSError(24, "Too many open files")
+        stage.lab.failing["a", "shut_down"] = OSError(24, "Too many open files")
         event = stage.start(EventType.REBOOT, "a")
-        await stage.until(lambda: len(stage.hardware.done) == 2)
+        await stage.until(lambda: stage.lab.done.count(("a", "shut_down")) == 2)
         assert not stage.carried_out.on("a", event.id)
-        stage.hardware.failing.clear()
+        stage.lab.failing.clear()
         await stage.until(lambda: stage.carried_out.on("a", event.id))
-        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
-        assert stage.hardware.done[-2:] == [("a", Action.SHUT_DOWN), ("a", Action.BOOT)]
+        await stage.until(lambda: stage.hardware.power("a") is Power.RUNNING)
+        again = [("a", verb) for verb in ("shut_down", "renew", "attach", "boot")]
+        assert stage.lab.done[-4:] == again
 
     play(script)
 
@@ -238,7 +209,7 @@ def test_a_redeploy_that_is_refused_is_told_and_the_guest_boots(
     async def script(stage: Stage) -> None:
         stage.relocation.refusal = NotSo("n2: a node holds 1023 guests")
         stage.start(EventType.REDEPLOY, "a")
-        await stage.until(lambda: stage.hardware.done[-1:] == [("a", Action.BOOT)])
+        await stage.until(lambda: stage.lab.done[-1:] == [("a", "boot")])
         problem = "it stays where it is: n2: a node holds 1023 guests"
         assert stage.problems() == [problem]
         assert stage.impact.problems == {"a": problem}
@@ -252,11 +223,11 @@ def test_a_guest_whose_boot_fails_after_its_move_moves_no_second_time(
     play: Callable[[Script], None],
 ) -> None:
     async def script(stage: Stage) -> None:
-        stage.hardware.failing["a", Action.BOOT] = NotSo("no namespace")
+        stage.lab.failing["a", "boot"] = NotSo("no namespace")
         stage.start(EventType.REDEPLOY, "a")
-        await stage.until(lambda: stage.hardware.done.count(("a", Action.BOOT)) == 3)
-        stage.hardware.failing.clear()
-        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
+        await stage.until(lambda: stage.lab.done.count(("a", "boot")) == 3)
+        stage.lab.failing.clear()
+        await stage.until(lambda: stage.hardware.power("a") is Power.RUNNING)
         assert stage.relocation.moves == ["a"]
 
     play(script)
@@ -269,10 +240,10 @@ def test_a_mistake_of_ours_is_told_and_stops_nobody_else(
         stage.relocation.refusal = KeyError("a mistake")
         stage.start(EventType.REDEPLOY, "a")
         stage.start(EventType.REBOOT, "b", number=2)
-        await stage.until(lambda: ("b", Action.BOOT) in stage.hardware.done)
+        await stage.until(lambda: ("b", "boot") in stage.lab.done)
         await stage.until(lambda: stage.problems() == ["'a mistake'"])
         stage.relocation.refusal = None
-        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
+        await stage.until(lambda: stage.hardware.power("a") is Power.RUNNING)
 
     play(script)
     assert "KeyError: 'a mistake'" in caplog.text
@@ -287,7 +258,7 @@ def test_an_agent_that_is_silent_is_told_again_that_an_event_is_over(
         await stage.until(lambda: len(stage.agents.done) > 0)
         assert isinstance(stage.agents.done[0], Complete)
         assert stage.agents.done[0].event_id == event.id
-        assert stage.hardware.powers["a"] is Power.GONE
+        assert stage.hardware.power("a") is Power.GONE
         assert stage.removed == ["a"]
 
     play(script)
@@ -314,7 +285,7 @@ def test_what_has_ended_and_was_carried_out_is_not_looked_at_again(
             stage.start(EventType.REBOOT, "a", number=number)
         await stage.until(lambda: not stage.feeds.lab.open)
         assert len(stage.feeds.lab.all) == 49
-        await stage.until(lambda: stage.hardware.powers["a"] is Power.RUNNING)
+        await stage.until(lambda: stage.hardware.power("a") is Power.RUNNING)
         await stage.impact.reboot("a")
 
     play(script)

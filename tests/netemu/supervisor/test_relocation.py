@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -17,10 +17,11 @@ from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Known
-from netemu.supervisor.guests.power import Power
+from netemu.supervisor.guests.power import Action
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
-from netemu.topology import Guest, parse
+from netemu.topology import parse
 from tests.netemu.supervisor.fake_store import FakeStore
+from tests.netemu.supervisor.machines import FakeLab
 
 # `a` fits on `new` and `b` on `third`: apart from those of their sets.
 LAB = """
@@ -63,53 +64,6 @@ class FakeHost:
         self._store.file(self.name).unlink()
 
 
-class FakeClaims:
-    """Nobody has an address."""
-
-    def __init__(self) -> None:
-        self.change = asyncio.Event()
-
-    def address(self, guest: Guest) -> None:
-        return None
-
-    def bound(self, guest: Guest) -> bool:
-        return False
-
-
-class FakeHardware:
-    """Everybody on `off` has no power; ports are nobody's."""
-
-    def __init__(self, nodes: Iterable[WiredNode]) -> None:
-        self._wired = {one.guest.name: one for node in nodes for one in node.guests}
-        self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
-        self.off: set[str] = set()
-
-    def busy(self, _: str) -> bool:
-        return False
-
-    def power(self, name: str) -> Power:
-        return Power.OFF if name in self.off else Power.RUNNING
-
-    def wired(self, name: str) -> WiredGuest:
-        return self._wired[name]
-
-    def node_of(self, name: str) -> WiredNode:
-        return self._node_of[name]
-
-    async def rewire(self, guests: object, node: object) -> None:
-        pass
-
-    def replace(self, wired: WiredGuest, node: WiredNode) -> None:
-        name = wired.guest.name
-        before = self._node_of[name]
-        before.guests[:] = [one for one in before.guests if one.guest.name != name]
-        node.guests.append(wired)
-        self._wired[name], self._node_of[name] = wired, node
-
-    def set_ports(self, wired: WiredNode, *, up: bool) -> None:
-        pass
-
-
 class FakeWatching:
     """Every agent that has not failed has just been heard."""
 
@@ -141,20 +95,18 @@ class Stage:
     """A relocation and a placement among fakes, but for the repositories: every guest is placed."""
 
     def __init__(self, fake_store: Callable[..., FakeStore]) -> None:
-        nodes = [
-            WiredNode(node, -1, [WiredGuest(guest, -1) for guest in node.guests])
-            for node in parse(LAB, source="lab.yaml").nodes
-        ]
+        self.lab = FakeLab(parse(LAB, source="lab.yaml"))
+        self.lab.claims.off |= set("abcd")  # nobody has an address
+        self.hardware, nodes = self.lab.hardware, self.lab.nodes
         self.store = fake_store(*(node.node.name for node in nodes))
         self.hosts = {node.node.name: FakeHost(node, self.store) for node in nodes}
-        self.hardware = FakeHardware(nodes)
         for host in self.hosts.values():
             guests = tuple(
                 PlacedGuest(name=one.guest.name, port=one.guest.mark) for one in host.wired.guests
             )
             self.store.do(host.name, Place(command_id=str(uuid4()), guests=guests))
         self.log = FakeEventLog()
-        claims: Any = FakeClaims()
+        claims: Any = self.lab.claims
         self.placement = Placement(self.store, nodes, claims)
         fakes: Any = (list(self.hosts.values()), self.hardware, self.placement)
         self.watching = FakeWatching(self.hosts)
@@ -185,6 +137,10 @@ class Stage:
 
     def home(self, guest: str) -> str:
         return self.hardware.node_of(guest).node.name
+
+    async def shut_down(self, *guests: str) -> None:
+        for guest in guests:
+            await self.hardware.do(guest, Action.SHUT_DOWN)
 
     async def until(self, what: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
@@ -298,7 +254,7 @@ def test_who_goes_elsewhere_does_not_wait_for_a_node_that_hangs(stage: Stage) ->
         healing = asyncio.create_task(stage.relocation.heal())
         await asyncio.sleep(0)
         stage.store.hanging.add("new")
-        stage.hardware.off |= {"a", "b"}
+        await stage.shut_down("a", "b")
         stage.relocation.fail("old")
         await stage.until(lambda: stage.home("b") == "third")
         assert stage.home("a") == "old"
@@ -464,7 +420,7 @@ def test_guests_of_a_node_whose_disk_is_damaged_keep_what_the_lab_was_told(stage
     async def script() -> None:
         healing = asyncio.create_task(stage.relocation.heal())
         await asyncio.sleep(0)
-        stage.hardware.off |= {"a", "b"}
+        await stage.shut_down("a", "b")
         stage.relocation.fail("old")
         await stage.until(lambda: {stage.home("a"), stage.home("b")} == {"new", "third"})
         healing.cancel()
@@ -479,7 +435,7 @@ def test_that_there_is_no_room_is_said_once(stage: Stage) -> None:
     async def script() -> None:
         healing = asyncio.create_task(stage.relocation.heal())
         await asyncio.sleep(0)
-        stage.hardware.off |= {"a", "b"}
+        await stage.shut_down("a", "b")
         for node in ("new", "third", "old"):
             stage.relocation.fail(node)
         problem = "no other node has room for all of its guests"

@@ -1,6 +1,7 @@
-"""The emulated hardware behind each guest: its power, its wires, its place, its program.
+"""The emulated hardware: each guest's power, its place, and the machine that it is.
 
-What is to happen to a guest, and when, others decide; here it is done, one action after another.
+Runs in the supervisor. What is to happen to a guest, and when, others decide; here it is done, one
+action after another. It is the same for every kind of machine.
 """
 
 import asyncio
@@ -8,31 +9,18 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from netemu.errors import MachineCannot, NetemuError, NotSo
-from netemu.kernel import guard, links, netlink
-from netemu.kernel.factory_client import Factory, Program
-from netemu.kernel.namespaces import inside
-from netemu.kernel.silence import silence
+from netemu.kernel.factory_client import Program
 from netemu.supervisor.guests import etc_hosts
-from netemu.supervisor.guests.guest_init import GuestInits
 from netemu.supervisor.guests.logs import Logs
+from netemu.supervisor.guests.machine import Capability
 from netemu.supervisor.guests.power import Action, Power
-from netemu.supervisor.guests.tenant import TenantNetwork
 from netemu.supervisor.nodes.claims import Claims
-from netemu.supervisor.nodes.wiring import (
-    Manner,
-    WiredGuest,
-    WiredNode,
-    call,
-    forget_name,
-    go_dark,
-    guard_ports,
-    renew,
-    unplug,
-    unplug_all,
-)
+from netemu.supervisor.nodes.ports import Ports
+from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import Lab
 
 log = logging.getLogger(__name__)
@@ -42,22 +30,12 @@ class Hardware:
     """The guests of a lab that is wired, each of them running."""
 
     def __init__(
-        self,
-        lab: Lab,
-        nodes: Iterable[WiredNode],
-        factory: Factory,
-        claims: Claims,
-        manner: Manner,
-        tenants: TenantNetwork | None,
-        logs: Logs,
+        self, lab: Lab, nodes: Iterable[WiredNode], claims: Claims, ports: Ports, logs: Logs
     ) -> None:
         self._lab = lab
-        self._factory = factory
-        self._inits = GuestInits(factory, self._hosts)
         self._tenant_names = etc_hosts.tenants(lab.guests)
         self._claims = claims
-        self._manner = manner
-        self._tenants = tenants
+        self._ports = ports
         self._logs = logs
         self._wired = {one.guest.name: one for node in nodes for one in node.guests}
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
@@ -68,7 +46,7 @@ class Hardware:
         """Start what the guests run at boot."""
         for name in self._wired:
             async with self._turns[name]:
-                await self._start_program(name)
+                await self._start(name)
 
     def __contains__(self, guest: str) -> bool:
         return guest in self._wired
@@ -93,12 +71,15 @@ class Hardware:
         running = self._power[guest] is Power.RUNNING
         return running and self._claims.bound(self._wired[guest].guest)
 
-    async def namespaces(self, guest: str) -> dict[str, int]:
-        """Descriptors of a running guest's namespaces by kind. Raises NotSo if it does not run."""
+    async def enter(self, guest: str) -> Mapping[str, int]:
+        """Descriptors of a running guest's namespaces by kind. Raises NotSo if it has none."""
+        machine = self._wired[guest].machine
         async with self._turns[guest]:
             if self._power[guest] is not Power.RUNNING:
                 raise NotSo(f"{guest} is {self._power[guest]}: nothing can be run in it")
-            return await self._inits.namespaces(guest, self._wired[guest].net)
+            if Capability.ENTER not in machine.capabilities:
+                raise NotSo(f"{guest} has a kernel of its own: nothing can be run in it from here")
+            return await machine.enter()
 
     async def do(self, guest: str, action: Action) -> None:
         """Carry out an action, but for a move, which takes an agent's word: see `replace`."""
@@ -119,10 +100,8 @@ class Hardware:
             if one.plugged:
                 plugged.setdefault(self._node_of[one.guest.name].node.name, []).append(one)
         for some in plugged.values():
-            before = self._node_of[some[0].guest.name]
-            await asyncio.to_thread(unplug_all, before, some, self._manner)
-        if guard.follows_names():
-            await asyncio.to_thread(guard_ports, node, moved, self._manner)
+            await self._ports.withdraw(self._node_of[some[0].guest.name], some)
+        await self._ports.expect(node, moved)
 
     def replace(self, wired: WiredGuest, node: WiredNode) -> None:
         """Put a guest that is off, and was rewired, on another node, where it will boot."""
@@ -130,109 +109,80 @@ class Hardware:
         before = self._node_of[name]
         self._claims.unplug(wired.guest)
         before.guests.remove(self._wired[name])
-        wired.plugged = guard.follows_names()
+        wired.plugged = self._ports.guarded_ahead
         self._wired[name] = wired
         node.guests.append(wired)
         self._node_of[name] = node
 
     def set_ports(self, node: WiredNode, *, up: bool) -> None:
         """Set the node's ends of all its guests' wires up or down; of those that are off, down."""
-        with inside(node.net), netlink.Netlink() as kernel:
-            for one in node.guests:
-                if one.plugged:
-                    runs = self._power[one.guest.name] in (Power.RUNNING, Power.FROZEN)
-                    change = links.up if up and runs else links.no_carrier
-                    try:
-                        kernel.run((change(one.guest.port, one.port_index),))
-                    except NetemuError:  # its guest has destroyed it
-                        pass
+        running = (Power.RUNNING, Power.FROZEN)
+        self._ports.set(node, lambda guest: up and self._power[guest] in running)
 
     def _hosts(self, guest: str) -> str:
         wired, node = self._wired[guest], self._node_of[guest]
         return etc_hosts.hosts(wired.guest, node.node, self._tenant_names)
 
     async def _freeze(self, guest: str) -> None:
-        self._silence(guest, silent=True)
-        self._claims.pause(self._wired[guest].guest)
+        wired = self._wired[guest]
+        self._ports.silence(self._node_of[guest], wired, silent=True)
+        self._claims.pause(wired.guest)
         try:
-            await self._inits.freeze(guest)
+            await wired.machine.freeze()
         except MachineCannot as error:
             log.error("%s: its wires are silent, but its processes go on: %s", guest, error)
 
     async def _thaw(self, guest: str) -> None:
-        self._inits.thaw(guest)
-        self._claims.resume(self._wired[guest].guest)
-        self._silence(guest, silent=False)
+        self._wired[guest].machine.thaw()
+        self._hear(guest)
 
-    def _silence(self, guest: str, *, silent: bool) -> None:
+    def _hear(self, guest: str) -> None:
+        """A guest that was frozen may claim and speak."""
         wired = self._wired[guest]
-        try:
-            silence(self._node_of[guest].net, "guard", wired.guest.port, silent=silent)
-            if self._tenants is not None and wired.guest.tenant:
-                self._tenants.silence(wired, silent=silent)
-        except NetemuError as error:  # another guard has been loaded by hand
-            log.warning("%s: %s", guest, error)
+        self._claims.resume(wired.guest)
+        self._ports.silence(self._node_of[guest], wired, silent=False)
 
     async def _shut_down(self, guest: str) -> None:
         if self._power[guest] is Power.FROZEN:
-            self._claims.resume(self._wired[guest].guest)
-            self._silence(guest, silent=False)
+            self._hear(guest)
         self._end(guest)
 
     def _end(self, guest: str) -> None:
         """End all that runs in a guest, and set its wires down."""
         wired = self._wired[guest]
-        self._inits.end(guest)
+        wired.machine.shut_down()
         self._claims.unplug(wired.guest)
-        go_dark(self._node_of[guest], wired)
-        if self._tenants is not None and wired.guest.tenant:
-            self._tenants.go_dark(wired)
+        self._ports.go_dark(self._node_of[guest], wired)
 
     async def _boot(self, guest: str) -> None:
-        """Boot a guest that is off, in a new namespace and by new wires. It is off if that fails.
-
-        Nothing of the namespace before is looked at, and nobody waits until it is gone.
-        """
+        """Boot a guest that is off. It is off if that fails, and the next boot makes all anew."""
         wired, node = self._wired[guest], self._node_of[guest]
-        (net,) = await self._factory.guests(1)
-        old = wired.net
         try:
-            wired.net = net
-            # Not in the loop: it waits for locks of the kernel's that guests can hold, and for nft.
-            await asyncio.to_thread(renew, node, wired, self._manner)
-            if self._tenants is not None and wired.guest.tenant:
-                self._tenants.renew(wired)
+            await wired.machine.renew()
+            await self._ports.renew(node, wired)
             self._claims.boot(wired, node)
-            call(guest, net)
-            await self._start_program(guest)
+            await self._start(guest)
         except BaseException:
-            wired.net = old
-            call(guest, old)
-            os.close(net)
-            with suppress(NetemuError, OSError):  # the next boot makes everything again
+            with suppress(NetemuError, OSError):
                 self._end(guest)
             raise
-        os.close(old)
 
     async def _remove(self, guest: str) -> None:
-        wired, node = self._wired[guest], self._node_of[guest]
-        await asyncio.to_thread(unplug, node, wired, self._manner)
-        if self._tenants is not None and wired.guest.tenant:
-            self._tenants.remove(wired)
-        forget_name(guest)
+        wired = self._wired[guest]
+        await self._ports.remove(self._node_of[guest], wired)
+        wired.machine.remove()
 
-    async def _start_program(self, name: str) -> None:
-        guest = self._wired[name].guest
+    async def _start(self, name: str) -> None:
+        """Boot the machine, with the program that the guest runs at boot."""
+        guest, machine = self._wired[name].guest, self._wired[name].machine
+        hosts = partial(self._hosts, name)
         if not guest.run:
+            await machine.boot(None, hosts)
             return
         output = self._logs.open(name)
         environment = {"NETEMU_LAB": self._lab.name, "NETEMU_GUEST": name}
         try:
-            await self._inits.boot(
-                name,
-                self._wired[name].net,
-                Program(guest.run, self._lab.directory, environment, output),
-            )
+            await machine.boot(Program(guest.run, self._lab.directory, environment, output), hosts)
         finally:
             os.close(output)
 

@@ -1,0 +1,89 @@
+"""The seam at a port: what the lab asks of whatever hangs on it, of every kind of machine.
+
+Runs in the supervisor. A node's bridge, ports and guard are the same for every kind; they are in
+`netemu.supervisor.nodes`, which knows machines by this protocol alone.
+"""
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from netemu.kernel.factory_client import Program
+from netemu.linklocal.shell import GuestShell
+
+
+class Capability(StrEnum):
+    """What not every kind of machine can."""
+
+    ENTER = "enter"  # a client can run commands and make sockets in its namespaces
+    DIAL = "dial"  # the lab can connect from it
+
+
+@dataclass(frozen=True)
+class Port:
+    """A node's end of a wire, and what the machine's end is to be.
+
+    `bridge` is the index of the bridge that the port is on. An end without `addresses` claims one.
+    """
+
+    name: str
+    index: int
+    bridge: int
+    mac: str
+    interface: str
+    addresses: Sequence[str] = ()
+
+
+class Machine(Protocol):
+    """One guest's machine, over all its boots and moves.
+
+    What cannot be done raises MachineCannot or OSError, and may be asked for again.
+    """
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can, of what not every kind can."""
+
+    async def renew(self) -> None:
+        """Take away what is left of the boot before, wires included. `attach` and `boot` follow."""
+
+    def attach(self, node: int, port: Port) -> None:
+        """Make a wire: the port, down, in the namespace `node`; and the machine's end, up.
+
+        It waits for the kernel.
+        """
+
+    def claim(self, start: Callable[[int], GuestShell]) -> GuestShell | None:
+        """Have a claimant started in the network namespace of the machine's end.
+
+        None where the machine's own system claims: what its node has bound is its address.
+        """
+
+    async def boot(self, program: Program | None, hosts: Callable[[], str]) -> None:
+        """Start it, and in it `program`; `hosts` gives its /etc/hosts when that is needed."""
+
+    async def freeze(self) -> None:
+        """Hold its processes where they are."""
+
+    def thaw(self) -> None:
+        """Have them go on."""
+
+    def shut_down(self) -> None:
+        """End all that runs in it, frozen or not."""
+
+    def remove(self) -> None:
+        """Give back what it holds: it boots no more."""
+
+    async def enter(self) -> Mapping[str, int]:
+        """Descriptors of its namespaces by kind, which stay the machine's: ENTER.
+
+        `exec`, `shell`, `capture`, attackers and a client's sockets all get in by these.
+        """
+
+    async def dial(self, host: str, port: int) -> socket.socket:
+        """Connect from the machine, without blocking: DIAL. Raises OSError."""
+
+    def hung_up(self, host: str) -> None:
+        """No more is dialled there: leave no trace of it in what guests share of the kernel."""

@@ -1,0 +1,139 @@
+"""The nodes' ports once a lab is up: they are made new at boots, silenced, set dark, and moved.
+
+What waits for the kernel's locks, which guests can hold, or for nft, is not done in the loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from netemu.errors import NetemuError
+from netemu.kernel import guard, links, netlink
+from netemu.kernel.namespaces import inside
+from netemu.kernel.silence import silence
+from netemu.supervisor.nodes.tenant import TenantNetwork
+from netemu.supervisor.nodes.wiring import Manner, WiredGuest, WiredNode, guarded, settled
+
+log = logging.getLogger(__name__)
+
+
+class Ports:
+    """The ports of a lab, and those on its tenant network where guests have one."""
+
+    def __init__(self, manner: Manner, tenants: TenantNetwork | None) -> None:
+        self._manner = manner
+        self._tenants = tenants
+
+    async def renew(self, node: WiredNode, wired: WiredGuest) -> None:
+        """Wire a machine that boots: nothing that its guest did to the wire before is left.
+
+        If it fails, the guest has no wire.
+        """
+        await asyncio.to_thread(self._renew, node, wired)
+        if (tenants := self._tenants_of(wired)) is not None:
+            tenants.renew(wired)
+
+    def _renew(self, node: WiredNode, wired: WiredGuest) -> None:
+        guarded = wired.plugged and self.guarded_ahead
+        if wired.plugged and not guarded:
+            self._unplug(node, wired)
+        guest = wired.guest
+        try:
+            with inside(node.net), netlink.Netlink() as kernel:
+                kernel.run(links.retire(guest.port, wired.port_index))
+            wired.renumber()
+            wired.machine.attach(node.net, wired.port)
+            with inside(node.net), netlink.Netlink() as kernel:
+                kernel.run(settled(wired, self._manner))
+            if not guarded:
+                self._guard(node, [wired])
+            with inside(node.net), netlink.Netlink() as kernel:
+                kernel.run((links.up(guest.port, wired.port_index),))
+        except BaseException:
+            if not guarded:
+                self._unplug(node, wired)
+            raise
+        wired.plugged = True
+
+    async def remove(self, node: WiredNode, wired: WiredGuest) -> None:
+        """Take a guest's wires away for good."""
+        await asyncio.to_thread(self._unplug, node, wired)
+        if (tenants := self._tenants_of(wired)) is not None:
+            tenants.remove(wired)
+
+    def _unplug(self, node: WiredNode, wired: WiredGuest) -> None:
+        """Take a guest's wire away, and all that the node knows of its port."""
+        guest, index = wired.guest, wired.port_index
+        wired.plugged = False
+        with inside(node.net), netlink.Netlink() as kernel, suppress(NetemuError):
+            kernel.run((links.down(guest.port, index),))  # unless its guest has destroyed it
+        guard.unload(self._less(wired), node.net)
+        with inside(node.net), netlink.Netlink() as kernel:
+            kernel.run((links.no_link(guest.port, index),))
+
+    async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
+        """Take the wires of many guests away at once; they are off.
+
+        A thousand take the kernel as long as a few do one after another.
+        """
+        for one in guests:
+            one.plugged = False
+        await asyncio.to_thread(self._withdraw, node, guests)
+
+    def _withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
+        with inside(node.net), netlink.Netlink() as kernel:
+            kernel.run(
+                message
+                for one in guests
+                for message in links.retire(one.guest.port, one.port_index)
+            )
+        guard.unload_all([self._less(one) for one in guests], node.net)
+
+    @property
+    def guarded_ahead(self) -> bool:
+        """Whether a node can guard ports that are not there yet: the guard follows names."""
+        return guard.follows_names()
+
+    async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
+        """Have the node guard the ports that guests will get, if it can: `renew` makes them."""
+        if self.guarded_ahead:
+            await asyncio.to_thread(self._guard, node, guests)
+
+    def _guard(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
+        ports = [guarded(one.guest) for one in guests]
+        for start in range(0, len(ports), guard.PORTS_AT_ONCE):
+            some = ports[start : start + guard.PORTS_AT_ONCE]
+            guard.load(self._manner.profile.rules.more(some), node.net)
+
+    def _less(self, wired: WiredGuest) -> str:
+        return self._manner.profile.rules.one_less(guarded(wired.guest))
+
+    def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
+        """Set a guest's wires down, from this side: what its own ends are like does not matter."""
+        if wired.plugged:
+            with inside(node.net), netlink.Netlink() as kernel:
+                kernel.run((links.no_carrier(wired.guest.port, wired.port_index),))
+        if (tenants := self._tenants_of(wired)) is not None:
+            tenants.go_dark(wired)
+
+    def silence(self, node: WiredNode, wired: WiredGuest, *, silent: bool) -> None:
+        """Have nothing come from a guest and nothing reach it; the carriers stay."""
+        try:
+            silence(node.net, "guard", wired.guest.port, silent=silent)
+            if (tenants := self._tenants_of(wired)) is not None:
+                tenants.silence(wired, silent=silent)
+        except NetemuError as error:  # another guard has been loaded by hand
+            log.warning("%s: %s", wired.guest.name, error)
+
+    def set(self, node: WiredNode, up: Callable[[str], bool]) -> None:
+        """Set the ports of all guests of a node up or down, by their names."""
+        with inside(node.net), netlink.Netlink() as kernel:
+            for one in node.guests:
+                if one.plugged:
+                    change = links.up if up(one.guest.name) else links.no_carrier
+                    with suppress(NetemuError):  # its guest has destroyed it
+                        kernel.run((change(one.guest.port, one.port_index),))
+
+    def _tenants_of(self, wired: WiredGuest) -> TenantNetwork | None:
+        return self._tenants if wired.guest.tenant else None
