@@ -1,7 +1,8 @@
-"""The only room that speaks to the kernel: namespaces, netlink, nft, sysctl, raw sockets.
+"""The only room that speaks to the kernel: namespaces, netlink, nft, sysctl, raw sockets. Its code
+runs in the supervisor, in the helpers of the supervisor, and in guests' first processes.
 
-Every function here does one thing to the kernel and raises `KernelError` when it is refused. It
-knows no lab and no policy beyond what the guard's template says, and it never acts on the
-namespace in which the machine itself lives: callers are inside a sandbox, or hold a descriptor of
-a namespace of the lab.
+Each function does one thing to the kernel, and raises `KernelError` when the kernel refuses. The
+room knows no lab, and no policy beyond the guard's templates. It never acts on the machine's own
+network namespace: its callers are inside a sandbox, or hold a descriptor of one of the lab's
+namespaces.
 """

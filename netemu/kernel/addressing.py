@@ -1,4 +1,4 @@
-"""What is asked of addresses, neighbours and routes."""
+"""Netlink requests about addresses, neighbours and routes. Pure: `netlink` sends them."""
 
 import errno
 import socket
@@ -21,7 +21,7 @@ _SCOPE_LINK = 253
 def address(
     index: int, text: str, prefix: int, broadcast: str, *, link_scope: bool = True
 ) -> Message:
-    """Add an address, of link scope or global; that it is there already does not matter."""
+    """Add an address, of link scope or global. It is no error if the link has it already."""
     scope = _SCOPE_LINK if link_scope else 0
     return Message(
         f"address {text}",
@@ -30,7 +30,7 @@ def address(
 
 
 def no_address(index: int, text: str, prefix: int, broadcast: str) -> Message:
-    """Remove it; that it is gone already does not matter."""
+    """Remove an address. It is no error if the link does not have it."""
     return Message(
         f"address {text} removed",
         encode(*_address(index, text, prefix, broadcast, _DELADDR, DO, _SCOPE_LINK)),
@@ -51,13 +51,13 @@ def _address(
 
 
 def neighbour(index: int, text: str, mac: str) -> Message:
-    """Know for good the MAC of an address."""
+    """Enter a permanent neighbour: the MAC of an address."""
     attributes = [("NDA_DST", text), ("NDA_LLADDR", mac)]
     return Message(f"neighbour {text}", encode(_neighbour(index), NEWNEIGH, PUT, attributes))
 
 
 def no_neighbour(index: int, text: str) -> Message:
-    """Forget it; that it is gone already does not matter."""
+    """Remove a neighbour. It is no error if there is none."""
     return Message(
         f"neighbour {text} removed",
         encode(_neighbour(index), DELNEIGH, DO, [("NDA_DST", text)]),
@@ -79,7 +79,7 @@ DIRECT_TABLE = 3927
 
 @cache
 def direct_rule(source: str, prefix: int) -> Message:
-    """RFC 3927 section 2.6.2: what leaves with a link-local source never goes to a router."""
+    """RFC 3927 section 2.6.2: a packet with a link-local source never goes to a router."""
     message = fibmsg()
     message["family"] = socket.AF_INET
     message["src_len"] = prefix
@@ -95,7 +95,7 @@ def direct_rule(source: str, prefix: int) -> Message:
 
 @cache
 def direct_route(index: int) -> Message:
-    """In that table: everything is on the link, to be asked for by ARP."""
+    """In that table, every address is on the link, to be resolved by ARP."""
     message = rtmsg()
     message["family"] = socket.AF_INET
     message["table"] = 0

@@ -1,9 +1,10 @@
 """A node's bindings in the kernel: elements of the guard's set `bound`, and permanent neighbours.
 
-One exchange with nf_tables for all that is bound or released together. Written by hand because
-an `nft` process for each change costs some 18 ms, and pyroute2's nftables speaks neither sets
-with interface names nor transactions of several objects. linux/netfilter/nf_tables.h has the
-numbers; a key is its parts, each padded to four bytes: name (16), MAC (6 → 8), address (4).
+All bindings that change together take one exchange with nf_tables. The messages are written by
+hand: an `nft` process for each change costs some 18 ms, and pyroute2's nftables supports neither
+sets with interface names nor transactions of several objects. The numbers are those of
+linux/netfilter/nf_tables.h. A key is its parts, each padded to four bytes: name (16), MAC (6 → 8),
+address (4).
 """
 
 import errno
@@ -39,7 +40,9 @@ class Binding(NamedTuple):
 
 
 class Bindings:
-    """Sockets in one node's namespace (make it inside) by which its bindings are changed."""
+    """Changes the bindings of one node. Make it inside the node's namespace: its sockets stay
+    there.
+    """
 
     def __init__(self, bridge_index: int) -> None:
         self._bridge = bridge_index
@@ -55,13 +58,13 @@ class Bindings:
         self._netfilter.close()
 
     def add(self, bindings: Sequence[Binding]) -> None:
-        """Let these ports speak as these addresses, and know where the addresses are."""
+        """Let these ports send from these addresses, and enter the addresses as neighbours."""
         self._route.run(addressing.neighbour(self._bridge, b.address, b.mac) for b in bindings)
         for start in range(0, len(bindings), _AT_ONCE):
             self._change(NEWSETELEM, bindings[start : start + _AT_ONCE])
 
     def remove(self, bindings: Sequence[Binding]) -> None:
-        """Take it back; what is gone already does not matter."""
+        """Remove these bindings. It is no error if some are gone."""
         for start in range(0, len(bindings), _AT_ONCE):
             self._change(DELSETELEM, bindings[start : start + _AT_ONCE])
         self._route.run(addressing.no_neighbour(self._bridge, b.address) for b in bindings)
@@ -69,7 +72,7 @@ class Bindings:
     def _change(self, kind: int, bindings: Sequence[Binding]) -> None:
         code = exchange(self._netfilter, transaction(kind, bindings))
         if kind == DELSETELEM and code == errno.ENOENT:
-            # One of them is gone already, for which the kernel has removed none of the others.
+            # The kernel refuses the whole batch if one element is gone: remove them one by one.
             if len(bindings) > 1:
                 for one in bindings:
                     self._change(kind, [one])
@@ -78,7 +81,7 @@ class Bindings:
 
 
 def exchange(netfilter: socket.socket, request: bytes) -> int:
-    """Send a transaction; gives 0, or the error number with which the kernel refuses it."""
+    """Send a transaction. Returns 0, or the error number with which the kernel refuses it."""
     netfilter.send(request)
     (length, _, _, _) = struct.unpack_from("=IHHI", data := netfilter.recv(65536))
     (code,) = struct.unpack_from("=i", data, 16) if length >= 20 else (0,)

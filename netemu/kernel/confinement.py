@@ -33,7 +33,7 @@ def close_from(first: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Be killed when the parent ends, however it does."""
+    """Have the kernel kill this process when its parent ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""What the links of a namespace have carried, by one netlink dump for all of them."""
+"""The traffic counters of all links of a namespace, read by one netlink dump."""
 
 import socket
 import struct
@@ -19,7 +19,7 @@ _STATS = struct.Struct("=8Q")
 
 
 class Counters(NamedTuple):
-    """What a link has carried since it was made; "received" is what came in by it."""
+    """The traffic of a link since it was made. "Received" is what came in by it."""
 
     received_frames: int
     sent_frames: int
@@ -35,7 +35,7 @@ class LinkCounters:
     """Reads the counters of all links of a namespace."""
 
     def __init__(self, made: socket.socket) -> None:
-        """`made` is a route netlink socket, of the namespace that is meant; it is this one's."""
+        """`made` is a route netlink socket in the namespace to be read. This object closes it."""
         self._socket = made
 
     def close(self) -> None:

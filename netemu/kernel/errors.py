@@ -1,4 +1,4 @@
-"""What the kernel refused, and in which words."""
+"""The error of every call that the kernel refuses."""
 
 import os
 
@@ -6,7 +6,7 @@ from netemu.errors import MachineCannot
 
 
 class KernelError(MachineCannot):
-    """The kernel refused something that it was asked for."""
+    """The kernel refused a request."""
 
     def __init__(self, what: str, errno: int, detail: str = "") -> None:
         words = os.strerror(errno) if errno else "failed"

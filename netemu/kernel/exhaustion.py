@@ -1,4 +1,6 @@
-"""Which limit a refused system call has reached, named by the setting that raises it."""
+"""Names the limit that a refused system call has reached, by the setting that raises it. Pure but
+for reading /proc/sys.
+"""
 
 import errno
 import resource
@@ -11,7 +13,7 @@ _LIMITS_OF_NAMESPACES: Final = Path("/proc/sys/user")
 
 
 def reached(code: int, kinds: tuple[str, ...] = ()) -> str:
-    """The limit behind an error number; empty if it speaks of none.
+    """The limit behind an error number; empty if the number stands for none.
 
     `kinds` are the kinds of namespace that were to be made, as /proc/sys/user spells them.
     """
@@ -50,7 +52,7 @@ def _soft(limit: int) -> str:
 
 
 def _of_namespaces(kinds: tuple[str, ...]) -> str:
-    """Those that allow none at all, if there are such: another one cannot be what was reached."""
+    """The kinds of which none at all is allowed, if there are any: these were the ones refused."""
     most = {kind: _most(kind) for kind in kinds}
     suspects = {kind: count for kind, count in most.items() if count == "0"} or most
     named = [f"user.max_{kind}_namespaces is {count}" for kind, count in suspects.items()]

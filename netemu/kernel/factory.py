@@ -49,7 +49,7 @@ _MESSAGE = 65536
 NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
 
 TAKEN_OVER = b"."
-"""What is written into the leash of a new process once its descriptors have arrived."""
+"""The client writes this into a new process's leash once it has the process's descriptors."""
 
 
 def send(link: socket.socket, message: list[Any], descriptors: list[int]) -> None:
@@ -93,14 +93,16 @@ def _serve(link: socket.socket) -> None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             send(link, [number, *_answer(asked, received, made)], made)
         except Exception as error:
-            # Without descriptors: what was refused may be just that they travel.
+            # No descriptors go along: their passing may be what was refused.
             send(link, [number, "failed", exhaustion.words(error)], [])
         finally:
             close_all([*made, *received])
 
 
 def _answer(asked: list[Any], received: list[int], made: list[int]) -> list[Any]:
-    """Do what is asked; descriptors that are to go along are added to `made`, one by one."""
+    """Answer a question. Descriptors that go along are added to `made` one by one, so that an error
+    loses none.
+    """
     match asked:
         case ["nodes", int(count)]:
             made.extend(_node() for _ in range(count))
@@ -182,11 +184,13 @@ def _hold(received: list[int]) -> int:
 
 
 def _freeze(pid_namespace: int, leash: int) -> int:
-    """A process that holds all of the guest's, for as long as it lives: its pidfd."""
+    """Fork a process that holds all of the guest's processes for as long as it lives. Returns its
+    pidfd.
+    """
     tracer = Tracer(pid_namespace)
 
     def begin() -> None:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # those who stop are no children to be reaped
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # no child to reap: a stop
         signal.signal(signal.SIGTERM, tracer.let_go)
         tracer.hold()
 
@@ -210,20 +214,21 @@ def _boot(
         received.append(users)
 
     def begin() -> None:
-        # Blocked, it waits for the first process to ask for it; else the kernel drops it.
+        # Blocked, so that it is kept until the first process waits for it; the kernel drops it
+        # otherwise.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        # With no handler the kernel keeps from a first process whatever its guest sends it.
+        # The kernel delivers to a PID 1 only the signals that it handles. A guest must not end it.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         guest_limits.be_killed_first()
         confinement.hide_memory()
-        limits = guest_limits.open_settings()  # while they are in sight and can be written
+        limits = guest_limits.open_settings()  # while they are visible and writable
         if users is not None:
             _change_root(hostname, users, owner, shared)
         _settle(net, hostname, hosts, user)
         guest_limits.bound_namespace(limits)
 
     def go_on() -> NoReturn:
-        for stream in (1, 2):  # what is said from here on is not the lab's to keep
+        for stream in (1, 2):  # from here on, output is the guest's, not the lab's
             os.dup2(output[0] if output else 0, stream)
         confinement.keep_standard_streams_only()
         confinement.leave_keys_behind()
@@ -244,10 +249,10 @@ def _boot(
 
 
 def _fork(flags: int, leash: int, begin: Callable[[], None], go_on: Callable[[], NoReturn]) -> int:
-    """A process in new namespaces that has done what `begin` does. Raises MachineCannot if not.
+    """Fork a process into new namespaces and wait until it has done `begin`. Raises MachineCannot
+    if that fails.
 
-    It goes on when the client has taken it over, which it says by the leash, and ends if the
-    client closes the leash instead.
+    The process goes on once the client has written to the leash, and ends if the client closes it.
     """
     ready, tell = os.pipe()
     try:
@@ -305,9 +310,9 @@ def _settle(net: int, hostname: str, hosts: int, user: int) -> None:
 
 
 def _be_the_first(program: list[Any]) -> NoReturn:
-    """What is asked of a first process: to be the parent of orphans. It obeys nobody.
+    """Be a guest's PID 1: start the guest's program and reap orphans. It takes no commands.
 
-    It starts the guest's program, and says into its output how it ended.
+    When the program ends, a line in its output says how.
     """
     started = _start(*program) if program else 0
     while True:
@@ -347,7 +352,7 @@ def _tell_the_end(status: int) -> None:
 
 
 def _reap(*_: object) -> list[tuple[int, int]]:
-    """Take note of every child that has ended; gives their IDs and statuses."""
+    """Reap every child that has ended. Returns their IDs and statuses."""
     ended = []
     try:
         while (child := os.waitpid(-1, os.WNOHANG))[0]:

@@ -1,8 +1,8 @@
-"""Asks the process of `netemu.kernel.factory` for namespaces, and keeps it running.
+"""Asks the process of `netemu.kernel.factory` for namespaces, and keeps that process running.
 
-Runs in the supervisor's loop and never blocks it: questions are awaited, one at a time, and none
-longer than PATIENCE. A factory that ends, hangs or is stopped is ended with all that it had half
-made, and another is started. What it made before, it no longer has a part in.
+Runs in the supervisor's loop and never blocks it: questions are awaited, one at a time, each for
+PATIENCE at most. A factory that ends, hangs or is stopped is killed together with what it has half
+made, and another is started. What it had handed over before stays.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from netemu.errors import MachineCannot
 from netemu.kernel import exhaustion
 from netemu.kernel.factory import LINK, NAMESPACES_OF_A_GUEST, TAKEN_OVER, close_all, receive, send
 
-# An answer takes milliseconds, on a machine that is overrun perhaps a second.
+# An answer takes milliseconds; on an overloaded machine perhaps a second.
 PATIENCE: Final = 10.0
-# One that ends again and again is started ever more seldom, and forgiven once it has answered.
+# The delay doubles with each end in a row, and starts again from the first after an answer.
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 5.0
 _FOR_GUESTS: Final = ("PATH", "PYTHONPATH", "HOME", "USER", "SHELL", "TERM", "TZ", "LANG")
 
 
 class FactoryFailed(MachineCannot):
-    """The factory itself has failed, not what was asked of it."""
+    """The factory has failed, not the request."""
 
 
 class Program(NamedTuple):
-    """What a guest runs at boot; `output` is the descriptor that takes what it says."""
+    """The program that a guest runs at boot. `output` is a descriptor that takes its output."""
 
     command: Sequence[str]
     directory: str
@@ -41,11 +41,10 @@ class Program(NamedTuple):
 
 
 class Factory:
-    """The factory, as those who need namespaces see it. `on_end` is told why one has ended.
+    """The factory as its users see it. `on_end` is called with the reason when a factory has ended.
 
-    `shared` are directories that guests may write to.
-
-    Raises MachineCannot, which names the limit that was reached, where one was.
+    `shared` are directories that guests may write to. Methods raise MachineCannot, which names the
+    limit that was reached, if one was.
     """
 
     def __init__(
@@ -81,14 +80,14 @@ class Factory:
     async def boot(
         self, net: int, hostname: str, *, hosts: str = "", program: Program | None = None
     ) -> tuple[int, dict[str, int]]:
-        """Give the guest that owns `net` its first process.
+        """Start the first process of the guest that owns `net`.
 
-        It and whatever runs beside it see processes of their own only, a private /run, and an
-        /etc/hosts that says `hosts`. The first process starts `program` and is its parent. Returns
-        a pidfd and the guest's namespaces by kind.
+        The guest's processes see only each other, a private /run, and an /etc/hosts that says
+        `hosts`. The first process starts `program` and is its parent. Returns a pidfd and the
+        guest's namespaces by kind.
         """
         question: list[Any] = ["boot", hostname, self._shared]
-        # By a file: with many names it is longer than a message may be.
+        # In a file: with many names it is longer than a message may be.
         descriptors = [net, _file_of(hosts)]
         if program is not None:
             question += [list(program.command), program.directory, program.environment]
@@ -100,21 +99,22 @@ class Factory:
         return made[0], dict(zip(NAMESPACES_OF_A_GUEST, made[1:], strict=True))
 
     async def freeze(self, pid_namespace: int) -> int:
-        """Hold all processes of a guest where they are; gives the pidfd of the process that does.
+        """Freeze all processes of a guest. Returns the pidfd of the process that holds them.
 
-        Sent SIGTERM, it has them go on. They also go on if it ends in another way.
+        They go on when that process gets SIGTERM, or ends in any other way.
         """
         _, (pidfd,) = await self._ask_for_process(["freeze"], [pid_namespace])
         return pidfd
 
     async def hold(self, descriptors: list[int]) -> int:
-        """Have a process hold these (at most BATCH) descriptors too, until the lab ends.
+        """Have another process hold these descriptors (at most BATCH) too, until the lab ends.
+        Returns its ID.
 
-        Gives its process ID; there they are FIRST_HELD and the following, in the same order.
+        There they have the numbers from FIRST_HELD on, in the same order.
 
-        Closing one waits for the kernel's readers (synchronize_net, some 13 ms), and a process
-        that ends closes its own one after another: a thousand would take it 13 seconds. Held by
-        several processes, they are closed side by side.
+        Closing one waits for the kernel's readers (synchronize_net, some 13 ms), and a process that
+        ends closes its descriptors one after another: a thousand take it 13 seconds. Several
+        processes close them in parallel.
         """
         answer, _ = await self._ask_for_process(["hold"], descriptors)
         return int(answer[0])
@@ -122,7 +122,9 @@ class Factory:
     async def _ask_for_process(
         self, question: list[Any], descriptors: list[int]
     ) -> tuple[list[Any], list[int]]:
-        """Ask for a process that is to outlive the factory, and take it over once it is here."""
+        """Ask for a process that outlives the factory, and take it over once its descriptors are
+        here.
+        """
         theirs, leash = os.pipe()
         try:
             answer = await self._ask(question, [*descriptors, theirs])
@@ -139,7 +141,8 @@ class Factory:
             try:
                 return await self._exchange(question, descriptors)
             except _Ended:
-                # It may have ended long before. What it had begun has ended with it.
+                # The factory may have ended long ago. What it had begun has ended with it: ask the
+                # next one.
                 return await self._exchange(question, descriptors)
 
     async def _exchange(
@@ -178,10 +181,10 @@ class Factory:
         except OSError as error:
             raise MachineCannot(f"asking for namespaces: {exhaustion.words(error)}") from None
 
-    # The process's life.
+    # The life of the factory's process.
 
     def status(self) -> dict[str, Any]:
-        """What `netemu status` tells of it, as of any service."""
+        """The state of the factory, in the form of a service's in `netemu status`."""
         return {
             "name": "factory",
             "state": "running" if self._link is not None else "restarting",
@@ -192,12 +195,12 @@ class Factory:
         }
 
     def ended(self, status: int) -> None:
-        """It has ended with this status, as waitpid(2) tells."""
+        """The factory has ended with this status, as waitpid(2) reports it."""
         code = os.waitstatus_to_exitcode(status)
         self.last_end = f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def watch(self) -> None:
-        """Start another as soon as one ends, from now on, in the loop that runs."""
+        """From now on, start another factory as soon as one ends, in the running loop."""
         loop = asyncio.get_running_loop()
         if self._link is not None and self._loop is not loop:
             self._loop = loop
@@ -239,7 +242,7 @@ class Factory:
         self._link, self._loop = ours, None
 
     def _end(self, reason: str) -> None:
-        """End what is left of the factory, and all that nobody has taken over."""
+        """Kill the factory and everything that has not been taken over from it."""
         if self._link is None:
             return
         loop, self._loop = self._loop, None
@@ -293,9 +296,10 @@ class Factory:
 
 
 def _environment() -> dict[str, str]:
-    """What guests' programs begin with: what makes programs run, and nothing of value.
+    """The environment of guests' programs: what programs need, and nothing private.
 
-    The owner's environment may hold secrets, and every guest's first process is a fork of this.
+    The owner's environment may hold secrets, and every guest's first process is a fork of the
+    factory.
     """
     return {
         name: value

@@ -1,7 +1,7 @@
-"""Supplementary groups where there are none: in an ordinary user's lab.
+"""Makes setgroups(2) harmless in an ordinary user's lab.
 
-The kernel refuses setgroups(2) in a user namespace that a user has made for himself. Programs that
-call it only to remain who they are (tcpdump -Z root) end because of it, for no good reason.
+The kernel refuses that call in a user namespace made by an ordinary user. Programs that call it
+although their groups stay the same (tcpdump -Z root) end because of the error.
 """
 
 from pathlib import Path
@@ -13,7 +13,8 @@ from netemu.kernel import seccomp
 def pass_over_setgroups() -> None:
     """From now on setgroups(2) does nothing and succeeds, if the kernel would refuse it.
 
-    For this process and what it becomes; it has to be root in its user namespace.
+    This holds for this process and every program that it executes. The process must be root in its
+    user namespace.
     """
     machine = seccomp.this_machine()
     if machine is None or Path("/proc/self/setgroups").read_text().strip() != "deny":

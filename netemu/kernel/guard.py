@@ -25,29 +25,31 @@ from netemu.linklocal import addresses
 # Where Debian puts nft is not in an ordinary user's PATH.
 _PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
-# Probes a port may send: ten times what a claim at its quickest takes, so that the worst luck of
-# RFC 3927 (a conflict at each probe) passes and a flood does not. At time scale 1; a quicker lab
-# probes more in the same time.
+# Probes a port may send: ten times the number of the quickest claim. The worst luck of RFC 3927 (a
+# conflict at each probe) passes, a flood does not. The numbers are for time scale 1: a quicker lab
+# probes more often.
 PROBES_PER_SECOND = 10
 PROBE_BURST = 30
-# Broadcast and multicast of one guest to the others of its node, under same-node; and its questions
-# by ARP.
+# What one guest may send to all others of its node under same-node: broadcast, multicast and ARP
+# requests.
 SHOUTS_PER_SECOND = 50
 SHOUT_BURST = 100
-# What it answers by ARP, by broadcast (RFC 3927 section 2.5): to ten others that ask all they may.
+# ARP replies, which go by broadcast (RFC 3927 section 2.5): enough for ten others that ask as often
+# as they may.
 ANSWERS_PER_SECOND = 10 * SHOUTS_PER_SECOND
 ANSWER_BURST = 10 * SHOUT_BURST
-# Probes of others that a guest hears under same-node. Each may be a conflict to it (RFC 3927
-# section 2.2.1), and MAX_CONFLICTS (10) of them cost it a minute: so fewer at once, and then one
-# in many claims' time. What is not heard is no danger: the node's oracle hears every probe.
+# Probes of others that a guest hears under same-node. Each may look like a conflict (RFC 3927
+# section 2.2.1), and MAX_CONFLICTS (10) of them cost the guest a minute: so the burst is below
+# that, and the rate is one in the time of many claims. A probe that is not heard does no harm: the
+# node's oracle hears every one.
 OVERHEARD_BURST = 6
 OVERHEARD_PER_MINUTE = 2
-# Connections that a port may ask for: more than the responder answers on a whole machine, so that
-# no client that waits for its answers meets the bound, and far less than a flood.
+# Connections that a port may open: more than the responder serves on a whole machine, so that no
+# honest client meets the limit, and far fewer than a flood.
 CONNECTIONS_PER_SECOND = 20_000
 CONNECTION_BURST = 2_000
-# An ordinary user's nft sends at most net.core.wmem_default (208 KiB) in one transaction: the rules
-# of some 150 ports.
+# An ordinary user's nft sends at most net.core.wmem_default (208 KiB) in one transaction, which is
+# the rules of some 150 ports.
 PORTS_AT_ONCE = 100
 # nft writes a rate as a 32-bit number of packets in its unit of time.
 _MAX_RATE = 1_000_000
@@ -66,12 +68,12 @@ _NAMES: Final = {
     "claimable": CLAIMABLE,
 }
 
-# nft has an `@set` of its own: what is to be filled in is `@{name}`.
+# nft uses `@set` itself: a place to be filled in is written `@{name}`.
 _PLACE = re.compile(r"@\{([a-z_]+)\}")
 
 
 def find_nft() -> str:
-    """The path of nft. Raises MachineCannot that says how to get it."""
+    """The path of nft. Raises MachineCannot, which says how to install it."""
     found = shutil.which("nft") or shutil.which("nft", path=":".join(_PATHS))
     if found is None:
         raise MachineCannot("nft is not installed: run 'sudo apt-get install nftables'")
@@ -79,21 +81,20 @@ def find_nft() -> str:
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The text of a guard, for nft. Each `@{name}` in it is a place to be filled in."""
+    """The text of a guard, for nft. Each `@{name}` is a place to be filled in."""
 
     node: str
     """The tables of a node."""
     port: str
     """The chains of one port, within `table netdev guard`."""
     added: str
-    """What further ports add, their chains among it."""
+    """What ports that come later add, with their chains."""
     removed: str
-    """What takes one port's rules away."""
+    """The commands that remove one port's rules."""
 
     def pieces(self, ports: Sequence[Port], **manner: Any) -> Iterator[str]:
-        """What `render` returns, in pieces that anybody's nft can load, one after another.
-
-        The ports are down until the last one is loaded.
+        """The text of `render` in several pieces, each small enough for an ordinary user's nft.
+        Load them in order, while the ports are down.
         """
         yield self.render(ports=ports[:PORTS_AT_ONCE], **manner)
         for start in range(PORTS_AT_ONCE, len(ports), PORTS_AT_ONCE):
@@ -124,11 +125,11 @@ class Rules(msgspec.Struct, frozen=True):
         return fill_in(self.node, values)
 
     def more(self, ports: Sequence[Port]) -> str:
-        """The rules that ports add to a guard which is loaded; their links are there, and down."""
+        """The rules that these ports add to a loaded guard. Their links exist, and are down."""
         return fill_in(self.added, {**_elements(ports), "ports": self._chains(ports)})
 
     def one_less(self, port: Port) -> str:
-        """What takes a port's rules away again; its link is still there, and down."""
+        """The commands that remove a port's rules. Its link still exists, and is down."""
         return fill_in(self.removed, {**_elements([port]), "port": port[0]})
 
     def _chains(self, ports: Sequence[Port]) -> str:
@@ -139,7 +140,7 @@ class Rules(msgspec.Struct, frozen=True):
 
 @cache
 def standard() -> Rules:
-    """The guard of every lab, as it stands in the files beside this one."""
+    """The guard of every lab, from the files beside this one."""
     return Rules(
         node=template("guard.nft"),
         port=template("guard_port.nft"),
@@ -154,7 +155,9 @@ def template(name: str) -> str:
 
 
 def fill_in(template: str, values: Mapping[str, object]) -> str:
-    """The rules with each `@{name}` in them filled in: by `values`, or as of every lab."""
+    """The text with each `@{name}` filled in, from `values` or from the names that are the same in
+    every lab.
+    """
     known = {**_NAMES, **values}
     return _PLACE.sub(lambda place: str(known[place[1]]), template)
 
@@ -178,7 +181,7 @@ def elements(of_set: str) -> str:
 
 
 def _elements(ports: Sequence[Port]) -> dict[str, str]:
-    """What the sets of wires, of stations and of sockets' own marks have for these ports."""
+    """The elements that these ports have in the sets of wires, stations and own marks."""
     return {
         "wires": ", ".join(f'"{port}" . {mac}' for port, _, mac in ports),
         "stations": ", ".join(mac for _, _, mac in ports),
@@ -186,11 +189,11 @@ def _elements(ports: Sequence[Port]) -> dict[str, str]:
     }
 
 
-# nft takes milliseconds, and for the thousands of a large lab a few seconds.
+# nft takes milliseconds; for the thousands of ports of a large lab, seconds.
 _PATIENCE: Final = 60.0
 
-# From this release on, a chain on a port holds for every link of the port's name, one made later
-# too; before, it ends with the link for which it was loaded.
+# From this release on, a port's chain also holds for a later link of the same name. Before, it ends
+# with the link that it was loaded for.
 _FOLLOWING: Final = (6, 16)
 
 
@@ -209,10 +212,10 @@ def load(rules: str, net: int) -> None:
 
 
 def unload(rules: str, net: int) -> None:
-    """Take away what `one_less` says.
+    """Run the commands of `one_less`.
 
-    A link that its guest has destroyed takes its chains along on some kernels: then what is left
-    goes line by line.
+    On some kernels the chains of a link that its guest has destroyed are gone. Then the commands
+    are run one by one, and errors ignored.
     """
     if _nft(rules, net):
         for line in rules.splitlines():
@@ -220,14 +223,14 @@ def unload(rules: str, net: int) -> None:
 
 
 def unload_all(pieces: Sequence[str], net: int) -> None:
-    """Take away what `one_less` says of each of many ports, at once where that is possible."""
+    """Run the commands of `one_less` for many ports, in one transaction if possible."""
     if pieces and _nft("\n".join(pieces), net):
         for rules in pieces:
             unload(rules, net)
 
 
 def _nft(rules: str, net: int) -> str:
-    """What nft has against `rules`; nothing, if it took them."""
+    """What nft says against `rules`; empty if it took them."""
     nft = find_nft()
     try:
         with inside(net):

@@ -1,7 +1,8 @@
-"""What a guest sees of the machine's files: dressed by its first process before it is the guest.
+"""Mounts what a guest sees in the place of the machine's files. Runs in the guest's first process,
+before that enters the guest's user namespace.
 
-What is mounted before entering the guest's user namespace is locked when that namespace takes a
-copy (mount_namespaces(7)): root in the guest cannot lift it to see what is beneath.
+Mounts made before are locked when the new namespace takes its copy (mount_namespaces(7)): root in
+the guest cannot remove them to see what is beneath.
 """
 
 import os
@@ -10,7 +11,7 @@ from typing import Final
 from netemu.errors import MachineCannot
 from netemu.kernel import namespaces as ns
 
-# What container engines have read-only, too: no namespace divides it.
+# Container engines mount these read-only, too: no namespace separates them.
 _OF_THE_MACHINE: Final = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
 _LINKS: Final = {
@@ -20,16 +21,16 @@ _LINKS: Final = {
     "stdout": "/proc/self/fd/1",
     "stderr": "/proc/self/fd/2",
 }
-# The group `tty` of Debian, which an ordinary user's lab does not know.
+# Debian's group `tty`; an ordinary user's lab has no such group.
 _TERMINALS: Final = "newinstance,ptmxmode=0666,mode=0620"
 _QUIET: Final = ns.MS_NOSUID | ns.MS_NODEV
 _ASIDE: Final = "/run/.aside"
 
 
 def dress(hosts: str, owner: int) -> None:
-    """Give the present mount namespace a guest's /proc, /sys, /run, /dev, and /etc/hosts.
+    """Mount a guest's own /proc, /sys, /run, /dev and /etc/hosts in the present mount namespace.
 
-    `owner` is the user who will be the guest's root.
+    `owner` is the user that becomes the guest's root.
     """
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount("proc", "/proc", "proc", _QUIET | ns.MS_NOEXEC)
@@ -46,7 +47,7 @@ def dress(hosts: str, owner: int) -> None:
 
 
 def _keep_the_machine_settings() -> None:
-    """/proc/sys but for /proc/sys/net is the whole machine's, and so is more: to be read only.
+    """Make what belongs to the whole machine read-only: most of /proc/sys, for one.
 
     A guest's root has the lab owner's user ID, to which those files belong.
     """
@@ -58,7 +59,9 @@ def _keep_the_machine_settings() -> None:
 
 
 def _devices(owner: int) -> None:
-    """A /dev of its own: the machine's has disks, the kernel's log, and everybody's terminals."""
+    """Mount a /dev of the guest's own. The machine's has disks, the kernel's log and others'
+    terminals.
+    """
     ns.mount(
         "tmpfs", _ASIDE, "tmpfs", ns.MS_NOSUID | ns.MS_NOEXEC, f"mode=755,uid={owner},gid={owner}"
     )
@@ -81,9 +84,9 @@ def _devices(owner: int) -> None:
 
 
 def _private(name: str, text: str) -> None:
-    """Give the guest a file of its own in the place of the machine's /etc/`name`.
+    """Mount a file of the guest's own over the machine's /etc/`name`.
 
-    A guest's DHCP client writes /etc/resolv.conf; it must not be the machine's.
+    A guest's DHCP client writes /etc/resolv.conf: that must not be the machine's.
     """
     if os.path.exists(f"/etc/{name}"):
         own = f"/run/{name}"

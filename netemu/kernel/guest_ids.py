@@ -1,7 +1,8 @@
-"""The user IDs of guests: in root's lab a range for each, so that a guest's root is nobody outside.
+"""The user IDs of guests. In root's lab each guest has a range of its own, so that its root has no
+rights outside.
 
-Runs in the factory. An ordinary user's lab has one ID, its owner's, and there is nothing to share
-out: files and limits are guarded by the owner being nobody special.
+Runs in the factory. An ordinary user's lab has one ID, its owner's; there is nothing to divide, and
+the owner has no special rights.
 """
 
 import array
@@ -18,8 +19,8 @@ from typing import Final
 from netemu.kernel import namespaces as ns
 
 # IDs that neither systemd (containers: up to 0x6fffffff) nor shadow's subordinate IDs (100000 to
-# 600100000) give to anybody. Two guests in 4,094 have the same when they come round; then they
-# share limits, and nothing else.
+# 600100000) use. They come round after 4,094 guests: two guests with the same range share limits,
+# and nothing else.
 _FIRST: Final = 0x7000_0000
 _COUNT: Final = 0x1_0000
 _RANGES: Final = 4094
@@ -31,13 +32,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Ranges:
-    """Gives out ranges, one after another, where this process may map them."""
+    """Hands out ranges one after another, if this process may map them."""
 
     def __init__(self) -> None:
         self._next = random.randrange(_RANGES)
 
     def take(self) -> int | None:
-        """The first ID of a range; None where there are none to give."""
+        """The first ID of the next range; None if this process may map none."""
         if not may_map():
             return None
         self._next = (self._next + 1) % _RANGES
@@ -55,9 +56,10 @@ def may_map() -> bool:
 
 @contextmanager
 def owner(user: int) -> Iterator[None]:
-    """Be another user for a moment, with all capabilities: who makes a namespace is its owner.
+    """Act as another user, with all capabilities, so that what is made meanwhile belongs to that
+    user.
 
-    What it makes counts against the limits of that user, and of nobody else.
+    It counts against that user's limits, and nobody else's.
     """
     _libc.prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP, 0, 0, 0)
     os.seteuid(user)
@@ -68,7 +70,7 @@ def owner(user: int) -> Iterator[None]:
 
 
 def owner_of(user_namespace: int) -> int:
-    """Who owns a user namespace: for a guest's the first ID of its range, or 0."""
+    """The owner of a user namespace: the first ID of a guest's range, or 0."""
     found = array.array("I", [0])
     fcntl.ioctl(user_namespace, _NS_GET_OWNER_UID, found)
     return found[0]
@@ -80,7 +82,7 @@ def map_range(process: int, first: int, count: int = _COUNT) -> None:
 
 
 def be_root() -> None:
-    """Be root of the user namespace that was entered, where one is nobody so far."""
+    """Become root of the user namespace that this process has entered, if it has users."""
     if os.geteuid() != 0:
         os.setgroups([])
         os.setresgid(0, 0, 0)

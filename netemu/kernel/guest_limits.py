@@ -20,7 +20,7 @@ OF_NAMESPACE: Final = {
     **{f"max_{kind}_namespaces": 64 for kind in ("cgroup", "ipc", "mnt", "net", "pid", "time")},
     **{f"max_{kind}_namespaces": 64 for kind in ("user", "uts")},
 }
-"""By the file's name in /proc/sys/user: of these one guest may have so many."""
+"""How many of these one guest may have, by the file's name in /proc/sys/user."""
 
 PART: Final = {
     resource.RLIMIT_NOFILE: 2,  # descriptors in flight of all guests count; the lab has the rest
@@ -30,7 +30,8 @@ PART: Final = {
 }
 """One guest has this part of what the machine allows its user."""
 
-# One byte is too few for a dump, and has the kernel start no program of the machine's for it.
+# One byte is too small for a core dump, and also keeps the kernel from starting the machine's
+# core-dump program.
 _NO_DUMP: Final = 1
 _KILLED_FIRST: Final = "500"
 _DIRECTORY: Final = "/proc/sys/user"
@@ -45,7 +46,7 @@ def open_settings() -> int:
 
 
 def bound_namespace(settings: int) -> None:
-    """Bound the user namespace that this process is in. A limit that this kernel lacks is none."""
+    """Limit the user namespace that this process is in. A limit that it lacks is skipped."""
     for name, most in OF_NAMESPACE.items():
         try:
             file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=settings)
@@ -76,16 +77,16 @@ def for_its_users() -> Iterator[None]:
 
 
 def bound_process() -> None:
-    """Bound this process and those that it starts, as a process of a guest."""
+    """Limit this process and those that it starts, as processes of a guest."""
     for kind, most in parts({kind: resource.getrlimit(kind)[1] for kind in PART}).items():
         resource.setrlimit(kind, (min(most, resource.getrlimit(kind)[0]), most))
     resource.setrlimit(resource.RLIMIT_CORE, (_NO_DUMP, _NO_DUMP))
 
 
 def be_killed_first() -> None:
-    """When memory is short, have the kernel end this process, and its children, before others.
+    """Have the kernel kill this process and its children first when memory runs out.
 
-    Called while the process is still a user to whom its own /proc files belong.
+    Call it while /proc/self still belongs to this process's user.
     """
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
@@ -95,6 +96,8 @@ def be_killed_first() -> None:
 
 
 def parts(hard: Mapping[int, int]) -> dict[int, int]:
-    """What a guest may have of these hard limits, by kind; of what has no bound, that is left."""
+    """A guest's share of these hard limits, by kind. Where there is no hard limit, there is no
+    share.
+    """
     unlimited = resource.RLIM_INFINITY
     return {kind: most // PART[kind] for kind, most in hard.items() if most != unlimited}

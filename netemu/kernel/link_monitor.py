@@ -1,9 +1,9 @@
-"""Which links of a namespace have a carrier, as the kernel tells it.
+"""Watches which links of a namespace have a carrier. Runs in the supervisor's loop, and never
+waits.
 
-Runs in the supervisor's loop, and never waits. The kernel runs one dump a socket at a time, and
-refuses a second with EBUSY; a dump that links change under is interrupted; notifications are lost
-when the socket is full. Each of these leaves a dump owed, and the caller starts it after a pause:
-see `LinkMonitor.owed`.
+The kernel runs one dump for a socket at a time, and refuses a second with EBUSY. A dump is
+interrupted when links change under it. Notifications are lost when the socket is full. After each
+of these a dump is owed, and the caller starts it after a pause: see `LinkMonitor.owed`.
 """
 
 import errno
@@ -48,7 +48,7 @@ class LinkMonitor:
         return made
 
     def fileno(self) -> int:
-        """To wait for: readable when something has changed."""
+        """The socket to wait for: it is readable when something has changed."""
         return self._socket.fileno()
 
     def close(self) -> None:
@@ -57,18 +57,18 @@ class LinkMonitor:
 
     @property
     def owed(self) -> bool:
-        """Whether something was missed, and `ask_all` has to be called, after a pause."""
+        """Whether something was missed, so that `ask_all` has to be called after a pause."""
         return self._owed and not self._dumping
 
     def ask(self, link: int) -> None:
-        """Have the state of one link told. Any number of these may be asked at one time."""
+        """Ask for the state of one link. Any number of such questions may be open."""
         try:
             self._socket.send(_question(REQUEST, link, link))
         except OSError:  # no memory for it
             self._owed = True
 
     def ask_all(self) -> None:
-        """Have the state of every link told; after the dump that runs, if one does."""
+        """Ask for the state of every link, after the dump that runs, if one does."""
         self._owed = self._dumping
         if not self._dumping:
             try:
@@ -78,9 +78,9 @@ class LinkMonitor:
                 self._owed = True
 
     def changes(self) -> list[tuple[int, bool]]:
-        """(link's index, whether it has a carrier) in the order in which the kernel told them.
+        """Pairs of a link's index and whether it has a carrier, in the kernel's order.
 
-        Of very many some are left for the next call: the socket stays readable.
+        With very many, some are left for the next call: the socket stays readable.
         """
         told: list[tuple[int, bool]] = []
         for _ in range(_AT_A_TIME):

@@ -1,4 +1,6 @@
-"""What is asked of links: bridges, wires, ports, and how a guest's links are to behave."""
+"""Netlink requests about links: bridges, wires, ports, and the settings of a guest's links. Pure:
+`netlink` sends them.
+"""
 
 import errno
 import os
@@ -41,7 +43,7 @@ _NDTPA_IFINDEX, _NDTPA_UCAST_PROBES, _NDTPA_MCAST_REPROBES = 1, 10, 17
 
 
 def bridge(name: str, index: int, mac: str) -> Message:
-    """Make a bridge. It floods nothing that it does not know, and learns nothing."""
+    """Make a bridge, without STP and IGMP snooping."""
     message = ifinfmsg()
     message["index"] = index
     data = nested(("IFLA_BR_STP_STATE", 0), ("IFLA_BR_MCAST_SNOOPING", 0))
@@ -76,8 +78,7 @@ def wire(
     return Message(f"the wire of {alias}", fill(template, index, name, called))
 
 
-# What stands in a message that is to be filled in: found by its value, of which nothing else has a
-# part.
+# Placeholders in a template message. They are found by value, which nothing else in it contains.
 _SOME_NET = 0x5C5D5E5F
 _SOME_MAC = "02:6b:6c:6d:6e:6f"
 
@@ -94,7 +95,7 @@ def _wire(bridge_index: int, name: str, peer_index: int) -> bytes:
 
 
 def no_link(name: str, index: int) -> Message:
-    """Take a link away, and with a wire's one end the other; that it is gone does not matter."""
+    """Remove a link; the other end of a wire goes with it. It is no error if it is gone."""
     return Message(f"{name} removed", fill(_no_link(), index), tolerate=errno.ENODEV)
 
 
@@ -104,10 +105,10 @@ def _no_link() -> bytes:
 
 
 def retire(port: str, index: int) -> tuple[Message, Message]:
-    """Set a port down for good, off its bridge, and free its name; that it is gone is as well.
+    """Set a port down, take it off its bridge, and free its name. It is no error if it is gone.
 
-    It ends with the namespace that its other end is in. That takes the kernel a batch of many at
-    one time; taking one link away takes it some 30 ms, during which we would wait.
+    The link itself ends with the namespace of its other end. The kernel removes those in batches;
+    removing one link takes some 30 ms, during which the caller would wait.
     """
     called = attribute(_IFLA_IFNAME, f"x{index}".encode() + b"\0")
     nowhere = attribute(_IFLA_MASTER, struct.pack("=I", 0))
@@ -116,7 +117,7 @@ def retire(port: str, index: int) -> tuple[Message, Message]:
 
 
 def port_options(port: str, index: int, options: PortOptions) -> Message:
-    """Have the bridge treat a port so."""
+    """Set how the bridge treats a port."""
     return Message(f"port {port}", fill(_port_options(options), index))
 
 
@@ -134,7 +135,7 @@ def _port_options(chosen: PortOptions) -> bytes:
 
 
 def station(port: str, index: int, mac: str) -> Message:
-    """Tell the bridge for good behind which port `mac` is."""
+    """Enter in the bridge's table, permanently, that `mac` is behind `port`."""
     there = attribute(_NDA_LLADDR, octets(mac))
     return Message(f"{mac} behind {port}", fill(_station(), index, there))
 
@@ -159,7 +160,9 @@ def down(name: str, index: int) -> Message:
 
 
 def no_carrier(port: str, index: int) -> Message:
-    """Set a port down, so that the other end of its wire has no carrier; it may be gone."""
+    """Set a port down, so that the other end of its wire loses its carrier. It is no error if it is
+    gone.
+    """
     return down(port, index)._replace(tolerate=errno.ENODEV)
 
 
@@ -177,12 +180,12 @@ def _with_flags(flags: int) -> bytes:
 
 @cache
 def manners(name: str, index: int, *, arp_ignore: int, arp_announce: int | None = None) -> Message:
-    """How a guest's link is to behave: net.ipv4.conf.NAME's settings, and no address of IPv6 made
-    by itself, without which the kernel chatters none (addr_gen_mode none).
+    """The settings of a guest's link: those of net.ipv4.conf.NAME, and no automatic IPv6 address
+    (addr_gen_mode none).
 
-    In a namespace in which nobody has been before it takes a tenth of what opening a file in
-    /proc/sys does. And that becomes dearer with each namespace: the kernel keeps what was opened
-    of all of them under one name, and looks through it.
+    In a new namespace this takes a tenth of the time of opening a file in /proc/sys. Those files
+    become slower with each namespace: the kernel keeps the open ones of all namespaces under one
+    name, and searches them.
     """
     values = {_IPV4_DEVCONF_ARP_IGNORE: arp_ignore}
     if arp_announce is not None:
@@ -203,10 +206,7 @@ def _link() -> bytes:
 
 @cache
 def broadcast_arp(name: str, index: int) -> Message:
-    """Have a link's kernel ask by broadcast even where it knows whom to ask.
-
-    It is net.ipv4.neigh.NAME.ucast_solicit=0 and mcast_resolicit=3.
-    """
+    """Have the kernel resolve a link's addresses by broadcast, even where it knows the MAC."""
     parameters = b"".join(
         attribute(kind, struct.pack("=I", value))
         for kind, value in (

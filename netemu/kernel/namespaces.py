@@ -80,16 +80,16 @@ def clone(flags: int) -> int:
     return _check(made, "a process of its own", flags)
 
 
-# pause(2) needs few of them, and never comes back: all placeholders may have the same.
+# Bytes of stack. pause(2) needs few and never returns, so all placeholders share one stack.
 _STACK_LENGTH = 16384
 _stack = ctypes.create_string_buffer(_STACK_LENGTH)
 
 
 def clone_placeholder(flags: int) -> int:
-    """The process ID of a process in new namespaces that does nothing until it is killed.
+    """Start a process in new namespaces that does nothing until it is killed. Returns its ID.
 
-    It shares this process's memory, and so costs a quarter of a fork or less; it executes nothing
-    of it but the library's pause(2).
+    It shares this process's memory, so it costs a quarter of a fork or less. Of this process's code
+    it executes the library's pause(2) only.
     """
     pause = ctypes.cast(_libc.pause, ctypes.c_void_p)
     top = (ctypes.addressof(_stack) + _STACK_LENGTH) & ~15
@@ -106,9 +106,9 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 
 def set_dumpable() -> None:
-    """Let those who may enter our user namespace also open our descriptors in /proc.
+    """Let processes that may enter our user namespace open our descriptors in /proc.
 
-    The kernel takes this from a process whose privileges have grown, as ours did by unshare.
+    The kernel forbids that for a process whose privileges have grown, as ours did by unshare.
     """
     _check(_libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0), "PR_SET_DUMPABLE")
 
@@ -149,7 +149,7 @@ def forget_name(name: str) -> None:
 
 
 def identity_map(process: int | str) -> None:
-    """Give the new user namespace of `process` the very users that this one has."""
+    """Map this process's users to themselves in the new user namespace of `process`."""
     write_maps(process, _identity("uid_map"), _identity("gid_map"))
 
 
@@ -175,7 +175,7 @@ _SIOCGSKNS = 0x894C
 
 @contextmanager
 def inside_that_of(made: socket.socket) -> Iterator[None]:
-    """Be for a moment in the network namespace in which the socket was made: it keeps it."""
+    """Return to the network namespace in which the socket was made. The socket keeps it."""
     net = fcntl.ioctl(made.fileno(), _SIOCGSKNS)
     try:
         with inside(net):
@@ -186,9 +186,9 @@ def inside_that_of(made: socket.socket) -> Iterator[None]:
 
 @contextmanager
 def inside(net: int) -> Iterator[None]:
-    """Be in the network namespace of `net` for a moment; sockets made meanwhile stay there.
+    """Act in the network namespace of `net`. Sockets made meanwhile stay there.
 
-    About 5 µs. Never across an await: the whole process is elsewhere meanwhile.
+    It takes about 5 µs. Never await inside: the whole process is in the other namespace.
     """
     home = _home()
     setns(net, NEWNET)
@@ -205,6 +205,6 @@ def _home() -> int:
     """This process's own network namespace, opened once (a forked child opens its own)."""
     process = os.getpid()
     if process not in _homes:
-        # Of the thread: another may be elsewhere just now. All begin where the process is at home.
+        # The thread's own: another thread may be in another namespace just now.
         _homes[process] = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     return _homes[process]

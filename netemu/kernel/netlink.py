@@ -1,9 +1,7 @@
-"""Route netlink in acknowledged batches: what is to be made, then one exchange for all of it.
+"""Route netlink in acknowledged batches: many requests, one exchange.
 
-What is asked of links stands in `netemu.kernel.links`, of addresses and routes in
-`netemu.kernel.addressing`. The messages are pyroute2's; the socket is a plain one, because
-pyroute2's own forks a process for each namespace that it is to speak in. A message is a pair: what
-it asks, in words, and its bytes.
+`links` makes the requests about links, `addressing` those about addresses and routes. The messages
+are pyroute2's. The socket is a plain one: pyroute2's own forks a process for each namespace.
 """
 
 import socket
@@ -33,7 +31,7 @@ BATCH = 64
 
 
 class Message(NamedTuple):
-    """A request in words, for errors, and in bytes; `tolerate` is an errno that does not matter."""
+    """A request in bytes, and in words for errors. `tolerate` is an errno that is no error."""
 
     what: str
     data: bytes
@@ -108,10 +106,10 @@ def encode(message: Any, kind: int, flags: int, attributes: list[tuple[str, Any]
 
 
 def fill(template: bytes, index: int, *more: bytes) -> bytes:
-    """A message encoded before, for another link, with more attributes.
+    """A message that was encoded before, for another link and with more attributes.
 
-    pyroute2 takes some 150 µs to encode what is the same for each guest but for a few bytes. The
-    index stands at the same place in struct ifinfomsg and struct ndmsg.
+    pyroute2 takes some 150 µs to encode a message, of which only a few bytes differ between guests.
+    The index stands at the same place in struct ifinfomsg and struct ndmsg.
     """
     data = b"".join((template[4:20], struct.pack("=i", index), template[24:], *more))
     return struct.pack("=I", 4 + len(data)) + data

@@ -1,6 +1,6 @@
-"""Walks over what netlink has sent: its messages, and the attributes in them. Pure.
+"""Walks over the messages that netlink has sent, and the attributes in them. Pure.
 
-A length that leads nowhere ends the walk: nothing is read beyond the data.
+A wrong length ends the walk: nothing is read beyond the data.
 """
 
 import struct
@@ -21,7 +21,7 @@ class Received(NamedTuple):
 
 
 def messages(data: bytes) -> Iterator[Received]:
-    """Each message in what one recv(2) has given."""
+    """Each message in the data of one recv(2)."""
     offset = 0
     while offset + HEADER <= len(data):
         length, kind, flags, number = struct.unpack_from("=IHHI", data, offset)

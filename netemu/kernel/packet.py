@@ -32,22 +32,21 @@ def on_guest(filter_program: bytes) -> socket.socket:
 
 
 def on_bridge(filter_program: bytes) -> socket.socket:
-    """A socket on br0 of the present namespace; `receive_marked` tells by which port it came.
+    """A socket on br0 of the present namespace. `receive_marked` also returns the port's mark.
 
-    What the guard has dropped is not heard here.
+    It does not hear what the guard has dropped.
     """
     made = _open(BRIDGE, ETH_P_ARP, filter_program)
     # Linux 5.19 and later: the mark that the guard has set travels beside the frame.
     made.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
-    # The kernel gives as much of it as net.core.rmem_max allows.
+    # The kernel allows up to net.core.rmem_max.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM_OF_A_NODE)
     return made
 
 
 def on_every_port(filter_program: bytes) -> socket.socket:
     """A socket that hears every interface of the present namespace, before any guard."""
-    # Not bound to an interface, it hears from its birth: what came before the filter is thrown
-    # away.
+    # It hears every interface from the start: discard what came before the filter was set.
     made = socket.socket(
         socket.AF_PACKET,
         socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
@@ -113,11 +112,11 @@ def attach(packet_socket: socket.socket, program: bytes) -> None:
 
 
 def can_send(packet_socket: socket.socket) -> bool:
-    """Whether the socket's interface sends what it is given; one that is gone does not.
+    """Whether the socket's interface sends frames now; an interface that is gone does not.
 
-    With a carrier alone it may not yet: the kernel's linkwatch has a queue for all namespaces, and
-    until it comes to this interface every frame is thrown away without a word. Asking after the
-    link has it come at once (Linux 6.8 and later).
+    An interface with a carrier may not send yet: the kernel's linkwatch has one queue for all
+    namespaces, and until it reaches the interface, frames are discarded silently. This question
+    makes it look at once (Linux 6.8 and later).
     """
     glink = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_GLINK, 0))
     question = bytearray(_IFREQ)

@@ -16,9 +16,9 @@ _ETH_P_ALL: Final = 3
 _PACKET_OUTGOING: Final = 4
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("@qq")
-# The longest that the kernel hands over in one piece is 64 KiB and headers.
+# The kernel hands over at most 64 KiB and headers at once.
 _LONGEST: Final = 1 << 17
-# How soon it notices that it is to end, seconds.
+# Seconds after which it notices that it is to end.
 _NOTICE: Final = 0.05
 LISTENS: Final = b"listening\n"
 

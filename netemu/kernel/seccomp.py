@@ -35,7 +35,7 @@ _FAMILIES: Final = (
 )
 # Typing into a terminal, and what a console does on command: asm-generic/ioctls.h.
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-# A lease makes whoever opens the file for writing wait: linux/fcntl.h.
+# A lease delays every process that opens the file for writing: linux/fcntl.h.
 _SETLEASE: Final = 1024
 # Set-user-ID and set-group-ID; O_CREAT and O_TMPFILE, with which a mode is given.
 _SET_ID, _MAKES = 0o6000, 0o20000100
@@ -92,7 +92,7 @@ def this_machine() -> Machine | None:
 
 
 def confine_guest() -> None:
-    """From now on refuse what would reach beyond a guest: see `of_a_guest`."""
+    """From now on refuse the system calls that reach beyond a guest: see `of_a_guest`."""
     machine = this_machine()
     if machine is not None:
         install(of_a_guest(machine))
@@ -135,7 +135,7 @@ def of_a_guest(machine: Machine) -> list[Instruction]:
 
 
 def only(machine: Machine, number: int, result: Instruction) -> list[Instruction]:
-    """A filter that gives one system call this result, and lets all others be."""
+    """A filter that ends one system call with this result, and allows all others."""
     return [
         *load_number(machine.name, ALLOW),
         *on_call(number, result),

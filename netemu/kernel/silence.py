@@ -1,7 +1,7 @@
-"""Silences a guest's port by the guard: nothing comes in by it and nothing goes out.
+"""Silences a guest's port in the guard: nothing comes in or goes out.
 
-An element of a set in the node's own rules. A bridge's port state would not do: the guest
-enables the port again by setting its link down and up.
+The port is an element of a set in the node's rules. The state of the bridge's port would not do:
+the guest can reset that by setting its link down and up.
 """
 
 import errno
@@ -18,7 +18,7 @@ _NAME_LENGTH = 16  # IFNAMSIZ
 def silence(net: int, table: str, port: str, *, silent: bool) -> None:
     """Put a port into the set `frozen` of a netdev table in the namespace of `net`, or take it out.
 
-    Raises KernelError, if the table is not there for one.
+    Raises KernelError, for instance if the table does not exist.
     """
     kind = bindings.NEWSETELEM if silent else bindings.DELSETELEM
     key = struct.pack(f"{_NAME_LENGTH}s", port.encode())

@@ -1,4 +1,4 @@
-"""Sockets of a namespace: the responder's listener, and resetting what is connected."""
+"""Sockets of a namespace: makes the responder's listener, and resets connections."""
 
 import socket
 import struct
@@ -17,7 +17,7 @@ from netemu.kernel.netlink_walk import messages
 ANSWER_TTL = 1
 # Where a metadata service is asked.
 HTTP = 80
-# Somewhat more than the guests of a full node, all asking at once.
+# Somewhat more than the guests of a full node, in case all connect at once.
 BACKLOG = 2048
 
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
@@ -31,9 +31,8 @@ _REQUEST_V2 = struct.Struct("=BBBxI")
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """Where a responder listens: bound to an address and to an interface ("" is any).
-
-    `ttl` is what its answers leave with.
+    """Where a responder listens: an address, and an interface ("" is any). `ttl` is the IP TTL of
+    its answers.
     """
 
     address: str
@@ -73,7 +72,9 @@ def reset_connections(address: str) -> None:
 
 
 def reset_connections_with(peers: Iterable[str]) -> None:
-    """Abort those that have one of these addresses as their peer's: somebody else may get it."""
+    """Abort the connections that have one of these addresses as their peer's, before another guest
+    gets it.
+    """
     _abort({socket.inet_aton(one) for one in peers}, _PEER)
 
 
@@ -84,14 +85,14 @@ _AT_ONCE: Final = 400
 
 
 def _abort(addresses: set[bytes], place: slice) -> None:
-    """A kernel without INET_DIAG_DESTROY aborts none, which is no reason not to go on."""
+    """Abort what the kernel lets be aborted: nothing on a kernel without INET_DIAG_DESTROY."""
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
     ) as diag:
         diag.bind((0, 0))
         with suppress(OSError):
             found = (one for one in list(_connections(diag)) if one[place] in addresses)
-            # Nobody waits for an answer, which would take as long as the deed.
+            # No answers are asked for: they would take as long as the aborting.
             while batch := list(islice(found, _AT_ONCE)):
                 diag.send(b"".join(_diag(_SOCK_DESTROY, _REQUEST, one) for one in batch))
 

@@ -1,7 +1,7 @@
-"""The kernel settings of a node, where a new namespace's defaults are wrong; a guest's links get
-theirs by netlink (`links.manners`).
+"""The kernel settings of a node that differ from a new namespace's defaults, each with its reason.
 
-Each is written from inside the namespace (`namespaces.inside`); the reason stands beside it.
+They are written from inside the namespace (`namespaces.inside`). A guest's links get their settings
+by netlink (`links.manners`).
 """
 
 import os
@@ -13,7 +13,7 @@ Settings = tuple[tuple[str, str], ...]
 
 _ROOT = "/proc/sys/net/"
 
-# Before any link is made: links take the defaults of their birth.
+# Written before any link is made: links take the defaults at their creation.
 NODE: Settings = (
     # Identity: an accepted socket takes the mark of the SYN, a reply without a socket too.
     ("ipv4/tcp_fwmark_accept", "1"),
@@ -21,10 +21,10 @@ NODE: Settings = (
     # The node speaks ARP for br0's own address there, and for nothing else.
     ("ipv4/conf/all/arp_ignore", "1"),
     ("ipv4/conf/all/arp_announce", "2"),
-    # RFC 3927 section 2.7: nothing is forwarded, and nobody may talk the node into a detour.
+    # RFC 3927 section 2.7: nothing is forwarded, and no redirect or source route is accepted.
     ("ipv4/ip_forward", "0"),
     ("ipv4/conf/all/route_localnet", "0"),
-    # What the kernel says by itself (a RST) goes no further than the responder's own answers.
+    # What the kernel sends by itself (a RST) goes no further than the responder's answers.
     ("ipv4/ip_default_ttl", "1"),
     ("ipv4/conf/all/accept_redirects", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),
@@ -58,7 +58,7 @@ def write(settings: Settings, *, optional: bool = False) -> None:
             finally:
                 os.close(descriptor)
         except FileNotFoundError as error:
-            # A kernel without IPv6 needs no telling to leave it off.
+            # On a kernel without IPv6 these are missing, and off.
             if not optional and not name.startswith("ipv6/"):
                 raise KernelError(
                     f"setting net.{name.replace('/', '.')}", error.errno or 0

@@ -5,7 +5,7 @@ from typing import Final
 
 from netemu.kernel.guard import PORTS_AT_ONCE, SHOUT_BURST, SHOUTS_PER_SECOND, fill_in, template
 
-# Beside the rules of so many ports: a fifth of what a transaction may have.
+# Addresses in one transaction, beside PORTS_AT_ONCE ports: a fifth of what fits.
 _ADDRESSES_AT_ONCE: Final = 500
 
 
@@ -51,10 +51,10 @@ def _port(port: str) -> str:
 
 
 def one_more(port: str) -> str:
-    """The rules of a port that was made again; what its guest may send is known already."""
+    """The rules of a port that was made again. Its guest's addresses are still in the sets."""
     return f"table netdev tenant {{\n    {_port(port)}\n}}\n"
 
 
 def one_less(port: str) -> str:
-    """What takes them away."""
+    """The command that removes them."""
     return f"delete chain netdev tenant in_{port}"

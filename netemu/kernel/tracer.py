@@ -21,12 +21,12 @@ from netemu.kernel.errors import KernelError
 _SEIZE, _INTERRUPT = 0x4206, 0x4207
 _NS_GET_PARENT = 0xB702
 _WALL = 0x40000000
-# How long a thread may take to leave the kernel and stop, seconds; one that waits for a disk holds
-# still anyhow.
+# Seconds that a thread may take to leave the kernel and stop. One that waits for a disk does
+# nothing meanwhile.
 _PATIENCE: Final = 0.5
 _LOOK_EVERY: Final = 0.001
-# A command that was just being started may come a moment later than all others: looks after the
-# guest is held, seconds.
+# A command that was being started may appear a moment later: seconds for which to look again after
+# the guest is held.
 _LATER: Final = (0.1, 0.3, 1.0, 3.0)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -63,13 +63,13 @@ class Tracer:
             signal.pause()
 
     def let_go(self, *_: object) -> NoReturn:
-        """Have them go on, by the end of this process."""
+        """Let them go on, by ending this process."""
         for thread in self._others:
             _kill(thread, signal.SIGCONT)
         os._exit(0)
 
     def _stop(self, thread: int) -> int:
-        """Stop a thread; gives the error number if it cannot be traced."""
+        """Stop a thread. Returns the error number if it cannot be traced."""
         if _ptrace(_SEIZE, thread) == 0:
             self._held.add(thread)
             _ptrace(_INTERRUPT, thread)
