@@ -23,13 +23,11 @@ from typing import Any, Final
 from hostagent.channel.messages import (
     HEARTBEAT_INTERVAL,
     Answer,
-    Command,
     Delta,
     Done,
     Failed,
     Heartbeat,
     ListResponders,
-    Query,
     Responders,
     Schedule,
     encode,
@@ -252,7 +250,7 @@ class Agent:
                     connection.close()
 
 
-def _log(request: Command | Query, answers: Sequence[Answer]) -> None:
+def _log(request: Request, answers: Sequence[Answer]) -> None:
     name = type(request).__name__.lower()
     for answer in answers:
         if isinstance(answer, Failed):

@@ -10,13 +10,16 @@ from hashlib import sha256
 from typing import Final, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from hostagent.channel.messages import (
+    AddFaults,
     Adopt,
     Advance,
     Answer,
     Approve,
     Cancel,
+    ClearFaults,
     Clock,
     Command,
     Complete,
@@ -37,6 +40,7 @@ from hostagent.channel.messages import (
     encode,
     parts,
 )
+from hostagent.faults import MAX_FAULTS, not_over
 from hostagent.model import (
     FINAL,
     LEAST_NOTICE,
@@ -165,8 +169,38 @@ def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, 
                 to = repository.clock_offset + (command.seconds or 0.0)
             _check_clock(to)
             return done, repository.advance(to)
+        case AddFaults():
+            return done, _add_faults(repository, command, now)
+        case ClearFaults():
+            ids, names = set(command.ids), set(command.guests)
+            kept = [
+                replace(one, faults=tuple(f for f in one.faults if ids and f.id not in ids))
+                for one in repository.guests()
+                if one.faults and (not names or one.guest.name in names)
+            ]
+            return done, repository.change_faults(kept)
         case _:
             assert_never(command)
+
+
+def _add_faults(repository: Repository, command: AddFaults, now: float) -> list[Delta]:
+    new = tuple(
+        replace(one, at=now + one.at, until=None if one.until is None else now + one.until)
+        for one in command.faults
+    )
+    placed = repository.some_placed(command.guests)
+    if unknown := [name for name in command.guests if name not in placed]:
+        raise Refused("unknown-guest", f"not on this node: {', '.join(unknown)}")
+    changed = []
+    for one in placed.values():
+        faults = (*not_over(one.faults, now), *new)
+        if len(faults) > MAX_FAULTS:
+            reason = f"a guest has {MAX_FAULTS} faults at most; {one.guest.name}: {len(faults)}"
+            raise Refused("too-many", reason)
+        if len({fault.id for fault in faults}) < len(faults):
+            raise Refused("conflict", f"two faults of {one.guest.name} have one ID")
+        changed.append(replace(one, faults=faults))
+    return repository.change_faults(changed)
 
 
 def _adopt(repository: Repository, command: Adopt) -> list[Delta]:

@@ -12,11 +12,13 @@ from hostagent import credentials
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     VERSION,
+    AddFaults,
     Adopt,
     Advance,
     Applied,
     Approve,
     Cancel,
+    ClearFaults,
     Complete,
     Failed,
     Hello,
@@ -30,6 +32,7 @@ from hostagent.channel.messages import (
     Role,
     Schedule,
     Start,
+    Used,
     Welcome,
     Withdraw,
     decode,
@@ -61,6 +64,8 @@ _REQUESTS: Final = (
     Cancel,
     Approve,
     Advance,
+    AddFaults,
+    ClearFaults,
     Now,
     ListEvents,
     ListGuests,
@@ -154,6 +159,8 @@ class Peer(asyncio.Protocol):
             self._submit(message)
         elif self.role == "responder" and isinstance(message, Applied):
             self.applied = message.sequence
+        elif self.role == "responder" and isinstance(message, Used):
+            self._submit(message)
         elif (
             self.role == "responder" and isinstance(message, Approve) and message.guest is not None
         ):

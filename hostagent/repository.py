@@ -15,10 +15,12 @@ import logging
 import sqlite3
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from hostagent.channel.messages import Delta, Placed, parts
 from hostagent.database import (
@@ -30,6 +32,7 @@ from hostagent.database import (
     UnknownSchema,
     told,
 )
+from hostagent.faults import MAX_FAULTS, Fault, not_over
 from hostagent.model import (
     MAX_CLOCK_OFFSET,
     Event,
@@ -62,7 +65,14 @@ FORGOTTEN_AT_ONCE: Final = 512
 CLOCK_SLACK: Final = 0.001
 """Seconds by which the clock may go back: the rounding of a sum of times."""
 
-_guest = msgspec.json.Decoder(Guest)
+
+class _Stored(Guest, frozen=True, kw_only=True):
+    """A guest, with what it meets."""
+
+    faults: tuple[Fault, ...] = ()
+
+
+_guest = msgspec.json.Decoder(_Stored)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -83,6 +93,7 @@ class Repository:
         self._db = Database(path, {"guests": _guest, "events": _event}, connect)
         self.path = self._db.path
         self._known_state: Row | None = None
+        self._next_end = -inf  # when the next fault is over, at the earliest; not known yet
         try:
             self._latest = float(self._state()[4])
         except BaseException as error:
@@ -158,9 +169,17 @@ class Repository:
         return int(self._db.number("SELECT count(*) FROM events WHERE next_change IS NOT NULL"))
 
     def next_change(self) -> float | None:
-        """Return when the next event changes by itself, if any."""
+        """Return when something next changes by itself, if anything will."""
         when = self._db.number("SELECT min(next_change) FROM events WHERE next_change IS NOT NULL")
-        return None if when is None else float(when)
+        if self._next_end == -inf:
+            self._next_end = self._first_end()
+        next_change = min(inf if when is None else float(when), self._next_end)
+        return None if next_change == inf else next_change
+
+    def _first_end(self) -> float:
+        """Return when the first fault is over, if that has a time; else infinity."""
+        ends = (one.until for placed in self.guests() for one in placed.faults)
+        return min((end for end in ends if end is not None), default=inf)
 
     # Changes
 
@@ -179,8 +198,11 @@ class Repository:
             elif known.guest != guest:
                 other = known.guest.availability_set != guest.availability_set
                 changed.append(
-                    Placed(
-                        guest=guest, incarnation=known.incarnation + other, edits=known.edits + 1
+                    replace(
+                        known,
+                        guest=guest,
+                        incarnation=known.incarnation + other,
+                        edits=known.edits + 1,
                     )
                 )
         return self._tell_placed(changed)
@@ -198,7 +220,8 @@ class Repository:
                 other = known.guest != one.guest
                 incarnation = max(incarnation, known.incarnation + other)
                 edits = max(edits, known.edits + other)
-            changed.append(Placed(guest=one.guest, incarnation=incarnation, edits=edits))
+            faults = one.faults if known is None else _joined(known.faults, one.faults)
+            changed.append(replace(one, incarnation=incarnation, edits=edits, faults=faults))
         return self._tell_placed(changed)
 
     def withdraw(self, names: Iterable[str]) -> tuple[dict[str, tuple[int, int]], list[Delta]]:
@@ -224,6 +247,36 @@ class Repository:
             self._set_state(floor=max(self._state()[3], *(floor for _, _, floor in old)))
         return gone, [Delta(sequence=self._number(), withdrawn=tuple(gone))]
 
+    def change_faults(self, changed: Sequence[Placed]) -> list[Delta]:
+        """Give guests other faults; this is no change of the guest."""
+        return self._tell_placed(changed)
+
+    def use(self, name: str, fault_id: str, used: int) -> list[Delta]:
+        """A fault has met so many requests in all. One that has met all of its times is over."""
+        placed = self.placed(name)
+        if placed is None:
+            return []
+        faults = tuple(
+            replace(one, used=max(one.used, used)) if one.id == fault_id else one
+            for one in placed.faults
+        )
+        if faults == placed.faults:
+            return []
+        return self.change_faults([replace(placed, faults=not_over(faults, -inf))])
+
+    def _end_faults(self, now: float) -> list[Delta]:
+        """Forget the faults that are over."""
+        if now < self._next_end:
+            return []
+        changed = [
+            replace(one, faults=left)
+            for one in self.guests()
+            if (left := not_over(one.faults, now)) != one.faults
+        ]
+        deltas = self.change_faults(changed)
+        self._next_end = self._first_end()
+        return deltas
+
     def _floor(self, name: str) -> int:
         """Return the number above which a guest that is new here starts."""
         own = self._db.row("floors", "WHERE name = ?", name)
@@ -234,7 +287,9 @@ class Repository:
         # Many guests placed at once go in several deltas, each far below a frame's bound.
         return [Delta(sequence=self._number(), placed=part) for part in parts(changed) if part]
 
-    def _put_guests(self, changed: Iterable[Placed]) -> None:
+    def _put_guests(self, changed: Sequence[Placed]) -> None:
+        ends = [fault.until for one in changed for fault in one.faults if fault.until is not None]
+        self._next_end = min(self._next_end, *ends, inf)
         self._db.put(
             "guests",
             [
@@ -243,7 +298,7 @@ class Repository:
                     one.guest.availability_set,
                     one.incarnation,
                     one.edits,
-                    msgspec.json.encode(one.guest, order="deterministic"),
+                    _body(one),
                 )
                 for one in changed
             ],
@@ -283,7 +338,7 @@ class Repository:
             states = list(unfold(_event.decode(row[4]), now))
             passed += states
             self._put_event(row[0], states[-1])
-        return deltas + self._tell(passed) + self._prune(now)
+        return deltas + self._tell(passed) + self._prune(now) + self._end_faults(now)
 
     def advance(self, to: float) -> list[Delta]:
         """Set the clock `to` seconds ahead of this machine's, unless it is already."""
@@ -419,4 +474,22 @@ class Repository:
 
 def _placed(row: Row) -> Placed:
     _, _, incarnation, edits, body = row
-    return Placed(guest=_guest.decode(body), incarnation=incarnation, edits=edits)
+    stored = _guest.decode(body)
+    guest = Guest(**{name: getattr(stored, name) for name in Guest.__struct_fields__})
+    return Placed(guest=guest, incarnation=incarnation, edits=edits, faults=stored.faults)
+
+
+def _body(one: Placed) -> bytes:
+    """Return what is stored of a guest besides its numbers."""
+    members = asdict(one.guest)
+    if one.faults:
+        members["faults"] = one.faults
+    return msgspec.json.encode(members, order="deterministic")
+
+
+def _joined(known: tuple[Fault, ...], carried: tuple[Fault, ...]) -> tuple[Fault, ...]:
+    """Return the faults of both nodes, each as the one has it that has used it more."""
+    merged = {one.id: one for one in known}
+    for one in carried:
+        merged[one.id] = max(one, merged.get(one.id, one), key=lambda fault: fault.used)
+    return not_over(merged.values(), -inf)[:MAX_FAULTS]

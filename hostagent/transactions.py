@@ -20,6 +20,7 @@ from hostagent.channel.messages import (
     Now,
     Query,
     Snapshot,
+    Used,
     encode,
     snapshot,
 )
@@ -29,7 +30,7 @@ from hostagent.repository import Repository
 
 log = logging.getLogger(__name__)
 
-Request: TypeAlias = Command | Query | Failed
+Request: TypeAlias = Command | Query | Used | Failed
 """What waits for the repository, in the order received. Failed: send it and close."""
 
 
@@ -97,6 +98,9 @@ class Transactions:
                 answers.append([request])
             elif isinstance(request, ListResponders):
                 answers.append([])  # the agent answers it
+            elif isinstance(request, Used):
+                deltas += repository.use(request.guest, request.fault_id, request.used)
+                answers.append([])
             elif isinstance(request, (Now, ListEvents, ListGuests)):
                 answers.append(look_up(repository, request, wall))
             else:

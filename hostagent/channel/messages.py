@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hostagent.channel.frames import pack
+from hostagent.faults import MAX_FAULTS, Fault, FaultId
 from hostagent.model import (
     LONGEST,
     MAX_GUESTS,
@@ -32,7 +33,7 @@ from hostagent.model import (
     SetName,
 )
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 PART_BYTES: Final = 256 * 1024
 """Lists and snapshots are cut into parts of about this size: far from MAX_FRAME even when the item
@@ -168,8 +169,28 @@ class Advance(_Base, frozen=True):
             raise ValueError("give `seconds` or `to`, and not both")
 
 
-class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A guest, the incarnation of what it can see, and the number of its own changes.
+class AddFaults(_Base, frozen=True):
+    """From now on the metadata service misbehaves towards these guests.
+
+    `at` and `until` of the faults are seconds from now. The faults follow those that the guests
+    have already.
+    """
+
+    command_id: CommandId
+    guests: Names
+    faults: Annotated[tuple[Fault, ...], Meta(min_length=1, max_length=MAX_FAULTS)]
+
+
+class ClearFaults(_Base, frozen=True):
+    """End faults: of these guests (none named: of all) those with these IDs (none named: all)."""
+
+    command_id: CommandId
+    guests: Annotated[tuple[GuestName, ...], Meta(max_length=MAX_GUESTS)] = ()
+    ids: Annotated[tuple[FaultId, ...], Meta(max_length=MAX_GUESTS)] = ()
+
+
+class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A guest, the incarnation of what it can see, the number of its own changes, and its faults.
 
     A part of messages, not a message itself.
     """
@@ -177,6 +198,7 @@ class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     guest: Guest
     incarnation: Count
     edits: Count = 0
+    faults: Annotated[tuple[Fault, ...], Meta(max_length=MAX_FAULTS)] = ()
 
 
 class Adopt(_Base, frozen=True):
@@ -270,6 +292,14 @@ class Applied(_Base, frozen=True):
     sequence: Sequence
 
 
+class Used(_Base, frozen=True):
+    """From a responder: a fault of a guest has met so many requests in all. It is not answered."""
+
+    guest: GuestName
+    fault_id: FaultId
+    used: Annotated[int, Meta(ge=0)]
+
+
 class Snapshot(_Base, frozen=True):
     """A part of all that is known, as of `sequence`."""
 
@@ -306,12 +336,14 @@ class Heartbeat(_Base, frozen=True):
 
 
 Transition: TypeAlias = Start | Complete | Cancel | Approve
-Command: TypeAlias = Place | Withdraw | Adopt | Schedule | Transition | Advance
+Command: TypeAlias = (
+    Place | Withdraw | Adopt | Schedule | Transition | Advance | AddFaults | ClearFaults
+)
 Query: TypeAlias = Now | ListEvents | ListGuests | ListResponders
 Answer: TypeAlias = Done | Failed | Clock | Events | Guests | Responders
 Feed: TypeAlias = Snapshot | Delta | Heartbeat
 """What a feed sends about the node. Its other messages concern the connection or an approval."""
-Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Applied | Feed
+Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Applied | Used | Feed
 
 
 def encode(message: Message) -> bytes:

@@ -1,5 +1,7 @@
 """A node's state as its feed describes it: what every subscriber knows. Pure."""
 
+from msgspec.structs import replace
+
 from hostagent.channel.messages import Delta, Feed, Heartbeat, Placed, Snapshot
 from hostagent.model import Event
 
@@ -83,9 +85,7 @@ class Replica:
         for name, incarnation in delta.incarnations.items():
             known = self.guests.get(name)
             if known is not None:
-                self.guests[name] = Placed(
-                    guest=known.guest, incarnation=incarnation, edits=known.edits
-                )
+                self.guests[name] = replace(known, incarnation=incarnation)
                 self._touch(name)
 
     def _forget_all(self) -> None:

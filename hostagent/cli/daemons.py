@@ -248,6 +248,7 @@ def responder(
     from hostagent.dialects import Dialects, Options
     from hostagent.responder.answers import BY_ADDRESS, BY_MARK, host_headers
     from hostagent.responder.approvals import Approvals
+    from hostagent.responder.faults import Faults
     from hostagent.responder.feed import follow
     from hostagent.responder.knowledge import Knowledge
     from hostagent.responder.reply_cache import Access
@@ -311,6 +312,7 @@ def responder(
     lost = False
     knowledge = Knowledge(stale_after)
     approvals = Approvals()
+    faults = Faults()
     server = Responder(
         knowledge,
         identity=BY_MARK if identity == "mark" else BY_ADDRESS,
@@ -318,6 +320,7 @@ def responder(
         record=record if access_log else None,
         dialects=served,
         approvals=approvals,
+        faults=faults,
     )
 
     async def serve(stop: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -328,7 +331,7 @@ def responder(
 
         workers.watch(gone)
         heard = asyncio.Event()
-        following = asyncio.create_task(follow(agent_path, knowledge, heard, approvals))
+        following = asyncio.create_task(follow(agent_path, knowledge, heard, approvals, faults))
         try:
             await server.serve(share, stop, heard, ready)
         finally:

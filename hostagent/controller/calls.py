@@ -8,11 +8,13 @@ from msgspec import Struct
 
 from hostagent.channel.frames import FrameError
 from hostagent.channel.messages import (
+    AddFaults,
     Adopt,
     Advance,
     Answer,
     Approve,
     Cancel,
+    ClearFaults,
     Clock,
     Command,
     Complete,
@@ -35,6 +37,7 @@ from hostagent.channel.messages import (
     parts,
 )
 from hostagent.controller.conversation import CommandRefused
+from hostagent.faults import Fault
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.verb import Verb
 
@@ -149,6 +152,25 @@ def approve(event_id: str, command_id: str | None = None) -> Call[Event]:
     return _move(Approve, event_id, command_id)
 
 
+def add_faults(
+    guests: Iterable[str], faults: Iterable[Fault], command_id: str | None = None
+) -> Call[None]:
+    """Have the metadata service misbehave towards guests.
+
+    `at` and `until` of the faults are seconds from now. `guests` returns what is left of them.
+    """
+    command = AddFaults(command_id=_id(command_id), guests=tuple(guests), faults=tuple(faults))
+    return _one(command, lambda _: None)
+
+
+def clear_faults(
+    guests: Iterable[str] = (), ids: Iterable[str] = (), command_id: str | None = None
+) -> Call[None]:
+    """End faults: of these guests (none: of all) those with these IDs (none: all)."""
+    command = ClearFaults(command_id=_id(command_id), guests=tuple(guests), ids=tuple(ids))
+    return _one(command, lambda _: None)
+
+
 def advance(seconds: float, command_id: str | None = None) -> Call[float]:
     """Move the metadata plane's clock forward; returns its time then, epoch seconds."""
     command = Advance(command_id=_id(command_id), seconds=seconds)
@@ -209,6 +231,8 @@ class Verbs:
     complete = Verb(complete)
     cancel = Verb(cancel)
     approve = Verb(approve)
+    add_faults = Verb(add_faults)
+    clear_faults = Verb(clear_faults)
     advance = Verb(advance)
     advance_to = Verb(advance_to)
     now = Verb(now)

@@ -30,7 +30,7 @@ from msgspec.structs import replace
 
 from hostagent.dialects import azure_imds, azure_limits, azure_v1, ec2, gce, gce_pages
 from hostagent.dialects.outcomes import Dialect, Outcome
-from hostagent.http import Request, Response
+from hostagent.http import REASONS, Request, Response
 from hostagent.model import View
 from hostagent.signing import Signer
 
@@ -60,6 +60,14 @@ _UNAVAILABLE: Final = {
     "gce": gce_pages.UNAVAILABLE,
 }
 _CROWDED: Final = _UNAVAILABLE | {"azure": azure_imds.TOO_MANY}
+_FAILURE: Final = {
+    ("azure", 410): azure_imds.GONE,
+    ("azure", 429): azure_imds.TOO_MANY,
+    ("azure", 500): azure_imds.FAILED,
+    ("ec2", 503): ec2.UNAVAILABLE,
+    ("gce", 503): gce.UNAVAILABLE,
+}
+_RETRY_AFTER: Final = {429: "1", 503: "5"}
 _REFUSAL: Final[Mapping[str, Callable[[int, str], Response]]] = {
     "azure": azure_imds.refusal,
     "ec2": ec2.refusal,
@@ -112,6 +120,7 @@ class Dialects:
             ).answer,
             "gce": self._answer_gce,
         }
+        self._options = options
         self._gce = "gce" in options.enabled
         self._names = [name for name in NAMES if name in options.enabled]
         self._served = [every[name] for name in self._names]
@@ -142,6 +151,20 @@ class Dialects:
         """Return the answer to a request that would wait although too many of its guest's do."""
         words = _CROWDED.get(self._whose(request.path), UNAVAILABLE)
         return self._told(request.path, words)
+
+    def failure(self, path: str, status: int) -> Response:
+        """Return the answer when the service fails with the status, in the cloud's words."""
+        known = _FAILURE.get((self._whose(path), status))
+        if known is not None:
+            return self._told(path, known)
+        response = self.refusal(path, status, REASONS[status])
+        if (after := _RETRY_AFTER.get(status)) is None:
+            return response
+        return replace(response, headers=(*response.headers, ("Retry-After", after)))
+
+    def unmetered(self) -> "Dialects":
+        """Return the same without a bound on anybody's rate: for when time stands still."""
+        return Dialects(replace(self._options, azure_rate=0.0, azure_events_delay=0.0))
 
     def refusal(self, path: str | None, status: int, why: str) -> Response:
         """Return the answer to a malformed or misdirected request; `path` None: not known."""

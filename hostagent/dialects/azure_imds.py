@@ -92,7 +92,7 @@ _NO_BALANCER: Final = _error(
     "balancer and retry later.",
 )
 TOO_MANY: Final = _error(429, "Too many requests", ("Retry-After", "1"))
-_FAILED: Final = _error(500, "Internal server error: try again later")
+FAILED: Final = _error(500, "Internal server error: try again later")
 GONE: Final = _error(410, "Gone: try again within 70 seconds", ("Retry-After", "5"))
 _BAD_VERSION: Final = _response(
     400,
@@ -264,7 +264,7 @@ def _approve(view: View, request: Request) -> Outcome:
         return _BAD_BODY
     except UnknownEvent:
         return _BAD_EVENT
-    return Approval(scheduled, _STARTED, _BAD_EVENT, _FAILED) if scheduled else _STARTED
+    return Approval(scheduled, _STARTED, _BAD_EVENT, FAILED) if scheduled else _STARTED
 
 
 def _instance(guest: Guest, route: list[str], query: dict[str, str], version: str) -> Response:

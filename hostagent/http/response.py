@@ -1,31 +1,17 @@
 """Renders responses as bytes. Pure."""
 
+from http import HTTPStatus
 from math import inf
 from typing import Final
 
 from msgspec import Struct
 
 REASONS: Final = {
-    100: "Continue",
-    200: "OK",
-    301: "Moved Permanently",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    410: "Gone",
+    **dict.fromkeys(range(100, 600), "Unassigned"),
+    **{int(status): status.phrase for status in HTTPStatus},
+    # Some versions of Python have the names of older RFCs.
     413: "Content Too Large",
     414: "URI Too Long",
-    417: "Expectation Failed",
-    421: "Misdirected Request",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
 }
 
 

@@ -13,10 +13,12 @@ from msgspec import Struct
 from hostagent.addresses import METADATA
 from hostagent.dialects import Dialects
 from hostagent.dialects.outcomes import Approval, Outcome, Park
+from hostagent.faults import Fault
 from hostagent.http import BadRequest, Request, Response, render, render_around_date
 from hostagent.model import View
+from hostagent.responder.faults import Faults, asked_as, cut, failure, late, spoiled
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.reply_cache import Access, Caller, Made, ReplyCache
+from hostagent.responder.reply_cache import Access, Caller, Made, ReplyCache, http_date
 
 METADATA_NAMES: Final = (
     *("metadata.google.internal", "metadata.google.internal.", "metadata"),
@@ -29,21 +31,34 @@ _address_literal = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]{1,5})?")
 
 
 class Reply(NamedTuple):
-    """An answer's bytes, whether the connection stays, and the IP TTL to send it with, if any."""
+    """An answer's bytes, whether the connection stays, and the IP TTL to send it with, if any.
+
+    `reset`: reset the connection after them.
+    """
 
     frame: bytes
     keep: bool
     hop_limit: int | None = None
     made: Made | None = None
+    reset: bool = False
+
+
+class Late(Struct, frozen=True):
+    """A reply that is sent at `until`, metadata plane's time, or earlier once the fault is gone."""
+
+    until: float
+    reply: Reply
+    fault: Fault
 
 
 class Pending(Struct):
-    """A request that waits, and whether its connection stays open afterwards."""
+    """A request that waits, whether its connection stays open afterwards, and the fault it met."""
 
     guest: str
     request: Request
     keep: bool
-    outcome: Park | Approval
+    outcome: Park | Approval | Late
+    fault: Fault | None = None
 
 
 Identity: TypeAlias = tuple[
@@ -82,6 +97,7 @@ class Answers:
         record: Callable[[Access], None] | None,
         wall: Callable[[], float],
         clock: Callable[[], float],
+        faults: Faults,
     ) -> None:
         """See `Responder`; `look_up` is the second member of an Identity."""
         self.knowledge = knowledge
@@ -92,6 +108,8 @@ class Answers:
         self._wall = wall
         self.clock = clock
         self.replies = ReplyCache(knowledge, wall, clock, record)
+        self.faults = faults
+        self._unmetered = dialects.unmetered()
 
     def now(self) -> float:
         """Return the metadata plane's time, epoch seconds."""
@@ -108,16 +126,33 @@ class Answers:
         view = self.look_up(caller)
         if not self.knowledge.fresh(self.clock()):
             return self.rendered(caller, view, request, self.dialects.unavailable(request), keep)
-        outcome = self._ask(view, request, now)
-        if not isinstance(outcome, Response):
-            assert view is not None
-            return Pending(view.guest.name, request, keep, outcome)
-        return self.rendered(caller, view, request, outcome, keep)
+        fault = None
+        if view is not None and (known := self.knowledge.faults_of(view.guest.name)):
+            fault = self.faults.met(view.guest.name, known, request, now)
+        outcome = self._ask(view, request, now, fault)
+        if isinstance(outcome, Response):
+            return self.rendered(caller, view, request, outcome, keep, fault)
+        assert view is not None
+        return Pending(view.guest.name, request, keep, outcome, fault)
+
+    def fails(self, view: View, request: Request, now: float) -> Response | None:
+        """Return the failure that a request meets that was waiting already, if it meets one."""
+        known = [one for one in self.knowledge.faults_of(view.guest.name) if one.status is not None]
+        fault = self.faults.met(view.guest.name, known, request, now)
+        return None if fault is None else self.dialects.failure(request.path, fault.status or 500)
 
     def rendered(
-        self, caller: Caller, view: View | None, request: Request, response: Response, keep: bool
-    ) -> Reply:
-        """Return the response as it is sent, and record it."""
+        self,
+        caller: Caller,
+        view: View | None,
+        request: Request,
+        response: Response,
+        keep: bool,
+        fault: Fault | None = None,
+    ) -> Reply | Pending:
+        """Return the response as it is sent, with the fault that the request met; and record it."""
+        if fault is not None:
+            response = spoiled(fault, response)
         keep = keep and not response.close
         access = self._access(caller, view, request, response.status)
         if self._record is not None:
@@ -130,9 +165,23 @@ class Answers:
         )
         now = self.now()
         made = None
-        if view is not None and response.valid_until > now and response.hop_limit is None:
+        if (
+            view is not None
+            and response.valid_until > now
+            and response.hop_limit is None
+            and not self.knowledge.faults_of(view.guest.name)
+        ):
             made = Made(before, after, now, response.valid_until, access)
-        return Reply(before + self.replies.date() + after, keep, response.hop_limit, made)
+        if fault is None:
+            return Reply(before + self.replies.date() + after, keep, response.hop_limit, made)
+        assert view is not None
+        frame = cut(fault, before + http_date(self._wall() + (fault.clock or 0.0)) + after)
+        keep = keep and fault.truncate is None and not fault.hang
+        reply = Reply(frame, keep, response.hop_limit, None, fault.reset)
+        until = late(fault, now)
+        if until is None:
+            return reply
+        return Pending(view.guest.name, request, keep, Late(until, reply, fault))
 
     def refusal(self, caller: Caller, error: BadRequest) -> bytes:
         """Return the answer to a bad request; close the connection after it."""
@@ -148,7 +197,7 @@ class Answers:
         guest = None if view is None else view.guest.name
         return Access(caller, guest, status, request.method, target)
 
-    def _ask(self, view: View | None, request: Request, now: float) -> Outcome:
+    def _ask(self, view: View | None, request: Request, now: float, fault: Fault | None) -> Outcome:
         if view is None:
             return Response(403, b"no guest of this node asks by this way")
         host = request.headers.get("host")
@@ -157,7 +206,12 @@ class Answers:
             # name.
             why = "this server does not answer for that Host"
             return self.dialects.refusal(request.path, 421, why)
-        return self.dialects.answer(view, request, now)
+        if fault is None:
+            return self.dialects.answer(view, request, now)
+        if (status := failure(fault)) is not None:
+            return self.dialects.failure(request.path, status)
+        dialects = self._unmetered if fault.stale else self.dialects
+        return dialects.answer(*asked_as(fault, view, now, request))
 
     def _ours(self, host: str) -> bool:
         if host in self._hosts:

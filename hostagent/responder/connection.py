@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 from math import inf
 from typing import Final, Protocol, cast
 
@@ -22,6 +23,12 @@ MAX_UNSENT: Final = 65536
 LINGER: Final = 2.0
 """Seconds for which further bytes are discarded after the last answer, so that the kernel's RST
 does not overtake it (RFC 9112 §9.6)."""
+
+SENT_WITHIN: Final = 0.05
+"""Seconds for the part of an answer that goes before a reset to leave: the guests are local."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER, socket(7): closing resets the connection."""
 
 _LATELY: Final = -1.0
 """The deadline of a connection that was answered since the responder's last sweep. It saves reading
@@ -226,7 +233,7 @@ class Connection(asyncio.Protocol):
             self._served += 1
             last = self._served >= self._limits.requests
             reply = self._answers.reply(self.caller, request, last=last)
-            if not isinstance(reply, tuple):
+            if isinstance(reply, Pending):
                 self.pending = reply
                 self._await(reply)
                 return
@@ -258,12 +265,28 @@ class Connection(asyncio.Protocol):
         """Send the answer to the request that was pending, and go on."""
         if self._transport is None or self._transport.is_closing():
             return
-        self._write(reply)
+        if reply.frame:
+            self._write(reply)
+        if reply.reset or not reply.frame:
+            self._break(reply)
+            return
         self.deadline = self._loop.time() + self._limits.idle_timeout
         if not reply.keep:
             self._finish()
         elif self._eof or not self._waiting or not self._reader.idle:
             self._loop.call_soon(self._proceed)
+
+    def _break(self, reply: Reply) -> None:
+        """End the connection as a fault does: by RST, or closed without a whole answer."""
+        assert self._transport is not None
+        self._lingering = True
+        self._resting = False
+        self.deadline = inf
+        if reply.reset:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        # What was sent of the answer has to leave first: a reset would drop it.
+        self._loop.call_later(SENT_WITHIN if reply.frame else 0.0, self.abort)
 
     def _write(self, reply: Reply) -> None:
         assert self._transport is not None

@@ -18,27 +18,41 @@ from hostagent.channel.messages import (
     encode,
 )
 from hostagent.responder.approvals import Approvals
+from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
 
 log = logging.getLogger(__name__)
 
 
 async def follow(
-    path: Path, knowledge: Knowledge, heard: asyncio.Event, approvals: Approvals
+    path: Path,
+    knowledge: Knowledge,
+    heard: asyncio.Event,
+    approvals: Approvals,
+    faults: Faults | None = None,
 ) -> None:
     """Feed the knowledge from the agent's feed socket at `path` until cancelled.
 
-    `heard` is set after the first snapshot. Approvals, and the last sequence applied, go to the
-    agent.
+    `heard` is set after the first snapshot. Approvals, the counts of faults, and the last sequence
+    applied go to the agent.
     """
-    await subscription.follow(path, "responder", _Feed(knowledge, heard, approvals))
+    await subscription.follow(
+        path, "responder", _Feed(knowledge, heard, approvals, faults or Faults())
+    )
 
 
 class _Feed:
-    def __init__(self, knowledge: Knowledge, heard: asyncio.Event, approvals: Approvals) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        heard: asyncio.Event,
+        approvals: Approvals,
+        faults: Faults,
+    ) -> None:
         self._knowledge = knowledge
         self._heard = heard
         self._approvals = approvals
+        self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._send: Callable[[bytes], None] | None = None
         self._owing = False  # an Applied is still to be sent
@@ -46,6 +60,7 @@ class _Feed:
     def welcomed(self, send: Callable[[bytes], None]) -> None:
         self._send = send
         self._approvals.connected(send)
+        self._faults.connected(send)
 
     def received(self, message: Message) -> None:
         match message:
@@ -77,3 +92,4 @@ class _Feed:
         self._send = None
         self._knowledge.interrupted()
         self._approvals.disconnected()
+        self._faults.disconnected()

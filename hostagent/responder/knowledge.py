@@ -9,6 +9,7 @@ from typing import Final
 
 from hostagent.channel.messages import Delta, Feed, Placed, Snapshot
 from hostagent.channel.replica import Replica
+from hostagent.faults import Fault
 from hostagent.model import FINAL, Event, Guest, View
 
 STALE_AFTER: Final = 60.0
@@ -51,6 +52,10 @@ class Knowledge(Replica):
     def by_address(self, address: str) -> View | None:
         """Return the view of the guest with this address: the weaker identity of the plain mode."""
         return self._view(self._by_address.get(address))
+
+    def faults_of(self, name: str) -> tuple[Fault, ...]:
+        """Return what the guest's requests may meet."""
+        return self.guests[name].faults
 
     def apply(self, message: Feed, now: float) -> None:
         """Apply a message of the feed; raises Gap, and then nothing has changed."""

@@ -70,6 +70,11 @@ class Kept(Struct):
     """Until when `frame` may be sent, on the loop's clock."""
 
 
+def http_date(epoch: float) -> bytes:
+    """Return an IMF-fixdate (RFC 9110 section 5.6.7)."""
+    return formatdate(int(epoch), usegmt=True).encode()
+
+
 class ReplyCache:
     """Answers by caller and question."""
 
@@ -136,7 +141,7 @@ class ReplyCache:
         second = int(self._wall())
         if second != self._second:
             self._second = second
-            self._date = formatdate(second, usegmt=True).encode()
+            self._date = http_date(second)
         return self._date
 
     def _is_dated_again(self, kept: Kept) -> bool:

@@ -22,10 +22,12 @@ from hostagent.responder.answers import (
     Answers,
     Identity,
     Pending,
+    Reply,
     host_headers,
 )
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.connection import Connection, Limits
+from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.reply_cache import Access, Caller
 from hostagent.responder.waiting import Waiting
@@ -78,6 +80,7 @@ class Responder:
         clock: Callable[[], float] | None = None,
         dialects: Dialects | None = None,
         approvals: Approvals | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """Answer from `knowledge`, in `dialects`. Without `approvals` every approval fails.
 
@@ -95,6 +98,7 @@ class Responder:
             record=record,
             wall=time.time if wall is None else wall,
             clock=time.monotonic if clock is None else clock,
+            faults=Faults() if faults is None else faults,
         )
         self._held: dict[Connection, None] = {}
         self._held_by: Counter[Caller] = Counter()
@@ -221,9 +225,10 @@ class Responder:
             view = self.answers.look_up(caller)
             crowded = self.answers.dialects.crowded(request)
             reply = self.answers.rendered(caller, view, request, crowded, False)
+            assert isinstance(reply, Reply)  # it meets no fault
         elif reader.fresh and (room or not request.keep_alive):  # else: closed for want of room
             self.answers.replies.keep(caller, data, (reply.made,), reply.keep)
-        frame, keep, hop_limit, _ = reply
+        frame, keep, hop_limit, *_ = reply
         self._send_at_once(sock, caller, data, frame, keep, 1, reader, hop_limit)
 
     def _send_at_once(

@@ -11,8 +11,9 @@ from math import inf
 from typing import Final, Protocol
 
 from hostagent.dialects.outcomes import Park
+from hostagent.faults import Fault
 from hostagent.http import Response
-from hostagent.responder.answers import Answers, Pending, Reply
+from hostagent.responder.answers import Answers, Late, Pending, Reply
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.reply_cache import Caller
 
@@ -67,7 +68,7 @@ class Waiting:
     def enter(self, connection: Parked, pending: Pending) -> None:
         """Answer the connection's request once what it waits for has happened."""
         outcome = pending.outcome
-        if isinstance(outcome, Park):
+        if isinstance(outcome, Park | Late):
             self._parked.setdefault(pending.guest, {})[connection] = None
             self._set_alarm(connection, pending, outcome.until)
             return
@@ -103,17 +104,23 @@ class Waiting:
         pending = connection.pending
         assert pending is not None
         park = pending.outcome
-        assert isinstance(park, Park)
         answers = self._answers
+        if isinstance(park, Late):
+            if park.until <= now or self._is_cleared(pending.guest, park.fault, now):
+                self._deliver(connection, park.reply)
+            return
+        assert isinstance(park, Park)
         view = answers.look_up(connection.caller)
         if view is None or view.guest.name != pending.guest:
             connection.abort()  # the port belongs to another guest now
             return
         response: Response | Park
-        if answers.knowledge.fresh(answers.clock()):
-            response = park.resume(view, now)
-        else:
+        if not answers.knowledge.fresh(answers.clock()):
             response = answers.dialects.unavailable(pending.request)
+        elif (failed := answers.fails(view, pending.request, now)) is not None:
+            response = failed
+        else:
+            response = park.resume(view, now)
         if isinstance(response, Response):
             self._answer(connection, pending, response)
             return
@@ -126,9 +133,25 @@ class Waiting:
             return
         caller = connection.caller
         view = self._answers.look_up(caller)
-        reply = self._answers.rendered(caller, view, pending.request, response, pending.keep)
+        reply = self._answers.rendered(
+            caller, view, pending.request, response, pending.keep, pending.fault
+        )
+        if isinstance(reply, Reply):
+            self._deliver(connection, reply)
+            return
+        self.leave(connection)
+        connection.pending = reply
+        self.enter(connection, reply)
+
+    def _deliver(self, connection: Parked, reply: Reply) -> None:
         self.leave(connection)
         connection.deliver(reply)
+
+    def _is_cleared(self, guest: str, fault: Fault, now: float) -> bool:
+        """Whether somebody has cleared the fault: not one that has met all of its requests."""
+        placed = self._answers.knowledge.guests.get(guest)
+        known = () if placed is None else placed.faults
+        return fault.times is None and all(one.id != fault.id for one in known)
 
     # Times
 

@@ -48,6 +48,7 @@ _GROUPS: Final = {
     },
     "Maintenance": {
         "maintenance": Verb("maintenance", "maintenance", "Schedule, list, start and end events."),
+        "fault": Verb("fault", "fault", "Have the metadata service misbehave."),
         "node": Verb("nodes", "node", "Have nodes fail, and come back."),
         "clock": Verb("clock", "clock", "Move or show the clock of maintenance."),
         "events": Verb("events", "events", "Show what has happened, or follow what happens."),

@@ -10,11 +10,13 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
+from hostagent.faults import Fault
 from hostagent.model import Event, EventSource, EventType
 from hostagent.verb import Blocking, Verb
 from netemu.errors import BadInput
 from netemu.wire import runtime_dir
 from netemu.wire.control import ask
+from netemu.wire.faults import planned
 
 T = TypeVar("T")
 Word = TypeVar("Word", EventType, EventSource)
@@ -92,6 +94,78 @@ def cancel(event_id: str) -> Call[Event]:
     return _transition("cancel", event_id)
 
 
+def add_fault(
+    guests: str | Iterable[str],
+    *,
+    path: str = "*",
+    method: str | Iterable[str] = (),
+    at: Duration = 0.0,
+    lasting: Duration | None = None,
+    times: int | None = None,
+    playbook: bool = False,
+    status: int | None = None,
+    throttle: float | None = None,
+    stale: bool = False,
+    expired: bool = False,
+    clock: Duration | None = None,
+    garble: bool = False,
+    truncate: int | None = None,
+    delay: Duration | None = None,
+    reset: bool = False,
+    hang: bool = False,
+) -> Call[list[str]]:
+    """Have the metadata service misbehave towards guests; gives the IDs of the faults.
+
+    Requests meet it whose path matches `path` (as a shell's pattern) and whose method is given
+    (none: any), from `at` seconds on, for `lasting` seconds, and at most `times` of each guest. Of
+    several faults a request meets the first. See `hostagent.faults.Effect` for what each does;
+    `playbook` adds the eight that a client has to ride out, one after another.
+    """
+    faults = planned(
+        path=path,
+        method=[method] if isinstance(method, str) else list(method),
+        at=at,
+        **{"for": lasting},
+        times=times,
+        playbook=playbook,
+        status=status,
+        throttle=throttle,
+        stale=stale,
+        expired=expired,
+        clock=clock,
+        garble=garble,
+        truncate=truncate,
+        delay=delay,
+        reset=reset,
+        hang=hang,
+    )
+    told = {
+        "guests": [guests] if isinstance(guests, str) else list(guests),
+        "faults": [msgspec.to_builtins(fault) for fault in faults],
+    }
+    return Call("add_faults", told, lambda _: [fault.id for fault in faults])
+
+
+def faults() -> Call[list[tuple[str, Fault]]]:
+    """The faults that are not over, each with its guest; times are of the metadata clock."""
+    return Call(
+        "faults",
+        {},
+        lambda answers: [
+            (one["guest"], msgspec.convert(one["fault"], Fault)) for one in answers[:-1]
+        ],
+    )
+
+
+def clear_faults(guests: str | Iterable[str] = (), ids: str | Iterable[str] = ()) -> Call[None]:
+    """End faults: of these guests (none: of all) those with these IDs (none: all)."""
+    told = {
+        "guests": [guests] if isinstance(guests, str) else list(guests),
+        "ids": [ids] if isinstance(ids, str) else list(ids),
+    }
+    return Call("clear_faults", told, lambda _: None)
+
+
 def advance(seconds: Duration) -> Call[float]:
     """Move the metadata plane's clock forward on all nodes; gives its time then, since 1970.
 
@@ -119,6 +193,9 @@ class EventVerbs:
     start = Verb(start)
     complete = Verb(complete)
     cancel = Verb(cancel)
+    add_fault = Verb(add_fault)
+    faults = Verb(faults)
+    clear_faults = Verb(clear_faults)
     advance = Verb(advance)
 
 

@@ -18,6 +18,7 @@ from hostagent.repository import Repository, RepositoryError
 from hostagent.responder import feed
 from hostagent.responder.answers import BY_MARK, Answers, Pending
 from hostagent.responder.approvals import Approvals
+from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
 from netemu.errors import NotSo
 from netemu.linklocal.addresses import METADATA_TEXT
@@ -304,6 +305,7 @@ class Mind:
             allowed_hosts=frozenset({METADATA_TEXT}),
             record=None,
             wall=cluster.wall,
+            faults=Faults(),
             clock=cluster.loop.time,
         )
 

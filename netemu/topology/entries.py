@@ -29,6 +29,8 @@ MAX_SHARED = 16
 # The kernel's PATH_MAX, less its NUL.
 MAX_PATH = 4095
 MAX_EVENTS_DELAY = 600.0
+# Entries; a guest has fewer.
+MAX_FAULTS = 1024
 # A namespace is a file name, a host name and a label in a picture: RFC 1123's 63 characters, and
 # dots and underscores because hosts have them.
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -155,6 +157,38 @@ class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     properties: Properties = {}
 
 
+Length = float | str
+"""Seconds, or a text such as 10s."""
+
+
+class FaultEntry(msgspec.Struct, forbid_unknown_fields=True, rename={"lasting": "for"}):
+    """How the metadata service misbehaves towards guests."""
+
+    guests: Annotated[
+        Name | list[Name] | None, Meta(description="Whose requests meet it; default: all guests'.")
+    ] = None
+    path: Annotated[str | None, Meta(description="Of requests, as a shell's pattern.")] = None
+    method: Annotated[str | list[str] | None, Meta(description="Of requests; default: any.")] = None
+    at: Annotated[Length | None, Meta(description="When it begins, from the lab's start on.")] = (
+        None
+    )
+    lasting: Annotated[Length | None, Meta(description="How long it lasts.")] = None
+    times: Annotated[int | None, Meta(description="How many requests meet it.")] = None
+    status: Annotated[int | None, Meta(description="The answer is this, 400 to 599.")] = None
+    throttle: Annotated[float | None, Meta(description="429 above so many requests a second.")] = (
+        None
+    )
+    stale: Annotated[bool, Meta(description="Answers are as of when it began.")] = False
+    expired: Annotated[bool, Meta(description="Credentials have expired.")] = False
+    clock: Annotated[Length | None, Meta(description="The service's clock is so far ahead.")] = None
+    garble: Annotated[bool, Meta(description="Bodies are garbage.")] = False
+    truncate: Annotated[int | None, Meta(description="Bodies end after so many bytes.")] = None
+    delay: Annotated[Length | None, Meta(description="Answers come so much later.")] = None
+    reset: Annotated[bool, Meta(description="The connection is reset.")] = False
+    hang: Annotated[bool, Meta(description="There is no answer.")] = False
+    playbook: Annotated[bool, Meta(description="The eight that a client has to ride out.")] = False
+
+
 class LabFile(msgspec.Struct, forbid_unknown_fields=True):
     """A lab for netemu: nodes (emulated hosts) and guests (emulated VMs)."""
 
@@ -166,6 +200,10 @@ class LabFile(msgspec.Struct, forbid_unknown_fields=True):
     ] = Policy.RESPONDER_ONLY
     dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
     properties: Properties = {}
+    faults: Annotated[
+        list[FaultEntry],
+        Meta(max_length=MAX_FAULTS, description="Faults of the metadata service."),
+    ] = []
     share: Annotated[
         list[Annotated[str, Meta(min_length=1, max_length=MAX_PATH)]],
         Meta(

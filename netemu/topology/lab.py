@@ -2,6 +2,7 @@
 
 import hashlib
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -85,7 +86,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 class Lab(msgspec.Struct, frozen=True, kw_only=True):
     """A whole lab, as it will be built. Guests' programs start in ``directory``, the file's own.
 
-    ``shared`` are directories, as absolute paths, in which guests may write.
+    ``shared`` are directories, as absolute paths, in which guests may write. ``faults`` are of the
+    metadata service: the members that the file gives, and ``guests``, names (none: all).
     """
 
     name: str
@@ -93,6 +95,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[Node, ...]
     directory: str = "/"
     shared: tuple[str, ...] = ()
+    faults: tuple[dict[str, Any], ...] = ()
 
     @property
     def guests(self) -> list[Guest]:

@@ -2,9 +2,11 @@
 
 import ipaddress
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from netemu.errors import BadInput
 from netemu.interfaces import Mark
@@ -125,8 +127,23 @@ class _Expansion:
             policy=entry.policy,
             nodes=nodes,
             directory=directory,
+            faults=self._faults(nodes),
             shared=tuple(os.path.normpath(os.path.join(directory, one)) for one in entry.share),
         )
+
+    def _faults(self, nodes: Sequence[Node]) -> tuple[dict[str, Any], ...]:
+        names = {guest.name for node in nodes for guest in node.guests}
+        found = []
+        for place, entry in enumerate(self._entry.faults):
+            told = msgspec.to_builtins(entry)
+            given = {key: value for key, value in told.items() if value not in (None, False)}
+            guests = given.get("guests", [])
+            given["guests"] = [guests] if isinstance(guests, str) else guests
+            for guest in given["guests"]:
+                if guest not in names:
+                    raise self._document.error(f"faults[{place}].guests", f"no guest {guest}")
+            found.append(given)
+        return tuple(found)
 
     def _node(self, place: int, name: str, shared: Mapping[str, str]) -> Node:
         entry = self._entry.nodes[name]

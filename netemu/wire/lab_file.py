@@ -15,6 +15,7 @@ from hostagent.terminal import contents
 from netemu import topology
 from netemu.errors import BadInput
 from netemu.topology import Lab
+from netemu.wire.faults import planned
 
 # What the lab finds out itself, and nobody else says.
 OWN: Final = ("mac", "address")
@@ -104,6 +105,11 @@ def _whole(lab: Lab, source: str) -> Lab:
     for guest in lab.guests:
         if wrong := wrong_together(guest.properties):
             raise BadInput(f"{source}: guest {guest.name}: {wrong}")
+    for place, entry in enumerate(lab.faults):
+        try:
+            planned(**{key: value for key, value in entry.items() if key != "guests"})
+        except BadInput as error:
+            raise BadInput(f"{source}: faults[{place}]: {error}") from None
     return lab
 
 

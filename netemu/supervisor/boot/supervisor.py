@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from hostagent.faults import Fault
 from hostagent.model import EventSource, EventType
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
@@ -22,6 +23,7 @@ from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.control_server import Answer, ControlServer, Handler
 from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.placement import Placement
@@ -63,6 +65,7 @@ class Parts(NamedTuple):
     relocation: Relocation
     impact: Impact
     maintenance: Maintenance
+    faults: Faults
 
 
 class Supervisor:
@@ -114,6 +117,9 @@ class Supervisor:
             "schedule": self._schedule,
             "transition": self._transition,
             "planned": self._planned,
+            "add_faults": self._add_faults,
+            "clear_faults": self._clear_faults,
+            "faults": self._faults,
             "advance": self._advance,
             "times": self._times,
             "events": self._events,
@@ -239,11 +245,13 @@ class Supervisor:
             store, hardware, placement, relocation, watching, carried_out, self._event_log
         )
         maintenance = Maintenance(lab.name, store, self._nodes, watching)
-        self._parts = Parts(hardware, placement, watching, relocation, impact, maintenance)
+        faults = Faults(lab, store, self._nodes, watching)
+        self._parts = Parts(hardware, placement, watching, relocation, impact, maintenance, faults)
         bound = claims.all_bound(lab.guests, self._progress)
         async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):
             await asyncio.gather(bound, placement.tell_all())
             await placement.tell_all()  # now with everybody's address
+            await faults.add_those_of_the_file()
         async with readiness.within(ANSWERING_AT_MOST, lambda: "not every guest was answered"):
             await readiness.all_answered(self._nodes, self._progress)
 
@@ -444,6 +452,20 @@ class Supervisor:
         """The events of the lab."""
         events = (await self._whole()).maintenance.events(history=history)
         return [*({"event": msgspec.to_builtins(one)} for one in events), {}], []
+
+    async def _add_faults(self, guests: list[str], faults: list[Fault]) -> Answer:
+        """Have the metadata service misbehave."""
+        await (await self._whole()).faults.add(guests, faults)
+        return [{}], []
+
+    async def _clear_faults(self, guests: list[str], ids: list[str]) -> Answer:
+        """Have it behave again."""
+        await (await self._whole()).faults.clear(guests, ids)
+        return [{}], []
+
+    async def _faults(self) -> Answer:
+        """The faults that are not over."""
+        return [*(await self._whole()).faults.listed(), {}], []
 
     async def _advance(self, seconds: float) -> Answer:
         """Move the metadata plane's clock."""

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from hostagent.channel.messages import Snapshot
+from hostagent.channel.messages import Placed, Snapshot
 from hostagent.controller import Watch
+from hostagent.faults import Fault, in_words
 from hostagent.model import FINAL, Event, EventStatus
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.lab_events import LabEvents
@@ -34,7 +35,8 @@ class AgentFeeds:
         self._forgotten = forgotten
         self._news = asyncio.Event()
         self._latest = 0.0
-        self._feeds = {node: _Feed(node, self.lab, self.poke) for node in nodes}
+        self._faults: dict[str, dict[str, Fault]] = {}  # by guest, as last heard
+        self._feeds = {node: _Feed(node, self.lab, self.poke, self._placed) for node in nodes}
 
     async def run(self) -> None:
         """Follow all of them, for as long as the lab is up."""
@@ -94,6 +96,22 @@ class AgentFeeds:
         latest = self.clock_offset
         return [node for node, feed in self._feeds.items() if feed.clock_offset < latest - _APART]
 
+    def _placed(self, guest: str, faults: Sequence[Fault]) -> None:
+        """Write down which faults of a guest are new, and which are over."""
+        before = self._faults.get(guest, {})
+        self._faults[guest] = now = {fault.id: fault for fault in faults}
+        for fault in {**before, **now}.values():
+            if (fault.id in now) != (fault.id in before):
+                self._event_log.write(
+                    "fault",
+                    id=fault.id,
+                    guest=guest,
+                    state="added" if fault.id in now else "over",
+                    does=in_words(fault),
+                    path=fault.path,
+                    times=fault.times,
+                )
+
     def _changed(self, before: Event | None, event: Event | None) -> None:
         """Write down each status that the event has gone through."""
         if event is None:
@@ -121,10 +139,21 @@ class AgentFeeds:
 class _Feed(Watch):
     """One node's, which tells the lab of each event that is new, another, or gone."""
 
-    def __init__(self, node: str, lab: LabEvents, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        node: str,
+        lab: LabEvents,
+        changed: Callable[[], None],
+        placed: Callable[[str, Sequence[Fault]], None],
+    ) -> None:
         super().__init__(changed)
+        self._tell_placed = placed
         self._name = node
         self._lab = lab
+
+    def _place(self, placed: Placed) -> None:
+        super()._place(placed)
+        self._tell_placed(placed.guest.name, placed.faults)
 
     def _touch_event(self, event: Event) -> None:
         if event.id in self.events:

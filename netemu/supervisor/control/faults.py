@@ -1,0 +1,87 @@
+"""Faults of the metadata service, on command: to the agents of the guests that meet them.
+
+Runs in the supervisor. It keeps nothing: the agents store the faults, and take them along when a
+guest changes its node.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from hostagent.controller import calls
+from hostagent.faults import Fault, is_over
+from netemu.errors import BadInput, NotSo
+from netemu.supervisor.control.agent_feeds import AgentFeeds
+from netemu.supervisor.control.store import Store
+from netemu.supervisor.nodes.wiring import WiredNode
+from netemu.topology import Lab
+from netemu.wire.faults import planned
+
+
+class Faults:
+    """The faults of one lab's guests."""
+
+    def __init__(
+        self, lab: Lab, store: Store, nodes: Sequence[WiredNode], feeds: AgentFeeds
+    ) -> None:
+        self._lab = lab
+        self._store = store
+        self._nodes = nodes
+        self._feeds = feeds
+
+    async def add_those_of_the_file(self) -> None:
+        """Add what the lab file says, once the agents know the guests."""
+        for entry in self._lab.faults:
+            told = dict(entry)
+            await self.add(told.pop("guests", None) or self._names(), planned(**told))
+
+    async def add(self, guests: Iterable[str], faults: Sequence[Fault]) -> None:
+        """Have requests of guests meet faults, whose times are seconds from now.
+
+        Raises BadInput and NotSo; guests of other nodes may have been told then.
+        """
+        for node, names in self._by_node(guests).items():
+            await self._store.settle(node, calls.add_faults(names, faults), patient=False)
+
+    async def clear(self, guests: Iterable[str], ids: Sequence[str]) -> None:
+        """End faults: of these guests (none: of all) those with these IDs (none: all).
+
+        An ID may be written by its beginning.
+        """
+        known = {one["fault"]["id"] for one in self.listed()}
+        whole = [self._whole_id(one, known) for one in ids]
+        for node, names in self._by_node(guests or self._names()).items():
+            if not self._store.away(node):
+                await self._store.append(node, calls.clear_faults(names, whole))
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return each guest's faults that are not over, with times of the metadata clock."""
+        now = self._feeds.now()
+        return [
+            {"guest": placed.guest.name, "fault": msgspec.to_builtins(fault)}
+            for wired in self._nodes
+            for placed in self._feeds.known(wired.node.name).guests
+            if any(one.guest.name == placed.guest.name for one in wired.guests)
+            for fault in placed.faults
+            if not is_over(fault, now)
+        ]
+
+    def _names(self) -> list[str]:
+        return [guest.name for guest in self._lab.guests]
+
+    def _by_node(self, guests: Iterable[str]) -> dict[str, list[str]]:
+        home = {one.guest.name: wired.node.name for wired in self._nodes for one in wired.guests}
+        found: dict[str, list[str]] = {}
+        for guest in dict.fromkeys(guests):
+            if guest not in home:
+                raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
+            found.setdefault(home[guest], []).append(guest)
+        return found
+
+    def _whole_id(self, given: str, known: Iterable[str]) -> str:
+        found = [one for one in known if given and one.startswith(given)]
+        if len(found) != 1:
+            kind = BadInput if found else NotSo
+            raise kind(f"{given}: {len(found) or 'no'} faults have an ID that begins so")
+        return found[0]
