@@ -65,7 +65,7 @@ _FAILURE: Final = {
     ("azure", 429): azure_imds.TOO_MANY,
     ("azure", 500): azure_imds.FAILED,
     ("ec2", 503): ec2.UNAVAILABLE,
-    ("gce", 503): gce.UNAVAILABLE,
+    ("gce", 503): gce_pages.UNAVAILABLE,
 }
 _RETRY_AFTER: Final = {429: "1", 503: "5"}
 _REFUSAL: Final[Mapping[str, Callable[[int, str], Response]]] = {
