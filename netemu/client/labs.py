@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # How long a lab that does not answer may take to have ended or begun, seconds.
 _PATIENCE: Final = 5.0
+# Sockets that programs keep outside /run are a few dozen; each is a mount of every guest's.
+_MOST_MASKED: Final = 128
 # Of these each guest has its own, so nothing of the machine's can be shared there.
 _OF_EACH_GUEST: Final = ("proc", "sys", "run", "dev")
 
@@ -76,6 +78,7 @@ def bring_up(
         access_log,
         owned,
         directories,
+        _sockets(_table_of_sockets()),
         store=store,
         profile=profile or Profile(),
     )
@@ -95,6 +98,24 @@ def bring_up(
         end(lab.name, made)
         raise
     return True
+
+
+def _table_of_sockets() -> str:
+    try:
+        return Path("/proc/net/unix").read_text(errors="replace")
+    except OSError:  # without /proc the first step of the sandbox says what to do
+        return ""
+
+
+def _sockets(table: str) -> tuple[str, ...]:
+    """Paths of Unix sockets in a table as /proc/net/unix is, but where a guest has its own files.
+
+    In /tmp, too, a guest has no sockets of the machine's: those of a lower layer are none.
+    """
+    named = [line.split(maxsplit=7) for line in table.splitlines()[1:]]
+    paths = {os.path.realpath(one[7]) for one in named if len(one) == 8 and one[7][0] == "/"}
+    seen = (one for one in paths if one.split("/")[1] not in (*_OF_EACH_GUEST, "tmp"))
+    return tuple(sorted(seen)[:_MOST_MASKED])
 
 
 def may_be_shared(path: Path) -> bool:

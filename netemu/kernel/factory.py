@@ -48,6 +48,9 @@ FIRST_HELD = 3
 _MESSAGE = 65536
 NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
 
+Files = dict[str, list[str]]
+"""Which are `shared` with guests and which are `masked`: see `guest_root.change`."""
+
 TAKEN_OVER = b"."
 """The client writes this into a new process's leash once it has the process's descriptors."""
 
@@ -110,8 +113,8 @@ def _answer(asked: list[Any], received: list[int], made: list[int]) -> list[Any]
         case ["guests", int(count)]:
             made.extend(_guest() for _ in range(count))
             return ["made"]
-        case ["boot", str(hostname), list(shared), *program]:
-            _boot(received, hostname, shared, program, made)
+        case ["boot", str(hostname), {"shared": _, "masked": _} as files, *program]:
+            _boot(received, hostname, files, program, made)
             return ["booted"]
         case ["freeze"]:
             made.append(_freeze(*received))
@@ -202,7 +205,7 @@ def _freeze(pid_namespace: int, leash: int) -> int:
 
 
 def _boot(
-    received: list[int], hostname: str, shared: list[str], program: list[Any], made: list[int]
+    received: list[int], hostname: str, files: Files, program: list[Any], made: list[int]
 ) -> None:
     """Fork a guest's first process and wait until it is in place."""
     net, hosts, *output, leash = received
@@ -223,7 +226,7 @@ def _boot(
         confinement.hide_memory()
         limits = guest_limits.open_settings()  # while they are visible and writable
         if users is not None:
-            _change_root(hostname, users, owner, shared)
+            _change_root(hostname, users, owner, files)
         _settle(net, hostname, hosts, user)
         guest_limits.bound_namespace(limits)
 
@@ -288,9 +291,9 @@ def _be_born(
         os._exit(1)
 
 
-def _change_root(hostname: str, users: int, owner: int, shared: list[str]) -> None:
+def _change_root(hostname: str, users: int, owner: int, files: Files) -> None:
     try:
-        wrong = guest_root.change(users, owner, shared)
+        wrong = guest_root.change(users, owner, **files)
     except KernelError as error:
         wrong = [f"it sees the machine's files as nobody: {error}"]
     for line in wrong:

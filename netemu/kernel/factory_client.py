@@ -43,14 +43,17 @@ class Program(NamedTuple):
 class Factory:
     """The factory as its users see it. `on_end` is called with the reason when a factory has ended.
 
-    `shared` are directories that guests may write to. Methods raise MachineCannot, which names the
-    limit that was reached, if one was.
+    `shared` are directories that guests may write to; `masked` are sockets that they do not see.
+    Methods raise MachineCannot, which names the limit that was reached, if one was.
     """
 
     def __init__(
-        self, on_end: Callable[[str], None] = lambda _: None, shared: Sequence[str] = ()
+        self,
+        on_end: Callable[[str], None] = lambda _: None,
+        shared: Sequence[str] = (),
+        masked: Sequence[str] = (),
     ) -> None:
-        self._shared = list(shared)
+        self._files = {"shared": list(shared), "masked": list(masked)}
         self.restarts = 0
         self.last_end: str | None = None
         self.pid = -1
@@ -86,7 +89,7 @@ class Factory:
         `hosts`. The first process starts `program` and is its parent. Returns a pidfd and the
         guest's namespaces by kind.
         """
-        question: list[Any] = ["boot", hostname, self._shared]
+        question: list[Any] = ["boot", hostname, self._files]
         # In a file: with many names it is longer than a message may be.
         descriptors = [net, _file_of(hosts)]
         if program is not None:

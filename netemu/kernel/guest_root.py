@@ -33,6 +33,7 @@ _OWN: Final = ("/proc", "/sys", "/run")
 _DEVICES: Final = "/dev"
 _WRITABLE: Final = ("/tmp/", "/var/tmp/")
 _STAGE: Final = "/run/.root"
+_EMPTY: Final = "/run/.empty"
 _QUIET: Final = ns.MS_NOSUID | ns.MS_NODEV
 # Bytes that a guest may write to each: it is memory, which is the whole machine's.
 _SIZE: Final = 512 << 20
@@ -40,12 +41,14 @@ _SIZE: Final = 512 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def change(users: int, owner: int, shared: Iterable[str]) -> list[str]:
+def change(users: int, owner: int, shared: Iterable[str], masked: Iterable[str]) -> list[str]:
     """Leave the present root for such a one, of the guest whose root is the user `owner`.
 
     `users` is a user namespace in which root is that user, and nobody else is known. What the
     guest writes in the directories that are `shared` is root's. Returns what is wrong with those
     that cannot be, one that is gone by now for one: the guest boots without.
+    A socket that is `masked` is an empty file to the guest: it could connect to it on a read-only
+    mount too.
     Raises KernelError, and nothing is changed but for a mount at /run, where the kernel cannot map
     the users of the root file system (that of a container, for one).
     """
@@ -58,6 +61,7 @@ def change(users: int, owner: int, shared: Iterable[str]) -> list[str]:
     _mount_again([point for point in points if point not in below], users)
     _make_writable(owner)
     _mount_again(below, users)
+    _mask(masked)
     wrong = [told for directory in shared if (told := _share(directory, users))]
     os.chdir(_STAGE)
     _check(_libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "a root of its own")
@@ -86,6 +90,13 @@ def _mount_points() -> list[str]:
         if not below and not point.startswith(f"{_DEVICES}/"):
             points[point] = None
     return sorted(points)
+
+
+def _mask(paths: Iterable[str]) -> None:
+    os.close(os.open(_EMPTY, os.O_CREAT | os.O_CLOEXEC, 0o000))
+    for path in paths:
+        if Path(_STAGE + path).is_socket():
+            ns.mount(_EMPTY, _STAGE + path, flags=ns.MS_BIND)
 
 
 def _share(directory: str, users: int) -> str:

@@ -12,7 +12,8 @@ class Order(msgspec.Struct, frozen=True):
 
     A lab that is `owned` goes down with the process that ordered it; any other once it is up stays.
 
-    `shared` are directories that guests may write to, in root's lab as well.
+    `shared` are directories that guests may write to, in root's lab as well; `masked` are sockets
+    of the machine's programs, which its guests do not see.
 
     `store` is where its commands are kept, if not on this machine.
 
@@ -25,5 +26,6 @@ class Order(msgspec.Struct, frozen=True):
     access_log: bool = False
     owned: bool = False
     shared: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
     store: StoreAddress | None = None
     profile: Profile = msgspec.field(default_factory=Profile)

@@ -87,7 +87,7 @@ class Supervisor:
         self._dialler = dialler  # the way to the servers of the lab's store, if it has one
         self._shared: SharedStore | None = None
         self._storing: list[asyncio.Task[None]] = []
-        self._factory = Factory(self._factory_ended, order.shared)
+        self._factory = Factory(self._factory_ended, order.shared, order.masked)
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
         self._hosts: list[NodeServices] = []

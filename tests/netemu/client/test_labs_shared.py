@@ -20,3 +20,22 @@ def test_others_can(tmp_path: Path) -> None:
     assert labs._directory(tmp_path) == str(tmp_path)
     with pytest.raises(BadInput, match="no directory"):
         labs._directory(tmp_path / "none")
+
+
+def test_sockets_that_a_guest_could_see_are_masked(tmp_path: Path) -> None:
+    head = "Num       RefCount Protocol Flags    Type St Inode Path\n"
+    lines = [
+        f"0000000000000000: 00000002 00000000 00010000 0001 01 {number} {path}".rstrip()
+        for number, path in enumerate(
+            [
+                "/var/lib/x/socket",
+                "/run/y",
+                "/tmp/z",
+                "@abstract",
+                "",
+                "/var/lib/x/socket",
+                "/srv/a b",
+            ]
+        )
+    ]
+    assert labs._sockets(head + "\n".join(lines) + "\n") == ("/srv/a b", "/var/lib/x/socket")

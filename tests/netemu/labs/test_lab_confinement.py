@@ -1,8 +1,10 @@
 """What a command in a guest is given of the person who runs it, and what it is not."""
 
+import errno
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -285,3 +287,27 @@ def test_a_guest_leaves_its_neighbours_what_a_user_has_one_number_of(lab: Runnin
     finally:
         greedy.terminate()
         greedy.communicate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's programs have what root alone may use")
+def test_a_guest_of_roots_lab_connects_to_no_program_of_the_machine(person: Person) -> None:
+    """A program's socket by path, which only root may use, is none of a guest's."""
+    directory = Path(tempfile.mkdtemp(prefix="nt-socket-", dir="/var/lib"))
+    path = directory / "socket"
+    try:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen()
+            path.chmod(0o600)
+            person.netemu("up", "--name", "reaching", "--time-scale", str(TIME_SCALE))
+            lab = RunningLab(person, "reaching")
+            script = (
+                f"import socket; print(socket.socket(socket.AF_UNIX).connect_ex({str(path)!r}))"
+            )
+            try:
+                done = lab.python("web1", script)
+            finally:
+                person.netemu("down", "reaching")
+        assert int(done.stdout) in (errno.EACCES, errno.ECONNREFUSED)
+    finally:
+        shutil.rmtree(directory)
