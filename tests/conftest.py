@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 import netemu
 from tests import distribution
+from tests.warm import warm
 
 SOURCE = Path(netemu.__file__).resolve().parent.parent
 # Debian's `nobody`: owns nothing, and may make namespaces like any other user.
@@ -64,16 +65,18 @@ class Person:
         self, *arguments: str, check: int | None = 0, timeout: float = 120, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line; `check` is the exit code that it must have (None: any)."""
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.environment,
-            cwd="/tmp",
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        if stdin is None:
+            done = warm(self.prefix, self.environment).run(arguments, self.environment, timeout)
+        else:
+            done = subprocess.run(
+                self.command(*arguments),
+                env=self.environment,
+                cwd="/tmp",
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
         if check is not None:
             assert done.returncode == check, (
                 f"netemu {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"

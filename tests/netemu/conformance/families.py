@@ -52,6 +52,15 @@ TYPES = (
 )
 
 
+def built(frame: Packet | bytes) -> bytes:
+    """The frame's bytes. No family uses lists or ranges, which scapy looks for in a copy first."""
+    layer = frame if isinstance(frame, Packet) else None
+    while layer:
+        layer.explicit = 1
+        layer = layer.payload
+    return bytes(frame)
+
+
 def honest(s: LabStage) -> Iterator[tuple[str, Packet]]:
     """What a guest may well say: to be wrapped, tagged and told to others."""
     yield s.bridge, syn(s)

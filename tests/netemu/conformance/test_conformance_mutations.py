@@ -24,7 +24,7 @@ from netemu.conformance.roles import BROADCAST
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.ethernet import asking
 from netemu.topology import DEMO, Policy, load
-from tests.netemu.conformance.families import FAMILIES, MUTATIONS, mutations
+from tests.netemu.conformance.families import FAMILIES, MUTATIONS, built, mutations
 from tests.netemu.conformance.law import Law
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
@@ -55,7 +55,7 @@ def attack(stage: LabStage, law: Law, frames: Iterable[Packet | bytes]) -> tuple
     rest = iter(frames)
     seen = 0
     stage.begin_control()
-    while batch := [bytes(one) for one in islice(rest, BATCH)]:
+    while batch := [built(one) for one in islice(rest, BATCH)]:
         # A right probe for another address is a claim, and gives up the one that is held.
         quiet = [
             one for one in batch if one[28:32] != bytes(4) or not law.allows(law.stage.node, one)

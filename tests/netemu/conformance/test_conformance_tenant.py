@@ -23,7 +23,7 @@ from netemu.conformance.probe import Place
 from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.suite import play
 from netemu.topology import parse
-from tests.netemu.conformance.families import FAMILIES, mutations
+from tests.netemu.conformance.families import FAMILIES, built, mutations
 from tests.netemu.conformance.law import TenantLaw
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
@@ -78,7 +78,7 @@ class Network:
         """Send them over eth1: how many were seen, and what breaks the law."""
         rest = iter(frames)
         seen = 0
-        while batch := [bytes(one) + self.token for one in islice(rest, BATCH)]:
+        while batch := [built(one) + self.token for one in islice(rest, BATCH)]:
             self.attacker.place.send(batch)
             for other in self.others:
                 heard = self._heard(other)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,16 +101,27 @@ def test_by_hand_an_agent_masks_what_is_announced_and_nothing_else(website: Runn
     client = lab.person.start(
         "exec", "--name", lab.name, "client", "--", "python3", str(load), "http://lb/"
     )
+    assert client.stdout is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(client.stdout))
+    reader.start()
+
+    def answered(*webs: str) -> None:
+        """Wait until each of them has answered the client from now on."""
+        so_far = len(lines)
+        wait_until(lambda: {*webs} <= {one.server for one in read(lines[so_far:]) if one.ok})
+
     try:
-        time.sleep(1.5)
+        answered(*WEB)
         masked = reboot(lab, "web1", "--in", "15m")
-        time.sleep(0.5)
+        answered("web2")
         sudden = reboot(lab, "web2", "--now")
     finally:
         client.send_signal(signal.SIGTERM)
-        out, err = client.communicate(timeout=60)
+        reader.join(timeout=60)
+        err = client.communicate(timeout=60)[1]
     assert client.returncode == 0, err
-    requests = read(out.splitlines())
+    requests = read(lines)
     assert {one.server for one in requests if one.ok} == set(WEB)
     before = tuple(one for one in requests if one.time + one.took < masked.back)
     assert Run(True, before, (masked,)).problems() == []
