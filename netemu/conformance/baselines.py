@@ -1,12 +1,13 @@
-"""Other rule sets in the place of ours: what they document, written for the same lab.
+"""Other rule sets in the place of ours, written for the same lab.
 
-Each is written from its documentation or source, for nft where the original speaks ebtables or
-iptables: the same hooks, the same order, the same matches. Everything that is not a rule set for
-guests' traffic (kernel settings, listener, responder, marks as identity) is the lab's own for all
-of them, and the rows that no such rule set decides are left out. Two things are added to those
-that know each guest's address: a probe (sender 0.0.0.0) for a port's own address may pass, because
-guests here claim theirs by RFC 3927; and addresses are filled in after the claim, where the
-original is told them by whoever gave them out.
+Each is written from its documentation or source, for nft where the original uses ebtables or
+iptables: the same hooks, the same order, the same matches. Everything else (kernel settings,
+listener, responder, marks as identity) is the lab's own, and rows that no such rule set decides are
+left out.
+
+Two things are added to rule sets that know each guest's address. A probe (sender 0.0.0.0) for a
+port's own address may pass, because guests here claim their addresses by RFC 3927. And addresses
+are filled in after the claim; the originals get them from the service that assigns them.
 """
 
 from collections.abc import Callable
@@ -26,14 +27,14 @@ _LIBVIRT: Final = "https://gitlab.com/libvirt/libvirt/-/blob/v9.0.0/src/nwfilter
 _NEUTRON: Final = "https://opendev.org/openstack/neutron/src/tag/22.0.0/neutron"
 
 WITHOUT_OURS: Final = Ground(weakened.without(*weakened.GUARD, weakened.bridge))
-"""Labs without our guard and what the bridge is told of its ports."""
+"""Labs without our guard, and with the ports of a new bridge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:
-    """A rule set: what it sets out to do, under which policy it is judged, whence it is taken.
+    """A rule set: what it aims at, under which policy it is judged, and its sources.
 
-    `rules` gives nft's text for the ports of a node with this MAC; `isolated` has every port
+    `rules` returns nft's text for the ports of a node with this MAC; with `isolated`, every port is
     isolated.
     """
 
@@ -47,7 +48,7 @@ class Rival:
 
 
 def put_in_place(rival: Rival, stage: LabStage) -> None:
-    """Load the rule set on the stage's node, which has none of ours."""
+    """Load the rule set on the stage's node, which has no guard."""
     if rival.isolated:
         for port in stage.ports():
             stage.on_node("bridge", "link", "set", "dev", port.name, "isolated", "on")
@@ -66,7 +67,7 @@ def decided_by_rules(family: str, row: Row) -> bool:
     return row.id not in _NOT_BY_RULES and (family != "HTTP" or row.id == "01")
 
 
-# Held by the responder, by namespaces or by whoever hands addresses over.
+# These hold by the responder, by namespaces, or by the assignment of addresses.
 _NOT_BY_RULES: Final = frozenset({"52", "65", "66", "75", "76", "79", "80"})
 
 # One transaction, which leaves nothing of what was there before.
@@ -78,7 +79,7 @@ def _table(*chains: str) -> str:
 
 
 def _clean_traffic(_bridge_mac: str, ports: list[Port]) -> str:
-    """What libvirt makes of the filter, in its chains' order, at ebtables' nat hooks."""
+    """The rules that libvirt makes of the filter, in its chains' order, at ebtables' nat hooks."""
     chains = [
         f"""
     chain out_{port.name} {{
@@ -178,7 +179,7 @@ def _port_security(_bridge_mac: str, ports: list[Port]) -> str:
 
 
 def _bridge_allow_list(bridge_mac: str, ports: list[Port]) -> str:
-    """Our own two lists for responder-only, word for word, at the bridge's hooks."""
+    """Our own two lists for responder-only, unchanged, at the bridge's hooks."""
     chains = [
         f"""
     chain from_{port.name} {{
@@ -270,9 +271,9 @@ RIVALS: Final[tuple[Rival, ...]] = (
 def compare(
     lab: Lab, rival: Rival, rows: Rows, *, time_scale: float, on_result: Callable[[Result], None]
 ) -> dict[str, Result]:
-    """Play the rows on a lab with the rival's rules; by the rows' numbers.
+    """Play the rows on a lab with the rival's rules. Returns the results by the rows' numbers.
 
-    A lab that an attack has spoilt is built anew, so that no row fails for the sake of another.
+    A lab that an attack has spoilt is built again, so that no row fails because of another.
     """
     told: dict[str, Result] = {}
     rest = list(rows)

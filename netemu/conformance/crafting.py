@@ -1,13 +1,13 @@
-"""Scapy, imported so that it keeps no cache.
+"""Scapy, imported without its cache.
 
-The cache spares 0.1 s, and scapy falls over one that is somebody else's, as 'sudo' leaves it.
+The cache saves 0.1 s, but scapy fails on one that belongs to another user, as 'sudo' leaves it.
 """
 
 import os
 
 
 def import_scapy() -> None:
-    """Import it, with the user's cache out of its sight."""
+    """Import scapy, with the user's cache hidden from it."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = "/nonexistent/cache"
     try:

@@ -34,7 +34,7 @@ class Spot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     interface: str
     netns: str = ""
-    port: str = ""  # of a guest: the node's end of its wire, found out if it is a veth
+    port: str = ""  # a guest's: the node's end of its veth, if it has one
 
 
 class Nodes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -118,7 +118,7 @@ def _path(netns: str) -> str:
 
 
 def _link(place: Place) -> dict[str, Any]:
-    """What ip tells of the place's interface."""
+    """What ip(8) reports of the place's interface."""
     code, out, err = place.run("ip", "-j", "address", "show", "dev", place.interface)
     if code:
         raise BadInput(f"{place.name}: {err.strip()}")

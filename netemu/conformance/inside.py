@@ -50,7 +50,7 @@ class Ready(msgspec.Struct):
 
 
 class Inside(Taps):
-    """What may be asked of the process; each method takes and returns what msgpack can carry."""
+    """The methods that may be called. Arguments and results are what msgpack can carry."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Inside(Taps):
         self._borrowed: list[tuple[str, str]] = []
 
     def start(self, command: list[str], files: dict[str, str]) -> str:
-        """Write these files and start a program; what went wrong, or ""."""
+        """Write these files and start a program. Returns the error, or ""."""
         try:
             for path, text in files.items():
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ class Inside(Taps):
         return ""
 
     def stop(self) -> str:
-        """End the program that was started, in order if it lets itself."""
+        """End the program that was started: SIGTERM, and SIGKILL after three seconds."""
         if self._program is None:
             return "not started"
         self._program.terminate()
@@ -91,7 +91,7 @@ class Inside(Taps):
         self._program = None
         return ""
 
-    # Connections by the place's own kernel.
+    # Connections of the place's own kernel.
 
     def dial(
         self,
@@ -104,7 +104,7 @@ class Inside(Taps):
         room: int | None = None,
         source: str = "",
     ) -> tuple[str, int]:
-        """Connect: "" and the own port, or what went wrong and 0.
+        """Connect. Returns "" and the own port, or the error and 0.
 
         `mark` is the socket's, `room` the bytes of its receive buffer.
         """
@@ -126,7 +126,7 @@ class Inside(Taps):
         return "", link.getsockname()[1]
 
     def say(self, name: str, data: bytes) -> str:
-        """Send on a connection; what went wrong, or "". What does not fit is not waited for."""
+        """Send on a connection, without waiting for room. Returns the error, or ""."""
         link = self._links[name]
         link.setblocking(False)
         try:
@@ -138,7 +138,9 @@ class Inside(Taps):
         return ""
 
     def hear(self, name: str, patience: float) -> tuple[bytes, str]:
-        """One HTTP answer, or what there was of it; then "open", "closed" or what went wrong."""
+        """Receive one HTTP answer, or what arrives of it. Returns it with "open", "closed" or the
+        error.
+        """
         link = self._links[name]
         end = time.monotonic() + patience
         data = b""
@@ -154,7 +156,7 @@ class Inside(Taps):
                 return data, "closed"
             data += part
             if _is_whole(data):
-                # It may be the last: that shows at once.
+                # If the other end closes after it, that happens at once.
                 end = min(end, time.monotonic() + 0.02)
         return data, "open"
 
@@ -164,7 +166,9 @@ class Inside(Taps):
             self._links.pop(name).close()
 
     def get(self, request: bytes, to: str, port: int, patience: float) -> tuple[bytes, str, float]:
-        """A connection for one request: the answer, how it ended, and the seconds it took."""
+        """Send one request on a connection of its own. Returns the answer, how it ended, and the
+        seconds it took.
+        """
         begun = time.monotonic()
         wrong, _ = self.dial("get", to, port, patience=patience)
         if wrong:
@@ -176,7 +180,7 @@ class Inside(Taps):
         return answer, end, taken
 
     def still_open(self, names: list[str]) -> int:
-        """How many of these connections the other end has not ended."""
+        """How many of these connections the other end has left open."""
         count = 0
         for name in names:
             link = self._links[name]
@@ -190,7 +194,7 @@ class Inside(Taps):
         return count
 
     def datagram(self, source: str, to: str) -> str:
-        """Send a UDP datagram, from `source` if one is given; what went wrong, or ""."""
+        """Send a UDP datagram, from `source` if one is given. Returns the error, or ""."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
             try:
                 if source:
@@ -201,7 +205,7 @@ class Inside(Taps):
         return ""
 
     def serve(self, family: int, port: int) -> str:
-        """Listen for TCP and UDP on every address of the place; what went wrong, or ""."""
+        """Listen for TCP and UDP on every address of the place. Returns the error, or ""."""
         try:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 made = socket.socket(family, kind)
@@ -223,13 +227,13 @@ class Inside(Taps):
         self._kept.clear()
 
     def borrow(self, address: str, device: str) -> None:
-        """Have one more address here until `give_back`, or the end of this process."""
+        """Add an address here until `give_back`, or the end of this process."""
         code, _, _ = self.run(["ip", "address", "add", address, "dev", device])
         if code == 0:
             self._borrowed.append((address, device))
 
     def give_back(self) -> None:
-        """Take away the addresses that were borrowed."""
+        """Remove the addresses that were added."""
         while self._borrowed:
             address, device = self._borrowed.pop()
             self.run(["ip", "address", "del", address, "dev", device])
@@ -257,10 +261,12 @@ class Inside(Taps):
         except OSError as error:
             return f"{type(error).__name__}"
 
-    # What only a process of a guest can try.
+    # What makes sense only for a process inside a guest.
 
     def reach(self, paths: list[str], abstract: list[str]) -> list[str]:
-        """Those of the Unix sockets that let themselves be connected to; abstract ones too."""
+        """The Unix sockets that accept a connection, among these and all that are visible, abstract
+        ones too.
+        """
         listed = [line.split()[-1] for line in self.read("/proc/net/unix").splitlines()]
         names = {b"\0" + one.encode() for one in abstract}
         names |= {b"\0" + one[1:].encode() for one in listed if one.startswith("@")}
@@ -278,7 +284,7 @@ class Inside(Taps):
         return reached
 
     def escape(self) -> list[str]:
-        """Namespaces other than its own that it could enter, by every way that /proc offers."""
+        """Namespaces other than its own that it could enter, by every path in /proc."""
         own = {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in ("net", "mnt", "pid")}
         found = []
         for process in [entry for entry in os.listdir("/proc") if entry.isdigit()]:
@@ -328,14 +334,14 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _end_with_parent() -> None:
-    """Have this process end in order when its parent does, however that comes."""
+    """Have this process end in order when its parent ends, for whatever reason."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _serve(link: Link) -> None:
-    # All places on one CPU: its queue of frames is then one queue, in the order of sending, and a
-    # frame that is heard says that all frames sent before it have been dealt with.
+    # All places run on one CPU. So there is one queue of frames, in the order of sending: when a
+    # frame is heard, all frames sent before it have been handled.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     inside = Inside()
     try:
@@ -354,7 +360,7 @@ def _serve(link: Link) -> None:
 
 
 def main() -> None:
-    """Enter, and serve until the other end is gone."""
+    """Enter the namespaces, and serve until the other end is gone."""
     link = Link(socket.socket(fileno=int(sys.argv[1])))
     depth = sys.argv[2]
     pairs = (one.split("=") for one in sys.argv[3:])

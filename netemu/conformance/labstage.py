@@ -1,4 +1,4 @@
-"""A stage on a running lab: its guests can be rebooted, its responder asked, its record read."""
+"""A stage on a running lab: it can reboot guests, ask the responder, and read its log."""
 
 import json
 import os
@@ -28,7 +28,7 @@ delete table inet guard
 
 
 class Port(NamedTuple):
-    """A guest's wire, as a rule set knows it."""
+    """A guest's port, as a rule set sees it."""
 
     name: str
     mac: str
@@ -36,7 +36,7 @@ class Port(NamedTuple):
 
 
 class Access(NamedTuple):
-    """A line of the responder's own record: the mark it knew the caller by, and what it said."""
+    """A line of the responder's access log: the mark that it knew the caller by, and its answer."""
 
     caller: str
     guest: str
@@ -60,7 +60,7 @@ STANDARD: Final = Ground()
 
 @contextmanager
 def running(lab: Lab, time_scale: float, ground: Ground = STANDARD) -> Iterator["LabStage"]:
-    """A stage on a lab of one's own, which goes down afterwards."""
+    """A stage on a new lab, which is taken down afterwards."""
     labs.bring_up(lab, time_scale=time_scale, access_log=True, profile=ground.profile, owned=True)
     try:
         with LabStage(lab.name, ground) as stage:
@@ -70,7 +70,9 @@ def running(lab: Lab, time_scale: float, ground: Ground = STANDARD) -> Iterator[
 
 
 class LabStage(Stage):
-    """A running lab with its places manned: the first node that has two guests, and another."""
+    """A running lab with a process in each place: on the first node with two guests, and on another
+    node.
+    """
 
     def __init__(self, lab: str, ground: Ground = STANDARD) -> None:
         told = labs.status(lab)
@@ -85,10 +87,10 @@ class LabStage(Stage):
         self._near: list[dict[str, Any]] = near["guests"]
         if unbound := [one["name"] for one in self._near[:3] if not one["address"]]:
             raise NotSo(f"{unbound[0]}: holds no address; wait until {lab} is up")
-        # A transaction that replaces what guards the node by itself, bindings and all.
+        # Returns a transaction that replaces the node's guard by itself, bindings included.
         self.rules: Callable[[], str] = self._guard
         self._log = labs.log_file(lab).open(encoding="utf-8", errors="replace")
-        # Beside the one that takes part in attacks: it asks while they go on.
+        # Another process in the victim: it asks while the attack goes on.
         self._answered = True
         self._asking: Posted[tuple[bytes, str, float]] | None = None
         self.honest = self._man(near["guests"][1]["name"], GUEST_WIRE)
@@ -124,7 +126,7 @@ class LabStage(Stage):
         super().close()
         self._log.close()
 
-    # The honest guest, and the responder's record.
+    # The honest guest, and the responder's log.
 
     def ask(self, request: bytes = INSTANCE_INFO, place: Place | None = None) -> tuple[bytes, str]:
         """Send a request as a guest (the attacker if none is named): answer, and how it ended."""
@@ -134,35 +136,35 @@ class LabStage(Stage):
         return answer, end
 
     def honest_get(self) -> tuple[bytes, str, float]:
-        """The victim's honest question: the answer, how it ended, and the seconds it took."""
+        """The victim's honest request: the answer, how it ended, and the seconds it took."""
         answer, end, taken = self.honest.call(
             Inside.get, INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE
         )
         return answer, end, taken
 
     def begin_control(self) -> None:
-        """The victim asks who it is; `end_control` gives whether it was told."""
+        """Have the victim ask who it is; `end_control` says whether it was answered."""
         self._asking = self.honest.post(Inside.get, INSTANCE_INFO, self.md, HTTP, CONTROL_PATIENCE)
 
     def hear_control(self) -> None:
-        """Wait for the answer, before something is done to the victim that is no attack."""
+        """Wait for the answer, before a step that disturbs the victim without being an attack."""
         if self._asking is not None:
             answer, _, _ = self._asking.result()
             self._answered, self._asking = is_answered_as(answer, self.two.name), None
 
     def end_control(self) -> bool:
-        """Whether the victim was answered, as the one it is."""
+        """Whether the victim was answered as itself."""
         self.hear_control()
         return self._answered
 
     def well(self) -> bool:
-        """Whether the attacker holds an address: else everything would be closed to it."""
+        """Whether the attacker holds an address: without one, everything is closed to it."""
         return self.bound(self.one.name) is not None
 
     def record(self) -> list[Access]:
-        """What the responders have answered since the last look; empty if the lab keeps no log."""
+        """The responders' answers since the last call; empty if the lab keeps no access log."""
         if os.fstat(self._log.fileno()).st_size < self._log.tell():
-            self._log.seek(0)  # it was shortened
+            self._log.seek(0)  # the log was shortened
         found = (_ACCESS.search(line) for line in self._log.readlines())
         return [
             Access(match[1], match[2], int(match[3]), match[4], match[5])
@@ -171,7 +173,7 @@ class LabStage(Stage):
         ]
 
     def known_by_port(self) -> bool:
-        """Whether the attacker was last answered by its port's mark; so too if no log is kept."""
+        """Whether the attacker was last answered by its port's mark; True if no log is kept."""
         if not self.access_log:
             return True
         own = [one.caller for one in self.record() if one.guest == self.one.name]
@@ -180,7 +182,7 @@ class LabStage(Stage):
     # The guard.
 
     def bound_to(self, port: str) -> list[str]:
-        """The addresses that the guard holds bound to a port; none where there is no such guard."""
+        """The addresses that the guard has bound to a port; none if there is no guard."""
         code, out, _ = self.node.call(Inside.run, ["nft", "-j", "list", "set", *_BOUND], "")
         if code:
             return []
@@ -189,7 +191,7 @@ class LabStage(Stage):
         return [address for name, _, address in parts if name == port]
 
     def ports(self) -> list[Port]:
-        """Every port of the node, and who is behind it now."""
+        """Every port of the node, with its present guest."""
         told = labs.status(self.lab)["nodes"]
         guests = next(node["guests"] for node in told if node["name"] == self.node.name)
         return [Port(port_name(one["port_mark"]), one["mac"], one["address"]) for one in guests]
@@ -213,7 +215,7 @@ class LabStage(Stage):
     # Guests.
 
     def management_sockets(self) -> list[str]:
-        """Every address by which somebody steers a lab of this user, or one of its processes."""
+        """Every address of a control socket: of this user's labs, and of their processes."""
         outer = [
             runtime_dir.address(labs.log_file(name).parent, runtime_dir.CONTROL)
             for name in labs.running()
@@ -227,12 +229,12 @@ class LabStage(Stage):
         return [*outer, *inner, "/run/docker.sock"]
 
     def process_of_attacker(self) -> AbstractContextManager[Place]:
-        """A process of the attacking guest's, like any that runs there."""
+        """A process inside the attacking guest, like any that runs there."""
         return self.process_of(self.one)
 
     @contextmanager
     def process_of(self, guest: Guest) -> Iterator[Place]:
-        """A process of a guest's, like any that runs there."""
+        """A process inside a guest, like any that runs there."""
         place = Place(guest.name, self._ground.enter(self.lab, guest.name), GUEST_WIRE, wire=False)
         try:
             place.ready()
@@ -241,7 +243,7 @@ class LabStage(Stage):
             place.close()
 
     def reboot(self, guest: str) -> None:
-        """Reboot a guest: it claims its address anew. `await_bound` waits for it."""
+        """Reboot a guest, which claims its address again. `await_bound` waits for that."""
         self.hear_control()
         labs.reboot(self.lab, guest)
         taken = [one.place for one in self.cast.guests if one.name == guest]
@@ -251,7 +253,7 @@ class LabStage(Stage):
             self.tap(place)
 
     def bound(self, guest: str) -> str | None:
-        """The address that a guest holds, its node knowing of it; else None."""
+        """The address that a guest holds and its node knows; else None."""
         for node in labs.status(self.lab)["nodes"]:
             for one in node["guests"]:
                 if one["name"] == guest and one["state"] == "bound":
@@ -259,7 +261,7 @@ class LabStage(Stage):
         return None
 
     def await_bound(self, guest: str, patience: float = 0.0) -> bool:
-        """Wait until a guest is bound, for no longer than claims take."""
+        """Wait until a guest is bound, for as long as claims may take. Returns whether it is."""
         end = time.monotonic() + (patience or 20 * self.time_scale + CONTROL_PATIENCE)
         while time.monotonic() < end:
             address = self.bound(guest)
@@ -275,7 +277,7 @@ class LabStage(Stage):
                 one.address = address
 
     def heal(self) -> bool:
-        """Put right what an attack has left behind; whether the honest are served again."""
+        """Repair what an attack has left behind. Returns whether honest guests are served again."""
         if super().heal() and self.well():
             return True
         guests = [one for one in self.cast.guests if one is not self.cast.far]

@@ -1,12 +1,12 @@
-"""What came of an attack: the verdict and the evidence, as values."""
+"""The outcome of an attack: the verdict and the evidence, as values."""
 
 from dataclasses import dataclass, field
 from typing import Final
 
 # Verdicts that many rows share; others are words of their own, such as an HTTP status.
-DROPPED: Final = "dropped"  # nobody has seen anything of it
-ALLOWED: Final = "allowed"  # somebody has
-LIMITED: Final = "limited"  # somebody has, within a bound that the row states
+DROPPED: Final = "dropped"  # nobody saw any of it
+ALLOWED: Final = "allowed"  # somebody did
+LIMITED: Final = "limited"  # somebody did, within a limit that the row states
 ANSWERED: Final = "answered"
 REFUSED: Final = "refused"
 FAILED: Final = "failed"  # the row could not be played: the lab is not as it should be
@@ -22,7 +22,7 @@ class Frame:
 
 @dataclass(slots=True)
 class Observed:
-    """What came of an attack: a verdict, and what it rests on."""
+    """The outcome of an attack: a verdict, and what it is based on."""
 
     verdict: str
     evidence: list[str] = field(default_factory=list)

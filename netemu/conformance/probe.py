@@ -1,4 +1,6 @@
-"""The other end of `netemu.conformance.inside`: a place of a lab as an object to ask."""
+"""The other end of `netemu.conformance.inside`: calls methods in a place of a lab. Runs in the
+suite's process.
+"""
 
 import os
 import socket
@@ -17,17 +19,17 @@ from netemu.wire.source import python_path
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# No call that a row makes takes longer; one that does means that the place is gone.
+# No row's call takes longer. If one does, the place is gone.
 _PATIENCE: Final = 60.0
 
 
 class Place:
-    """A process in the namespaces of a guest or a node. Ask with `call`; or `post`, then `result`.
+    """A process in the namespaces of a guest or a node. Use `call`; or `post`, then `result`.
 
     `interface` is the one that matters there: the guest's wire, the node's bridge.
 
-    `wire`: it enters the network namespace only, as whoever holds the wire. Otherwise it is a
-    process of the guest's like any other.
+    With `wire` the process enters the network namespace only: it controls the wire as the guest's
+    root does. Otherwise it is a process inside the guest.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Place:
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # A process of the guest's gets nothing of the terminal.
+            # A process inside the guest gets no access to the terminal.
             stderr=subprocess.DEVNULL if self._depth == "whole" else None,
             pass_fds=[theirs.fileno(), *namespaces.values()],
             env={**os.environ, "PYTHONPATH": python_path()},
@@ -59,12 +61,12 @@ class Place:
             os.close(descriptor)
 
     def again(self, namespaces: Mapping[str, int]) -> None:
-        """Begin anew in other namespaces, those of a guest after its reboot; with no tap open."""
+        """Start again in other namespaces, those of a guest after its reboot; no tap is open."""
         self.close()
         self._start(namespaces)
 
     def ready(self) -> None:
-        """Wait until it is where it should be; nothing can be asked before."""
+        """Wait until the process has entered; nothing can be called before."""
         if not self._ready and self._link.receive(inside.Ready) is None:
             raise NotSo(f"{self.name}: no process could be put there")
         self._ready = True
@@ -72,19 +74,19 @@ class Place:
     def call(
         self, method: Callable[Concatenate[Inside, P], R], *given: P.args, **named: P.kwargs
     ) -> R:
-        """Have a method of `inside.Inside` called there, and return what it returns."""
+        """Call a method of `inside.Inside` there. Returns its result. Raises NotSo if it fails."""
         return self.post(method, *given, **named).result()
 
     def post(
         self, method: Callable[Concatenate[Inside, P], R], *given: P.args, **named: P.kwargs
     ) -> "Posted[R]":
-        """Have it called, and do not wait: ask for the result before the next call."""
+        """Call it without waiting. Ask for the result before the next call."""
         self.ready()
         self._link.send(inside.Call(method.__name__, given, named))
         return Posted(self, method)
 
     def answer(self) -> inside.Answer:
-        """What the process says to the last call."""
+        """The process's answer to the last call."""
         answer: inside.Answer | None = self._link.receive(inside.Answer)
         if answer is None:
             raise NotSo(f"{self.name}: the process there has ended")
@@ -93,15 +95,15 @@ class Place:
         return answer
 
     def send(self, frames: Sequence[bytes]) -> int:
-        """Send frames on the interface, as they are; how many it took."""
+        """Send frames on the interface, unchanged. Returns how many it took."""
         return self.call(Inside.send, self.interface, list(frames))
 
     def flood(self, frames: Sequence[bytes], seconds: float) -> int:
-        """Send them in a loop; how many the interface took."""
+        """Send frames in a loop. Returns how many the interface took."""
         return self.call(Inside.flood, self.interface, list(frames), seconds)
 
     def run(self, *command: str) -> tuple[int, str, str]:
-        """Run a command there: its exit code, standard output and standard error."""
+        """Run a command there. Returns its exit code, standard output and standard error."""
         return self.call(Inside.run, list(command))
 
     def close(self) -> None:

@@ -1,8 +1,7 @@
-"""Plays rows in labs without protections: a row that cannot be seen to fail proves nothing.
+"""Plays rows in weak labs: a row that never fails proves nothing.
 
-A row fails where its verdict is another than the policy's; that the honest guest suffers as well
-does not count. A lab that an attack has spoilt is built again, so that no row fails because of the
-one before it.
+A row fails if its verdict differs from the policy's. That the honest guest suffers does not count.
+A lab that an attack has spoilt is built again, so that no row fails because of the one before it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from netemu.topology import Lab, Policy
 
 
 def _of_the_sandbox(lab: str, target: str) -> dict[str, int]:
-    """A target's network namespace, and all others those of the lab's supervisor."""
+    """A target's network namespace, with the supervisor's own namespaces of all other kinds."""
     return {**labs.enter(lab, None), "net": labs.enter(lab, target)["net"]}
 
 
@@ -38,14 +37,14 @@ LABS: Final[dict[str, Ground]] = {
     ),
     "namespaces": Ground(enter=_of_the_sandbox),
 }
-"""The labs of the proof, each by what it lacks."""
+"""The labs of the proof, named after what they lack."""
 
 Numbered = Sequence[tuple[str, Row]]
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What came of the rows in each lab, by the row's number: its verdict, and if it is wrong."""
+    """The results of the rows in each lab, by the row's number."""
 
     rows: Numbered
     policy: Policy
@@ -60,9 +59,9 @@ class Proof:
         ]
 
     def unproven(self) -> list[Row]:
-        """Rows that were seen to fail nowhere, and have no reason for it.
+        """The rows that failed in no lab, without a reason for it.
 
-        What a policy allows is not made to fail by taking a protection away.
+        What a policy allows does not fail when a protection is missing.
         """
         return [
             row
@@ -74,7 +73,7 @@ class Proof:
 
 
 def wrong(result: Result) -> bool:
-    """Whether the verdict itself is another than expected; that there is none is not wrong."""
+    """Whether the verdict is a wrong one; a row that could not be played is not wrong."""
     return result.observed not in (result.expected, FAILED)
 
 
@@ -86,10 +85,10 @@ def prove(
     each_once: bool = False,
     on_result: Callable[[str, Result], None] = lambda _name, _result: None,
 ) -> Proof:
-    """Play the rows in each of LABS; `lab` says its shape, name and policy.
+    """Play the rows in each of LABS. `lab` gives its shape, name and policy.
 
-    With `each_once` a row that was seen to fail is not played again: that every row can fail is
-    known much sooner, but not all that it depends on.
+    With `each_once` a row that has failed is not played again. That shows much sooner that every
+    row can fail, but not on which protections each depends.
     """
     verdicts: dict[str, dict[str, Result]] = {}
     to_play = list(rows)

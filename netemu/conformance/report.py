@@ -1,7 +1,7 @@
-"""What came of rows, for people and for programs: table, JSON, JUnit, HTML, SVG, captures.
+"""Reports the results of rows: table, JSON, JUnit, HTML, SVG, captures.
 
-Every report is made of columns of results: the two policies of one lab, or the labs of a proof, or
-the rule sets of a comparison, side by side.
+A report has columns of results side by side: the two policies of one lab, the labs of a proof, or
+the rule sets of a comparison.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from hostagent.terminal.output import Part, Styled
 from hostagent.terminal.table import print_table
 from netemu.conformance.row import Result, Row
 
-# How much of a failing row is shown: frames, and lines of a decoded one.
+# How much of a failing row is shown: frames, and lines of a decoded frame.
 _FRAMES_SHOWN: Final = 4
 _COLOURS: Final = {"ok": "#2e7d32", "wrong": "#c62828", "harm": "#ef6c00", "none": "#bdbdbd"}
 _MEANING: Final = {
@@ -44,7 +44,7 @@ Rows = Sequence[tuple[str, Row]]
 
 
 def mark(result: Result | None) -> str:
-    """How a result stands: ok, wrong, harm or none."""
+    """The class of a result: ok, wrong, harm or none."""
     if result is None:
         return "none"
     if result.ok:
@@ -53,7 +53,7 @@ def mark(result: Result | None) -> str:
 
 
 def print_matrix(rows: Rows, columns: Sequence[Column]) -> None:
-    """Print the matrix, with what was expected beside it."""
+    """Print the matrix, with the expected verdicts beside it."""
     print_table(
         [
             table.Column("ROW"),
@@ -108,7 +108,7 @@ def as_json(columns: Sequence[Column]) -> str:
 
 
 def catalogued(family: str, row: Row) -> dict[str, Any]:
-    """What the catalogue says of a row, for JSON."""
+    """The catalogue's entry of a row, for JSON."""
     return {"id": row.id, "title": row.title, "reference": row.reference, "family": family}
 
 
@@ -153,13 +153,13 @@ def as_junit(columns: Sequence[Column]) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
-# The picture: a square, and between two; a line of the legend; a letter of it, roughly.
+# Sizes in the picture: a square, a gap, a line of the legend, roughly a letter.
 _SIDE, _GAP, _LEGEND_LINE, _LETTER = 15, 2, 16, 5.2
 _LABEL: Final = 78
 
 
 def as_svg(rows: Rows, columns: Sequence[Column], title: str) -> str:
-    """The matrix as a picture: a square a row, by family, a block a column; many stand in two."""
+    """The matrix as a picture: a square for each row, by family, and a block for each column."""
     families = list(_families(rows))
     longest = max(sum(one[0] == family for one in rows) for family in families)
     block = longest * (_SIDE + _GAP) + _LABEL + 14
@@ -208,7 +208,7 @@ def _block(rows: Rows, families: Iterable[str], column: Column, x: int, y: int) 
 
 
 def _legend(width: int, y: int) -> tuple[list[str], int]:
-    """What the colours mean, in as many lines as the width asks for."""
+    """The legend of the colours, in as many lines as the width needs."""
     parts: list[str] = []
     x, lines = 8.0, 1
     for kind, meaning in _MEANING.items():
@@ -237,7 +237,7 @@ h3 { margin-bottom: .2em; }
 
 
 def as_html(rows: Rows, columns: Sequence[Column], title: str) -> str:
-    """One page that needs nothing else: the matrix, and of each row that failed all there is."""
+    """One self-contained page: the matrix, and all details of each row that failed."""
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -295,7 +295,7 @@ def _html_failure(column: Column, result: Result) -> str:
 
 
 def recipe(row: Row) -> str:
-    """The source of what the row sends, or does."""
+    """The source code of the row's recipe or play."""
     try:
         return inspect.getsource(row.recipe or row.play)
     except (OSError, TypeError):
@@ -309,7 +309,7 @@ def decoded(frame: bytes) -> str:
 
 
 def captures(directory: Path, columns: Sequence[Column], *, everything: bool) -> int:
-    """A file for each place that heard something, of the rows that failed or of all; how many."""
+    """Write a capture file for each place, of the rows that failed or of all. Returns how many."""
     directory.mkdir(parents=True, exist_ok=True)
     written = 0
     for column in columns:

@@ -1,4 +1,4 @@
-"""Who takes part in an attack, and by which letters recipes know them."""
+"""The roles in an attack, and the letters by which recipes name them."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,15 +12,15 @@ BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
 NOBODY: Final = "00:00:00:00:00:00"
 HTTP: Final = 80
 
-# An address of the node's besides the responder's, where it serves something of its own: from the
-# block for documentation (RFC 5737). It stands on the node's loopback while the suite plays.
+# Another address of the node, on which it serves something: from the block for documentation (RFC
+# 5737). It is on the node's loopback while the suite plays.
 ELSEWHERE: Final = "198.51.100.77"
 SERVICE: Final = 8080
 
 
 @dataclass(slots=True)
 class Guest:
-    """A guest as the others know it, and the process at its wire.
+    """A guest as others know it, and the process at its wire.
 
     `port` is the node's end of the wire, "" if that is not known.
     """
@@ -34,7 +34,7 @@ class Guest:
 
 @dataclass(slots=True)
 class Cast:
-    """Who takes part: two guests of a node at least, the node, and what else there is."""
+    """The participants: at least two guests of a node, and the node."""
 
     policy: Policy
     attacker: Guest
@@ -44,7 +44,7 @@ class Cast:
     far: Guest | None = None
     far_node: Place | None = None
     metadata: str = METADATA
-    others: list[Place] = field(default_factory=list)  # to be ended with the rest
+    others: list[Place] = field(default_factory=list)  # ended with the rest
 
     @property
     def guests(self) -> list[Guest]:
@@ -58,11 +58,11 @@ class Cast:
 
 
 class Letters:
-    """Who is who, in the catalogue's letters.
+    """The participants by the catalogue's letters.
 
-    `m1`, `i1` are the attacker's MAC and address, `m2`, `i2` the victim's, `m3`, `i3` those of a
-    third guest of the node, `mf`, `if_` those of a guest of another node, `bridge` the node's own
-    MAC and `md` its address.
+    `m1` and `i1` are the attacker's MAC and address, `m2` and `i2` the victim's, `m3` and `i3`
+    those of a third guest of the node, `mf` and `if_` those of a guest of another node, `bridge`
+    the node's MAC, and `md` its address.
     """
 
     def __init__(self, cast: Cast) -> None:
@@ -104,10 +104,10 @@ class Letters:
 
     @property
     def mf(self) -> str:
-        """The MAC of a guest of another node, or one that nobody has."""
+        """The MAC of a guest of another node, or one that is not in use."""
         return self.cast.far.mac if self.cast.far else "02:00:5e:00:53:01"
 
     @property
     def if_(self) -> str:
-        """The address of a guest of another node, or one that nobody has."""
+        """The address of a guest of another node, or one that is not in use."""
         return self.cast.far.address if self.cast.far else "169.254.77.77"

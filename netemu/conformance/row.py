@@ -1,4 +1,4 @@
-"""A row of the catalogue, as a value: what is sent, and what each policy has to make of it."""
+"""A row of the catalogue, as a value: what is sent, and the verdict that each policy expects."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ __all__ = [
 ]
 
 Later = Callable[[], Observed]
-"""For an attack that takes its time: to be called when all other rows have been played."""
+"""For an attack that takes long: called when all other rows have been played."""
 
 Play = Callable[[Stage], Observed | Later]
 PlayInLab = Callable[[LabStage], Observed | Later]
 
 
 def watch(stage: Stage) -> Observed:
-    """Send the recipe's frames, and look whether anybody saw any, or answered."""
+    """Send the recipe's frames, and see whether anybody receives or answers them."""
     return stage.watch()
 
 
@@ -53,10 +53,10 @@ def watch(stage: Stage) -> Observed:
 class Row:
     """One attack.
 
-    A frame of the `recipe` is known again by a token behind it; where what comes of it cannot carry
-    that (an answer, a reflection), `trace` tells. `play` is for what needs more than looking;
-    `in_lab` for what needs a lab's guests, its responder or its guard. `held_by_kernel` says why a
-    row cannot be seen to fail.
+    A frame of the `recipe` is recognised by a token behind it. `trace` recognises results that
+    cannot carry the token (an answer, a reflection). `play` is for attacks that need more than
+    watching, `in_lab` for those that need a lab's guests, responder or guard. `held_by_kernel` says
+    why a row cannot be seen to fail.
     """
 
     id: str
@@ -67,18 +67,18 @@ class Row:
     recipe: Recipe | None = None
     trace: Trace | None = None
     play: Play = watch
-    in_lab: PlayInLab | None = None  # in the place of `play`, where more than frames is needed
+    in_lab: PlayInLab | None = None  # instead of `play`, for what needs a lab
     held_by_kernel: str = ""
 
     def expected(self, policy: Policy) -> str:
-        """The verdict that the policy asks for."""
+        """The verdict that the policy expects."""
         return self.strict if policy is Policy.RESPONDER_ONLY else self.same_node
 
 
 def dropped(
     row_id: str, title: str, reference: str, recipe: Recipe, trace: Trace | None = None
 ) -> Row:
-    """A row of which nobody may ever see anything, under either policy."""
+    """A row whose frames nobody may ever see, under either policy."""
     return Row(
         id=row_id,
         title=title,
@@ -109,5 +109,5 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether the network did what its policy asks for, and harmed nobody."""
+        """Whether the verdict is the expected one, and the honest guest was served."""
         return self.observed == self.expected and self.control

@@ -1,19 +1,21 @@
-"""Frames that are known again wherever they turn up: those of an attack, and canaries behind it."""
+"""Marks frames so that they are recognised wherever they turn up: an attack's, and the canaries
+behind it.
+"""
 
 from typing import Final
 
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
-# The DSCP of attacks by IPv4 (RFC 2474); nothing else here sets one.
+# The DSCP of an attack's IPv4 packets (RFC 2474); nothing else here sets one.
 _DSCP: Final = 0x44
-# What canaries carry where Ethernet has its padding.
+# What canaries carry in the place of Ethernet's padding.
 ATTACKERS, NODES = b"\xca\x9a", b"\xca\x9b"
 _CANARY_LENGTH: Final = 52
 
 
 def sign(whole: bytes, token: bytes) -> bytes:
-    """The frame with the token behind it, and in IP's header as well.
+    """The frame with the token behind it and in the IP header.
 
-    A bridge that calls iptables cuts off what stands behind an IP packet.
+    A bridge that calls iptables cuts off what follows an IP packet.
     """
     frame = bytearray(whole)
     if frame[12:14] == _IPV4 and len(frame) >= 34 and frame[14] >> 4 == 4:
@@ -25,7 +27,7 @@ def sign(whole: bytes, token: bytes) -> bytes:
 
 
 def is_signed(frame: bytes, token: bytes) -> bool:
-    """Whether this came of a frame that was signed with this token."""
+    """Whether this frame results from one that was signed with this token."""
     if token in frame:
         return True
     if frame[12:14] == _IPV4:
@@ -39,7 +41,7 @@ def is_canary(frame: bytes) -> bool:
 
 
 def _rewrite(frame: bytearray, at: int, word: bytes) -> None:
-    """Put another word of 16 bits into an IPv4 header, and its checksum right (RFC 1624)."""
+    """Replace a 16-bit word of an IPv4 header, and correct the checksum (RFC 1624)."""
     old = int.from_bytes(frame[at : at + 2], "big")
     checksum = int.from_bytes(frame[24:26], "big")
     total = (~checksum & 0xFFFF) + (~old & 0xFFFF) + int.from_bytes(word, "big")

@@ -1,8 +1,9 @@
-"""Where rows are played: a process in each place, and taps open everywhere.
+"""Where rows are played: a process in each place, with taps open everywhere.
 
-Waiting is bounded by canaries, not by the clock: behind an attack's frames the attacker sends an
-honest one, and when the bridge has heard it, the node sends one to every guest. All places sit on
-one CPU, whose queue of frames is then the only one: who has heard the canary has heard all before.
+Waiting is bounded by canaries, not by the clock. Behind an attack's frames the attacker sends an
+honest one; when the bridge has heard that, the node sends one to every guest. All places run on one
+CPU, which has one queue of frames: a place that has heard the canary has heard everything before
+it.
 """
 
 import json
@@ -32,13 +33,13 @@ _BEHIND_THE_BRIDGE: Final = (0x0800, 0x0806, 0x86DD, 0x0004, 0x88CC)
 _BATCH: Final = 400
 # Frames of a row that are kept for a capture.
 _CAPTURED: Final = 500
-# The longest that a canary may take, and when it is sent again because a tap was full; where all is
-# well it needs a millisecond.
+# How long a canary may take, and after how long it is sent again because a tap was full. Normally
+# it takes a millisecond.
 _CANARY_PATIENCE: Final = 4.0
 _CANARY_AGAIN: Final = 0.25
 _TRIES: Final = int(_CANARY_PATIENCE / _CANARY_AGAIN)
-# For the honest control: an answer within one machine takes a millisecond, on a busy one more: a
-# lost SYN is sent again after one second, and after three.
+# For the honest control. An answer takes a millisecond, more on a busy machine; a lost SYN is sent
+# again after one second, and after three.
 CONTROL_PATIENCE: Final = 4.0
 
 INSTANCE_INFO: Final = (
@@ -50,7 +51,7 @@ Recipe = Callable[["Stage"], Iterable[Packet | bytes]]
 """Returns the attacker's frames."""
 
 Trace = Callable[["Stage", Packet], bool]
-"""Whether a frame that was seen anywhere came of the attack."""
+"""Whether a frame that was seen somewhere results from the attack."""
 
 
 class Attack(Protocol):
@@ -64,7 +65,7 @@ class Attack(Protocol):
 
 
 class Stage(Letters):
-    """Places manned and listening; a context manager. `token` and `port` are a row's alone."""
+    """The places with their processes; a context manager. `token` and `port` belong to one row."""
 
     def __init__(self, cast: Cast) -> None:
         super().__init__(cast)
@@ -99,21 +100,21 @@ class Stage(Letters):
         self.close()
 
     def close(self) -> None:
-        """End the processes. Without us they would give back what they have borrowed, too."""
+        """End the processes. They return what they have borrowed also when this process dies."""
         with suppress(NotSo, OSError):
             self.node.call(Inside.give_back)
         for place in (*self._places, *self.cast.others):
             place.close()
 
     def tap(self, place: Place) -> str:
-        """Have a place hear what its interface brings; the interface's MAC."""
-        # A guest hears all that its wire brings. A bridge set to hear all would take up what is
-        # meant for others, too, which it does not without us.
+        """Have a place listen on its interface. Returns the interface's MAC."""
+        # A guest hears everything on its wire. A bridge in promiscuous mode would also accept
+        # frames for others, which it does not do otherwise.
         promiscuous = place not in self.cast.nodes
         return str(place.call(Inside.listen, place.interface, _ALL, promiscuous))
 
     def _prepare_node(self) -> None:
-        # What a bridge keeps to itself (LLDP's group address) comes up at the port, not at it.
+        # Frames that a bridge does not forward (LLDP's group address) are seen at the port only.
         if self.one.port:
             for protocol in _BEHIND_THE_BRIDGE:
                 self.node.call(Inside.listen, self.one.port, protocol, False)
@@ -126,7 +127,7 @@ class Stage(Letters):
             self.node.call(Inside.serve, family, SERVICE)
 
     def begin(self, row: Attack, number: int) -> None:
-        """A row begins: a token and a port of its own, and nothing heard yet."""
+        """Begin a row: with a new token and port, and empty taps."""
         self.row = row
         self.token = b"\xc0\xfe" + os.urandom(8)
         self.port = 20000 + number % 10000
@@ -139,7 +140,7 @@ class Stage(Letters):
     # Attacking and watching.
 
     def watch(self) -> Observed:
-        """Send the row's recipe, and give what anybody saw of it."""
+        """Send the row's recipe. Returns what anybody saw of it."""
         assert self.row.recipe is not None
         return self.attack(self.row.recipe(self), self.row.trace)
 
@@ -152,7 +153,7 @@ class Stage(Letters):
     ) -> Observed:
         """Send frames, each with the token behind it; stop when `enough` were seen.
 
-        Dropped, or allowed: then the evidence says where, and the frames are there.
+        The verdict is dropped, or allowed with the places and the frames as evidence.
         """
         rest = iter(recipe)
         seen: list[Frame] = []
@@ -169,13 +170,14 @@ class Stage(Letters):
         )
 
     def signed(self, packet: Packet | bytes) -> bytes:
-        """The frame, so that it is known again as this row's."""
+        """The frame, marked so that it is recognised as this row's."""
         return sign(bytes(packet), self.token)
 
     def sightings(self, trace: Trace | None = None) -> list[Frame]:
-        """What was seen of this row since the last look: at everyone's, once a canary has passed.
+        """What was seen of this row in any place since the last call, once a canary has passed.
 
-        The attacker's own frames are no sighting; what comes back to him is, if `trace` says so.
+        The attacker's own frames do not count; what returns to the attacker does, if `trace` says
+        so.
         """
         seen = []
         for place, outgoing, frame in self.heard():
@@ -191,12 +193,12 @@ class Stage(Letters):
         frame: bytes,
         trace: Trace,
     ) -> bool:
-        if outgoing and place is not self.node:  # what a guest says itself came of nobody's attack
+        if outgoing and place is not self.node:  # its own frames are no result
             return False
         return trace(self, Ether(frame))
 
     def heard(self) -> list[tuple[Place, bool, bytes]]:
-        """Everything heard anywhere up to now: (place, whether it went out there, frame)."""
+        """Everything heard anywhere up to now: place, whether it was outgoing there, frame."""
         found = self._behind_attacker() + self._behind_nodes()
         found = [one for one in found if not is_canary(one[2])]
         room = _CAPTURED - len(self.capture)
@@ -204,7 +206,7 @@ class Stage(Letters):
         return found
 
     def _behind_attacker(self) -> list[tuple[Place, bool, bytes]]:
-        """What the node heard until an honest frame of the attacker's came."""
+        """What the node heard until an honest frame of the attacker arrived."""
         canary = ATTACKERS + os.urandom(8)
         asking = Ether(dst=self.bridge, src=self.m1) / ARP(
             op=1, hwsrc=self.m1, psrc=self.i1, hwdst=NOBODY, pdst=self.md
@@ -219,7 +221,7 @@ class Stage(Letters):
         raise NotSo(f"{self.one.name}: an honest frame of its own does not reach the node")
 
     def _behind_nodes(self) -> list[tuple[Place, bool, bytes]]:
-        """What all heard until a broadcast of their nodes came."""
+        """What all places heard until a broadcast of their nodes arrived."""
         canary = NODES + os.urandom(8)
         waiting = [guest.place for guest in self.cast.guests]
         found: list[tuple[Place, bool, bytes]] = []
@@ -235,7 +237,7 @@ class Stage(Letters):
                 break
         else:
             raise NotSo(f"{waiting[0].name}: the node's own broadcast does not arrive there")
-        # A tap does not hear what it says itself: the nodes have heard all when the guests have.
+        # A tap does not hear its own frames: the nodes have heard everything once the guests have.
         for node in self.cast.nodes:
             found += [(node, outgoing, frame) for _, outgoing, frame in node.call(Inside.heard)]
         return found
@@ -247,7 +249,7 @@ class Stage(Letters):
         )
         node.send([bytes(announcement) + canary])
 
-    # The honest guest. Where rows are played without a responder there is none to speak of.
+    # The honest guest. A stage without a responder has none to ask.
 
     def begin_control(self) -> None:
         """Let the honest guest ask while an attack goes on."""
@@ -262,7 +264,7 @@ class Stage(Letters):
         return self.end_control()
 
     def well(self) -> bool:
-        """Whether the attacker may speak at all: else everything would seem closed to it."""
+        """Whether the attacker may send at all: otherwise everything seems closed to it."""
         return True
 
     def heal(self) -> bool:
@@ -275,20 +277,20 @@ class Stage(Letters):
     # The node's tables.
 
     def on_node(self, *command: str, text: str = "") -> str:
-        """What a command prints on the node; raises NotSo if it fails."""
+        """Run a command on the node. Returns its output; raises NotSo if it fails."""
         code, out, err = self.node.call(Inside.run, list(command), text)
         if code:
             raise NotSo(f"{self.node.name}: {' '.join(command)}: {err.strip()}")
         return str(out)
 
     def stations(self) -> dict[str, str]:
-        """The bridge's table: where it believes each MAC to be."""
+        """The bridge's table: the port behind which it has each MAC."""
         bridge = self.node.interface
         entries = json.loads(self.on_node("bridge", "-j", "fdb", "show", "br", bridge) or "[]")
         return {one["mac"]: one["ifname"] for one in entries if one.get("master") == bridge}
 
     def neighbours(self) -> dict[str, str]:
-        """The node's neighbours: the MAC it believes each address to have."""
+        """The node's neighbour table: the MAC of each address."""
         told = self.on_node("ip", "-j", "-4", "neighbour", "show", "dev", self.node.interface)
         return {one["dst"]: one.get("lladdr", "") for one in json.loads(told or "[]")}
 
@@ -298,7 +300,7 @@ class Stage(Letters):
         return [one["local"] for link in json.loads(told) for one in link.get("addr_info", [])]
 
     def received(self) -> int:
-        """Frames that the node's bridge has taken up, ever."""
+        """How many frames the node's bridge has received so far."""
         for line in self.node.call(Inside.read, "/proc/net/dev").splitlines():
             name, _, numbers = line.partition(":")
             if name.strip() == self.node.interface:

@@ -1,4 +1,4 @@
-"""Plays rows on a stage, one after the other, and says what came of each."""
+"""Plays rows on a stage, one after the other, and returns the result of each."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -22,12 +22,11 @@ def play(
     *,
     until_spoiled: bool = False,
 ) -> list[Result]:
-    """Play `rows`, and give a result each, in their order; `on_result` hears of each as it comes.
+    """Play `rows`, and return their results in order; `on_result` gets each as it comes.
 
-    With `until_spoiled` nothing is played after a row that has left the lab so that the honest
-    guest is no longer served: there are fewer results then.
-
-    What takes its time is begun in its turn and looked at again at the end.
+    With `until_spoiled` nothing is played after a row that leaves the lab unable to serve the
+    honest guest: then there are fewer results. An attack that takes long is begun in its turn, and
+    looked at again at the end.
     """
     results: dict[str, Result] = {}
     waiting: list[tuple[str, Row, Later, list[bytes], float]] = []
@@ -79,7 +78,9 @@ def play(
 
 
 def _attack(stage: Stage, row: Row) -> tuple[Observed | Later, bool]:
-    """Play the row, while the honest guest asks; what came of it, and whether he was answered."""
+    """Play the row while the honest guest asks. Returns the outcome, and whether the guest was
+    answered.
+    """
     stage.begin_control()
     try:
         if row.in_lab is None:

@@ -1,6 +1,6 @@
-"""Packet sockets on a place's interfaces: what is sent by them, and everything that is heard.
+"""Packet sockets on a place's interfaces: send frames, and collect everything that is heard.
 
-The part of `netemu.conformance.inside` that deals in whole frames.
+This is the part of `netemu.conformance.inside` that handles whole frames.
 """
 
 import os
@@ -16,7 +16,7 @@ _SOL_PACKET, _ADD_MEMBERSHIP, _PROMISCUOUS = 263, 1, 1
 _OUTGOING: Final = 4
 _SO_RCVBUFFORCE: Final = 33
 _SO_TIMESTAMPNS: Final = 64  # SO_TIMESTAMPNS_NEW: 64 bits on every machine
-# A tap has to hold what one batch of frames makes of itself at every port.
+# A tap has room for what one batch of frames causes at all ports.
 _TAP_BYTES: Final = 8 << 20
 
 Heard = list[tuple[str, bool, bytes]]
@@ -31,15 +31,15 @@ class Taps:
         self._ports: dict[str, socket.socket] = {}
 
     def listen(self, interface: str, protocol: int, promiscuous: bool) -> str:
-        """Open a tap on an interface; its MAC.
+        """Open a tap on an interface. Returns its MAC.
 
-        Of protocol 3, all, it hears what the wire brings, before any guard; of another, what the
-        interface itself hands to the stack, behind guard and bridge.
+        With protocol 3 (all) it hears what arrives by the wire, before any guard. With another it
+        hears what the interface hands to the stack, behind guard and bridge.
         """
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _TAP_BYTES)
-        except PermissionError:  # as an ordinary user: what the machine lets a socket have
+        except PermissionError:  # an ordinary user gets what the machine allows
             tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TAP_BYTES)
         tap.bind((interface, protocol))
         if promiscuous:
@@ -52,7 +52,7 @@ class Taps:
         return str(tap.getsockname()[4].hex(":"))
 
     def send(self, interface: str, frames: list[bytes]) -> int:
-        """Send frames as they are; how many the interface took."""
+        """Send frames unchanged. Returns how many the interface took."""
         tap = self._taps[interface]
         sent = 0
         for frame in frames:
@@ -69,7 +69,7 @@ class Taps:
         return sent
 
     def flood(self, interface: str, frames: list[bytes], seconds: float) -> int:
-        """Send frames in a loop; how many the interface took."""
+        """Send frames in a loop. Returns how many the interface took."""
         end = time.monotonic() + seconds
         sent = 0
         while time.monotonic() < end:
@@ -77,14 +77,15 @@ class Taps:
         return sent
 
     def race(self, interface: str, frames: list[bytes], seconds: float) -> int:
-        """Set the interface up, and send in a loop from before it is; how many it took."""
+        """Send in a loop while the interface is set up. Returns how many frames it took."""
         with subprocess.Popen(["ip", "link", "set", interface, "up"], env=environment()):
             return self.flood(interface, frames, seconds)
 
     def take(self, until: bytes, patience: float) -> tuple[bool, Heard]:
-        """What every tap has heard, until each that hears all has heard a frame with `until` in it.
+        """What every tap has heard, until each that hears everything has heard a frame with `until`
+        in it.
 
-        Whether each did within `patience` seconds, and what was heard but the frames with `until`.
+        Returns whether each did within `patience` seconds, and the other frames.
         """
         waiting = {name: tap for name, tap in self._taps.items() if "/" not in name}
         narrow = [name for name in self._taps if "/" in name]
@@ -120,10 +121,10 @@ class Taps:
         return heard
 
     def watch_port(self, interface: str) -> None:
-        """Hear what a port's wire brings, each frame with its time; and be able to inject.
+        """Listen on a port's wire, with the time of each frame; `inject` can then be called.
 
-        A guest that boots has a new port of the same name, which is heard from its first frame on:
-        so all interfaces are listened to.
+        A guest that boots has a new port of the same name. To hear it from the first frame on, the
+        tap listens on all interfaces.
         """
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         tap.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -131,7 +132,7 @@ class Taps:
         self._ports[interface] = tap
 
     def at_port(self, interface: str) -> list[tuple[float, bytes]]:
-        """What came by the port's wire since the last call: (seconds since the epoch, frame)."""
+        """What came by the port's wire since the last call: seconds since the epoch, and frame."""
         heard: list[tuple[float, bytes]] = []
         while True:
             try:
@@ -143,12 +144,12 @@ class Taps:
                 heard.append((seconds + nanoseconds / 1e9, frame))
 
     def inject(self, interface: str, frames: list[bytes]) -> None:
-        """Put frames on the port's wire, towards the guest; the port's egress rules hold."""
+        """Put frames on the port's wire, towards the guest. The port's egress rules apply."""
         for frame in frames:
             self._ports[interface].sendto(frame, (interface, 0))
 
     def drop(self) -> None:
-        """Forget what the taps have heard so far."""
+        """Discard what the taps have heard so far."""
         for interface in self._taps:
             self._drain(interface, b"", [])
 

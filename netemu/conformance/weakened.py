@@ -1,7 +1,7 @@
-"""Labs that are weak on purpose: each `Profile` here lacks something that keeps guests apart.
+"""Profiles that are weak on purpose: each lacks something that keeps guests apart.
 
-The suite plays its rows in them, to see each row fail. Nothing outside this package makes such a
-profile.
+The suite plays its rows in such labs, to see each row fail. Nothing outside this package makes such
+a profile.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from netemu.wire.profile import Identity, Profile
 
 Weakening = Callable[[Profile], Profile]
 
-# What a new network namespace begins with on a machine that forwards, as those that run containers
-# do. Identity stays: without it there would be no lab to attack.
+# The defaults of a new network namespace on a machine that forwards, as container hosts do.
+# Identity stays: without it there would be no lab to attack.
 _AS_BORN: Final = (
     ("ipv4/tcp_fwmark_accept", "1"),
     ("ipv4/fwmark_reflect", "0"),
@@ -41,7 +41,7 @@ _NEW_PORT: Final = PortOptions(
 
 
 def without(*weakenings: Weakening) -> Profile:
-    """The profile of a lab after all of these."""
+    """The profile of a lab to which all of these were done."""
     return reduce(lambda profile, weaken: weaken(profile), weakenings, Profile())
 
 
@@ -72,9 +72,9 @@ def host(profile: Profile) -> Profile:
 
 
 def marks(profile: Profile) -> Profile:
-    """A guest is known by its address; of the ports' marks there are those of ARP alone.
+    """A guest is known by its address; only ARP still carries the port's mark.
 
-    Without them claims could not be told apart.
+    Without that mark, claims could not be told apart.
     """
     rules = profile.rules
     port = _changed(rules.port, "meta mark set", "ether type arp meta mark set")
@@ -82,7 +82,7 @@ def marks(profile: Profile) -> Profile:
     own_segments = 'iifname "@{bridge}" meta mark . socket mark != @own drop'
     weak = _with_rules(
         profile,
-        node=rules.node.replace(own_segments, ""),  # `host` has taken it away already
+        node=rules.node.replace(own_segments, ""),  # `host` may have removed it
         port="".join(line for line in port.splitlines(keepends=True) if own_answers not in line),
     )
     return msgspec.structs.replace(weak, identity=Identity.ADDRESS)
@@ -114,7 +114,7 @@ def responder(profile: Profile) -> Profile:
 
 
 GUARD: Final = (ingress, egress, host)
-"""What takes the whole guard away."""
+"""The three that remove the whole guard."""
 
 
 def _with_rules(profile: Profile, **texts: str) -> Profile:
@@ -123,6 +123,8 @@ def _with_rules(profile: Profile, **texts: str) -> Profile:
 
 
 def _changed(text: str, old: str, new: str = "") -> str:
-    """The text with the one `old` in it replaced: a rule that was reworded must not stay."""
+    """The text with its one `old` replaced. Fails if the rule has been reworded, so that no
+    protection stays by mistake.
+    """
     assert text.count(old) == 1, old
     return text.replace(old, new)

@@ -38,14 +38,14 @@ def test_no_file_is_made_that_runs_as_another_user(machine: Machine) -> None:
     for number, mode in machine.modes:
         for bits, said in ((0o4755, errno.EPERM), (0o2755, errno.EPERM), (0o1777, 0), (0o755, 0)):
             arguments = [0] * 4
-            arguments[(mode - 16) // 8] = bits
+            arguments[mode] = bits
             assert verdict(machine, number, *arguments) == said
     for number, flags, mode in machine.makes:
         for how, said in ((0o100, errno.EPERM), (0o20000000, errno.EPERM), (0o2, 0)):
             arguments = [0] * 4
-            arguments[(flags - 16) // 8], arguments[(mode - 16) // 8] = how, 0o4755
+            arguments[flags], arguments[mode] = how, 0o4755
             assert verdict(machine, number, *arguments) == said
-            arguments[(mode - 16) // 8] = 0o644
+            arguments[mode] = 0o644
             assert verdict(machine, number, *arguments) == 0
     assert {verdict(machine, number) for number in machine.attributes} == {errno.EOPNOTSUPP}
 
