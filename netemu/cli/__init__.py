@@ -51,6 +51,7 @@ _GROUPS: Final = {
         "fault": Verb("fault", "fault", "Have the metadata service misbehave."),
         "node": Verb("nodes", "node", "Have nodes fail, and come back."),
         "clock": Verb("clock", "clock", "Move or show the clock of maintenance."),
+        "certificate": Verb("certificate", "certificate", "Print what signatures are verified by."),
         "events": Verb("events", "events", "Show what has happened, or follow what happens."),
     },
     "Look": {

@@ -59,6 +59,7 @@ def bring_up(
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
     meanwhile, in whatever way, so is the lab; one that is `owned` also later, until `keep`.
     """
+    from netemu.client.signing_key import signing_key
     from netemu.wire.framing import framed
     from netemu.wire.limits import Size, require
     from netemu.wire.order import Order
@@ -81,6 +82,7 @@ def bring_up(
         _sockets(_table_of_sockets()),
         store=store,
         profile=profile or Profile(),
+        signing_key=signing_key(),
     )
     try:
         told = framed(order)
@@ -253,6 +255,12 @@ def status(name: str) -> dict[str, Any]:
         "nodes": [{key: value for key, value in node.items() if key != "more"} for node in nodes],
         "supervisor": supervisor(name),
     }
+
+
+def certificate(name: str) -> str:
+    """The certificate that the documents which a running lab signs are verified with, in PEM."""
+    answer, _ = ask(_control(name), "certificate")
+    return str(answer[0]["certificate"])
 
 
 def overview() -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ class Order(msgspec.Struct, frozen=True):
 
     `store` is where its commands are kept, if not on this machine.
 
-    `profile` is how its guests are kept apart.
+    `profile` is how its guests are kept apart. `signing_key` is the private key, with its
+    certificate, that its responders sign documents with, in PEM.
     """
 
     lab: Lab
@@ -29,3 +30,4 @@ class Order(msgspec.Struct, frozen=True):
     masked: tuple[str, ...] = ()
     store: StoreAddress | None = None
     profile: Profile = msgspec.field(default_factory=Profile)
+    signing_key: str = ""

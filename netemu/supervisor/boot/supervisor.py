@@ -12,6 +12,7 @@ import msgspec
 
 from hostagent.faults import Fault
 from hostagent.model import EventSource, EventType
+from hostagent.signing import Signer
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
 from netemu.kernel.factory_client import Factory
@@ -33,7 +34,7 @@ from netemu.supervisor.guests.logs import Logs
 from netemu.supervisor.guests.power import Power
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.hardware import Hardware
-from netemu.supervisor.nodes.node_services import NodeServices
+from netemu.supervisor.nodes.node_services import NodeServices, keep_signing_key
 from netemu.supervisor.nodes.ports import Ports
 from netemu.supervisor.nodes.services import GRACE, Overseer, Service
 from netemu.supervisor.nodes.tenant import TenantNetwork
@@ -126,6 +127,7 @@ class Supervisor:
             "down": self._take_down,
             "keep": self._keep,
             "wait": self._wait,
+            "certificate": self._certificate,
         }
         ControlServer(control, verbs, {"follow": self._event_log.follow})
         going_up = asyncio.create_task(self._come_up(agents))
@@ -204,6 +206,7 @@ class Supervisor:
         network = TenantNetwork(lab, tenants, tenant_net[0]) if tenants else None
         self._claims = claims = Claims(self._nodes, Timing().scaled(scale), resets=profile.resets)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
+        key = keep_signing_key(self._order.signing_key)
         for number, node in enumerate(self._nodes):
             host = NodeServices(
                 number,
@@ -211,6 +214,7 @@ class Supervisor:
                 command_sockets[number],
                 profile=profile,
                 access_log=self._order.access_log,
+                signing_key=key,
             )
             host.start()
             self._hosts.append(host)
@@ -474,6 +478,10 @@ class Supervisor:
     async def _times(self) -> Answer:
         """The metadata plane's time, by node."""
         return [{"times": await (await self._whole()).maintenance.now()}], []
+
+    async def _certificate(self) -> Answer:
+        """What the documents that the lab signs are verified with."""
+        return [{"certificate": Signer(self._order.signing_key.encode()).certificate.decode()}], []
 
     async def _keep(self) -> Answer:
         """Stay up when the owner ends."""

@@ -28,6 +28,16 @@ DEAD_WITHIN: Final = 10.0
 STATE: Final = Path("/run/hostagent")
 
 
+def keep_signing_key(text: str) -> Path | None:
+    """Write the key that responders sign documents with, which they read as they start."""
+    if not text:
+        return None
+    path = STATE / "signing.pem"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
 class NodeServices:
     """One node's software. Its agent takes commands on `outer` and, from the lab, at `commands`.
 
@@ -43,6 +53,7 @@ class NodeServices:
         *,
         profile: Profile,
         access_log: bool = False,
+        signing_key: Path | None = None,
     ) -> None:
         self.wired = wired
         self.failed = False
@@ -53,6 +64,7 @@ class NodeServices:
         self._number = number
         self._profile = profile
         self._access_log = access_log
+        self._signing_key = signing_key
         self.commands = STATE / f"command-{number}.sock"
         self._outer = outer
         self._commands = _listening(self.commands)
@@ -168,6 +180,8 @@ class NodeServices:
             arguments += ["--processes", str(len(self.wired.listeners))]
         if self._access_log:
             arguments.append("--access-log")
+        if self._signing_key is not None:
+            arguments += ["--signing-key", str(self._signing_key)]
         return arguments + (["--user", str(RESPONDER_USER)] if _is_root() else [])
 
 

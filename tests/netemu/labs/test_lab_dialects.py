@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
@@ -59,14 +60,21 @@ def events(lab: RunningLab, guest: str) -> list[dict[str, Any]]:
     return listed
 
 
-def test_a_guest_is_given_a_signed_document_and_a_token(clouds: RunningLab) -> None:
-    """A user's program proves to others where it runs; the responder is confined by then."""
+def test_a_guest_is_given_a_signed_document_and_a_token(clouds: RunningLab, tmp_path: Path) -> None:
+    """A user's program proves to others where it runs, on any node, by the lab's certificate."""
+    certificate = tmp_path / "lab.pem"
+    certificate.write_text(clouds.netemu("certificate").stdout)
+    document = tmp_path / "document"
+    verify = ("openssl", "smime", "-verify", "-inform", "DER", "-in", document, "-purpose", "any")
     url = "/metadata/attested/document?api-version=2021-12-13&nonce=1234567890"
-    told: list[tuple[int, str]] = []
-    wait_until(lambda: told.append(ask(clouds, "a", url, *AZURE)) or told[-1][0] != 429)
-    status, body = told[-1]
-    assert status == 200
-    assert b'"nonce":"1234567890"' in b64decode(json.loads(body)["signature"])
+    for guest in ("a", "d"):
+        status, body = 429, ""
+        while status == 429:
+            status, body = ask(clouds, guest, url, *AZURE)
+        assert status == 200
+        document.write_bytes(b64decode(json.loads(body)["signature"]))
+        done = subprocess.run([*verify, "-CAfile", certificate], capture_output=True, check=True)
+        assert json.loads(done.stdout)["nonce"] == "1234567890"
     token = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://x/"
     assert [ask(clouds, "a", token, *AZURE)[0] for _ in range(3)] == [400] * 3  # not 429
 
