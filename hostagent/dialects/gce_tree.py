@@ -38,6 +38,7 @@ def _instance(view: View, now: float) -> dict[str, Tree]:
     project = value(guest, "project_id")
     place = f"projects/{value(guest, 'numeric_project_id')}"
     az = zone(guest, "gce")
+    name = value(guest, "hostname", "gce")
     spot = value(guest, "lifecycle", "gce") == "spot"
     attributes: dict[str, Tree] = {}
     if user_data := value(guest, "user_data", "gce"):
@@ -68,7 +69,8 @@ def _instance(view: View, now: float) -> dict[str, Tree]:
                 "type": "PERSISTENT-BALANCED",
             }
         ],
-        "hostname": f"{value(guest, 'hostname', 'gce')}.{az}.c.{project}.internal",
+        # A custom host name has a domain, and is told as it is.
+        "hostname": name if "." in name else f"{name}.{az}.c.{project}.internal",
         "id": int(value(guest, "numeric_id")),
         "image": value(guest, "image.path"),
         "licenses": [{"id": one} for one in value(guest, "licenses").split()],

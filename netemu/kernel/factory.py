@@ -113,8 +113,8 @@ def _answer(asked: list[Any], received: list[int], made: list[int]) -> list[Any]
         case ["guests", int(count)]:
             made.extend(_guest() for _ in range(count))
             return ["made"]
-        case ["boot", str(hostname), {"shared": _, "masked": _} as files, *program]:
-            _boot(received, hostname, files, program, made)
+        case ["boot", str(guest), str(hostname), {"shared": _, "masked": _} as files, *program]:
+            _boot(received, guest, hostname, files, program, made)
             return ["booted"]
         case ["freeze"]:
             made.append(_freeze(*received))
@@ -205,7 +205,12 @@ def _freeze(pid_namespace: int, leash: int) -> int:
 
 
 def _boot(
-    received: list[int], hostname: str, files: Files, program: list[Any], made: list[int]
+    received: list[int],
+    guest: str,
+    hostname: str,
+    files: Files,
+    program: list[Any],
+    made: list[int],
 ) -> None:
     """Fork a guest's first process and wait until it is in place."""
     net, hosts, *output, leash = received
@@ -226,8 +231,8 @@ def _boot(
         confinement.hide_memory()
         limits = guest_limits.open_settings()  # while they are visible and writable
         if users is not None:
-            _change_root(hostname, users, owner, files)
-        _settle(net, hostname, hosts, user)
+            _change_root(guest, users, owner, files)
+        _settle(net, guest, hostname, hosts, user)
         guest_limits.bound_namespace(limits)
 
     def go_on() -> NoReturn:
@@ -291,16 +296,16 @@ def _be_born(
         os._exit(1)
 
 
-def _change_root(hostname: str, users: int, owner: int, files: Files) -> None:
+def _change_root(guest: str, users: int, owner: int, files: Files) -> None:
     try:
         wrong = guest_root.change(users, owner, **files)
     except KernelError as error:
         wrong = [f"it sees the machine's files as nobody: {error}"]
     for line in wrong:
-        os.write(2, f"{hostname}: {line}\n".encode())
+        os.write(2, f"{guest}: {line}\n".encode())
 
 
-def _settle(net: int, hostname: str, hosts: int, user: int) -> None:
+def _settle(net: int, guest: str, hostname: str, hosts: int, user: int) -> None:
     """In the guest's first process: dress the mounts, then become the guest."""
     owner = guest_ids.owner_of(user)
     ns.setns(net, ns.NEWNET)
@@ -309,7 +314,7 @@ def _settle(net: int, hostname: str, hosts: int, user: int) -> None:
     ns.unshare(ns.NEWNS | ns.NEWUTS)
     guest_ids.be_root()
     socket.sethostname(hostname)
-    ns.set_process_name(f"init {hostname}")
+    ns.set_process_name(f"init {guest}")
 
 
 def _be_the_first(program: list[Any]) -> NoReturn:

@@ -81,15 +81,21 @@ class Factory:
         return (await self._ask(["guests", count], []))[1]
 
     async def boot(
-        self, net: int, hostname: str, *, hosts: str = "", program: Program | None = None
+        self,
+        net: int,
+        guest: str,
+        *,
+        hostname: str = "",
+        hosts: str = "",
+        program: Program | None = None,
     ) -> tuple[int, dict[str, int]]:
         """Start the first process of the guest that owns `net`.
 
-        The guest's processes see only each other, a private /run, and an /etc/hosts that says
-        `hosts`. The first process starts `program` and is its parent. Returns a pidfd and the
-        guest's namespaces by kind.
+        The guest's processes see only each other, a private /run, the host name `hostname` (by
+        default `guest`), and an /etc/hosts that says `hosts`. The first process starts `program`
+        and is its parent. Returns a pidfd and the guest's namespaces by kind.
         """
-        question: list[Any] = ["boot", hostname, self._files]
+        question: list[Any] = ["boot", guest, hostname or guest, self._files]
         # In a file: with many names it is longer than a message may be.
         descriptors = [net, _file_of(hosts)]
         if program is not None:

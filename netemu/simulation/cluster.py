@@ -129,7 +129,7 @@ class Machine:
     async def renew(self) -> None:
         """There is nothing of before."""
 
-    async def boot(self, _program: object, _hosts: object) -> None:
+    async def boot(self, _program: object, _names: object) -> None:
         """It runs."""
 
     async def freeze(self) -> None:

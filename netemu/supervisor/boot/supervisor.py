@@ -228,6 +228,7 @@ class Supervisor:
             claims,
             Ports(manner, network),
             Logs(self._directory / runtime_dir.LOGS),
+            hostname=placement.hostname,
         )
         await claims.hold(self._factory)
         await hardware.start_programs()

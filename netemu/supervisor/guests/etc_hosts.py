@@ -5,7 +5,7 @@ guest's node speaks for that cloud. Clients that look for a cloud by its name mu
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.topology import Guest, Node
@@ -18,15 +18,26 @@ _SERVICE: Final = {
 }
 
 
-def hosts(guest: Guest, node: Node, tenants: str) -> str:
-    """The file for a guest that boots on `node`; `tenants` are the lines of the tenant network."""
+class Names(NamedTuple):
+    """What a guest calls itself, and what stands in its /etc/hosts."""
+
+    hostname: str
+    hosts: str
+
+
+def hosts(guest: Guest, node: Node, tenants: str, hostname: str = "") -> str:
+    """The file for a guest that boots on `node`; `tenants` are the lines of the tenant network.
+
+    `hostname` is what the guest calls itself, its own name by default.
+    """
     service = [
         f"{METADATA_TEXT}\t{names}\n"
         for dialect, names in _SERVICE.items()
         if dialect in node.dialects.names
     ]
     # As Debian has it for who has no lasting address: a host can resolve its own name.
-    own = "" if guest.tenant else f"127.0.1.1\t{guest.name}\n"
+    called = " ".join(dict.fromkeys((hostname or guest.name, guest.name)))
+    own = f"{guest.tenant[0] if guest.tenant else '127.0.1.1'}\t{called}\n"
     return _LOCAL + own + "".join(service) + tenants
 
 

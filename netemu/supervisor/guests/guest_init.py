@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from netemu.errors import MachineCannot
 from netemu.kernel.factory_client import Factory, Program
+from netemu.supervisor.guests.etc_hosts import Names
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +20,11 @@ log = logging.getLogger(__name__)
 class GuestInit:
     """Whether a guest has a first process, and how its namespaces are entered.
 
-    `hosts` gives what is to stand in the guest's /etc/hosts when the process starts.
+    `names` gives the guest's host name and its /etc/hosts when the process starts.
     """
 
     def __init__(self, guest: str, factory: Factory) -> None:
-        self.hosts: Callable[[], str] = str
+        self.names: Callable[[], Names] = lambda: Names(guest, "")
         self._guest = guest
         self._factory = factory
         self._running: tuple[int, dict[str, int]] | None = None
@@ -37,8 +38,10 @@ class GuestInit:
         Whatever ran in the guest is ended.
         """
         self.end()
-        hosts = self.hosts()
-        self._running = await self._factory.boot(net, self._guest, hosts=hosts, program=program)
+        hostname, hosts = self.names()
+        self._running = await self._factory.boot(
+            net, self._guest, hostname=hostname, hosts=hosts, program=program
+        )
 
     async def namespaces(self, net: int) -> dict[str, int]:
         """Descriptors of the guest's namespaces by kind; its first process is started if need be.

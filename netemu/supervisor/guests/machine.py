@@ -12,6 +12,7 @@ from typing import Protocol
 
 from netemu.kernel.factory_client import Program
 from netemu.linklocal.shell import GuestShell
+from netemu.supervisor.guests.etc_hosts import Names
 
 
 class Capability(StrEnum):
@@ -61,8 +62,8 @@ class Machine(Protocol):
         None where the machine's own system claims: what its node has bound is its address.
         """
 
-    async def boot(self, program: Program | None, hosts: Callable[[], str]) -> None:
-        """Start it, and in it `program`; `hosts` gives its /etc/hosts when that is needed."""
+    async def boot(self, program: Program | None, names: Callable[[], Names]) -> None:
+        """Start it, and in it `program`; `names` gives what it is called when that is needed."""
 
     async def freeze(self) -> None:
         """Hold its processes where they are."""

@@ -18,6 +18,7 @@ from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
 from netemu.linklocal.shell import GuestShell
+from netemu.supervisor.guests.etc_hosts import Names
 from netemu.supervisor.guests.guest_init import GuestInit
 from netemu.supervisor.guests.machine import Capability, Port
 from netemu.wire.limits import MANY, MOST_OPENED
@@ -98,10 +99,10 @@ class NamespaceMachine:
         """Have a claimant started."""
         return start(self.net)
 
-    async def boot(self, program: Program | None, hosts: Callable[[], str]) -> None:
+    async def boot(self, program: Program | None, names: Callable[[], Names]) -> None:
         """Start its first process, if it has a program to run; else `enter` does."""
         self._init.end()
-        self._init.hosts = hosts
+        self._init.names = names
         if program is not None:
             await self._init.boot(self.net, program)
 

@@ -30,8 +30,16 @@ class Hardware:
     """The guests of a lab that is wired, each of them running."""
 
     def __init__(
-        self, lab: Lab, nodes: Iterable[WiredNode], claims: Claims, ports: Ports, logs: Logs
+        self,
+        lab: Lab,
+        nodes: Iterable[WiredNode],
+        claims: Claims,
+        ports: Ports,
+        logs: Logs,
+        hostname: Callable[[str], str] = str,
     ) -> None:
+        """`hostname` gives what a guest that boots is to call itself; by default its own name."""
+        self._hostname = hostname
         self._lab = lab
         self._tenant_names = etc_hosts.tenants(lab.guests)
         self._claims = claims
@@ -119,9 +127,11 @@ class Hardware:
         running = (Power.RUNNING, Power.FROZEN)
         self._ports.set(node, lambda guest: up and self._power[guest] in running)
 
-    def _hosts(self, guest: str) -> str:
+    def _names(self, guest: str) -> etc_hosts.Names:
         wired, node = self._wired[guest], self._node_of[guest]
-        return etc_hosts.hosts(wired.guest, node.node, self._tenant_names)
+        hostname = self._hostname(guest)
+        hosts = etc_hosts.hosts(wired.guest, node.node, self._tenant_names, hostname)
+        return etc_hosts.Names(hostname, hosts)
 
     async def _freeze(self, guest: str) -> None:
         wired = self._wired[guest]
@@ -175,14 +185,14 @@ class Hardware:
     async def _start(self, name: str) -> None:
         """Boot the machine, with the program that the guest runs at boot."""
         guest, machine = self._wired[name].guest, self._wired[name].machine
-        hosts = partial(self._hosts, name)
+        names = partial(self._names, name)
         if not guest.run:
-            await machine.boot(None, hosts)
+            await machine.boot(None, names)
             return
         output = self._logs.open(name)
         environment = {"NETEMU_LAB": self._lab.name, "NETEMU_GUEST": name}
         try:
-            await machine.boot(Program(guest.run, self._lab.directory, environment, output), hosts)
+            await machine.boot(Program(guest.run, self._lab.directory, environment, output), names)
         finally:
             os.close(output)
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def test_a_token_leaves_with_the_hop_limit(clouds: RunningLab) -> None:
     assert lines[1] != "GET 7"
 
 
-def test_what_is_set_is_what_guests_are_told(clouds: RunningLab, tmp_path: Path) -> None:
+def test_what_is_set_is_what_guests_are_told(clouds: RunningLab) -> None:
     """A user changes a guest's size, tags and zone while it runs, and the guest is told."""
     clouds.netemu("set", "c", "instance_type=m5.large", "gce.zone=europe-west1-d", "tags.team=web")
     told = {
@@ -157,8 +158,11 @@ def test_what_is_set_is_what_guests_are_told(clouds: RunningLab, tmp_path: Path)
     zone = ask(clouds, "c", "/computeMetadata/v1/instance/zone", *GOOGLE)[1]
     assert zone.endswith("/zones/europe-west1-d")
     packed = gzip.compress(b"#cloud-config\n")
-    (tmp_path / "cloud.gz").write_bytes(packed)
-    clouds.netemu("set", "c", f"user_data=@{tmp_path}/cloud.gz")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(packed)
+        file.flush()
+        Path(file.name).chmod(0o644)  # the user may be another
+        clouds.netemu("set", "c", f"user_data=@{file.name}")
     fetch = f"curl -s http://{METADATA}/latest/user-data | sha256sum"
     digest = hashlib.sha256(packed).hexdigest()
     wait_until(lambda: digest in clouds.exec("c", "sh", "-c", fetch).stdout)
@@ -227,3 +231,31 @@ def test_the_members_of_an_availability_set_see_each_others_events(clouds: Runni
     assert listed["status"] == "Started"
     clouds.maintenance("complete", event["id"])
     wait_until(lambda: events(clouds, "b") == [])
+
+
+def test_a_guests_names_agree(clouds: RunningLab) -> None:
+    """A user renames a guest: from its next boot on it calls itself as every cloud says."""
+    clouds.netemu("set", "b", "hostname=x.example")
+    clouds.netemu("reboot", "b")
+    assert clouds.exec("b", "hostname").stdout == "x.example\n"
+    for name in ("x.example", "b"):
+        assert clouds.exec("b", "getent", "hosts", name).stdout.split() == [
+            *("127.0.1.1", "x.example", "b")
+        ]
+    name = "/metadata/instance/compute/osProfile/computerName?api-version=2021-02-01&format=text"
+    for path, options in (
+        ("/latest/meta-data/hostname", ()),
+        ("/latest/meta-data/local-hostname", ()),
+        ("/computeMetadata/v1/instance/hostname", GOOGLE),
+        (name, AZURE),
+    ):
+        told: list[tuple[int, str]] = []
+        wait_until(
+            lambda path=path, options=options, told=told: (  # type: ignore[misc]
+                told.append(ask(clouds, "b", path, *options)) or told[-1][0] == 200
+            )
+        )
+        assert told[-1] == (200, "x.example")
+    clouds.netemu("set", "b", "hostname=")
+    clouds.netemu("reboot", "b")
+    assert clouds.exec("b", "hostname").stdout == "b\n"

@@ -37,7 +37,7 @@ class FakeMachine:
     def claim(self, start: Callable[[int], Any]) -> Any:
         return None if self.claims_itself else start(-1)
 
-    async def boot(self, _program: object, _hosts: object) -> None:
+    async def boot(self, _program: object, _names: object) -> None:
         await asyncio.sleep(0)
         self._do("boot")
 

@@ -43,3 +43,14 @@ def test_a_guest_can_resolve_its_own_name_and_those_of_the_tenant_network() -> N
     assert looked_up(etc_hosts.hosts(alone, node, lines))["alone"] == "127.0.1.1"
     for one in (alone, web):
         assert looked_up(etc_hosts.hosts(one, node, lines))["web"] == "198.18.0.1"
+
+
+def test_a_guest_can_resolve_what_it_calls_itself() -> None:
+    """Its cloud's name for it comes first, as its canonical one; the lab's still works."""
+    node = Node(name="n", mac="02:00:00:00:00:02", guests=())
+    alone, web = guest("alone"), guest("web", "198.18.0.1")
+    lines = etc_hosts.tenants((alone, web))
+    text = etc_hosts.hosts(alone, node, lines, "x.example")
+    assert "127.0.1.1\tx.example alone\n" in text
+    text = etc_hosts.hosts(web, node, lines, "x")
+    assert looked_up(text)["x"] == looked_up(text)["web"] == "198.18.0.1"
