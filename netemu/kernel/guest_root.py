@@ -20,11 +20,12 @@ from netemu.kernel.errors import KernelError
 # linux/mount.h, linux/fcntl.h
 _OPEN_TREE_CLONE = 1
 _EMPTY_PATH = 0x1000
-_MOVE_EMPTY_PATH = 4
+_MOVE_EMPTY_PATH, _MOVE_TO_EMPTY_PATH = 4, 0x40
+_NO_SYMLINKS = 4  # linux/openat2.h
 _RDONLY, _NOSUID, _NODEV, _IDMAP = 1, 2, 4, 0x100000
 _DETACH = 2
 # These have one number on all architectures; pivot_root(2) is older.
-_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_OPENAT2, _SYS_MOUNT_SETATTR = 428, 429, 437, 442
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
 _AT_FDCWD = -100
 
@@ -100,18 +101,36 @@ def _mask(paths: Iterable[str]) -> None:
 
 
 def _share(directory: str, users: int) -> str:
+    """Returns what is wrong with it, or "".
+
+    No part of its path may be a link: a guest that writes in what is above could have put it there
+    since the last boot, to be given something else.
+    """
+    opened: list[int] = []
     try:
-        tree = _clone(directory)
-    except KernelError as error:
-        return str(error)
-    try:
-        _set(tree, _IDMAP | _NOSUID | _NODEV, users)
-        _move(tree, _STAGE + directory)
+        there = _open(directory)
+        opened.append(there)
+        here = _open(_STAGE + directory)
+        opened.append(here)
+        flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _EMPTY_PATH
+        opened.append(_check(_libc.syscall(_SYS_OPEN_TREE, there, b"", flags), "opening it"))
+        _set(opened[-1], _IDMAP | _NOSUID | _NODEV, users)
+        flags = _MOVE_EMPTY_PATH | _MOVE_TO_EMPTY_PATH
+        done = _libc.syscall(_SYS_MOVE_MOUNT, opened[-1], b"", here, b"", flags)
+        _check(done, "mounting it")
     except KernelError as error:
         return f"{directory} is not shared: {error}"
     finally:
-        os.close(tree)
+        for one in opened:
+            os.close(one)
     return ""
+
+
+def _open(path: str) -> int:
+    # struct open_how: flags, mode, how to resolve
+    how = struct.pack("=3Q", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _NO_SYMLINKS)
+    done = _libc.syscall(_SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), how, len(how))
+    return _check(done, "opening it")
 
 
 def _make_writable(owner: int) -> None:

@@ -311,3 +311,27 @@ def test_a_guest_of_roots_lab_connects_to_no_program_of_the_machine(person: Pers
         assert int(done.stdout) in (errno.EACCES, errno.ECONNREFUSED)
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only in root's lab is a file root's")
+def test_a_link_in_a_shared_directory_opens_nothing_else(person: Person, place: Path) -> None:
+    """A guest that puts a link where another shared directory was is not given what it leads to.
+
+    The link leads from `out/in` to /, and the file shares `out/in/etc`.
+    """
+    if person.kind != "root":
+        return  # an ordinary user's guests write what the user may
+    (place / "out" / "in" / "etc").mkdir(parents=True)
+    file = place / "lab.yaml"
+    file.write_text("share: [out, out/in/etc]\nnodes: {n: {guests: [a, b]}}")
+    person.netemu("up", str(file), "--name", "linking", "--time-scale", str(TIME_SCALE))
+    lab = RunningLab(person, "linking")
+    try:
+        lab.exec("a", "mv", f"{place}/out/in", f"{place}/out/moved")
+        lab.exec("a", "ln", "-s", "../../..", f"{place}/out/in")
+        lab.netemu("reboot", "b")
+        lab.exec("b", "test", "-w", "/etc/passwd", check=1)
+        log = (person.labs / "linking" / "lab.log").read_text()
+        assert "out/in/etc is not shared" in log
+    finally:
+        person.netemu("down", "linking")
