@@ -26,7 +26,7 @@ class Verb(NamedTuple):
     text: str
 
 
-# By what they are for, in the order in which people meet them.
+# Grouped by purpose, in the order in which people meet them.
 _GROUPS: Final = {
     "Labs": {
         "demo": Verb("demo", "demo", "Show the whole story once, in half a minute."),
@@ -71,7 +71,7 @@ _GROUPS: Final = {
     },
 }  # fmt: skip
 _VERBS: Final = {name: verb for verbs in _GROUPS.values() for name, verb in verbs.items()}
-# What other tools call it.
+# Names that other tools use.
 _ELSEWHERE: Final = {
     **dict.fromkeys(("deploy", "create", "start", "run", "apply", "launch"), "up"),
     **dict.fromkeys(("destroy", "delete", "stop", "rm", "remove", "clean", "kill"), "down"),
@@ -141,13 +141,13 @@ def cli() -> None:
 
 
 def _end_in_order(number: int, _: object) -> NoReturn:
-    """End by a signal as by an error: what was begun is taken back."""
+    """Treat a signal like an error, so that what was begun is undone."""
     sys.exit(128 + number)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; errors are one line and an exit code, never a traceback."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # else nohup(1), say, has it ignored
+        if signal.getsignal(number) is signal.SIG_DFL:  # unless nohup(1), for one, ignores it
             signal.signal(number, _end_in_order)
     run(cli, "netemu", arguments, (NetemuError,))

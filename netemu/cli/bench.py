@@ -1,4 +1,4 @@
-"""`netemu bench`: measure, tell, and say what was not reached."""
+"""`netemu bench`: measure, print, and say which goals were missed."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,7 +13,7 @@ from netemu.cli.options import TIME_SCALE, as_json, output, pictures, writing
 if TYPE_CHECKING:
     from netemu.bench.report import Report
 
-# As many as 169.254/16 has addresses for.
+# As many guests as 169.254/16 has addresses.
 _GUESTS = click.IntRange(1, 65_024)
 
 

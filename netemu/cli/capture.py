@@ -1,4 +1,4 @@
-"""`netemu capture`: what passes at a guest's port or at a node's bridge."""
+"""`netemu capture`: records frames at a guest's port or at a node's bridge."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ from netemu.cli.completing import guests_and_nodes
 from netemu.cli.options import of_lab
 
 _FILE_HEADER: Final = 24  # octets of struct pcap_file_header
-# Seconds between looks at whether the guest has booted, and for which a boot is waited for when
-# tcpdump ends by itself.
+# Seconds between checks whether the guest has booted; when tcpdump ends by itself, a boot is
+# awaited for as long.
 _LOOK: Final = 0.3
 _BOOT: Final = 3.0
 
@@ -49,7 +49,7 @@ def capture(name: str | None, target: str, file: str | None, options: tuple[str,
     options = ("-U", "-w", "-", *counting, *options)
     if file == "-":
         return _Capture(lab, target).run(options, sys.stdout.buffer)
-    # Opened here: on the node other users are known, and other places.
+    # Opened here: on the node, users and paths are different.
     try:
         opened = Path(file).open("wb")  # noqa: SIM115 (closed by the `with` below)
     except OSError as error:
@@ -74,7 +74,9 @@ class _Capture:
         self._ended = False
 
     def run(self, options: Sequence[str], file: IO[bytes] | None = None) -> int:
-        """Capture until it is to end; gives tcpdump's exit code. `file` gets a capture file."""
+        """Capture until the end is asked for. Returns tcpdump's exit code. `file` gets a capture
+        file.
+        """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._end)
         headed = True
@@ -88,11 +90,13 @@ class _Capture:
     def _once(
         self, options: Sequence[str], file: IO[bytes] | None, boots: int, *, headed: bool
     ) -> tuple[int, bool]:
-        """Run tcpdump once: its exit code, and whether it was ended because the guest booted."""
+        """Run tcpdump once. Returns its exit code, and whether it was ended because the guest
+        booted.
+        """
         from netemu.client import recording
 
         node, interface = recording.where(self._lab, self._target)
-        # The file has its header from the first time.
+        # Only the first tcpdump writes the file's header.
         target = subprocess.PIPE if file is not None and not headed else file
         streams = {} if target is None else {"stdout": target}
         process = self._process = recording.start(self._lab, node, interface, options, **streams)
@@ -114,13 +118,13 @@ class _Capture:
         return code, booted
 
     def _end(self, *_: object) -> None:
-        """What would end this ends tcpdump in order."""
+        """Signals that would end this command end tcpdump in order."""
         self._ended = True
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
 
     def _boots(self) -> int:
-        """How often the guest has booted; of a node 0. A lab that has ended counts no further."""
+        """How often the guest has booted; 0 for a node. After the lab's end it stays the same."""
         from netemu.client import labs
         from netemu.errors import NetemuError
 
@@ -135,7 +139,7 @@ class _Capture:
             return 0
 
     def _boots_soon(self, boots: int) -> bool:
-        """Whether the guest boots within a while: tcpdump may have seen its port go."""
+        """Whether the guest boots soon: tcpdump may have seen its port go."""
         deadline = time.monotonic() + _BOOT
         while not self._ended and time.monotonic() < deadline:
             if self._boots() > boots:
@@ -145,7 +149,7 @@ class _Capture:
 
 
 def _copy(source: IO[bytes], file: IO[bytes]) -> None:
-    """Append a capture file's frames to another's."""
+    """Append the frames of one capture file to another."""
     source.read(_FILE_HEADER)
     while frames := os.read(source.fileno(), 65536):
         file.write(frames)

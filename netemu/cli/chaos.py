@@ -1,4 +1,4 @@
-"""`netemu chaos`: faults on purpose, and whether the lab's promises held."""
+"""`netemu chaos`: strikes a lab with faults, and checks its promises."""
 
 import json
 import random

@@ -9,7 +9,7 @@ from hostagent.terminal.duration import Duration
 from hostagent.terminal.output import say, say_json
 from netemu.cli.options import as_json, of_lab
 
-# Nodes whose clocks are closer than this tell the same time: they were asked one after the other.
+# Nodes whose clocks differ by less show the same time: they are asked one after the other.
 _SAME = 1.0
 
 
@@ -52,7 +52,7 @@ def show(name: str | None, as_json: bool) -> None:
 
 
 def _print(times: dict[str, float], as_json: bool) -> None:
-    """The time, or each node's where they differ; `""` stands for all nodes."""
+    """The time, or each node's if they differ; `""` stands for all nodes."""
     if as_json:
         latest = max(times.values())
         told = {"now": _iso(latest), "ahead": max(0.0, round(latest - time.time(), 3))}

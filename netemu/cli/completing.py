@@ -1,6 +1,6 @@
-"""What a shell may complete: labs that run, what is in them, events, and keys of properties.
+"""The shell's completions: running labs, their nodes and guests, events, and properties' keys.
 
-Never an error, whatever is the matter: a person is just typing.
+It never fails: the user is only typing.
 """
 
 import click
@@ -18,22 +18,22 @@ def labs(_: click.Context, __: click.Parameter, typed: str) -> list[str]:
 
 
 def nodes(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Names of the nodes of the lab that is meant."""
+    """Names of the lab's nodes."""
     return _beginning(typed, *_names(context)[:1])
 
 
 def guests(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Names of the guests of the lab that is meant."""
+    """Names of the lab's guests."""
     return _beginning(typed, *_names(context)[1:])
 
 
 def guests_and_nodes(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """Names of both."""
+    """Names of the lab's nodes and guests."""
     return _beginning(typed, *_names(context))
 
 
 def events(context: click.Context, _: click.Parameter, typed: str) -> list[str]:
-    """IDs of the events that have not ended, of the lab that is meant."""
+    """IDs of the lab's events that have not ended."""
     from netemu.client import labs
     from netemu.client.maintenance import Maintenance
     from netemu.errors import NetemuError

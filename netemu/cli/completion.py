@@ -1,10 +1,10 @@
-"""`netemu completion`: what a shell has to read to complete netemu's words and names."""
+"""`netemu completion`: prints the script by which a shell completes netemu's words and names."""
 
 import click
 
 from hostagent.terminal.output import say_data
 
-# Where a shell looks by itself, or what its start-up file is to say.
+# The file where a shell looks by itself, or the line for its start-up file.
 _WHERE = {
     "bash": "~/.local/share/bash-completion/completions/netemu",
     "zsh": "a file _netemu in a directory of $fpath, or: source <(netemu completion zsh)",

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from netemu.conformance.row import Result, Row
     from netemu.topology import Lab
 
-# A lab of the suite's own claims ten times as fast as RFC 3927: bounds scale with it.
+# The suite's own labs claim ten times as fast as RFC 3927; limits scale with it.
 _TIME_SCALE = 0.1
-# Of a row's number, at most.
+# The most digits of a row's number.
 _DIGITS = 3
 _POLICIES = ("responder-only", "same-node")
-# The columns of a comparison that are ours.
+# The names of our own columns in a comparison.
 _OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
 
 
@@ -133,7 +133,7 @@ def conformance(
 
 
 def _rendered(ending: str, rows: "Rows", columns: "Sequence[Column]", title: str) -> str:
-    """A report of the kind that a file's ending says."""
+    """Write a report in the format of the file's ending."""
     from netemu.conformance import report
 
     if ending == ".json":
@@ -145,7 +145,7 @@ def _rendered(ending: str, rows: "Rows", columns: "Sequence[Column]", title: str
 
 
 def _require_directory(path: Path) -> None:
-    """Make the directory for captures now: the rows take half a minute."""
+    """Make the directory for captures first: the rows take half a minute."""
     from netemu.errors import BadInput
 
     try:
@@ -257,7 +257,7 @@ def _prove(
 def _compare(
     rows: "list[tuple[str, Row]]", against: str, time_scale: float
 ) -> "tuple[list[tuple[str, Row]], list[Column]]":
-    """Play ours, under both policies, and the rivals asked for; the rows that rules decide."""
+    """Play our rules under both policies, and the chosen rivals, on the rows that rules decide."""
     from netemu.conformance.baselines import RIVALS, compare, decided_by_rules
     from netemu.conformance.report import Column
     from netemu.errors import BadInput
@@ -302,7 +302,7 @@ def _judge(scale: float, name: str | None) -> "list[Column]":
         if one.missing:
             say(one.missing, err=True)
     if (scale if name is None else labs.status(name)["time_scale"]) != 1:
-        foreign = []  # they know of no pace but RFC 3927's own
+        foreign = []  # they have no other pace than RFC 3927's
     own = name is None
     if name is None:
         lab = room_for(foreign, f"conformance-{os.getpid()}")
@@ -320,7 +320,7 @@ def _judge(scale: float, name: str | None) -> "list[Column]":
 def _play_on(
     rows: "list[tuple[str, Row]]", path: Path
 ) -> "tuple[list[tuple[str, Row]], list[Column]]":
-    """Play on somebody's own bridges; the rows that make sense there."""
+    """Play on the user's own bridges the rows that make sense there."""
     from netemu.conformance.external import playable, stage_of
     from netemu.conformance.report import Column
     from netemu.conformance.suite import play

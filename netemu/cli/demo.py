@@ -1,4 +1,4 @@
-"""`netemu demo`: the whole story once, told by what really happens; each line is checked."""
+"""`netemu demo`: shows all features in one run; each line is checked as it is printed."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ from netemu.linklocal.addresses import METADATA_TEXT
 # Four times as fast as RFC 3927, so that the claims take a second and a half instead of six.
 _TIME_SCALE: Final = 0.25
 _ASK: Final = f"http://{METADATA_TEXT}/metadata/v1/InstanceInfo"
-# Where the demo's own services listen, which nobody is to reach.
+# The port of the demo's own services, which no guest may reach.
 _PORT: Final = 8080
-# How long to wait for what is to come: a loaded machine needs a second now and then. And for what
-# is not to come: an answer within one machine takes a millisecond.
+# Seconds to wait for an expected event: a loaded machine needs one now and then. And seconds to
+# wait for an answer that must not come: within one machine an answer takes a millisecond.
 _PATIENCE: Final = 15.0
 _REFUSAL: Final = 1.0
 
@@ -64,7 +64,7 @@ def demo() -> int:
 
 
 class _Story:
-    """Tells, runs commands in the lab's places, and counts what turned out not to be so."""
+    """Prints lines, runs commands in the lab's places, and counts lines that were not true."""
 
     def __init__(self, lab: str) -> None:
         self.lab = lab
@@ -81,7 +81,7 @@ class _Story:
         say(f"   {text}")
 
     def check(self, true: bool, text: str, *, seen: bool = True) -> None:
-        """Tell a line that is to be true. What was not `seen` at all is neither true nor false."""
+        """Print a line with its mark: true, false, or neither if it could not be `seen`."""
         if not (true and seen):
             self.failures += 1
         wrong = "✗ NOT SO:" if seen else f"? NOT SHOWN (no answer in {_PATIENCE:g} s):"
@@ -99,7 +99,7 @@ class _Story:
         )
 
     def get(self, place: str, url: str, word: str = "") -> str:
-        """What curl prints there, once it has `word`; after _PATIENCE what it printed last."""
+        """curl's output there, once it contains `word`; after _PATIENCE, its last output."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             answer = self.run(place, *_curl(url)).communicate()[0]
@@ -108,7 +108,7 @@ class _Story:
             time.sleep(0.05)
 
     def serve(self, place: str) -> None:
-        """Start a web server there, and wait until it answers at home."""
+        """Start a web server there, and wait until it answers on its own host."""
         command = [sys.executable, "-m", "http.server", str(_PORT)]
         self._background.append(
             subprocess.Popen(

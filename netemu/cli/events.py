@@ -1,4 +1,4 @@
-"""`netemu events` and `netemu logs`: what has happened in a lab, and what its guests say."""
+"""`netemu events` and `netemu logs`: what has happened in a lab, and the output of its guests."""
 
 import codecs
 import json
@@ -12,7 +12,7 @@ from hostagent.terminal.output import say, say_json, say_raw
 from netemu.cli import completing
 from netemu.cli.options import named, of_lab
 
-# How often a log is looked at for more, seconds: as `tail -f` does.
+# Seconds between checks of a log for more lines: as `tail -f` does.
 _LOOK: Final = 0.2
 
 
@@ -87,7 +87,7 @@ def logs(name: str | None, guest: str, follow: bool, raw: bool) -> None:
             told = len(said)
             if raw:
                 say_raw(new)
-            else:  # a guest may say anything
+            else:  # a guest may print anything
                 say(decoder.decode(new), lines=True, nl=False)
         if not follow or lab not in labs.running():
             return

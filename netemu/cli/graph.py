@@ -39,7 +39,7 @@ def graph(lab: str | None, name: str | None, kind: str | None, file: Path | None
     try:
         plan = Maintenance(one)
         events, now = plan.events(), max(plan.now().values())
-    except NotSo as error:  # a node's agent is away: the rest is there to be drawn
+    except NotSo as error:  # a node's agent does not answer: draw the rest
         say(f"netemu: events are not drawn: {error}", err=True)
         events, now = [], time.time()
     drawn = drawing.scene(told, events, now)

@@ -137,7 +137,7 @@ def _print(event: "Event", as_json: bool) -> None:
 
 
 def _as_json(event: "Event") -> dict[str, Any]:
-    """Times in ISO 8601, UTC; durations in seconds, null if unknown."""
+    """An event for JSON: times in ISO 8601, UTC; durations in seconds, null if unknown."""
     return {
         "id": event.id,
         "type": event.type.value,

@@ -23,29 +23,33 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 
 def lab_name(command: Command) -> Command:
-    """`--name` of a lab that need not run."""
+    """The option `--name` of a lab that need not run."""
     return click.option("--name", metavar="NAME", help="The lab's name.")(command)
 
 
 def of_lab(command: Command) -> Command:
-    """`--name` of a running lab, which may be left out if there is only one."""
+    """The option `--name` of a running lab; it may be left out if only one runs."""
     text = "The lab; may be left out if only one runs."
     return click.option("--name", metavar="NAME", help=text, shell_complete=labs)(command)
 
 
 def named(lab: str | None, name: str | None) -> str | None:
-    """Return the lab that a verb's argument LAB or its --name says. Raises UsageError: two."""
+    """Return the lab that a verb's argument LAB or its --name says. Raises UsageError if both are
+    given.
+    """
     if lab is not None and name is not None and lab != name:
         raise click.UsageError(f"two labs are named: {lab} and {name}")
     return lab if lab is not None else name
 
 
-# Multiplies RFC 3927's durations: within what a lab takes.
+# Multiplies RFC 3927's durations.
 TIME_SCALE = Number(0, 100, above=True)
 
 
 class _OutputFile(_PathType):
-    """A file that is to be written, whose ending says as what. It is tried before the work."""
+    """An output file, whose ending gives the format. Whether it can be written is tried before the
+    work.
+    """
 
     name = "file"
 
@@ -53,7 +57,7 @@ class _OutputFile(_PathType):
         self._endings = endings
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Refuse what cannot be written; leave nothing behind."""
+        """Refuse a file that cannot be written; leave nothing behind."""
         path = Path(value)
         if path.suffix.lower() not in self._endings:
             known = ", ".join(self._endings)
@@ -75,7 +79,7 @@ class _OutputFile(_PathType):
 
 
 def output(*endings: str, what: str, multiple: bool = True) -> Callable[[Command], Command]:
-    """`-o FILE`, once or several times: what is written is what FILE's name ends with."""
+    """The option `-o FILE`, repeatable; FILE's ending gives the format."""
     return click.option(
         "-o", "--output", "files" if multiple else "file",
         type=_OutputFile(*endings), multiple=multiple, metavar="FILE",
@@ -84,7 +88,7 @@ def output(*endings: str, what: str, multiple: bool = True) -> Callable[[Command
 
 
 def pictures(files: "tuple[Path, ...]") -> list[Path]:
-    """Those of the files that are plots; raises MachineCannot now if plots cannot be drawn."""
+    """Return the files that are plots. Raises MachineCannot if plots cannot be drawn."""
     found = [file for file in files if file.suffix.lower() == ".svg"]
     if found:
         from netemu.plotting import pyplot
@@ -95,7 +99,7 @@ def pictures(files: "tuple[Path, ...]") -> list[Path]:
 
 @contextmanager
 def writing(path: Path) -> "Iterator[None]":
-    """What goes wrong while a file is written, as NotSo."""
+    """Raise NotSo for any error of writing a file."""
     from netemu.errors import NotSo
 
     try:

@@ -16,7 +16,7 @@ _PHASE, _PIECE = 22, 50
 
 @contextmanager
 def phases() -> "Iterator[Callable[[Step], None]]":
-    """A bar for each phase, one under another; what is given is told each step."""
+    """One bar for each phase. Yields the function that is called with each step."""
     with _bars(_PHASE) as shown:
         tasks: dict[str, Any] = {}
 
@@ -30,7 +30,9 @@ def phases() -> "Iterator[Callable[[Step], None]]":
 
 @contextmanager
 def pieces(total: int, at_first: str) -> Iterator[Callable[[str], None]]:
-    """One bar for so many pieces of work; what is given is told each that is done, in words."""
+    """One bar for this many pieces of work. Yields the function to call with a text after each
+    piece.
+    """
     with _bars(_PIECE) as shown:
         if shown is None:
             yield lambda _: None
@@ -41,7 +43,7 @@ def pieces(total: int, at_first: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _bars(width: int) -> Iterator[Any]:
-    """The bars, which vanish when the work is over; None if nobody looks."""
+    """The bars, which are removed when the work is over; None if standard error is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return

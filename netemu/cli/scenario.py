@@ -1,4 +1,4 @@
-"""`netemu scenario`: labs with a story, played and judged."""
+"""`netemu scenario`: plays a scenario in a lab, and judges it."""
 
 import json
 from collections.abc import Sequence

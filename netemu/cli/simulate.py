@@ -1,4 +1,4 @@
-"""`netemu simulate`: more hosts than any machine holds, in virtual time."""
+"""`netemu simulate`: more hosts than any machine has room for, in virtual time."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`netemu top`: guests, what they send and receive, and what befalls them, as it changes."""
+"""`netemu top`: guests with their traffic and events, refreshed continuously."""
 
 import sys
 import time
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from hostagent.model import Event
     from netemu.client.traffic import Traffic
 
-# The agents' clock is asked for now and then only: telling it costs an agent a write.
+# The agents' clock is asked for rarely: each answer costs an agent a write.
 _ASK_CLOCK_EVERY = 5.0
-# Lines of a frame that are not guests: the lab's, the headings, and what is left out.
+# Lines of a frame other than guests': the lab's, the headings, and the line on what is left out.
 _OTHER_LINES = 4
 _QUIT = ("q", "Q", "\x03", "\x04")
 
@@ -67,7 +67,7 @@ def _live(watch: "_Watch", interval: float) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
 
     def frame() -> Text:
-        # All that it says is visible: the escapes in it are those of our own colours.
+        # Names and texts are made printable, so the only escapes are our own colours.
         return Text.from_ansi("\n".join(_drawn(watch.look(), console.width, console.height)))
 
     with (
@@ -85,7 +85,9 @@ def _no_key(seconds: float) -> str:
 
 @contextmanager
 def _keys() -> Iterator[Any]:
-    """Gives a function that waits so many seconds for a key: the key, or the empty text."""
+    """Yield a function that waits this many seconds for a key. It returns the key, or the empty
+    text.
+    """
     import select
     import termios
     import tty
@@ -107,7 +109,7 @@ def _keys() -> Iterator[Any]:
 
 
 class _Watch:
-    """Looks at a lab again and again."""
+    """Takes snapshots of a lab."""
 
     def __init__(self, lab: str, traffic: "Traffic") -> None:
         self._lab = lab
@@ -117,7 +119,7 @@ class _Watch:
         self._asked = -_ASK_CLOCK_EVERY
 
     def look(self) -> dict[str, Any]:
-        """A frame, as `--json` prints it: rates since the last look."""
+        """A frame as `--json` prints it: rates since the last one."""
         from netemu.client import labs
         from netemu.client.traffic import Rates, rates
         from netemu.errors import NotSo
@@ -128,7 +130,7 @@ class _Watch:
         carried = rates(before, after, told)
         try:
             events, trouble = self._events(after.moment), None
-        except NotSo as error:  # a node's agent is away, and the guests are there to see
+        except NotSo as error:  # a node's agent does not answer: show the guests all the same
             events, trouble = [], str(error)
         now = time.time() + self._ahead
         return {
@@ -181,7 +183,7 @@ class _Watch:
 
 
 def _drawn(frame: dict[str, Any], width: int | None, height: int | None) -> list[str]:
-    """A frame as lines, of so many columns and lines at most (None: of any number)."""
+    """A frame as lines, limited to these columns and lines (None: any number)."""
     from datetime import UTC, datetime
 
     from hostagent.terminal.table import Column, lines
@@ -244,7 +246,7 @@ def _node(name: str, alive: bool) -> Part:
 
 
 class _Told:
-    """An event of a frame, as a picture tells it."""
+    """An event of a frame in words, as in a picture."""
 
     def __init__(self, told: dict[str, Any]) -> None:
         self.type: str = told["type"]

@@ -1,6 +1,5 @@
-"""What a lab file says: validated, with every default filled in, as frozen values.
-
-Pure: reads text that it is given, knows nothing of namespaces or processes.
+"""The content of a lab file: validated, with every default filled in, as frozen values. Pure: it
+reads text that is given to it, and knows nothing of namespaces or processes.
 """
 
 from netemu.topology.entries import MAX_GUESTS_PER_NODE, schema

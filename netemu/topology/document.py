@@ -1,8 +1,7 @@
-"""A YAML text with the line of every value in it, so that errors can point at one.
+"""A YAML text with the line of every value, so that errors can point at it. Pure.
 
-Pure. A text of any kind ends as a value or as BadInput, within bounds of time and memory. What
-stands for a variable, ${NAME} or ${NAME:-default}, is replaced in values, not in the text: the
-value of a variable cannot become YAML.
+Any text becomes a value or raises BadInput, within limits of time and memory. Variables, ${NAME} or
+${NAME:-default}, are replaced in values, not in the text: a variable's value cannot become YAML.
 """
 
 import re
@@ -15,9 +14,9 @@ from netemu.errors import BadInput
 
 Path = tuple[str | int, ...]
 
-# A lab of ten thousand guests, each with properties of its own, has a third of this.
+# A lab of ten thousand guests with properties of their own has a third of this.
 MAX_CHARACTERS: Final = 2**20
-# Values once aliases are followed: 297 bytes of aliases can stand for a billion.
+# Values after aliases are followed: 297 bytes of aliases can stand for a billion.
 MAX_VALUES: Final = 250_000
 # The deepest value of a lab file is at 7.
 MAX_DEPTH: Final = 20
@@ -31,12 +30,12 @@ _SET = "tag:yaml.org,2002:set"
 _VARIABLE: Final = re.compile(
     r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^}\n]*)?\}|\ue000"
 )
-# What stands for a variable while YAML is read: nothing that YAML has a meaning for.
+# The stand-in for a variable while YAML is read: text without a meaning in YAML.
 _STAND_IN: Final = re.compile("\ue000([0-9]+)\ue001")
 
 
 class _Refused(Exception):
-    """The text is YAML, and yet it cannot be a lab file."""
+    """The text is YAML, but cannot be a lab file."""
 
     def __init__(self, text: str, mark: Any) -> None:
         super().__init__(text)
@@ -44,9 +43,9 @@ class _Refused(Exception):
 
 
 class Document:
-    """The value of a YAML text, and where in it each part stands. Raises BadInput.
+    """The value of a YAML text, and the line of each part. Raises BadInput.
 
-    `variables` are what ${NAME} may stand for; None leaves such text as it is.
+    `variables` are the values for ${NAME}; None leaves such text as it is.
     """
 
     def __init__(self, text: str, source: str, variables: Mapping[str, str] | None = None) -> None:
@@ -81,14 +80,14 @@ class Document:
     def error(self, place: str, text: str) -> BadInput:
         """One line: file, line, place, and what is wrong there."""
         known = place
-        while known and known not in self._lines:  # what is missing stands in what surrounds it
+        while known and known not in self._lines:  # a missing value: its parent
             known = known[: max(known.rfind("."), known.rfind("["), 0)]
         line = self._lines.get(known)
         parts = [self.source, *([f"line {line}"] if line else []), *([place] if place else [])]
         return BadInput(f"{': '.join(parts)}: {text}")
 
     def _note(self, node: yaml.Node, path: Path) -> None:
-        """Write down the line of each value; YAML lets a key stand twice, a lab file does not."""
+        """Record the line of each value. YAML allows a key twice; a lab file does not."""
         place = _place(path)
         self._lines.setdefault(place, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
@@ -107,7 +106,7 @@ class Document:
                     )
                 keys[name] = line
                 self._lines[inner] = line
-                # As they are written: 0123 is no number, and no is not false.
+                # Keep numbers as they are written: 0123 is text, and so is no.
                 if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                     key.tag = _TEXT
                 scalar = isinstance(value, yaml.ScalarNode) and value.tag != _BINARY
@@ -119,7 +118,7 @@ class Document:
                 self._note(value, (*path, index))
 
     def _require_text(self, text: str, place: str, what: str) -> None:
-        """YAML lets an escape stand for half a character, and for NUL, which ends C's strings."""
+        """Refuse what YAML's escapes allow: half a character, and NUL, which ends a string in C."""
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise self.error(place, f"{what}holds half a character, a surrogate alone")
         if "\0" in text:
@@ -127,7 +126,7 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which bounds what it builds and knows variables."""
+    """PyYAML's safe loader with limits and variables."""
 
     def __init__(self, text: str, variables: Mapping[str, str] | None) -> None:
         self._depth = 0
@@ -152,7 +151,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
-        """Build a text or number: unquoted, a variable's value is one, as if it stood there."""
+        """Build a text or number. An unquoted variable's value is read as if it stood there."""
         event = self._next()
         event.value = _STAND_IN.sub(
             lambda found: self._expanded(self._written[int(found[1])], event.start_mark),
@@ -182,8 +181,8 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Make a value of Python's. PyYAML's constructors raise anything for what does not fit."""
-        if node.tag == _SET:  # it has no order, and guests have one
+        """Make a Python value. PyYAML's constructors raise any error for text that does not fit."""
+        if node.tag == _SET:  # a set has no order, but guests have one
             raise _Refused("a set cannot stand in a lab file; write a list", node.start_mark)
         try:
             return super().construct_object(node, deep)
@@ -196,7 +195,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Count the values and how deep they go, an alias's as often as it stands; bound both."""
+    """Count the values and their depth, an alias's as often as it is used; both have limits."""
     if id(node) in known:
         if not known[id(node)][0]:
             raise _Refused("refers to itself", node.start_mark)
@@ -220,13 +219,13 @@ def _line(mark: yaml.Mark | None) -> str:
 
 
 def _place(path: Path) -> str:
-    """How errors call what is at `path`: nodes.node1.guests[0].name."""
+    """How errors name the value at `path`: nodes.node1.guests[0].name."""
     pieces = (f"[{one}]" if isinstance(one, int) else f".{one}" for one in path)
     return "".join(pieces).removeprefix(".")
 
 
 def _are_properties(path: Path) -> bool:
-    """Whether the mapping at `path` is one of guests' properties: of a lab, a node or a guest."""
+    """Whether the mapping at `path` holds guests' properties: of a lab, a node or a guest."""
     if path[-1:] != ("properties",):
         return False
     return len(path) == 1 or (path[0] == "nodes" and len(path) in (3, 5))

@@ -1,4 +1,4 @@
-"""The lab file's own shape, as its author writes it, and words for what does not fit it."""
+"""The structure of a lab file as its author writes it, and the words for errors in it. Pure."""
 
 import difflib
 import re
@@ -14,15 +14,15 @@ from netemu.topology.lab import MAX_HOP_LIMIT, Policy
 
 # The kernel numbers a bridge's ports in 10 bits and keeps 0 for itself (BR_MAX_PORTS).
 MAX_GUESTS_PER_NODE = 1023
-# Every node has two processes of its own; more than this is a slip of the pen, not a lab.
+# Every node has two processes of its own: a greater number is a typing error.
 MAX_NODES = 256
 # One bridge joins all guests that have a tenant interface.
 MAX_TENANTS = MAX_GUESTS_PER_NODE
 # Addresses of one guest on the tenant network: for a client that stands for many.
 MAX_TENANT_ADDRESSES = 64
-# Processes of one node's responder: as many as the responder itself takes.
+# Processes of one node's responder: the responder's own limit.
 MAX_PROCESSES = 64
-# Requests a second of one guest: beyond this it is no limit to anything that runs in a guest.
+# Requests a second of one guest: a higher limit never takes effect.
 MAX_RATE = 1_000_000
 # Directories that guests may write to; each is a mount of every guest's.
 MAX_SHARED = 16

@@ -1,6 +1,7 @@
-"""Questions to a lab's control socket from a program on asyncio; `control.ask` is the same without.
+"""Asks a lab's control socket from asyncio; `control` does the same without.
 
-Runs in the user's process. It takes no descriptors, so it asks nothing that is answered with some.
+Runs in the user's process. It receives no descriptors, so it cannot ask questions that are answered
+with some.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ _CHUNK: Final = 65536
 
 
 async def ask(lab: Path, verb: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Ask the lab whose directory is `lab`. Raises what it raised, NoAnswer and Hangs."""
+    """Ask the lab whose directory is `lab`. Raises the lab's error, NoAnswer or Hangs."""
     answers = []
     async with aclosing(_replies(lab, {"verb": verb, **arguments})) as replies:
         async for answer in replies:
@@ -29,7 +30,7 @@ async def ask(lab: Path, verb: str, **arguments: Any) -> list[dict[str, Any]]:
 
 
 async def listen(lab: Path, verb: str) -> AsyncGenerator[dict[str, Any], None]:
-    """Ask the lab for a stream, and give what it tells until it ends. Raises NoAnswer and Hangs."""
+    """Ask the lab for a stream, and yield its messages until it ends. Raises NoAnswer and Hangs."""
     async with aclosing(_replies(lab, {"verb": verb})) as replies:
         async for one in replies:
             yield {key: value for key, value in one.items() if key != "more"}

@@ -1,9 +1,11 @@
-"""The lab's control socket, from outside: a verb and its arguments in, maps and descriptors out.
+"""The lab's control socket, from outside: a question in, maps and descriptors out.
 
 A connection carries one question. Frames are the channel's (length and msgpack). An answer is one
-map, or several for what grows with the lab: each but the last has `more`. Descriptors travel beside
-the first. While the lab works on an answer it says so every second; the asker takes longer silence
-for a lab that hangs, and never waits for it without a bound.
+map, or several where it grows with the lab: each but the last has `more`. Descriptors travel beside
+the first.
+
+While the lab works on an answer, it sends a heartbeat every second. After a longer silence the
+asker takes the lab for hung. It never waits without a limit.
 """
 
 import errno
@@ -22,13 +24,13 @@ from netemu.wire import runtime_dir
 
 HEARTBEAT: Final = 1.0
 PENDING: Final = pack({"pending": True, "more": True})
-# Five heartbeats: the supervisor's loop stands still on a busy machine, but not so long.
+# Five heartbeats: on a busy machine the supervisor's loop may stop for a while, but not so long.
 SILENCE: Final = 5.0
-# No verb takes longer but `wait`, which the supervisor itself bounds.
+# No question takes longer but `wait`, which the supervisor limits.
 LONGEST: Final = 300.0
 
 _CHUNK: Final = 65536
-# A lab that is just starting takes connections when it comes to it.
+# Seconds between attempts to connect to a lab that is starting.
 _LOOK: Final = 0.02
 
 
@@ -41,7 +43,7 @@ class Hangs(NotSo):
 
 
 class Credentials(NamedTuple):
-    """The process at the other end of a Unix socket, in this process's own numbers."""
+    """The process at the other end of a Unix socket, with its IDs as this process sees them."""
 
     process: int
     user: int
@@ -49,7 +51,9 @@ class Credentials(NamedTuple):
 
 
 def peer(link: socket.socket) -> Credentials:
-    """What the kernel says of the other end; of a server, of who called listen(2)."""
+    """The other end's credentials, from the kernel. A server's are those of the process that called
+    listen(2).
+    """
     told = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
     return Credentials(*struct.unpack("iII", told))
 
@@ -57,9 +61,9 @@ def peer(link: socket.socket) -> Credentials:
 def ask(
     lab: Path, verb: str, *, within: float | None = LONGEST, **arguments: Any
 ) -> tuple[list[dict[str, Any]], list[int]]:
-    """Ask the lab whose directory is `lab`. Raises what the lab raised.
+    """Ask the lab whose directory is `lab`. Raises the lab's error.
 
-    Raises NoAnswer if it is gone, Hangs after SILENCE or when `within` seconds are over.
+    Raises NoAnswer if the lab has ended, Hangs after SILENCE or after `within` seconds.
     """
     with _asking(lab, {"verb": verb, **arguments}, within) as replies:
         answers: list[dict[str, Any]] = []
@@ -73,7 +77,7 @@ def ask(
 
 
 def listen(lab: Path, verb: str) -> Iterator[dict[str, Any]]:
-    """Ask the lab for a stream, and give what it tells until it ends. Raises NoAnswer and Hangs."""
+    """Ask the lab for a stream, and yield its messages until it ends. Raises NoAnswer and Hangs."""
     with _asking(lab, {"verb": verb}, None) as replies:
         for one, _ in replies:
             yield {key: value for key, value in one.items() if key != "more"}
@@ -86,7 +90,9 @@ def supervisor(lab: Path, *, within: float = SILENCE) -> int:
 
 
 def framed(question: dict[str, Any]) -> bytes:
-    """The question's frame. Raises BadInput for what cannot be said."""
+    """The question's frame. Raises BadInput for text that is not UTF-8, and for too long a
+    question.
+    """
     try:
         return pack(question)
     except UnicodeEncodeError as error:
@@ -99,7 +105,9 @@ def framed(question: dict[str, Any]) -> bytes:
 def _asking(
     lab: Path, question: dict[str, Any], within: float | None
 ) -> Iterator[Iterator[tuple[dict[str, Any], list[int]]]]:
-    """Every map of the answer, with the descriptors that came beside it. Raises BadInput, too."""
+    """Yield the maps of the answer, each with the descriptors that came beside it. Raises BadInput
+    too.
+    """
     frame = framed(question)
     silence = SILENCE if within is None else min(SILENCE, within)
     end = None if within is None else time.monotonic() + within
@@ -131,7 +139,7 @@ def _connected(lab: Path, end: float) -> socket.socket:
 
 
 def _is_taken(link: socket.socket, address: str) -> bool:
-    """Connect; False if more wait there than the kernel lets wait, as where nobody takes them."""
+    """Connect. False if the queue of connections is full, as when the lab does not accept any."""
     try:
         link.connect(address)
     except BlockingIOError:

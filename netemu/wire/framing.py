@@ -1,7 +1,7 @@
-"""How our own processes write messages to each other: a length, and a msgspec Struct in msgpack.
+"""The framing between our own processes: a length, and a msgspec Struct in msgpack.
 
-The frames are those of the agent's channel. Both ends are of one version, so what does not fit its
-type is a mistake of ours or the end of the other process in the middle of a frame: FrameError.
+Frames are those of the agent's channel. Both ends are of one version: a message that does not fit
+its type is a defect, or was cut off by the end of the other process. It raises FrameError.
 """
 
 import socket
@@ -32,20 +32,20 @@ def decoded(body: bytes, kind: Any) -> Any:
 
 
 class Reader(Generic[T]):
-    """Reads messages of one kind from a stream of bytes, which comes in any pieces."""
+    """Reads messages of one kind from a stream of bytes in pieces of any size."""
 
     def __init__(self, kind: "type[T] | Any") -> None:
         self._kind = kind
         self._splitter = Splitter(BOUND)
 
     def feed(self, data: bytes) -> Iterator[T]:
-        """The messages that are whole with `data`. Raises FrameError."""
+        """The messages that `data` completes. Raises FrameError."""
         for body in self._splitter.feed(data):
             yield decoded(body, self._kind)
 
 
 class Link:
-    """A blocking stream socket to another process of ours: one whole message at a time."""
+    """A blocking stream socket to another of our processes: sends and receives whole messages."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel

@@ -1,4 +1,6 @@
-"""Lab files, read with what the host agent knows of the properties that guests can have."""
+"""Reads lab files, with the host agent's knowledge of the properties that guests can have. Runs in
+the user's process.
+"""
 
 import json
 import os
@@ -17,14 +19,14 @@ from netemu.errors import BadInput
 from netemu.topology import Lab
 from netemu.wire.faults import planned
 
-# What the lab finds out itself, and nobody else says.
+# Properties that the lab sets itself.
 OWN: Final = ("mac", "address")
 
 
 def load(path: Path, *, name: str | None = None) -> Lab:
-    """Read the lab file at `path`, or on standard input if that is "-". Raises BadInput.
+    """Read the lab file at `path`; "-" is standard input. Raises BadInput.
 
-    ${NAME} in it is the environment's; `name` overrides the lab's.
+    ${NAME} in it is replaced from the environment; `name` overrides the lab's name.
     """
     if str(path) == "-":
         return _from_standard_input(name)
@@ -77,13 +79,14 @@ def parse(
 
 
 def given(source: str | Path | Mapping[str, Any] | None, *, name: str) -> Lab:
-    """Read what a program gives: a path, a lab file's text, what stands in one, or None for the
-    demo. Raises BadInput.
+    """Read a program's lab: a path, a lab file's text, its content as values, or None for the demo.
+
+    Raises BadInput.
     """
     if source is None:
         return load(topology.DEMO, name=name)
     if isinstance(source, Mapping):
-        # JSON is YAML, and says of every value which type it has.
+        # JSON is YAML, and gives every value its type.
         try:
             text = json.dumps(source, allow_nan=False, default=_bytes)
         except (TypeError, ValueError, RecursionError) as error:
@@ -95,7 +98,7 @@ def given(source: str | Path | Mapping[str, Any] | None, *, name: str) -> Lab:
 
 
 def _bytes(value: Any) -> str:
-    """Return bytes as the text that a property is; JSON has none."""
+    """Return bytes as the text of a property; JSON has no bytes."""
     if not isinstance(value, bytes):
         raise TypeError(f"{type(value).__name__} cannot stand in a lab file")
     return properties.data_url(value)
@@ -114,14 +117,14 @@ def _whole(lab: Lab, source: str) -> Lab:
 
 
 def wrong_property(key: str, value: str) -> str | None:
-    """Say what is wrong with giving a guest this property, if anything."""
+    """Return why no guest can have this property, or None."""
     if key in OWN:
         return "the lab says this itself, by what the guest has"
     return wrong_together({key: value})
 
 
 def wrong_together(given: Mapping[str, str]) -> str | None:
-    """Say why no guest can have all of these properties, if it is so."""
+    """Return why no guest can have all of these properties, or None."""
     try:
         properties.check(given)
         msgspec.convert(dict(given), Properties)

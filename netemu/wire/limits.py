@@ -1,4 +1,6 @@
-"""The limits of this machine that a lab must keep within, and what to raise."""
+"""The limits of this machine that a lab must keep within, and how to raise them. Runs in the user's
+process and in the sandbox.
+"""
 
 import resource
 from collections.abc import Iterator
@@ -9,24 +11,29 @@ from netemu.errors import MachineCannot
 from netemu.topology import Lab, Policy
 
 MANY = 4000
-"""Guests from which on a lab's process holds one descriptor for each, its packet socket, and other
-processes its namespace: 20,000 are a common hard limit."""
+"""From this many guests on, other processes hold the guests' namespaces, and the supervisor only
+one descriptor for each guest, its packet socket: 20,000 are a common hard limit.
+"""
 
 MOST_OPENED = 256
-"""Namespaces held elsewhere that are open at one time."""
+"""Namespaces held by other processes that are open at one time."""
 
 _OTHERWISE: Final = 100
 _PER_NODE: Final = 16
 _FEW: Final = 6
-"""Descriptors that a lab has besides; a node's sockets, pipes and logs; nodes of a small lab."""
+"""Descriptors that every lab needs, those of a node (sockets, pipes, logs), and the nodes of a
+small lab.
+"""
 
 _CAP_SYS_RESOURCE: Final = 24
 
 
 class Finding(NamedTuple):
-    """A thing that a lab needs: whether it is there, what was seen, and what to do if not.
+    """A thing that a lab needs: whether it is there, what was found, and what to do if it is
+    missing.
 
-    Without what is not `vital` a lab comes up, but not all of it can be used at one time.
+    If it is not `vital`, the lab comes up without it, but not all of the lab can be used at one
+    time.
     """
 
     what: str
@@ -37,18 +44,18 @@ class Finding(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How large a lab is, as far as a machine's limits are concerned."""
+    """The size of a lab, as far as the machine's limits are concerned."""
 
     guests: int
     nodes: int = _FEW
     neighbours: int = 0
-    """Guests of the largest node, if they hear each other."""
+    """Guests of the largest node, if they hear each other's broadcasts."""
     tenants: int = 0
-    """Guests on the tenant network, where they do."""
+    """Guests on the tenant network, if they hear each other's broadcasts."""
 
     @classmethod
     def of(cls, lab: Lab) -> "Size":
-        """Give the size of a lab."""
+        """Return the size of a lab."""
         same_node = lab.policy is Policy.SAME_NODE
         largest = max(len(node.guests) for node in lab.nodes)
         tenants = sum(bool(guest.tenant) for guest in lab.guests)
@@ -56,12 +63,12 @@ class Size(NamedTuple):
 
 
 def open_files(guests: int, nodes: int = _FEW) -> int:
-    """How many descriptors the process of a lab of this size may come to hold."""
+    """How many descriptors the supervisor of a lab of this size may hold."""
     return _each(guests) * guests + _besides(nodes)
 
 
 def limits(size: Size) -> Iterator[Finding]:
-    """Whether a lab of this size keeps within this machine's limits, and what to raise."""
+    """Check a lab of this size against this machine's limits; says which to raise."""
     guests, nodes = size.guests, size.nodes
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unbounded = hard == resource.RLIM_INFINITY
@@ -76,7 +83,7 @@ def limits(size: Size) -> Iterator[Finding]:
         "/etc/security/limits.conf (nofile)",
     )
     thresh = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
-    if thresh.exists():  # the kernel shows it in the machine's own namespace only
+    if thresh.exists():  # visible in the machine's own namespace only
         entries = int(thresh.read_text())
         yield Finding(
             "neighbour table",
@@ -102,11 +109,12 @@ def limits(size: Size) -> Iterator[Finding]:
 
 
 def _earshot(what: str, count: int, *, vital: bool) -> Iterator[Finding]:
-    """A broadcast that all of a bridge's guests hear is as many frames that wait for one core, and
-    what comes last has no place among more of them: the answer to an ARP request, for one.
+    """Check the queue for broadcasts. One that all of a bridge's guests hear is as many frames
+    waiting for one core. When the queue is full, later frames are lost: the reply to an ARP
+    request, for one.
     """
     path = Path("/proc/sys/net/core/netdev_max_backlog")
-    if count and path.exists():  # as the neighbour table: in the machine's own namespace only
+    if count and path.exists():  # visible as above only
         room = int(path.read_text())
         yield Finding(
             what,
@@ -118,7 +126,9 @@ def _earshot(what: str, count: int, *, vital: bool) -> Iterator[Finding]:
 
 
 def require(size: Size) -> None:
-    """Raise MachineCannot if a lab of this size would fail half-way; says what to raise."""
+    """Raise MachineCannot if a lab of this size would fail while coming up. The error says what to
+    raise.
+    """
     short = [one for one in limits(size) if one.vital and not one.ok]
     if short:
         told = "; ".join(f"{one.what}: {one.seen}: {one.remedy}" for one in short)
@@ -134,8 +144,8 @@ def _besides(nodes: int) -> int:
 
 
 def _may_raise() -> bool:
-    """Whether this process may raise hard limits: root with CAP_SYS_RESOURCE, as outside of
-    containers.
+    """Whether this process may raise hard limits: as root with CAP_SYS_RESOURCE, which containers
+    lack.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):

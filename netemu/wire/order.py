@@ -8,17 +8,14 @@ from netemu.wire.store_address import StoreAddress
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What to build: the lab, its pace, and the runtime directory that nobody inside may see.
+    """What to build: the lab, its pace, and the runtime directory, which is hidden inside.
 
-    A lab that is `owned` goes down with the process that ordered it; any other once it is up stays.
+    An `owned` lab goes down with the process that ordered it; any other stays once it is up.
 
-    `shared` are directories that guests may write to, in root's lab as well; `masked` are sockets
-    of the machine's programs, which its guests do not see.
-
-    `store` is where its commands are kept, if not on this machine.
-
-    `profile` is how its guests are kept apart. `signing_key` is the private key, with its
-    certificate, that its responders sign documents with, in PEM.
+    Guests may write to `shared` directories, in root's lab too. They do not see the `masked`
+    sockets of the machine's programs. `store` is where the lab's commands are kept, if not on this
+    machine. `profile` is how guests are kept apart. `signing_key` is the private key that its
+    responders sign documents with, and its certificate, in PEM.
     """
 
     lab: Lab

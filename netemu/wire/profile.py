@@ -1,6 +1,6 @@
-"""How a lab keeps its guests apart: one value, which the supervisor builds every lab by.
+"""How a lab keeps its guests apart: one value, by which the supervisor builds every lab.
 
-Every lab that a person asks for has the defaults. The conformance suite alone hands in others
+Every lab that a person asks for has the defaults. Only the conformance suite makes others
 (`netemu.conformance.weakened`), to see its rows fail.
 """
 
@@ -16,14 +16,14 @@ from netemu.topology import Policy
 
 
 class Identity(StrEnum):
-    """What a responder knows a guest by; the words are those of its `--identity`."""
+    """What a responder knows a guest by. The words are those of its option `--identity`."""
 
     MARK = "mark"
     ADDRESS = "address"
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands between guests, and between a guest and its node."""
+    """What keeps guests apart from each other and from their node."""
 
     sysctls: sysctl.Settings = sysctl.NODE
     """The kernel settings of a node."""
@@ -42,4 +42,4 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """The module that answers on a node, and its first argument; more of them follow."""
     identity: Identity = Identity.MARK
     resets: bool = True
-    """Whether the connections of an address are reset before another guest may have it."""
+    """Whether the connections of an address are reset before another guest may get it."""

@@ -12,12 +12,12 @@ import msgspec
 from netemu.errors import NetemuError, NotSo, of_exit_code
 from netemu.wire.framing import Reader, framed
 
-# Characters of an error's text: a write of no more than a page is whole or not at all.
+# Characters of an error's text: a write of at most one page is atomic.
 _LONGEST: Final = 1000
 
 
 class Step(msgspec.Struct, frozen=True, tag=True):
-    """`done` of `of` are there, in the phase that is called `phase`."""
+    """In this phase, `done` of `of` are done."""
 
     phase: str
     done: int
@@ -39,9 +39,9 @@ Message = Step | Ready | Failed
 
 
 class Progress:
-    """The supervisor's end, which never waits for the other: a step that finds no room is left out.
+    """The supervisor's end. It never waits: a step that does not fit into the pipe is left out.
 
-    Steps leave half of the pipe free, for what has to be said at the end.
+    Steps leave half of the pipe free for the last message.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -50,17 +50,17 @@ class Progress:
         os.set_blocking(descriptor, False)
 
     def step(self, phase: str, done: int, of: int) -> None:
-        """So much is done."""
+        """Report how much of a phase is done."""
         if self._descriptor is not None and self._has_room():
             self._say(Step(phase, done, of))
 
     def ready(self) -> None:
-        """The lab is up: nothing more will be said."""
+        """Report that the lab is up; this is the last message."""
         self._say(Ready())
         self._close()
 
     def failed(self, error: NetemuError) -> None:
-        """The lab will not come up."""
+        """Report why the lab will not come up; this is the last message."""
         reason = str(error)[:_LONGEST].encode(errors="replace").decode()  # a path may be no text
         try:
             self._say(Failed(reason, error.exit_code))
@@ -90,7 +90,9 @@ class Progress:
 
 
 def steps(descriptor: int) -> Iterator[Step]:
-    """The other end: every step until the lab is ready; raises what made it fail."""
+    """The client's end: yield every step until the lab is ready. Raises the error that made it
+    fail.
+    """
     reader: Reader[Message] = Reader(Message)
     while data := os.read(descriptor, 65536):
         for message in reader.feed(data):

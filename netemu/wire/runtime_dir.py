@@ -1,11 +1,11 @@
-"""The directory of this user's labs: one directory a lab, which the lab locks while it lives.
+"""The directory of this user's labs: each lab has one in it, and locks it while it runs.
 
-The kernel drops the lock with the last process of the lab. What a killed lab leaves is a few
-files, which the next look removes.
+Runs in the user's process and in the sandbox.
 
-Both the runtime directory and each lab's directory carry a mark: a symbolic link that leads
-nowhere and whose target is the text. It is made in one step, so it is never half there. Nothing
-without our mark is used, and nothing but files that labs make is ever removed. A look creates
+The kernel drops the lock with the lab's last process. A killed lab leaves a few files, which the
+next look removes. The runtime directory and each lab's directory carry a mark: a symbolic link that
+leads nowhere, whose target is the mark's text. It is made in one step, so it is never incomplete. A
+directory without the mark is never used, and only files that labs make are removed. A look creates
 nothing. All removals go through descriptors and follow no links.
 """
 
@@ -27,17 +27,17 @@ LOGS: Final = "guests"  # what the guests' programs print
 
 _MARK: Final = ".netemu"
 _MARK_OF_ROOT: Final = "labs of netemu"
-# What a lab leaves in its directory: LOG, and the sockets of a version that kept them there.
+# The files in a lab's directory: LOG, and the sockets that an earlier version kept there.
 _OF_A_LAB: Final = re.compile(r"control\.sock|lab\.log(\.new)?|agent-\d+\.sock")
 _OF_ITS_GUESTS: Final = re.compile(r".+\.(log|new)")  # in LOGS: see `guest_log`
-# How long another command may be looking for dead labs, seconds: it takes milliseconds.
+# Seconds that another command may take to look for dead labs: it takes milliseconds.
 _TURN: Final = 5.0
 _INSTEAD: Final = "; set NETEMU_RUNTIME_DIR to a directory that only labs are kept in"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def guest_log(guest: str) -> str:
-    """The name of the file below LOGS that has what this guest's programs print."""
+    """The name of the file below LOGS with the output of this guest's programs."""
     return f"{guest}.log"
 
 
@@ -47,21 +47,21 @@ def agent_socket(number: int) -> str:
 
 
 def address(directory: Path, socket_name: str) -> str:
-    """The address of one of the sockets of the lab in this directory: CONTROL, `agent_socket`.
+    """The address of one of the sockets of the lab in this directory: CONTROL or `agent_socket`.
 
-    It is an abstract name in the machine's network namespace. A path could be opened from a guest,
-    which is in another network namespace but may see the same files as the same user. Raises
-    FileNotFoundError if there is no such lab.
+    It is an abstract name in the machine's network namespace. A socket with a path could be opened
+    from a guest, which may see the same files as the same user. Raises FileNotFoundError if the lab
+    does not exist.
     """
     status = directory.stat()
     return f"\0netemu-{status.st_dev:x}-{status.st_ino:x}/{socket_name}"
 
 
 def root() -> Path:
-    """The directory of this user's labs; it need not be there yet.
+    """The directory of this user's labs; it may not exist yet.
 
-    NETEMU_RUNTIME_DIR, else /run/netemu for root, else $XDG_RUNTIME_DIR/netemu, else one in /tmp.
-    Raises MachineCannot if it is there and is not one that netemu made for this user.
+    It is NETEMU_RUNTIME_DIR, else /run/netemu for root, else $XDG_RUNTIME_DIR/netemu, else one in
+    /tmp. Raises MachineCannot if it exists and was not made by netemu for this user.
     """
     place = _chosen()
     with _opened(place):
@@ -69,7 +69,7 @@ def root() -> Path:
 
 
 def running() -> list[str]:
-    """The names of this user's labs that run, sorted; removes what dead ones left."""
+    """The sorted names of this user's running labs. Removes the files of dead ones."""
     place = _chosen()
     with _opened(place) as top:
         if top is None:
@@ -79,7 +79,7 @@ def running() -> list[str]:
 
 
 def claim(name: str) -> tuple[Path, int] | None:
-    """Make the directory of a lab that is to run: its path and the held lock.
+    """Make the directory of a lab that is to run. Returns its path and the held lock.
 
     None if a lab of that name runs. A copy of the descriptor, in any process, keeps the lock.
     """
@@ -92,7 +92,9 @@ def claim(name: str) -> tuple[Path, int] | None:
 
 
 def identity(name: str) -> tuple[int, int] | None:
-    """What tells the lab of this name from earlier and later ones; None if there is no such lab."""
+    """What distinguishes this lab from earlier and later ones of its name; None if it does not
+    exist.
+    """
     place = _chosen()
     with _opened(place) as top:
         if top is None:
@@ -113,7 +115,7 @@ def identity(name: str) -> tuple[int, int] | None:
 
 
 def clear(name: str) -> bool:
-    """Remove what a lab that has ended left; False if it has not, and nothing is done."""
+    """Remove the files of a lab that has ended. False, with nothing done, if it still runs."""
     place = _chosen()
     with _opened(place) as top:
         if top is None:
@@ -168,7 +170,7 @@ def _opened(place: Path, *, make: bool = False) -> Iterator[int | None]:
 
 
 def _not_ours(top: int) -> str | None:
-    """Why labs may not be kept in this directory, if so."""
+    """Why labs may not be kept in this directory, or None."""
     status = os.fstat(top)
     if status.st_uid != os.geteuid():
         return "belongs to somebody else"
@@ -183,7 +185,7 @@ def _not_ours(top: int) -> str | None:
 
 
 def _runs(top: int, name: str) -> bool:
-    """Whether this is the directory of a lab that runs; removes what a dead one left."""
+    """Whether this is the directory of a running lab. Removes the files of a dead one."""
     try:
         directory = os.open(name, _DIRECTORY, dir_fd=top)
     except OSError:
@@ -203,7 +205,7 @@ def _runs(top: int, name: str) -> bool:
 
 
 def _make(top: int, place: Path) -> int:
-    """Make, mark and lock a lab's directory. An empty one is what a killed command left."""
+    """Make, mark and lock a lab's directory. An empty one was left by a killed command."""
     name = place.name
     with suppress(OSError):
         os.rmdir(name, dir_fd=top)
@@ -227,7 +229,7 @@ def _make(top: int, place: Path) -> int:
 
 
 def _remove(top: int, name: str, directory: int) -> None:
-    """Remove a lab's files and its directory; with other things in it, that is left, unmarked."""
+    """Remove a lab's files and its directory. With other files in it, it stays, unmarked."""
     with suppress(FileNotFoundError, NotADirectoryError):
         logs = os.open(LOGS, _DIRECTORY, dir_fd=directory)
         try:
@@ -271,7 +273,7 @@ def _is_marked(directory: int, text: str) -> bool:
 
 @contextmanager
 def _alone(top: int, place: Path) -> Iterator[None]:
-    """No other command looks for dead labs meanwhile."""
+    """Keep other commands from looking for dead labs meanwhile."""
     deadline = time.monotonic() + _TURN
     while True:
         try:

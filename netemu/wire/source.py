@@ -1,13 +1,13 @@
-"""How a process of ours that another one starts finds this very netemu, installed or not.
+"""How a child process finds this very netemu, installed or not.
 
-Standard library only: processes that are to start quickly import it too.
+It uses the standard library only: processes that must start quickly import it.
 """
 
 import os
 from pathlib import Path
 
 SOURCE = str(Path(__file__).resolve().parent.parent.parent)
-"""The directory that has the packages `netemu` and `hostagent`."""
+"""The directory of the packages `netemu` and `hostagent`."""
 
 
 def python_path() -> str:

@@ -1,15 +1,16 @@
-"""The three standard streams, which a program may have been started without.
+"""Repairs the three standard streams, without which a program may have been started.
 
-Runs in any process that starts others. It never closes or changes a stream that is open.
+Runs in any process that starts others. It never closes or changes an open stream.
 """
 
 import os
 
 
 def keep_their_places() -> None:
-    """Have closed ones lead to /dev/null.
+    """Open /dev/null in the place of closed streams.
 
-    Else the next files that are opened take their places, and are lost to a child's own streams.
+    Otherwise the next files that are opened take their numbers, and a child loses them to its own
+    streams.
     """
     for number in (0, 1, 2):
         try:

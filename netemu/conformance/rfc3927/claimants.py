@@ -1,8 +1,8 @@
-"""Who claims addresses by RFC 3927: our guests, and programs from elsewhere inside guests.
+"""The claimants under test: our guests, and other programs inside guests.
 
-A foreign claimant gets a guest as any host would be: our claim's address is taken away, and the
-kernel answers ARP by itself again. Where it keeps what it remembers is a directory of the guest's
-own, so that nothing is left on the machine.
+Another program gets a guest like any host: our claim's address is removed, and the kernel answers
+ARP itself again. The program stores its state in a directory of the guest's own, so that nothing
+stays on the machine.
 """
 
 import os
@@ -31,7 +31,7 @@ esac
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A program that claims addresses: how it is started, and where it remembers them."""
+    """A program that claims addresses: how to start it, and where it stores its addresses."""
 
     name: str
     program: str
@@ -42,10 +42,10 @@ class Foreign:
 
     @property
     def missing(self) -> str:
-        """What it takes to have it here, as a sentence; "" if nothing is missing."""
+        """How to install it, as a sentence; "" if it is installed."""
         if shutil.which(self.program, path=_PATHS) is None:
             return f"{self.name} is not installed: apt-get install {self.package}"
-        # In an ordinary user's lab there is no other user to whom it could step down.
+        # In an ordinary user's lab there is no other user to switch to.
         if os.geteuid() != 0:
             return f"{self.name} runs as root only, to give its privileges up by itself"
         return ""
@@ -77,7 +77,7 @@ FOREIGN: Final = (
 
 
 class OurClaimant:
-    """A guest of the lab's as it is: rebooted to begin anew."""
+    """A guest of the lab as it is: to start again, it is rebooted."""
 
     name = "ours"
     resets_connections = True
@@ -117,7 +117,7 @@ class ForeignClaimant:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make an ordinary host of the guest: no address, no rules, the kernel answers ARP."""
+        """Make the guest an ordinary host: no address, no rules, and the kernel answers ARP."""
         for command in (
             ("ip", "address", "flush", "dev", GUEST_WIRE, "scope", "link"),
             ("ip", "rule", "del", "pref", "3927"),

@@ -20,12 +20,12 @@ from netemu.interfaces import BRIDGE, GUEST_WIRE
 from netemu.linklocal.timing import Timing
 from netemu.topology import Lab, Policy, parse
 
-# The guard would keep from a guest some of what other hosts have to say to it here.
+# With the egress list, a guest would not hear some frames that other hosts send it here.
 PROFILE: Final = without(egress)
 
 
 def room_for(foreign: Sequence[Foreign], name: str) -> Lab:
-    """A lab in which each claimant has a guest for each part of the trials."""
+    """A lab with a guest for each claimant and each part of the trials."""
     guests = len(PARTS) * (1 + len(foreign))
     text = f"name: {name}\npolicy: same-node\nnodes: {{node1: {{guests: {guests}}}}}\n"
     return parse(text, source=name)
@@ -36,10 +36,10 @@ def judge(
 ) -> dict[str, dict[str, Result]]:
     """Try our claimant and the foreign ones on a running lab, side by side on one bridge.
 
-    Where the lab's guard keeps from a guest what a row has to say to it, the row is not tried.
-    By the claimant's name, then by the row's number; `on_done` is told each part that is over. The
-    lab's first node needs a guest for each claimant; with more of them, parts of the trials are
-    made at the same time, and it takes no longer than the longest.
+    A row is not tried if the lab's guard would drop its frames. Returns results by the claimant's
+    name, then by the row's number; `on_done` is called with the claimant after each part. The lab's
+    first node needs a guest for each claimant. With more guests, parts of the trials run at the
+    same time, and the whole takes as long as the longest part.
     """
     told = labs.status(lab)
     near = told["nodes"][0]
@@ -49,7 +49,7 @@ def judge(
         raise NotSo(f"{lab}: {near['name']} needs {len(claimants)} guests, one a claimant")
     timing = Timing().scaled(float(told["time_scale"]))
     policy = Policy(told["policy"])
-    time.sleep(timing.announce_interval + LATE)  # the last word of the claims before these
+    time.sleep(timing.announce_interval + LATE)  # the last announcement of the claims before
 
     def attempt(number: int) -> tuple[str, dict[str, Observed], float]:
         guest = near["guests"][number]
@@ -71,8 +71,8 @@ def judge(
     for name, seen, taken in attempts:
         results = found.setdefault(name, {})
         for _, row in ROWS:
-            # A row that two have tried holds if it does for both. What nobody has tried is left
-            # out: for the node's own rows one claimant is enough.
+            # A row that was tried twice must hold both times. A row that nobody tried is left out:
+            # for the node's own rows one claimant is enough.
             if row.id in seen and (row.id not in results or results[row.id].ok):
                 results[row.id] = _result(row, seen[row.id], policy, taken / len(seen))
     order = [row.id for _, row in ROWS]

@@ -1,4 +1,4 @@
-"""A claimant on trial: the guest that it claims for, that guest's wire, and what a claim takes."""
+"""A claimant under test: the guest that it claims for, that guest's wire, and a claim's time."""
 
 import json
 from typing import Any, Final
@@ -19,7 +19,7 @@ START: Final = 2.0
 
 
 class Subject:
-    """One claimant in one guest; `told` has what came of each row so far."""
+    """One claimant in one guest; `told` has the outcome of each row so far."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Subject:
     def _settle(self, row: str, good: bool, *evidence: str) -> None:
         self.told[row] = Observed(PASS if good else FAIL, list(evidence))
 
-    # What a claim takes.
+    # The times of a claim.
 
     @property
     def _longest_claim(self) -> float:
@@ -54,7 +54,7 @@ class Subject:
 
     def _restart(self) -> None:
         self._claimant.stop()
-        self._link.fresh()  # before it begins: the first probe may come at once
+        self._link.fresh()  # take the time first: the first probe may come at once
         self._claimant.start()
 
     def _first_probe(self) -> Arp:
@@ -72,12 +72,12 @@ class Subject:
         heard = self._link.until(self._longest_claim, is_announcement)
         if heard is None or heard.arp is None:
             raise NotSo(f"{self._claimant.name}: announces nothing")
-        # Its second announcement, so that what follows is not taken for it.
+        # Wait for its second announcement, so that it is not taken for a reaction.
         both = self._timing.announce_interval + LATE
         self._link.until(both, lambda one: is_announcement(one) and one.at > heard.at)
         return heard.arp.sender_ip
 
-    # The guest, and what its node has given out.
+    # The guest's addresses, and its node's entries for it.
 
     def _bindings(self) -> list[int]:
         _, out, _ = self._node.run("ip", "-j", "-4", "neighbour", "show", "dev", BRIDGE)

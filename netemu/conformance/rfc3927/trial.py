@@ -32,19 +32,19 @@ from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
 
 _ROUTER, _ROUTABLE, _FAR_AWAY = "198.51.100.1", "198.51.100.7", "203.0.113.9"
-# How often a conflict is tried to be said while it probes.
+# Attempts to cause a conflict while it probes.
 _TRIES: Final = 3
 _ROUTER_MAC: Final = "02:5e:10:00:00:99"
 _NEIGHBOURS: Final = ("169.254.88.88", "169.254.88.89")
 
 
 class Trial(Subject):
-    """The trials of one claimant in one guest; `told` has what came of each row so far."""
+    """The trials of one claimant in one guest; `told` has the outcome of each row so far."""
 
     # Trials, in the order in which they are made.
 
     def run(self, trials: Iterable[str]) -> None:
-        """Make these trials, of PARTS; what one of them cannot do fails its own rows only."""
+        """Run these trials, which are of PARTS. One that cannot be run fails its own rows only."""
         for name in trials:
             try:
                 getattr(self, f"_{name}")()
@@ -92,7 +92,7 @@ class Trial(Subject):
         answered = is_answered_as(answer, self._name)
         self._settle("R23", answered, end if answered else f"{end}: {answer[:60]!r}")
         self._link.fresh()
-        # As long as five defence intervals' half: nothing here is periodic but what is wrong.
+        # Two and a half defence intervals: a correct claimant sends nothing periodic meanwhile.
         quiet = max(0.5, timing.defend_interval / 2)
         time.sleep(quiet)
         unasked = [
@@ -102,7 +102,7 @@ class Trial(Subject):
         self._settle("R22", not unasked, f"{len(unasked)} requests within {quiet:.1f} s")
 
     def _answering(self) -> None:
-        """Have the guest answer ARP; whether by broadcast is judged in the end, over all."""
+        """Have the guest answer ARP. Whether by broadcast is judged at the end, over all frames."""
         address = self._bound()
         self._link.fresh()
         self._link.say(self._link.asking(address))
@@ -167,14 +167,14 @@ class Trial(Subject):
                 self._settle(row, *told)
 
     def _chooses_anew(self, conflict: Callable[[int], bytes]) -> tuple[bool, str] | None:
-        """Whether it probes for another address after a conflict; None if none can be said."""
+        """Whether it probes for another address after a conflict; None if none was possible."""
         self._restart()
         candidate = self._first_probe().target_ip
         self._link.fresh()
         try:
             self._link.say(conflict(candidate))
         except NotSo:
-            return None  # the guard keeps others' probes from it: the node answers in their stead
+            return None  # the guard drops others' probes, and the node answers for the guest
         patience = self._timing.probe_wait + self._timing.probe_max + LATE
         after = self._link.until(patience, is_probe)
         following = None if after is None or after.arp is None else after.arp.target_ip
@@ -241,7 +241,7 @@ class Trial(Subject):
         self._settle("R15", True, "defends each")
 
     def _routes(self) -> None:
-        """With a routable address and a default route as a bait."""
+        """Give the guest a routable address and a default route as bait."""
         address = addresses.to_text(self._bound())
         for command in (
             ("address", "add", f"{_ROUTABLE}/24", "dev", GUEST_WIRE),
@@ -249,7 +249,7 @@ class Trial(Subject):
             ("route", "replace", "default", "via", _ROUTER, "dev", GUEST_WIRE),
         ):
             self._guest.run("ip", *command)
-        time.sleep(0.2)  # for whoever follows the routes
+        time.sleep(0.2)  # until routing daemons have seen it
         try:
             router = octets(_ROUTER_MAC)
             asked, through = self._send_from(address, _NEIGHBOURS[0], router)
@@ -288,7 +288,7 @@ class Trial(Subject):
         self._restart()
         tried: list[int] = []
         last = 0.0
-        # A conflict takes a host PROBE_WAIT at most to its next probe.
+        # After a conflict a host waits PROBE_WAIT at most before its next probe.
         end = time.monotonic() + START + (timing.max_conflicts + 3) * (timing.probe_wait + 0.2)
         while time.monotonic() < end and len(tried) <= timing.max_conflicts + 2:
             heard = self._link.until(0.02, probe_after(last))
@@ -314,7 +314,7 @@ class Trial(Subject):
         )  # fmt: skip
 
     def _the_node(self) -> None:
-        """The node's own part: silent for what nobody has, stubborn for what it has itself."""
+        """The node's own behaviour: no answer for free addresses, defence of its own."""
         if not isinstance(self._claimant, OurClaimant):
             return
         own = self._bound()
@@ -348,7 +348,7 @@ class Trial(Subject):
         return [one for one in heard if one is not None]
 
     def _by_broadcast(self) -> None:
-        """Over everything that was heard: no ARP with a link-local sender went to one host only."""
+        """Check all frames: no ARP with a link-local sender was unicast."""
         own = [one.arp for one in self._link.all if one.arp is not None and one.arp.sender_ip]
         narrow = [one for one in own if one.ether_destination != arp.BROADCAST]
         replies = [one for one in own if one.operation == arp.REPLY]

@@ -1,4 +1,6 @@
-"""A guest's wire as another host of its link has it: what comes by it, and what is said on it."""
+"""A guest's wire, as another host of its link sees it: frames that come by it, and frames put on
+it.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,14 +12,14 @@ from netemu.conformance.probe import Place
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
 
-# A machine that is busy delays a frame by so much, whatever the time scale.
+# A busy machine delays a frame by this much, at any time scale.
 LATE: Final = 0.3
 _EARLY: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A frame of the guest's: when, whole, and as ARP if it is any."""
+    """A frame of the guest: the time, the bytes, and the parsed ARP if it is ARP."""
 
     at: float
     frame: bytes
@@ -25,9 +27,9 @@ class Heard:
 
 
 class Wire:
-    """The wire of one port: `log` has what the guest has sent since `fresh`, `all` everything.
+    """The wire of one port: `log` is what the guest has sent since `fresh`, `all` everything.
 
-    `other` is the MAC of the host whose part is played.
+    `other` is the MAC of the host that is played.
     """
 
     def __init__(self, node: Place, port: str, other: bytes) -> None:
@@ -47,7 +49,7 @@ class Wire:
         return self.log
 
     def fresh(self) -> float:
-        """Forget what was heard; the time by the wire's clock."""
+        """Forget the frames so far. Returns the time of the wire's clock."""
         self.listen()
         self.log = []
         return time.time()

@@ -1,4 +1,4 @@
-"""ARP: who may say what about whose address."""
+"""ARP: claims about one's own address and others'."""
 
 import random
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def arp(
     hwsrc: str = "",
     hwdst: str = NOBODY,
 ) -> Packet:
-    """An ARP packet from the attacker's own MAC, unless it says otherwise."""
+    """An ARP packet from the attacker's MAC, unless a field says otherwise."""
     return Ether(dst=dst, src=stage.m1) / ARP(
         op=op, hwsrc=hwsrc or stage.m1, psrc=psrc, hwdst=hwdst, pdst=pdst or stage.md
     )
@@ -129,7 +129,7 @@ def _fill_the_neighbour_table(stage: Stage) -> Observed:
     drawn = (f"169.254.{choose.randrange(1, 255)}.{choose.randrange(256)}" for _ in range(5000))
     senders = [one for one in drawn if one != stage.i1]
     evidence: list[str] = []
-    # In batches: a table that grows is the machine's, and is not to be filled to prove a point.
+    # In batches: if the table grows, it is the whole machine's, and must not be filled.
     for start in range(0, len(senders), 100):
         frames = [arp(stage, dst=stage.bridge, psrc=one) for one in senders[start : start + 100]]
         seen = stage.attack(frames)

@@ -1,4 +1,4 @@
-"""Claims: whose an address is, who may claim it, and what keeps others from claiming."""
+"""Claims: who may claim an address, and attempts to keep others from claiming."""
 
 import time
 from collections.abc import Iterator
@@ -21,20 +21,22 @@ from netemu.linklocal import addresses
 from netemu.linklocal.addresses import BROADCAST_TEXT, NETWORK_TEXT
 from netemu.linklocal.timing import Timing
 
-# Seconds for a busy machine to be late with what is over in a moment on a quiet one.
+# Seconds that a busy machine may be late with what takes a moment otherwise.
 _BUSY: Final = 5.0
-# How often it is tried to be heard once.
+# Attempts until one frame is heard.
 _TRIES: Final = 3
 
 
 def _guessed_candidates(stage: LabStage) -> list[str]:
-    """What the victim will try: its last address, and the draws of its MAC, which anybody knows."""
+    """The addresses that the victim will try: its last one, and those drawn from its MAC, which
+    anybody can compute.
+    """
     mac = octets(stage.m2)
     return [stage.i2, *(addresses.to_text(addresses.candidate(mac, n)) for n in range(12))]
 
 
 def _storm(stage: LabStage, frames: list[Packet]) -> tuple[bool, list[Frame]]:
-    """Send frames for as long as the victim claims anew: whether it is bound, and what was seen."""
+    """Send frames while the victim claims. Returns whether it is bound, and what was seen."""
     flood = [stage.signed(frame) for frame in frames]
     stage.sent += flood
     stage.victim.call(Inside.drop)
@@ -80,7 +82,7 @@ def _storm_of_probes(stage: LabStage) -> Observed:
     if stage.row.expected(stage.policy) == LIMITED and not _at_victim(stage, seen):
         seen += _until_heard(stage, frames[:1])
     at_victim = _at_victim(stage, seen)
-    # The node has to hear it, to answer for whoever has the address; the guests do not.
+    # The node must hear the probe, to answer for the address's holder; the guests must not.
     if bound and all(one.place == stage.node.name for one in seen):
         return Observed(DROPPED)
     most = OVERHEARD_BURST + OVERHEARD_PER_MINUTE / 60 * (taken + 1) / stage.time_scale
@@ -96,10 +98,10 @@ def _at_victim(stage: LabStage, seen: list[Frame]) -> list[Frame]:
 
 
 def _until_heard(stage: LabStage, frames: list[Packet]) -> list[Frame]:
-    """Send again when some may pass: what lets a few by may have been used up by others.
+    """Send again once the limit allows frames: other frames may have used it up.
 
-    The attacker's own claims use it up, too: so it waits for two to be let by, and sends before it
-    claims again.
+    The attacker's own claims count too: it waits until the limit allows two frames, and sends
+    before it claims again.
     """
     for _ in range(_TRIES):
         time.sleep(2 * 60 / OVERHEARD_PER_MINUTE * stage.time_scale)
@@ -133,7 +135,7 @@ def _hoard(stage: LabStage) -> Observed:
 
 
 def _use_anothers(stage: Stage) -> Observed:
-    """Configure the victim's address, and ask from it with the kernel's own stack."""
+    """Configure the victim's address, and connect from it with the kernel's own stack."""
     address = (f"{stage.i2}/16", "dev", stage.attacker.interface)
     code, _, said = stage.attacker.run("ip", "address", "add", *address, "scope", "link")
     if code:

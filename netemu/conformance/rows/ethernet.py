@@ -19,12 +19,12 @@ from netemu.interfaces import octets
 from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
 from netemu.linklocal.addresses import BROADCAST_TEXT
 
-# Long enough for what a guard's bucket gives out to be told from what was in it.
+# Long enough to tell the limit's rate from its burst.
 _FLOOD_SECONDS: Final = 0.3
 
 
 def syn(s: Stage, **ip: object) -> Packet:
-    """A TCP segment that asks the responder for a connection, from the attacker."""
+    """A SYN from the attacker to the responder."""
     fields = {"src": s.i1, "dst": s.md, **ip}
     return IP(**fields) / TCP(sport=s.port, dport=80, flags="S", seq=1000)
 
@@ -35,7 +35,7 @@ def answered_syn(stage: Stage, frame: Packet) -> bool:
 
 
 def asking(s: Stage) -> ARP:
-    """The honest question where the responder is."""
+    """The honest ARP request for the responder."""
     return ARP(op=1, hwsrc=s.m1, psrc=s.i1, hwdst=NOBODY, pdst=s.md)
 
 
@@ -108,7 +108,7 @@ def _ip_multicast(s: Stage) -> Iterator[Packet]:
 
 
 def _flood(stage: Stage, *recipes: Callable[[Stage], Iterable[Packet]]) -> Observed:
-    """Send in a loop; dropped, or as many as the bound lets by, or more."""
+    """Send in a loop. The verdict is dropped, limited or allowed."""
     frames = [stage.signed(frame) for recipe in recipes for frame in recipe(stage)]
     stage.sent += frames
     begun = time.monotonic()
@@ -116,7 +116,7 @@ def _flood(stage: Stage, *recipes: Callable[[Stage], Iterable[Packet]]) -> Obser
     others = stage.sightings()
     seen = [one for one in others if one.place == stage.two.name]
     if not others:
-        # A bucket that the row before has emptied fills again in a moment.
+        # A limit that the row before has used up fills again soon.
         for _ in range(5):
             sent += stage.attacker.flood(frames, _FLOOD_SECONDS / 5)
             seen += [one for one in stage.sightings() if one.place == stage.two.name]
@@ -130,7 +130,7 @@ def _flood(stage: Stage, *recipes: Callable[[Stage], Iterable[Packet]]) -> Obser
 def _listen_to_others(stage: Stage) -> Observed:
     """Steal the victim's port in the bridge's table, and listen while it asks."""
     theft = Ether(dst="02:de:ad:be:ef:02", src=stage.m2, type=0x88B5) / Raw(b"x" * 46)
-    # In a loop: what the victim sends puts the table right again.
+    # In a loop: each frame of the victim corrects the table.
     flood = stage.attacker.post(
         Inside.flood, stage.attacker.interface, [bytes(theft)], _FLOOD_SECONDS
     )
@@ -165,7 +165,7 @@ def _fill_the_bridges_table(stage: Stage) -> Observed:
     ]
     stage.sent += frames[:3]
     grown = 0
-    # In batches: a table that grows is stopped well before it costs the machine anything.
+    # In batches: if the table grows, stop well before it costs the machine anything.
     for start in range(0, len(frames), 2000):
         stage.attacker.send(frames[start : start + 2000])
         grown = len(stage.stations()) - before
@@ -177,7 +177,7 @@ def _fill_the_bridges_table(stage: Stage) -> Observed:
 
 
 def _inner(s: Stage) -> Iterator[tuple[str, Packet]]:
-    """What the tags below are put on: honest frames, to the node and to the peer."""
+    """The frames that get the tags below: honest ones, to the node and to the peer."""
     yield s.bridge, syn(s)
     yield s.bridge, asking(s)
     yield BROADCAST, asking(s)

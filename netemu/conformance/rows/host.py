@@ -1,4 +1,4 @@
-"""The host: what a guest's root tries without a frame, and moments without a guard."""
+"""The host: attacks without a frame, and moments without a guard."""
 
 import time
 from typing import Final
@@ -15,12 +15,12 @@ from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.rows.ethernet import syn
 from netemu.conformance.stage import INSTANCE_INFO, Stage, is_answered_as
 
-# The guard is replaced so many times while the attacker sends.
+# How often the guard is replaced while the attacker sends.
 _RELOADS: Final = 5
 
 
 def _own_mark(stage: LabStage) -> Observed:
-    """Put the victim's mark on one's own socket: the responder has to know the port by its own."""
+    """Set the victim's mark on the attacker's socket: the responder must still know the port."""
     for mark in (int(stage.two.port[1:]), 0xFFFFFFFF, 1):
         answer = b""
         wrong, _ = stage.attacker.call(Inside.dial, "marked", stage.md, HTTP, mark=mark)
@@ -36,7 +36,7 @@ def _own_mark(stage: LabStage) -> Observed:
 
 
 def _poison(s: Stage) -> list[Packet]:
-    """Frames that would do harm in the one moment in which nobody looks."""
+    """Frames that would do harm in a single moment without a guard."""
     return [
         arp(s, op=REPLY, psrc=s.md, hwdst=s.m2, pdst=s.i2),
         arp(s, psrc=s.i2, pdst=s.i2),
@@ -48,7 +48,7 @@ def _poison(s: Stage) -> list[Packet]:
 
 
 def _port_up(stage: LabStage) -> Observed:
-    """Send from before the link is up until it is claimed for."""
+    """Send while the link comes up, until the claim is done."""
     frames = [stage.signed(frame) for frame in _poison(stage)]
     stage.sent += frames
     seen = []

@@ -1,4 +1,4 @@
-"""HTTP: what is said to the responder, by the one it is rightly connected with."""
+"""HTTP: requests to the responder by a guest that is rightly connected."""
 
 import time
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from netemu.conformance.row import ALLOWED, REFUSED, Later, Observed, PlayInLab,
 from netemu.conformance.stage import is_answered_as, status_of
 
 _PATH: Final = "/metadata/v1/InstanceInfo"
-# How long after its bound a slow request may still be waited for.
+# Seconds after its time limit for which a slow request is waited for.
 _SLACK: Final = 3.0
 
 
@@ -42,7 +42,7 @@ def _all(
     *,
     closed: bool = False,
 ) -> Observed:
-    """`verdict`, if every answer has a right status; else what the first that has not says."""
+    """`verdict` if every answer has a right status; else the status of the first that has not."""
     told = _statuses(stage, requests)
     evidence = [f"{said[:60]!r}: {status}, {end}" for said, status, end, _ in told]
     for _, status, end, _ in told:
@@ -54,7 +54,7 @@ def _all(
 
 
 def _control(stage: LabStage) -> Observed:
-    """The honest question, with the responder's record if the lab keeps one."""
+    """The honest request, with the responder's access log if the lab keeps one."""
     stage.record()
     answer, _ = stage.ask()
     if not is_answered_as(answer, stage.one.name):
@@ -65,14 +65,14 @@ def _control(stage: LabStage) -> Observed:
 
 
 def _slow(stage: LabStage) -> Later:
-    """Requests that never become whole; what becomes of them is looked at when all else is done."""
+    """Requests that are never completed; their answers are checked when all other rows are done."""
     beginnings = (
         b"GET /meta",
         b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         request("POST / HTTP/1.1", "Content-Length: 1000", body=b"x"),
     )
     begun = time.monotonic()
-    # Another row may have the attacker reboot meanwhile, and the victim; not the third guest.
+    # Another row may reboot the attacker and the victim meanwhile, but not the third guest.
     place = stage.three.place if stage.cast.bystander else stage.attacker
     for number, said in enumerate(beginnings):
         place.call(Inside.dial, f"slow{number}", METADATA, HTTP)
@@ -111,7 +111,7 @@ _IDENTITY_HEADERS: Final = (
 
 
 def _forged(stage: LabStage) -> Observed:
-    """Headers that say who asks: X-Forwarded-For is refused, and none is believed."""
+    """Headers that name another caller: X-Forwarded-For is refused, and none is believed."""
     fields = [one.format(address=stage.i2, name=stage.two.name) for one in _IDENTITY_HEADERS]
     told = _statuses(stage, [request(f"GET {_PATH} HTTP/1.1", one) for one in fields])
     evidence = [f"{field}: {status}" for field, (_, status, _, _) in zip(fields, told, strict=True)]
@@ -247,7 +247,7 @@ _TRICKS: Final = (
 
 
 def _paths(stage: LabStage) -> Observed:
-    """Paths that lead somewhere else if they are joined or decoded: there is nothing there."""
+    """Paths that lead elsewhere when they are joined or decoded: none of them exists."""
     asked = [request(f"GET {one} HTTP/1.1", _READABLE) for one in _TRICKS]
     return _all(stage, asked, (404,), "404")
 
@@ -265,7 +265,7 @@ _READ: Final = (
 
 
 def _covert(stage: LabStage) -> Observed:
-    """Write wherever one can; whether another reads anything different from before."""
+    """Write to every path, and see whether another guest reads anything different."""
 
     def read() -> list[bytes]:
         answers = []

@@ -31,9 +31,9 @@ from netemu.linklocal.addresses import BROADCAST_TEXT, NETWORK_TEXT
 from netemu.topology import Policy
 
 _PROTOCOL_TCP: Final = 6
-# To a peer these are free, under same-node; IGMP is nobody's.
+# Under same-node a guest may send these to a peer. Nobody may send IGMP.
 _ORDINARY: Final = frozenset({1, 2, 6, 17})
-# Long enough for what a guard's bucket gives out to be told from what was in it.
+# Long enough to tell the limit's rate from its burst.
 _FLOOD_SECONDS: Final = 0.3
 
 
@@ -43,7 +43,7 @@ def to_node(s: Stage) -> Ether:
 
 
 def answered_from_node(stage: Stage, frame: Packet) -> bool:
-    """Whether the node says anything by IP to the attacker that is not HTTP's."""
+    """Whether this is IP from the node to the attacker, other than HTTP."""
     if IP not in frame or frame.src != stage.bridge or frame[IP].dst != stage.i1:
         return False
     return not (TCP in frame and frame[TCP].sport == 80 and frame[TCP].dport != stage.port)
@@ -98,7 +98,7 @@ def _services_of_the_node(s: Stage) -> Iterator[Packet]:
         yield to_node(s) / IP(src=s.i1, dst=address) / UDP(sport=s.port, dport=SERVICE)
 
 
-# Well-known ports, and what nodes are known to run.
+# Well-known ports, and those of services that nodes often run.
 _SWEPT: Final = (*range(1, 80), *range(81, 1025), 2375, 3128, 5000, 6443, 8000, 8080, 8775, 9090)
 
 
@@ -146,7 +146,7 @@ def _odd_fragments(s: Stage) -> Iterator[Packet]:
         head = IP(src=s.i1, dst=s.md, id=51, proto=6, frag=at, flags=mf.strip("+") or 0)
         return to_node(s) / head / Raw(body)
 
-    tcp = bytes(syn(s))[20:]  # with the checksum that the whole would have
+    tcp = bytes(syn(s))[20:]  # with the checksum of the whole packet
     yield piece(0, more=True, body=tcp[:8])
     yield piece(1, more=False, body=tcp[8:])
     yield piece(0, more=True, body=tcp)
@@ -178,7 +178,7 @@ def _options(s: Stage) -> Iterator[Packet]:
 
 
 def _time_to_live(stage: LabStage) -> Observed:
-    """Ask with TTL 1 and 255: both are answered, and the answer does not outlive the link."""
+    """Ask with TTL 1 and 255: both are answered, with an answer that does not outlive the link."""
     frames = [stage.signed(to_node(stage) / syn(stage, ttl=ttl)) for ttl in (1, 255)]
     stage.sent += frames
     seen: list[int] = []
@@ -260,7 +260,7 @@ def _tunnels(s: Stage) -> Iterator[Packet]:
 
 
 def _every_protocol(stage: Stage) -> Observed:
-    """One packet to the responder of each protocol that there is: which come in."""
+    """Send the responder one packet of each IP protocol, and see which come in."""
     body = bytes(TCP(sport=stage.port, dport=80, flags="S"))
     frames = [
         bytes(to_node(stage) / IP(src=stage.i1, dst=stage.md, proto=protocol) / Raw(body))
@@ -278,7 +278,7 @@ def _every_protocol(stage: Stage) -> Observed:
 
 
 def _odd_protocols_to_peer(stage: Stage) -> Observed:
-    """Flood a peer with protocols that guests have no ordinary use for."""
+    """Flood a peer with protocols that guests do not normally use."""
     sender = Ether(dst=stage.m2, src=stage.m1)
     head = {"src": stage.i1, "dst": stage.i2}
     frames = [

@@ -24,12 +24,12 @@ from netemu.conformance.row import DROPPED, Row
 from netemu.conformance.stage import Stage
 
 _ALL_NODES: Final = ("33:33:00:00:00:01", "ff02::1")
-# The attacker's address: the answers to it are this row's.
+# The attacker's address: answers to it belong to this row.
 _OWN: Final = "fe80::dead:beef"
 
 
 def link_local(mac: str) -> str:
-    """The fe80:: address that a kernel makes of a MAC (RFC 4291, appendix A)."""
+    """The fe80:: address that a kernel derives from a MAC (RFC 4291, appendix A)."""
     octets = [int(one, 16) for one in mac.split(":")]
     octets[0] ^= 2
     parts = (*octets[:3], 0xFF, 0xFE, *octets[3:])

@@ -1,7 +1,7 @@
-"""The lab: what a guest's root tries against the kernel, the lab's processes and the machine.
+"""The lab: attacks of a guest's root on the kernel, the lab's processes and the machine.
 
-Each attack is a script that runs in the attacking guest and prints what it got through; it changes
-nothing outside. That a freeze holds is seen in what the guest's own clock says afterwards.
+Each attack is a script that runs in the attacking guest and prints what succeeded. It changes
+nothing outside. Whether a freeze holds is read from the guest's own clock afterwards.
 """
 
 import sys
@@ -23,10 +23,10 @@ from netemu.conformance.row import ALLOWED, DROPPED, FAILED, REFUSED, Observed, 
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ethernet import syn
 
-# How long the attacker is frozen, seconds, and how much of that its clock must have stood still.
+# Seconds for which the attacker is frozen, and how many of them its clock must have stood still.
 _FROZEN: Final = 1.0
 _STOOD: Final = 0.8
-# How long the lab may take to carry an event out, seconds.
+# Seconds that the lab may take to carry out an event.
 _PATIENCE: Final = 20.0
 
 _FAMILIES: Final = """
@@ -178,7 +178,7 @@ for one in range(3):
 
 
 def tried(script: str) -> Callable[[LabStage], Observed]:
-    """Run a script in the attacking guest: refused, if it has nothing to print."""
+    """Run a script in the attacking guest. The verdict is refused if it prints nothing."""
 
     def play(stage: LabStage) -> Observed:
         with stage.process_of_attacker() as guest:
@@ -217,7 +217,7 @@ class _Frozen:
         return str(found[self._stage.one.name])
 
 
-# Notes its longest pause. A timer sends SIGCONT every ten milliseconds, with a handler, and the
+# Records its longest pause. A timer sends SIGCONT every ten milliseconds, with a handler, and the
 # clock runs in a PID namespace below.
 _CLOCK: Final = """
 import ctypes, os, signal, sys, time
@@ -243,7 +243,7 @@ os.rename('/run/netemu-longest.new', '/run/netemu-longest')
 
 
 def _clock(stage: LabStage) -> Observed:
-    """Freeze a guest whose processes have prepared for it, and ask them how long they stood."""
+    """Freeze a guest whose processes are prepared for it, and read how long they stood still."""
     with stage.process_of_attacker() as guest:
         guest.run("rm", "-f", "/run/netemu-stop", "/run/netemu-longest")
         wrong = guest.call(Inside.start, [sys.executable, "-c", _CLOCK], {})
@@ -264,7 +264,7 @@ def _clock(stage: LabStage) -> Observed:
 
 
 def _frozen_wire(stage: LabStage) -> Observed:
-    """Send by a frozen guest's wire, and set its link down and up: nothing may come of it."""
+    """Send by a frozen guest's wire, and set its link down and up: no frame may pass."""
     frames = [
         arp(stage, psrc=stage.i1, pdst=stage.md),
         Ether(dst=stage.bridge, src=stage.m1) / syn(stage),

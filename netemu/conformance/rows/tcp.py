@@ -1,4 +1,4 @@
-"""TCP: other guests' connections, and more connections than one's share."""
+"""TCP: attacks on other guests' connections, and more connections than a guest's share."""
 
 import time
 from typing import Final
@@ -28,19 +28,19 @@ from netemu.linklocal.timing import Timing
 KEEP: Final = INSTANCE_INFO.replace(b"Connection: close\r\n", b"")
 _NOWHERE: Final = KEEP.replace(b"/metadata/v1/InstanceInfo", b"/injected-by-another")
 _HELD_PER_GUEST: Final = Limits().held_per_guest
-# More than the responder holds for one guest, by far.
+# Far more than the responder holds for one guest.
 _MANY: Final = 4 * _HELD_PER_GUEST
-# A flood that takes a second of one CPU to send.
+# A flood that one CPU sends in a second.
 _FLOOD: Final = 1.0
-# What a guest waits at most while another floods. Its own share of the machine is small then: the
+# How long a guest may wait while another floods. Its own share of the machine is small then: the
 # attacker's process alone takes one of two CPUs.
 _LONGEST_WAIT: Final = 0.5
-# Floods, until the victim has not waited longer than that.
+# The most floods, until one in which the victim does not wait longer.
 _FLOODS: Final = 4
 
 
 def _victims_connection(stage: LabStage) -> tuple[int, int, int]:
-    """Open a connection of the victim's that is kept alive: its port, its next seq and ack."""
+    """Open a kept-alive connection of the victim. Returns its port, and its next seq and ack."""
     stage.victim.call(Inside.drop)
     _, port = stage.victim.call(Inside.dial, "kept", stage.md, HTTP)
     stage.victim.call(Inside.say, "kept", KEEP)
@@ -67,7 +67,7 @@ def _as_victim(stage: Stage, port: int, **tcp: object) -> list[Packet]:
 
 
 def _inject(stage: LabStage) -> Observed:
-    """Put a request of the attacker's into the victim's connection, at the right place of it."""
+    """Insert a request of the attacker at the right place of the victim's connection."""
     port, seq, ack = _victims_connection(stage)
     frames = [one / _NOWHERE for one in _as_victim(stage, port, flags="PA", seq=seq, ack=ack)[:2]]
     seen = stage.attack(frames)
@@ -98,9 +98,9 @@ def _cut(stage: LabStage) -> Observed:
 
 
 def _syn_flood(stage: LabStage) -> Observed:
-    """Ask for connections from ever other ports, while the victim asks for one after the other.
+    """Send SYNs from changing ports while the victim connects again and again.
 
-    A machine that is busy with other things keeps the victim waiting, too, though not each time.
+    Other load on the machine delays the victim too, but not each time.
     """
     for _ in range(_FLOODS):
         seen, worst = _one_syn_flood(stage)
@@ -111,9 +111,9 @@ def _syn_flood(stage: LabStage) -> Observed:
 
 
 def _one_syn_flood(stage: LabStage) -> tuple[Observed, float]:
-    """What came of one flood, and how long the victim waited at worst."""
+    """The outcome of one flood, and the victim's longest wait."""
     head = bytes(to_node(stage) / syn(stage))
-    # Only the ports change, and with them the checksum: patched, since scapy takes a while.
+    # Only the ports and the checksum change: they are patched, since scapy is slow.
     frames = [_with_port(head, 1024 + n) + stage.token for n in range(0, 60000, 3)]
     stage.sent += frames[:3]
     before = stage.received()
@@ -128,7 +128,8 @@ def _one_syn_flood(stage: LabStage) -> tuple[Observed, float]:
     sent = flood.result()
     took = time.monotonic() - begun
     through = stage.received() - before
-    # Each that comes in is answered, and reset by the attacker's kernel. The rest is the victim's.
+    # Each SYN that comes in is answered, and the answer reset by the attacker's kernel. The rest is
+    # the victim's.
     honest = 10 * answered + 200
     bound = 2 * (CONNECTION_BURST + CONNECTIONS_PER_SECOND * took) + honest
     evidence = [
@@ -156,7 +157,7 @@ def _with_port(frame: bytes, port: int) -> bytes:
 
 
 def _many(stage: LabStage, said: bytes, room: int | None = None) -> Observed:
-    """Open many connections, say something on each, and see how many are held."""
+    """Open many connections, send something on each, and count those that are held."""
     names = [f"many{n}" for n in range(_MANY)]
     opened = []
     for name in names:
@@ -188,7 +189,7 @@ def _zero_window(stage: LabStage) -> Observed:
 
 
 def _hand_over(stage: LabStage) -> Observed:
-    """The attacker's address goes to the victim, who goes on with the attacker's connection."""
+    """The attacker's address goes to the victim, which tries to continue its connection."""
     stage.hear_control()
     address = stage.i1
     stage.attacker.call(Inside.drop)
