@@ -19,7 +19,7 @@ Choices where no record of the original was at hand:
 - Only events of the guest itself are shown.
 - There is no service account unless the property names one; then its tokens are made up.
 - Guest attributes are 403 unless the attribute `enable-guest-attributes` switches them on, as in
-  GCE. They live as long as the responder. A request that waits below them looks each second.
+  GCE. They live as long as the responder. A request that waits for them looks each second.
 - `v1beta1` is 403, as GCE has switched it off, unless the attribute `disable-legacy-endpoints` is
   FALSE: then it is what v1 is, and needs no header.
 - User data is the attribute `user-data` unless such an attribute is given; labels are not shown.
@@ -139,7 +139,8 @@ class Gce:
             return error(400, "timeout_sec must be a number of seconds.")
         end = now + (min(float(timeout), MAX_TIMEOUT) if timeout else MAX_TIMEOUT)
         known = asked.query.get("last_etag") or self._etag(view, now)
-        often = LOOK_AGAIN if enabled(view.guest) else inf
+        shows_own = _GUEST[: len(asked.names) - 1] == asked.names[1:4]
+        often = LOOK_AGAIN if shows_own and enabled(view.guest) else inf
 
         def resume(view: View, now: float) -> Response | Park:
             if now >= end or self._etag(view, now) != known:

@@ -42,6 +42,25 @@ def test_what_cannot_be_told_is_refused_as_the_cloud_does(path, unavailable, cro
 
 
 @pytest.mark.parametrize(
+    ("path", "headers", "statuses"),
+    [
+        ("/metadata/versions", {"metadata": "true"}, (200, 405)),
+        ("/metadata/else", {"metadata": "true"}, (404, 404)),
+        ("/metadata/versions", {}, (400, 400)),
+        (NAME, {"metadata_flavor": "Google"}, (200, 405)),
+        (f"{NAME}/x", {"metadata_flavor": "Google"}, (404, 405)),
+        (NAME, {}, (403, 403)),
+    ],
+)
+def test_azure_and_gce_keep_connections_also_after_an_error(path, headers, statuses):
+    """As those clouds do; EC2 ends each. A refusal does not cost a client its connection."""
+    ask = Asker()
+    told = [ask.outcome(path, method, **headers) for method in ("GET", "POST")]
+    assert tuple(one.status for one in told) == statuses
+    assert not any(one.close for one in told)
+
+
+@pytest.mark.parametrize(
     ("path", "server", "body"),
     [
         (V1, "hostagent", "a Host header is required"),
