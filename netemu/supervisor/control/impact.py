@@ -26,6 +26,7 @@ from netemu.supervisor.guests.power import (
     Power,
     demand,
     demands_until,
+    held_back,
     plan,
     severest,
 )
@@ -138,7 +139,9 @@ class Impact:
         self._follow_suit()
         self._finish(lasting)
         self._settle([event for event in events.values() if event.status in FINAL])
-        return bool(lasting or self._booting or self._drivers or self._retries())
+        now = self._watching.now()
+        coming = any(held_back(event, now) for event in events.values())
+        return bool(lasting or coming or self._booting or self._drivers or self._retries())
 
     def _retries(self) -> bool:
         return any(one.attempts < _ATTEMPTS for one in self._failing.values())
@@ -159,7 +162,11 @@ class Impact:
         """The events that are to be carried out on a guest, and what all of them demand of it."""
         now = self._watching.now()
         events = self._events.get(name, [])
-        fresh = [event for event in events if not self._carried_out.on(name, event.id)]
+        fresh = [
+            event
+            for event in events
+            if not (held_back(event, now) or self._carried_out.on(name, event.id))
+        ]
         failed = [Power.OFF] if self._relocation.host_failed(name) else []
         wanted = severest([*(demand(event, now) for event in events), *failed])
         return sorted(fresh, key=lambda event: event.started or 0.0), wanted

@@ -78,19 +78,37 @@ LINGERS: Final = {
 """Seconds from when an event of unknown duration has been carried out until it is completed."""
 
 
+READING: Final = 1.0
+"""Seconds from an approval until its effect begins: a guest that approves can read the answer, and
+write down that it did."""
+
+
+def effective(event: Event) -> float:
+    """When a started event's effect begins: at once, or a while after the approval that began it.
+
+    One that has started before its time was approved, or was started by its operator.
+    """
+    if event.started is None:
+        return inf
+    return event.started + (READING if event.started < event.not_before else 0.0)
+
+
+def held_back(event: Event, now: float) -> bool:
+    """Whether an event has started, and its effect is still to begin."""
+    return event.started is not None and event.started <= now < effective(event)
+
+
 def demand(event: Event, now: float) -> Power:
     """What a started event demands of its guests at `now`; RUNNING is to demand nothing."""
-    if event.notice_only or event.status is not EventStatus.STARTED or now >= demands_until(event):
-        return Power.RUNNING
-    return DEMANDS[event.type]
+    lasting = event.status is EventStatus.STARTED and not event.notice_only
+    if lasting and not held_back(event, now) and now < demands_until(event):
+        return DEMANDS[event.type]
+    return Power.RUNNING
 
 
 def demands_until(event: Event) -> float:
     """When, by time alone, a started event ceases to demand anything."""
-    if event.started is None:
-        return inf
-    lasting = HOLDS[event.type] if event.duration is None else event.duration
-    return event.started + lasting
+    return effective(event) + (HOLDS[event.type] if event.duration is None else event.duration)
 
 
 def severest(demands: Iterable[Power]) -> Power:

@@ -43,15 +43,16 @@ class FakeRelocation:
 
 
 class FakeFeeds:
-    """Time stands at 100; every event is on `n`."""
+    """Time stands, at 100 first; every event is on `n`."""
 
     def __init__(self, forgotten: Callable[[Event], None]) -> None:
         self.lab = LabEvents(lambda before, after: None if after else forgotten(before))  # type: ignore[arg-type]
         self._news = asyncio.Event()
         self.is_late = False
+        self.time = 100.0
 
     def now(self) -> float:
-        return 100.0
+        return self.time
 
     def poke(self) -> None:
         self._news.set()
@@ -109,7 +110,9 @@ class Stage:
     async def _remove(self, _node: str, guest: str) -> None:
         self.removed.append(guest)
 
-    def start(self, kind: EventType, *guests: str, number: int = 1, over: bool = True) -> Event:
+    def start(
+        self, kind: EventType, *guests: str, number: int = 1, over: bool = True, **times: float
+    ) -> Event:
         """An event has started, and is over already unless it goes on."""
         event = Event(
             id=f"{number:08x}-0000-4000-8000-000000000000",
@@ -118,9 +121,9 @@ class Stage:
             description="",
             guests=guests,
             created=90.0,
-            not_before=95.0,
+            not_before=times.get("not_before", 95.0),
             status=EventStatus.COMPLETED if over else EventStatus.STARTED,
-            started=95.0,
+            started=times.get("started", 95.0),
             ended=96.0 if over else None,
         )
         self.feeds.lab.take("n", event)
@@ -287,5 +290,24 @@ def test_what_has_ended_and_was_carried_out_is_not_looked_at_again(
         assert len(stage.feeds.lab.all) == 49
         await stage.until(lambda: stage.hardware.power("a") is Power.RUNNING)
         await stage.impact.reboot("a")
+
+    play(script)
+
+
+def test_an_approved_event_begins_once_its_answer_can_have_been_read(
+    play: Callable[[Script], None],
+) -> None:
+    """Its effect comes by itself, also if the event is over by then."""
+
+    async def script(stage: Stage) -> None:
+        for number, over in enumerate((True, False), start=1):
+            guest = "ab"[number - 1]
+            stage.start(
+                EventType.REBOOT, guest, number=number, over=over, started=99.5, not_before=900.0
+            )
+        await asyncio.sleep(0.05)
+        assert stage.lab.done == []
+        stage.feeds.time = 100.5
+        await stage.until(lambda: stage.powers("a") == stage.powers("b") == ["off", "running"])
 
     play(script)

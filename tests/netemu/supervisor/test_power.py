@@ -3,6 +3,7 @@
 from itertools import pairwise
 from math import inf
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from netemu.supervisor.guests.power import (
     Power,
     demand,
     demands_until,
+    held_back,
     plan,
     severest,
 )
@@ -66,6 +68,20 @@ def event(
         started=started,
         notice_only=notice_only,
     )
+
+
+def test_who_approves_has_a_moment_to_read_the_answer() -> None:
+    """An event that starts before its time has its effect a second later, and lasts as long."""
+    approved = msgspec.structs.replace(event(EventType.FREEZE, duration=5.0), not_before=400.0)
+    seen = [demand(approved, now) for now in (100.0, 100.9, 101.0, 105.9, 106.0)]
+    frozen = [Power.RUNNING, Power.RUNNING, Power.FROZEN, Power.FROZEN, Power.RUNNING]
+    assert seen == frozen
+    assert [held_back(approved, now) for now in (100.0, 100.9, 101.0)] == [True, True, False]
+    # Somebody has set the clock back: it begins at once, and not in an hour.
+    assert demand(approved, 99.0) is Power.FROZEN
+    due = event(EventType.FREEZE)
+    assert not held_back(due, 100.0)
+    assert demand(due, 100.0) is Power.FROZEN
 
 
 def test_the_table_is_complete() -> None:
