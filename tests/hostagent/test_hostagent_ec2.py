@@ -311,6 +311,8 @@ def test_a_spot_interruption(ask):
     response = ask.outcome(META)
     assert b"spot" not in response.body
     assert response.valid_until == NOT_BEFORE - 120
+    # What all poll for is mostly not there: that is kept, too.
+    assert ask.outcome(META + "spot/instance-action").valid_until == NOT_BEFORE - 120
     ask.now = NOT_BEFORE - 120
     assert b"spot/" in ask.outcome(META).body
     response = ask.outcome(META + "spot/instance-action")

@@ -6,6 +6,8 @@ from email.utils import format_datetime
 from math import floor
 from typing import Final
 
+from msgspec.structs import replace
+
 from hostagent.dialects.ec2 import tokens
 from hostagent.dialects.ec2.credentials import renewed
 from hostagent.dialects.ec2.events import Tree, next_change
@@ -113,14 +115,15 @@ class Ec2:
             valid_until = min(valid_until, now + left % 1)  # until it has another second less
         elif not self._imdsv1:
             return _UNAUTHORIZED
+        valid_until = min(valid_until, renewed(now))
         found = self._find(view, version, path, now)
         if found is None:
-            return _NOT_FOUND
+            return replace(_NOT_FOUND, valid_until=valid_until)
         body, kind = found
         return Response(
             *(200, body, kind, headers),
             server="EC2ws",
-            valid_until=min(valid_until, renewed(now)),
+            valid_until=valid_until,
             close=True,
         )
 
