@@ -215,3 +215,18 @@ def events(
     )
     report = stage.measure("netemu.bench.events", job)
     how.tell(report, lambda file: plot.shares(report, waits.DELAY, waits.LIMITS, file))
+
+
+@bench.command()
+@_common
+def link(how: How) -> None:
+    """Impaired wires: how exact a delay is, what is lost, frames a second and CPU a frame."""
+    from netemu.bench import stage, wire
+
+    job = wire.Job(
+        rounds=how.turns,
+        frames=1_000 if how.quick else 10_000,
+        seconds=0.5 if how.quick else 3.0,
+        warm_up=how.warm_up,
+    )
+    how.tell(stage.measure("netemu.bench.wire", job))

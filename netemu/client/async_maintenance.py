@@ -1,6 +1,7 @@
-"""Verbs of events and of the clock, for programs on asyncio. Runs in the user's process.
+"""Verbs of events, of the clock and of wires, for programs on asyncio. Runs in the user's process.
 
-They are those of `netemu.client.maintenance`; nothing here starts a thread.
+They are those of `netemu.client.maintenance` and `netemu.client.links`. Nothing here starts a
+thread.
 """
 
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from hostagent.verb import Awaited
 from netemu.client import labs
+from netemu.client.links import LinkVerbs
 from netemu.client.maintenance import Call, EventVerbs
 from netemu.wire import runtime_dir
 from netemu.wire.asking import ask, listen
@@ -15,8 +17,8 @@ from netemu.wire.asking import ask, listen
 T = TypeVar("T")
 
 
-class AsyncMaintenance(EventVerbs, Awaited):
-    """Events of one running lab: `async with` makes it. All methods raise NetemuError."""
+class AsyncMaintenance(EventVerbs, LinkVerbs, Awaited):
+    """Events and wires of one running lab: `async with` makes it. All methods raise NetemuError."""
 
     def __init__(self, lab: str | None = None) -> None:
         """Without a name it is the only lab that runs. Raises NotSo and BadInput."""

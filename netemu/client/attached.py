@@ -15,6 +15,7 @@ from hostagent.verb import Blocking
 from netemu.client import exec_background, labs
 from netemu.client.dialler import Answer, Dialler, request
 from netemu.client.failures import CommandFailed, CommandTimedOut
+from netemu.client.links import LinkVerbs
 from netemu.client.maintenance import Call, EventVerbs, Maintenance
 from netemu.errors import BadInput, NotSo
 
@@ -24,7 +25,7 @@ Told = TypeVar("Told")
 _LOOK_EVERY: Final = 0.02
 
 
-class AttachedLab(EventVerbs, Blocking):
+class AttachedLab(EventVerbs, LinkVerbs, Blocking):
     """A lab that runs, started by this process or another; `netemu.Lab.attach(NAME)` makes one.
 
     It is left as it is when the program ends, or the `with` block, if there is one. What `popen`

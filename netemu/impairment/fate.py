@@ -69,8 +69,8 @@ class Fate:
             self._playing = Playing(traces[terms.trace], now) if terms.trace else None
         self.terms = terms
 
-    def offer(self, length: int, frames: int, now: float) -> list[Departure]:
-        """A frame of so many bytes comes, which stands for so many (of a burst): its departures."""
+    def offer(self, length: int, now: float) -> list[Departure]:
+        """A frame of so many bytes comes: its departures. `left` is to be called at each."""
         terms, counts = self.terms, self.counts
         counts.heard += 1
         lost = self._is_lost(terms)
@@ -89,10 +89,10 @@ class Fate:
         departures = []
         copies = 2 if duplicate < terms.duplicate else 1
         for copy in range(copies):
-            if self.queued + frames > terms.limit:
+            if self.queued >= terms.limit:
                 counts.overflowed += 1
                 break
-            self.queued += frames
+            self.queued += 1
             counts.duplicated += copy
             overtakes = reorder < terms.reorder
             departures.append(Departure(self._due(length, now, overtakes, jitter), flip))
@@ -100,9 +100,9 @@ class Fate:
             counts.reordered += 1
         return departures
 
-    def left(self, frames: int) -> None:
-        """A departure of so many frames has been made."""
-        self.queued -= frames
+    def left(self) -> None:
+        """A departure has been made."""
+        self.queued -= 1
 
     def flush(self) -> None:
         """All that waits has been thrown away."""

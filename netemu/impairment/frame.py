@@ -10,18 +10,48 @@ from typing import Final
 
 HEADER: Final = struct.Struct("=BBHHHH")  # flags, burst's kind, head's length, segment, checksum's
 _NEEDS_CHECKSUM: Final = 1
+# Of what a burst is: TCP by IPv4, UDP; and whether its first segment alone has CWR.
+_TCP4, _UDP, _ECN = 1, 5, 0x80
+_FIN_AND_PUSH, _CWR = 0x09, 0x80
 _DESTINATION_AND_SOURCE: Final = 12
 _TAG: Final = struct.Struct("!HH")
 
 
-def size(frame: bytes) -> tuple[int, int]:
-    """Return how many octets go over the wire, and in how many frames."""
-    length = len(frame) - HEADER.size
-    _, burst, head, segment, _, _ = HEADER.unpack_from(frame)
-    if not burst or not segment:
-        return length, 1
-    frames = max(1, -(-(length - head) // segment))
-    return length + (frames - 1) * head, frames
+def segments(frame: bytes) -> list[bytes]:
+    """Cut a burst into the frames that it stands for, as a network card would; else the frame.
+
+    Each then has a fate of its own, whatever a guest has its interface do.
+    """
+    _, burst, _, size, start, offset = HEADER.unpack_from(frame)
+    kind = burst & ~_ECN
+    body = frame[HEADER.size :]
+    ip = _network(body)
+    if kind not in (_TCP4, _UDP) or not size or body[ip : ip + 1] != b"\x45" or start != ip + 20:
+        return [frame]
+    tcp = kind == _TCP4
+    head = start + (body[start + 12] >> 4) * 4 if tcp else start + 8
+    header = HEADER.pack(_NEEDS_CHECKSUM, 0, 0, 0, start, offset)
+    cut: list[bytes] = []
+    for at in range(head, len(body), size):
+        payload = body[at : at + size]
+        last = at + size >= len(body)
+        mine = bytearray(body[:head])
+        long = head - start + len(payload)
+        _put(mine, ip + 2, 20 + long)
+        _put(mine, ip + 4, int.from_bytes(body[ip + 4 : ip + 6], "big") + len(cut))
+        _put(mine, ip + 10, 0)
+        _put(mine, ip + 10, _checksum(mine[ip:start]))
+        if tcp:
+            number = int.from_bytes(body[start + 4 : start + 8], "big") + at - head
+            mine[start + 4 : start + 8] = (number & 0xFFFF_FFFF).to_bytes(4, "big")
+            mine[start + 13] &= 0xFF if last else ~_FIN_AND_PUSH
+            mine[start + 13] &= ~_CWR if cut else 0xFF
+        else:
+            _put(mine, start + 4, long)
+        pseudo = mine[ip + 12 : ip + 20] + bytes((0, mine[ip + 9])) + long.to_bytes(2, "big")
+        _put(mine, start + offset, _sum(pseudo))
+        cut.append(header + bytes(mine) + payload)
+    return cut
 
 
 def with_tag(frame: bytes, protocol: int, tag: int) -> bytes:
@@ -32,34 +62,41 @@ def with_tag(frame: bytes, protocol: int, tag: int) -> bytes:
     flags, burst, head, segment, start, offset = HEADER.unpack_from(frame)
     if flags & _NEEDS_CHECKSUM:
         start += _TAG.size
-    header = HEADER.pack(flags, burst, head + _TAG.size if burst else head, segment, start, offset)
+    header = HEADER.pack(flags, burst, head, segment, start, offset)
     at = HEADER.size + _DESTINATION_AND_SOURCE
     return header + frame[HEADER.size : at] + _TAG.pack(protocol, tag) + frame[at:]
 
 
-def flipped(frame: bytes, bit: int) -> bytes | None:
-    """Flip one bit. The checksum is filled in first: it has to be wrong then.
-
-    None for a burst: its segments would all get checksums that are right. It is to be dropped, as
-    the receiver would drop what is corrupt.
-    """
-    flags, burst, _, _, start, offset = HEADER.unpack_from(frame)
-    if burst:
-        return None
+def flipped(frame: bytes, bit: int) -> bytes:
+    """Flip one bit. The checksum is filled in first: it has to be wrong then."""
+    flags, _, _, _, start, offset = HEADER.unpack_from(frame)
     body = bytearray(frame[HEADER.size :])
     if flags & _NEEDS_CHECKSUM and start + offset + 2 <= len(body):
         # Where it goes stands the sum of the pseudo-header.
-        body[start + offset : start + offset + 2] = _checksum(body[start:]).to_bytes(2, "big")
+        _put(body, start + offset, _checksum(body[start:]) or 0xFFFF)  # to UDP 0 says: none
     body[bit // 8] ^= 1 << bit % 8
     return bytes(HEADER.size) + bytes(body)
 
 
-def _checksum(data: bytearray) -> int:
-    """RFC 1071's, never 0: that would say of UDP that there is none."""
-    padded = bytes(data) + b"\0" * (len(data) % 2)
-    total = sum(memoryview(padded).cast("H"))
+def _network(body: bytes) -> int:
+    """Where the network layer begins: behind any tags."""
+    at = _DESTINATION_AND_SOURCE
+    while body[at : at + 2] in (b"\x81\x00", b"\x88\xa8"):
+        at += _TAG.size
+    return at + 2
+
+
+def _put(data: bytearray, at: int, value: int) -> None:
+    data[at : at + 2] = (value & 0xFFFF).to_bytes(2, "big")
+
+
+def _checksum(data: bytes | bytearray) -> int:
+    """RFC 1071's."""
+    return ~_sum(data) & 0xFFFF
+
+
+def _sum(data: bytes | bytearray) -> int:
+    total = sum(memoryview(bytes(data) + b"\0" * (len(data) % 2)).cast("H"))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    if sys.byteorder == "little":
-        total = (total & 0xFF) << 8 | total >> 8
-    return ~total & 0xFFFF or 0xFFFF
+    return (total & 0xFF) << 8 | total >> 8 if sys.byteorder == "little" else total

@@ -107,7 +107,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return {one for one in named if one}
 
 
-_OWN: Final = ("seed", "to", "from", "schedule")
 _TIMED: Final = ("at", "for", "every", "times", "to", "from")
 
 
@@ -210,3 +209,12 @@ def _within(place: str, read: Any, given: Any) -> Any:
         return read(given)
     except TermError as error:
         raise TermError(".".join(filter(None, (place, error.place))), str(error)) from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schemas of what an author may write of a wire, by key, for editors."""
+    one = terms.schema()
+    ways: dict[str, Any] = {way: {"type": "object", "properties": one} for way in DIRECTIONS}
+    times: dict[str, Any] = {key: {} for key in _TIMED[:4]}
+    change = {"type": "object", "properties": {**one, **ways, **times}}
+    return {**one, **ways, "seed": {}, "schedule": {"type": "array", "items": change}}

@@ -6,10 +6,11 @@ its link (descriptor LINK), a message and descriptors at a time. It decides noth
 a frame says `fate`, when terms change says the supervisor. One that has ended takes nothing along:
 the next one is told everything again, because it says hello.
 
-From the supervisor: ["lay", wire, seed, to, from, traces], with the sockets of the guest's and of
-the node's end and a file of each trace; ["change", wire, to, from, traces], with those files;
-["flush", wire], ["take", wire], ["count", question]. To it: ["hello"], ["laid", wire], and
-["counts", question, what there is of some wires, whether there are more].
+From the supervisor: ["lay", wire], with the sockets of the guest's and of the node's end;
+["begin", wire, seed, to, from, traces], with a file of each trace, to count frames from 0;
+["change", wire, to, from, traces], with those files; ["flush", wire], ["take", wire] and
+["count", question]. To it: ["hello"], ["laid", wire], and ["counts", question, what there is of
+some wires, whether there are more].
 """
 
 import argparse
@@ -34,7 +35,7 @@ from hostagent import privileges
 from hostagent.notify import Notifier
 from netemu.impairment import frame as frames_of
 from netemu.impairment import trace
-from netemu.impairment.fate import Departure, Fate
+from netemu.impairment.fate import Fate
 from netemu.impairment.plan import DIRECTIONS
 from netemu.impairment.terms import Terms
 from netemu.kernel.factory import close_all, receive, send
@@ -57,9 +58,12 @@ _VLAN_VALID, _VLAN_PROTOCOL_VALID, _8021Q = 0x10, 0x40, 0x8100
 _ANCILLARY: Final = socket.CMSG_SPACE(_AUXDATA.size)
 _CLOCK_MONOTONIC, _TFD_ABSTIME, _TFD_FLAGS = 1, 1, 0o2000000 | 0o4000
 _PR_SET_TIMERSLACK: Final = 29
+# Where root's lab may: a relay that waits for a processor delays every frame.
+_PRIORITY: Final = -10
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_Waiting = tuple[float, int, "Side", bytes, int]
+_HEADER: Final = frames_of.HEADER.size
+_Waiting = tuple[float, int, "Side", Fate, bytes]
 
 
 class Side:
@@ -67,10 +71,10 @@ class Side:
 
     __slots__ = ("fate", "missed", "out", "socket", "unsent")
 
-    def __init__(self, source: socket.socket, out: socket.socket, fate: Fate) -> None:
+    def __init__(self, source: socket.socket, out: socket.socket) -> None:
         self.socket = source
         self.out = out
-        self.fate = fate
+        self.fate = Fate(0, "")
         self.unsent = 0  # the link was down, or had no room
         self.missed = 0  # the kernel had no room for them
 
@@ -164,26 +168,19 @@ class Relay:
                 if status & _VLAN_VALID:
                     known = protocol if status & _VLAN_PROTOCOL_VALID else _8021Q
                     frame = frames_of.with_tag(frame, known, tag)
-            octets, frames = frames_of.size(frame)
-            for departure in fate.offer(octets, frames, time.monotonic()):
-                self._put(side, frame, frames, departure)
-
-    def _put(self, side: Side, frame: bytes, frames: int, departure: Departure) -> None:
-        due, flip = departure
-        whole = frame if flip < 0 else frames_of.flipped(frame, flip)
-        if whole is None:
-            side.fate.left(frames)
-            return
-        self._number += 1
-        heappush(self._waiting, (due, self._number, side, whole, frames))
+            for one in frames_of.segments(frame) if frame[1] else (frame,):
+                for due, flip in fate.offer(len(one) - _HEADER, time.monotonic()):
+                    whole = one if flip < 0 else frames_of.flipped(one, flip)
+                    self._number += 1
+                    heappush(self._waiting, (due, self._number, side, fate, whole))
 
     def _send_what_is_due(self) -> None:
         waiting = self._waiting
         for _ in range(_SENT):
             if not waiting or waiting[0][0] > time.monotonic() + _SLACK:
                 break
-            _, _, side, frame, frames = heappop(waiting)
-            side.fate.left(frames)
+            _, _, side, fate, frame = heappop(waiting)
+            fate.left()
             try:
                 side.out.send(frame)
             except OSError:
@@ -207,12 +204,14 @@ class Relay:
 
     def _obey(self, order: Sequence[Any], descriptors: list[int]) -> None:
         match order:
-            case ["lay", str(wire), int(seed), to, from_, names]:
-                guest, node, *files = descriptors
+            case ["lay", str(wire)] if len(descriptors) == len(DIRECTIONS):
                 self._close([wire])
-                self._lay(wire, seed, (os.dup(guest), os.dup(node)))
-                self._change(wire, (to, from_), _traces(names, files))
+                self._lay(wire, [os.dup(one) for one in descriptors])
                 send(self._link, ["laid", wire], [])
+            case ["begin", str(wire), int(seed), to, from_, names] if wire in self._wires:
+                for side, direction in zip(self._wires[wire], DIRECTIONS, strict=True):
+                    side.fate = Fate(seed, f"{wire}/{direction}")
+                self._change(wire, (to, from_), _traces(names, descriptors))
             case ["change", str(wire), to, from_, names] if wire in self._wires:
                 self._change(wire, (to, from_), _traces(names, descriptors))
             case ["flush", str(wire)] if wire in self._wires:
@@ -222,10 +221,9 @@ class Relay:
             case ["count", int(question)]:
                 self._tell_counts(question)
 
-    def _lay(self, wire: str, seed: int, descriptors: tuple[int, int]) -> None:
+    def _lay(self, wire: str, descriptors: Sequence[int]) -> None:
         guest, node = (socket.socket(fileno=one) for one in descriptors)
-        to, from_ = (Fate(seed, f"{wire}/{one}") for one in DIRECTIONS)
-        self._wires[wire] = Side(node, guest, to), Side(guest, node, from_)
+        self._wires[wire] = Side(node, guest), Side(guest, node)
         for side in self._wires[wire]:
             side.socket.setblocking(False)
             self._sides[side.socket.fileno()] = side
@@ -295,6 +293,10 @@ def main() -> None:
     notifier = Notifier(os.environ)
     link = socket.socket(fileno=LINK)
     relay = Relay(link)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+    except PermissionError:  # an ordinary user's
+        pass
     privileges.give_up(arguments.user)
     _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     gc.freeze()

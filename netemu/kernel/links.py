@@ -94,6 +94,24 @@ def _wire(bridge_index: int, name: str, peer_index: int) -> bytes:
     return encode(ifinfmsg(), NEWLINK, MAKE, attributes)
 
 
+def pair(name: str, index: int, peer: str, peer_index: int) -> Message:
+    """Make a wire both ends of which are here, and down."""
+    far: dict[str, Any] = nested(("IFLA_IFNAME", peer))
+    far["index"] = peer_index
+    kind = nested(("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", nested(("VETH_INFO_PEER", far))))
+    message = ifinfmsg()
+    message["index"] = index
+    attributes = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", kind)]
+    return Message(f"the wire {name}", encode(message, NEWLINK, MAKE, attributes))
+
+
+def place(index: int, name: str, bridge_index: int) -> Message:
+    """Call a link `name`, then put it on a bridge; on none, if that is 0."""
+    called = attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    on = attribute(_IFLA_MASTER, struct.pack("=I", bridge_index))
+    return Message(f"placing {name}", fill(_link(), index, called, on))
+
+
 def no_link(name: str, index: int) -> Message:
     """Remove a link; the other end of a wire goes with it. It is no error if it is gone."""
     return Message(f"{name} removed", fill(_no_link(), index), tolerate=errno.ENODEV)
@@ -110,9 +128,7 @@ def retire(port: str, index: int) -> tuple[Message, Message]:
     The link itself ends with the namespace of its other end. The kernel removes those in batches;
     removing one link takes some 30 ms, during which the caller would wait.
     """
-    called = attribute(_IFLA_IFNAME, f"x{index}".encode() + b"\0")
-    nowhere = attribute(_IFLA_MASTER, struct.pack("=I", 0))
-    aside = Message(f"{port} retired", fill(_link(), index, called, nowhere), errno.ENODEV)
+    aside = place(index, f"x{index}", 0)._replace(tolerate=errno.ENODEV)
     return no_carrier(port, index), aside
 
 

@@ -18,7 +18,7 @@ _ROOM_OF_A_NODE = 1 << 20
 _CMSG_MARK = struct.Struct("=I")
 _SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL = 0x8946
-_ETHTOOL_GLINK, _ETHTOOL_STSO = 0x0A, 0x1F
+_ETHTOOL_GLINK = 0x0A
 # linux/if_packet.h
 _SOL_PACKET, _PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 8, 15, 23
 _IFF_RUNNING = 0x40
@@ -79,17 +79,6 @@ def on_wire(interface: str) -> socket.socket:
         made.close()
         raise KernelError(f"taking frames from {interface}", error.errno or 0) from None
     return made
-
-
-def no_bursts(interface: str) -> None:
-    """Have an interface send no bursts (TSO): each segment is a frame of its own."""
-    off = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_STSO, 0))
-    question = struct.pack("=16sQ16x", interface.encode(), ctypes.addressof(off))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-        try:
-            fcntl.ioctl(any_socket, _SIOCETHTOOL, question)
-        except OSError as error:
-            raise KernelError(f"TSO of {interface}", error.errno or 0) from None
 
 
 def _open(interface: str, protocol: int, filter_program: bytes) -> socket.socket:

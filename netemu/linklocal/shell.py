@@ -323,11 +323,18 @@ class NodeShell:
         """Answer a claim of the responder's address, which the guard has dropped.
 
         There is one answer in DEFEND_INTERVAL. Until then the socket is not read, so that a flood
-        only fills its queue.
+        only fills its queue. What the node says itself comes in again at a relay's end of an
+        impaired wire, which is no port.
         """
-        try:
-            self._rivals.recv(64)
-        except OSError:
+        ports = self._ports.values()
+        for _ in range(_AT_A_TIME):
+            try:
+                _, (port, *_) = self._rivals.recvfrom(64)
+            except OSError:
+                return
+            if port in ports:
+                break
+        else:
             return
         effects = self.oracle.conflict_on_own(self._loop.time())
         if effects:

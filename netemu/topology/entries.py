@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from netemu.errors import BadInput
+from netemu.impairment import plan
 from netemu.topology.document import Document
 from netemu.topology.lab import MAX_HOP_LIMIT, Policy
 
@@ -111,6 +112,18 @@ class DialectsEntry(msgspec.Struct, forbid_unknown_fields=True, rename={"azure_v
     gce: Annotated[bool | None, Meta(description="GCE's metadata server.")] = None
 
 
+Link = Annotated[
+    dict[str, Any] | None,
+    Meta(
+        description="What is wrong with the wire once the lab is up, in netem's words: delay, "
+        "loss, rate and more, for both directions, or in 'to:' and 'from:' the guest. 'seed:' is "
+        "where its random numbers begin, 'schedule:' a list of changes with 'at:', 'for:', "
+        "'every:', 'times:'.",
+        extra_json_schema={"properties": plan.schema()},
+    ),
+]
+
+
 class GuestEntry(msgspec.Struct, forbid_unknown_fields=True):
     """One guest, where more than its name is to be said."""
 
@@ -128,6 +141,8 @@ class GuestEntry(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
     run: Run = None
     tenant: Tenant = None
+    link: Link = None
+    tenant_link: Link = None
     properties: Properties = {}
 
 
@@ -149,6 +164,8 @@ class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     ] = None
     run: Run = None
     tenant: Tenant = None
+    link: Link = None
+    tenant_link: Link = None
     processes: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_PROCESSES)],
         Meta(description="Processes of the node's responder, which share its guests: one a core."),

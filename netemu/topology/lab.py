@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from netemu.impairment.plan import Plan
 from netemu.interfaces import Mark, port_name
 
 
@@ -28,7 +29,8 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     one ``availability_set`` see each other's events. ``properties`` are what the metadata service
     tells of the guest, by dotted key, where that is not the default. ``tenant`` are its addresses
     on the lab's tenant network; without any it has no second interface. ``run`` is a command that
-    its first process starts at each boot.
+    its first process starts at each boot. ``link`` and ``tenant_link`` are what is wrong with its
+    wires once the lab is up.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     properties: dict[str, str] = {}
     tenant: tuple[str, ...] = ()
     run: tuple[str, ...] = ()
+    link: Plan | None = None
+    tenant_link: Plan | None = None
 
     @property
     def port(self) -> str:
@@ -88,6 +92,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
 
     ``shared`` are directories, as absolute paths, in which guests may write. ``faults`` are of the
     metadata service: the members that the file gives, and ``guests``, names (none: all).
+    ``traces`` are those that its wires play, packed, by their names.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
     directory: str = "/"
     shared: tuple[str, ...] = ()
     faults: tuple[dict[str, Any], ...] = ()
+    traces: dict[str, bytes] = {}
 
     @property
     def guests(self) -> list[Guest]:

@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 
 from netemu.errors import BadInput
+from netemu.impairment import plan, trace_file
+from netemu.impairment.plan import Plan
+from netemu.impairment.terms import TermError
 from netemu.interfaces import Mark
 from netemu.linklocal import addresses
 from netemu.topology.document import MAX_CHARACTERS, Document
@@ -116,6 +119,7 @@ class _Expansion:
         # 198.18.0.0/15 is set apart for benchmarks of networks (RFC 2544): no machine routes it.
         self._tenant = ipaddress.IPv4Address("198.18.0.0")
         self._tenants = 0
+        self._traces: dict[str, bytes] = {}
 
     def lab(self, directory: str) -> Lab:
         entry = self._entry
@@ -129,6 +133,7 @@ class _Expansion:
             directory=directory,
             faults=self._faults(nodes),
             shared=tuple(os.path.normpath(os.path.join(directory, one)) for one in entry.share),
+            traces=self._traces,
         )
 
     def _faults(self, nodes: Sequence[Node]) -> tuple[dict[str, Any], ...]:
@@ -161,6 +166,11 @@ class _Expansion:
             self._once(guest.name, at)
             self._mark += 1
             own = self._properties(guest.properties, f"{at}.properties")
+            tenant = self._tenancy(guest, entry, at)
+            if guest.tenant_link is not None and not tenant:
+                raise self._document.error(
+                    f"{at}.tenant_link", "the guest has no tenant interface: 'tenant: true'"
+                )
             guests.append(
                 Guest(
                     name=guest.name,
@@ -171,7 +181,9 @@ class _Expansion:
                     availability_set=guest.availability_set or entry.availability_set,
                     last_address=self._link_local(guest.last_address, at),
                     properties={key: value for key, value in {**shared, **own}.items() if value},
-                    tenant=self._tenancy(guest, entry, at),
+                    tenant=tenant,
+                    link=self._plan("link", guest, entry, at),
+                    tenant_link=self._plan("tenant_link", guest, entry, at) if tenant else None,
                     run=self._command(guest.run if guest.run is not None else entry.run, at),
                 )
             )
@@ -202,6 +214,20 @@ class _Expansion:
             )
         first, self._tenant = self._tenant + 1, self._tenant + count
         return tuple(str(first + number) for number in range(count))
+
+    def _plan(self, key: str, guest: GuestEntry, node: NodeEntry, place: str) -> Plan | None:
+        """What is wrong with one of the guest's wires; its own word goes before its node's."""
+        own, nodes = getattr(guest, key), getattr(node, key)
+        if own is None and nodes is None:
+            return None
+        at = f"{place}.{key}" if own is not None else f"{place.partition('.guests')[0]}.{key}"
+        try:
+            made = plan.read(nodes if own is None else own)
+        except TermError as error:
+            raise self._document.error(f"{at}.{error.place}", str(error)) from None
+        for name in made.traces - self._traces.keys():
+            self._traces[name] = trace_file.load(self._directory / name)
+        return made
 
     def _once(self, name: str, place: str) -> None:
         """`exec` takes the name of a node or of a guest: there may be only one of it."""

@@ -14,6 +14,7 @@ from hostagent.faults import Fault
 from hostagent.model import EventSource, EventType
 from hostagent.signing import Signer
 from netemu.errors import BadInput, NotSo
+from netemu.impairment.plan import Direction, Plan, Timed
 from netemu.kernel import namespaces as ns
 from netemu.kernel.factory_client import Factory
 from netemu.linklocal.timing import Timing
@@ -26,6 +27,7 @@ from netemu.supervisor.control.control_server import Answer, ControlServer, Hand
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
+from netemu.supervisor.control.links import Links, Which
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
@@ -67,6 +69,7 @@ class Parts(NamedTuple):
     impact: Impact
     maintenance: Maintenance
     faults: Faults
+    links: Links
 
 
 class Supervisor:
@@ -111,6 +114,9 @@ class Supervisor:
         verbs: dict[str, Handler] = {
             "status": self._status,
             "enter": self._enter,
+            "link": self._link,
+            "clear_links": self._clear_links,
+            "links": self._links,
             "reboot": self._reboot,
             "set": self._set,
             "fail": self._fail,
@@ -169,6 +175,9 @@ class Supervisor:
     def _factory_ended(self, reason: str) -> None:
         log.error("the factory %s", reason)
         self._event_log.write("service", service="factory", state="ended", reason=reason)
+
+    def _relay_ended(self, reason: str) -> None:
+        self._event_log.write("service", service="relay", state="ended", reason=reason)
 
     async def _live(
         self, going_down: "asyncio.Task[bool]", overseeing: "asyncio.Task[None]"
@@ -229,6 +238,7 @@ class Supervisor:
             Ports(manner, network),
             Logs(self._directory / runtime_dir.LOGS),
             hostname=placement.hostname,
+            relay_ended=self._relay_ended,
         )
         await claims.hold(self._factory)
         await hardware.start_programs()
@@ -251,7 +261,10 @@ class Supervisor:
         )
         maintenance = Maintenance(lab.name, store, self._nodes, watching)
         faults = Faults(lab, store, self._nodes, watching)
-        self._parts = Parts(hardware, placement, watching, relocation, impact, maintenance, faults)
+        links = Links(lab, hardware)
+        self._parts = Parts(
+            hardware, placement, watching, relocation, impact, maintenance, faults, links
+        )
         bound = claims.all_bound(lab.guests, self._progress)
         async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):
             await asyncio.gather(bound, placement.tell_all())
@@ -259,6 +272,7 @@ class Supervisor:
             await faults.add_those_of_the_file()
         async with readiness.within(ANSWERING_AT_MOST, lambda: "not every guest was answered"):
             await readiness.all_answered(self._nodes, self._progress)
+        await self._parts.links.as_the_file_says()
 
     async def _store(self) -> Store:
         """Where commands are kept: with the agents, or outside as the order says."""
@@ -300,6 +314,8 @@ class Supervisor:
     async def _stop_services(self) -> None:
         for host in self._hosts:
             host.stop()
+        if self._parts is not None:
+            self._parts.hardware.wires.close()
         try:
             async with asyncio.timeout(GRACE):
                 while any(service.pid is not None for service in self._services()):
@@ -308,7 +324,8 @@ class Supervisor:
             log.warning("some services did not end in time")
 
     def _services(self) -> list[Service]:
-        return [service for host in self._hosts for service in host.services]
+        relay = self._parts.hardware.wires.services if self._parts else ()
+        return [*(service for host in self._hosts for service in host.services), *relay]
 
     # What may be asked.
 
@@ -360,8 +377,14 @@ class Supervisor:
             "runs": bool(guest.run),
             "power": str(parts.hardware.power(guest.name)) if parts else "running",
             **({"tenant": list(guest.tenant)} if guest.tenant else {}),
+            **self._impaired(guest.name),
             **({"problem": problem} if problem else {}),
         }
+
+    def _impaired(self, guest: str) -> dict[str, list[str]]:
+        """Which wires of a guest are impaired, if any is."""
+        wires = self._parts.hardware.wires.impaired(guest) if self._parts else ()
+        return {"impaired": [str(one) for one in wires]} if wires else {}
 
     def _problem_of_node(self, host: NodeServices) -> dict[str, str]:
         """Why guests of a failed node are still on it, if they should not be."""
@@ -483,6 +506,28 @@ class Supervisor:
     async def _certificate(self) -> Answer:
         """What the documents that the lab signs are verified with."""
         return [{"certificate": Signer(self._order.signing_key.encode()).certificate.decode()}], []
+
+    async def _link(
+        self,
+        targets: list[str],
+        wire: Which,
+        plan: Plan | None,
+        timed: Timed | None,
+        direction: Direction | None,
+        traces: dict[str, bytes],
+    ) -> Answer:
+        """Impair wires."""
+        await (await self._whole()).links.link(targets, wire, plan, timed, direction, traces)
+        return [{}], []
+
+    async def _clear_links(self, targets: list[str] | None, wire: Which) -> Answer:
+        """Have wires be as they were."""
+        await (await self._whole()).links.clear(targets, wire)
+        return [{}], []
+
+    async def _links(self) -> Answer:
+        """What is impaired."""
+        return [*await (await self._whole()).links.list(), {}], []
 
     async def _keep(self) -> Answer:
         """Stay up when the owner ends."""

@@ -7,8 +7,8 @@ action after another. It is the same for every kind of machine.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -20,10 +20,14 @@ from netemu.supervisor.guests.machine import Capability
 from netemu.supervisor.guests.power import Action, Power
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.ports import Ports
+from netemu.supervisor.nodes.splice import Place
+from netemu.supervisor.nodes.wires import Key, Wire, Wires
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import Lab
 
 log = logging.getLogger(__name__)
+
+_RUNNING: Final = (Power.RUNNING, Power.FROZEN)
 
 
 class Hardware:
@@ -37,6 +41,7 @@ class Hardware:
         ports: Ports,
         logs: Logs,
         hostname: Callable[[str], str] = str,
+        relay_ended: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`hostname` gives what a guest that boots is to call itself; by default its own name."""
         self._hostname = hostname
@@ -49,6 +54,8 @@ class Hardware:
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
         self._power = dict.fromkeys(self._wired, Power.RUNNING)
         self._turns = {name: asyncio.Lock() for name in self._wired}
+        self._dark: set[str] = set()  # nodes whose ports are all down
+        self.wires = Wires(self._place, self._set_carrier, relay_ended)
 
     async def start_programs(self) -> None:
         """Start what the guests run at boot."""
@@ -100,9 +107,35 @@ class Hardware:
         """Whether something is being done to the guest: its power is about to change."""
         return self._turns[guest].locked()
 
+    @asynccontextmanager
+    async def hold(self, guests: Iterable[str]) -> AsyncIterator[None]:
+        """Have nothing else be done to these guests meanwhile."""
+        async with AsyncExitStack() as held:
+            for name in sorted(set(guests)):
+                await held.enter_async_context(self._turns[name])
+            yield
+
+    def has(self, guest: str, wire: Wire) -> bool:
+        """Whether a guest has such a wire, plugged in or not."""
+        return wire is not Wire.TENANT or bool(self._wired[guest].guest.tenant)
+
+    def _place(self, key: Key) -> Place | None:
+        guest, wire = key
+        if self._power[guest] is Power.GONE:
+            return None
+        return self._ports.place(self._node_of[guest], self._wired[guest], wire)
+
+    def _set_carrier(self, key: Key, up: bool) -> None:
+        guest, wire = key
+        node = self._node_of[guest]
+        if up and (self._power[guest] not in _RUNNING or node.node.name in self._dark):
+            return  # it comes up with the guest
+        self._ports.set_one(node, self._wired[guest], wire, up=up)
+
     async def rewire(self, guests: Iterable[str], node: WiredNode) -> None:
         """Take the wires of guests away, and have `node`, to which they go, guard their ports."""
         moved = [self._wired[name] for name in guests]
+        await self.wires.detach(one.guest.name for one in moved)
         plugged: dict[str, list[WiredGuest]] = {}
         for one in moved:
             if one.plugged:
@@ -124,8 +157,13 @@ class Hardware:
 
     def set_ports(self, node: WiredNode, *, up: bool) -> None:
         """Set the node's ends of all its guests' wires up or down; of those that are off, down."""
-        running = (Power.RUNNING, Power.FROZEN)
-        self._ports.set(node, lambda guest: up and self._power[guest] in running)
+        (self._dark.discard if up else self._dark.add)(node.node.name)
+        self._ports.set(node, lambda guest: up and self._may_be_up(guest))
+        for one in node.guests:
+            self.wires.flush(one.guest.name)
+
+    def _may_be_up(self, guest: str) -> bool:
+        return self._power[guest] in _RUNNING and not self.wires.is_down((guest, Wire.LINK_LOCAL))
 
     def _names(self, guest: str) -> etc_hosts.Names:
         wired, node = self._wired[guest], self._node_of[guest]
@@ -163,13 +201,16 @@ class Hardware:
         wired.machine.shut_down()
         self._claims.unplug(wired.guest)
         self._ports.go_dark(self._node_of[guest], wired)
+        self.wires.flush(guest)
 
     async def _boot(self, guest: str) -> None:
         """Boot a guest that is off. It is off if that fails, and the next boot makes all anew."""
         wired, node = self._wired[guest], self._node_of[guest]
         try:
+            await self.wires.detach([guest])
             await wired.machine.renew()
             await self._ports.renew(node, wired)
+            await self.wires.attach(guest)
             self._claims.boot(wired, node)
             await self._start(guest)
         except BaseException:
@@ -179,6 +220,8 @@ class Hardware:
 
     async def _remove(self, guest: str) -> None:
         wired = self._wired[guest]
+        await self.wires.detach([guest])
+        self.wires.forget(guest)
         await self._ports.remove(self._node_of[guest], wired)
         wired.machine.remove()
 

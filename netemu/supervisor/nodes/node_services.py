@@ -70,7 +70,7 @@ class NodeServices:
         self._commands = _listening(self.commands)
         self._feed = _listening(self.feed)
         self._make_store()
-        if _is_root():
+        if is_root():
             os.chown(self.feed, RESPONDER_USER, RESPONDER_USER)
 
     @property
@@ -152,7 +152,7 @@ class NodeServices:
 
     def _make_store(self) -> None:
         self.store.mkdir(mode=0o700)
-        if _is_root():
+        if is_root():
             os.chown(self.store, AGENT_USER, AGENT_USER)
 
     def _service(self, role: str, arguments: list[str], sockets: list[tuple[str, int]]) -> Service:
@@ -170,7 +170,7 @@ class NodeServices:
     def _agent(self) -> list[str]:
         arguments = ["hostagent", "agent", "--node", self.name]
         arguments += ["--repository", str(self.repository)]
-        return arguments + (["--user", str(AGENT_USER)] if _is_root() else [])
+        return arguments + (["--user", str(AGENT_USER)] if is_root() else [])
 
     def _responder(self) -> list[str]:
         arguments = [*self._profile.responder, "--agent", str(self.feed)]
@@ -182,7 +182,7 @@ class NodeServices:
             arguments.append("--access-log")
         if self._signing_key is not None:
             arguments += ["--signing-key", str(self._signing_key)]
-        return arguments + (["--user", str(RESPONDER_USER)] if _is_root() else [])
+        return arguments + (["--user", str(RESPONDER_USER)] if is_root() else [])
 
 
 def _listening(path: Path) -> socket.socket:
@@ -211,7 +211,7 @@ def _dialect_options(dialects: Dialects) -> list[str]:
     return options
 
 
-def _is_root() -> bool:
+def is_root() -> bool:
     """Whether the lab is root's. One user's own lab knows that user only, whom it calls 0."""
     _, _, users = Path("/proc/self/uid_map").read_text().split()[:3]
     return int(users) > AGENT_USER

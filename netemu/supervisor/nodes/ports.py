@@ -7,13 +7,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from netemu.errors import NetemuError
 from netemu.kernel import guard, links, netlink
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
+from netemu.supervisor.nodes.splice import Place
 from netemu.supervisor.nodes.tenant import TenantNetwork
-from netemu.supervisor.nodes.wiring import Manner, WiredGuest, WiredNode, guarded, settled
+from netemu.supervisor.nodes.wires import Wire
+from netemu.supervisor.nodes.wiring import (
+    BRIDGE_INDEX,
+    Manner,
+    WiredGuest,
+    WiredNode,
+    guarded,
+    settled,
+)
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +126,32 @@ class Ports:
                 kernel.run((links.no_carrier(wired.guest.port, wired.port_index),))
         if (tenants := self._tenants_of(wired)) is not None:
             tenants.go_dark(wired)
+
+    def place(self, node: WiredNode, wired: WiredGuest, wire: Wire) -> Place | None:
+        """Where a wire of a guest ends; None if it has no such wire now."""
+        if not wired.plugged:
+            return None
+        if wire is Wire.TENANT:
+            tenants = self._tenants_of(wired)
+            return None if tenants is None else tenants.place(wired)
+        chains = [one for one in self._less(wired).splitlines() if one.startswith("delete chain")]
+        return Place(
+            node.net,
+            wired.guest.port,
+            wired.port_index,
+            BRIDGE_INDEX,
+            partial(settled, wired, self._manner),
+            self._manner.profile.rules.more([guarded(wired.guest)]),
+            "\n".join(chains),
+        )
+
+    def set_one(self, node: WiredNode, wired: WiredGuest, wire: Wire, *, up: bool) -> None:
+        """Set one of a guest's wires up or down, from this side."""
+        place = self.place(node, wired, wire)
+        if place is not None:
+            change = links.up if up else links.no_carrier
+            with inside(place.net), netlink.Netlink() as kernel, suppress(NetemuError):
+                kernel.run((change(place.port, place.link),))
 
     def silence(self, node: WiredNode, wired: WiredGuest, *, silent: bool) -> None:
         """Have nothing come from a guest and nothing reach it; the carriers stay."""

@@ -165,7 +165,8 @@ class Service:
         }
 
     def _again_later(self, how: str) -> None:
-        if how != self.last_end or self._failures < FAILING_AFTER:  # no line for each of thousands
+        # No line for each of thousands, and none for one that was to end.
+        if self._wanted and (how != self.last_end or self._failures < FAILING_AFTER):
             log.warning("%s: %s, again in %.2f s", self.name, how, self._delay)
         self.last_end = how
         self._failures += 1

@@ -6,6 +6,7 @@ ends (`netemu/kernel/tenant.nft`).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 
 from netemu.interfaces import TENANT_WIRE
@@ -13,6 +14,7 @@ from netemu.kernel import bridging, guard, links, netlink, sysctl, tenant
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
 from netemu.supervisor.guests.machine import Port
+from netemu.supervisor.nodes.splice import Place
 from netemu.supervisor.nodes.wiring import WiredGuest
 from netemu.topology import Guest, Lab, mac_address
 
@@ -63,6 +65,19 @@ class TenantNetwork:
         with inside(self._net), netlink.Netlink() as kernel:
             kernel.run((links.no_carrier(_port(wired.guest), self._index[wired.guest.name]),))
 
+    def place(self, wired: WiredGuest) -> Place:
+        """Where the guest's wire ends."""
+        port = _port(wired.guest)
+        return Place(
+            self._net,
+            port,
+            self._index[wired.guest.name],
+            _BRIDGE_INDEX,
+            partial(self._settled, wired.guest),
+            tenant.one_more(port),
+            tenant.one_less(port),
+        )
+
     def silence(self, wired: WiredGuest, *, silent: bool) -> None:
         """Have nothing come from the guest; its carrier stays."""
         silence(self._net, "tenant", _port(wired.guest), silent=silent)
@@ -78,7 +93,13 @@ class TenantNetwork:
         mac = self._mac(guest)
         port = Port(name, index, _BRIDGE_INDEX, mac, TENANT_WIRE, guest.tenant)
         wired.machine.attach(self._net, port)
-        return links.port_options(name, index, bridging.TOGETHER), links.station(name, index, mac)
+        return self._settled(guest, index)
+
+    def _settled(self, guest: Guest, link: int) -> Sequence[netlink.Message]:
+        return (
+            links.port_options(_port(guest), link, bridging.TOGETHER),
+            links.station(_port(guest), link, self._mac(guest)),
+        )
 
     def _mac(self, guest: Guest) -> str:
         return mac_address(self._lab, f"{guest.name} tenant")

@@ -147,9 +147,14 @@ def _bridge(node: Node) -> list[netlink.Message]:
     ]
 
 
-def settled(wired: WiredGuest, manner: Manner) -> Sequence[netlink.Message]:
-    """How a port that a machine hangs on is to behave on the bridge, before it comes up."""
-    guest, index = wired.guest, wired.port_index
+def settled(
+    wired: WiredGuest, manner: Manner, link: int | None = None
+) -> Sequence[netlink.Message]:
+    """How a port that a machine hangs on is to behave on the bridge, before it comes up.
+
+    `link` is the index of its link, if that is not the guest's own.
+    """
+    guest, index = wired.guest, wired.port_index if link is None else link
     return (
         links.port_options(guest.port, index, manner.profile.ports[manner.policy]),
         links.station(guest.port, index, guest.mac),

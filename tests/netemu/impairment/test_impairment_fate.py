@@ -17,7 +17,7 @@ FRAMES = 10_000
 
 def fates(terms: Terms, *, seed: int = 1, name: str = "web1/to") -> list[list[Departure]]:
     fate = Fate(seed, name, terms)
-    return [fate.offer(100, 1, n / 2000) for n in range(FRAMES)]
+    return [fate.offer(100, n / 2000) for n in range(FRAMES)]
 
 
 def test_a_clean_wire_changes_nothing() -> None:
@@ -46,7 +46,7 @@ def test_to_change_other_terms_does_not_change_which_frames_are_lost() -> None:
 def test_shares_are_as_they_are_said(term: str) -> None:
     fate = Fate(7, "x", Terms(delay=0.01, limit=2 * FRAMES, **{term: 0.02}))
     for n in range(FRAMES):
-        fate.offer(100, 1, n / 2000)
+        fate.offer(100, n / 2000)
     counted = {"duplicate": fate.counts.duplicated, "corrupt": fate.counts.corrupted,
                "reorder": fate.counts.reordered}  # fmt: skip
     assert 0.015 < counted.pop(term) / FRAMES < 0.025
@@ -79,7 +79,7 @@ def test_jitter_stays_within_its_bounds_and_never_before_the_frame(
             distribution="normal" if normal else "uniform",
         ),
     )
-    dues = [one.due for n in range(100) for one in fate.offer(100, 1, n / 100)]
+    dues = [one.due for n in range(100) for one in fate.offer(100, n / 100)]
     assert all(due >= n / 100 for n, due in enumerate(dues))
     if not normal and not ordered:
         assert all(abs(due - n / 100 - delay) <= jitter + 1e-9 for n, due in enumerate(dues))
@@ -89,44 +89,34 @@ def test_jitter_stays_within_its_bounds_and_never_before_the_frame(
 
 def test_a_rate_sends_one_frame_after_another() -> None:
     fate = Fate(1, "x", Terms(rate=1e6))
-    dues = [fate.offer(1250, 1, 0.0)[0].due for _ in range(5)]  # 10 ms each
+    dues = [fate.offer(1250, 0.0)[0].due for _ in range(5)]  # 10 ms each
     assert dues == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05])
-    assert fate.offer(1250, 1, 1.0)[0].due == pytest.approx(1.01)  # nothing is saved up
+    assert fate.offer(1250, 1.0)[0].due == pytest.approx(1.01)  # nothing is saved up
 
 
-def test_a_burst_counts_as_the_frames_that_it_stands_for() -> None:
-    fate = Fate(1, "x", Terms(rate=1e6, limit=50))
-    assert len(fate.offer(60_000, 40, 0.0)) == 1
-    assert fate.queued == 40
-    assert fate.offer(60_000, 40, 0.0) == []
-    assert fate.counts.overflowed == 1
-
-
-@given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=60), st.integers(1, 20))
-def test_the_queue_is_never_longer_than_its_limit(
-    steps: list[tuple[int, bool]], limit: int
-) -> None:
-    fate = Fate(1, "x", Terms(delay=1.0, duplicate=0.5, limit=limit))
-    waiting: list[int] = []
-    for frames, leave in steps:
-        waiting += [frames] * len(fate.offer(100, frames, 0.0))
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 20))
+def test_the_queue_is_never_longer_than_its_limit(steps: list[bool], limit: int) -> None:
+    fate, waiting = Fate(1, "x", Terms(delay=1.0, duplicate=0.5, limit=limit)), 0
+    for leave in steps:
+        waiting += len(fate.offer(100, 0.0))
         if leave and waiting:
-            fate.left(waiting.pop(0))
-        assert fate.queued == sum(waiting) <= limit
+            fate.left()
+            waiting -= 1
+        assert fate.queued == waiting <= limit
 
 
 def test_a_blackhole_and_a_wire_that_is_down_pass_nothing() -> None:
     for terms in (Terms(blackhole=True), Terms(down=True)):
         fate = Fate(1, "x", terms)
-        assert fate.offer(100, 1, 0.0) == []
+        assert fate.offer(100, 0.0) == []
         assert fate.counts.blackholed == 1
         fate.change(Terms(), {}, 1.0)
-        assert fate.offer(100, 1, 1.0) == [Departure(1.0, -1)]
+        assert fate.offer(100, 1.0) == [Departure(1.0, -1)]
 
 
 @given(st.integers(1, 70_000), st.integers(0, 200))
 def test_the_flipped_bit_is_within_the_frame(length: int, seed: int) -> None:
-    (departure,) = Fate(seed, "x", Terms(corrupt=1.0)).offer(length, 1, 0.0)
+    (departure,) = Fate(seed, "x", Terms(corrupt=1.0)).offer(length, 0.0)
     assert 0 <= departure.flip < length * 8
 
 

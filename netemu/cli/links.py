@@ -1,0 +1,133 @@
+"""`netemu link`: impair wires while the lab runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hostagent.terminal.output import say, say_json
+from hostagent.terminal.table import Column, print_table
+from netemu.cli import completing
+from netemu.cli.options import as_json, of_lab
+
+if TYPE_CHECKING:
+    from netemu.client.links import Direction, Wire
+
+
+@click.command()
+@of_lab
+@click.argument("targets", metavar="[list | GUEST|NODE...]", nargs=-1,
+                shell_complete=completing.guests_and_nodes)  # fmt: skip
+@click.option("--delay", metavar="TIME", help="Every frame comes so much later: per direction.")
+@click.option("--jitter", metavar="TIME", help="… or so much sooner or later than that.")
+@click.option("--distribution", type=click.Choice(["uniform", "normal"]), help="Of the jitter.")
+@click.option("--ordered", is_flag=True, help="Jitter changes no frames' order.")
+@click.option("--loss", metavar="%", help="So many frames are lost.")
+@click.option("--gemodel", metavar="'P R [1-H [1-K]]'",
+              help="Frames are lost in bursts, as Gilbert and Elliott say.")  # fmt: skip
+@click.option("--duplicate", metavar="%", help="So many frames come twice.")
+@click.option("--reorder", metavar="%", help="So many frames overtake those that are delayed.")
+@click.option("--corrupt", metavar="%", help="One bit of so many frames is wrong.")
+@click.option("--rate", metavar="RATE", help="So many bits a second, as in 64kbit or 1mbit.")
+@click.option("--trace", type=click.Path(path_type=Path), metavar="FILE",
+              help="The rate is a mahimahi trace's.")  # fmt: skip
+@click.option("--limit", metavar="N", help="So many frames may wait.  [default: 1000]")
+@click.option("--down", is_flag=True, help="The wire has no carrier.")
+@click.option("--blackhole", is_flag=True, help="The wire has a carrier, and passes nothing.")
+@click.option("--wire", type=click.Choice(["link-local", "tenant", "all"]), default="link-local",
+              show_default=True, help="Which of a guest's wires.")  # fmt: skip
+@click.option("--direction", type=click.Choice(["to", "from"]),
+              help="Only to the guest, or from it; the other stays as it is.")  # fmt: skip
+@click.option("--seed", metavar="N", help="Where the random numbers begin.  [default: 0]")
+@click.option("--at", metavar="TIME", help="Only from so long after now on: a change.")
+@click.option("--for", "lasts", metavar="TIME", help="With --at: for so long.")
+@click.option("--every", metavar="TIME", help="With --at and --for: again and again.")
+@click.option("--times", metavar="N", help="With --every: so many times.")
+@click.option("--clear", is_flag=True, help="Have the wires be as they were.")
+@as_json
+def link(
+    name: str | None,
+    targets: tuple[str, ...],
+    wire: "Wire",
+    direction: "Direction | None",
+    clear: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Impair wires of guests, or of all guests of nodes; 'link list' shows those that are.
+
+    What is said takes the place of what the wire has. With --at it is one more change, beside what
+    the wire has. The lab file says the same in 'link:' and 'tenant_link:'.
+
+    Per cent are of frames, and a time is 50ms, 2s or 1.5m.
+    """
+    from netemu.client import labs, links
+    from netemu.client.maintenance import Maintenance
+
+    given["for"] = given.pop("lasts")
+    terms = {key: value for key, value in given.items() if value not in (None, False)}
+    lab = Maintenance(labs.the_one(name))
+    if targets in ((), ("list",)) and not terms and not clear:
+        _print(lab.make(links.links()), as_json)
+        return
+    if as_json:
+        raise click.UsageError("--json goes with 'link list'")
+    if not targets:
+        raise click.UsageError("which wires? Name guests or nodes")
+    if clear:
+        if terms:
+            raise click.UsageError("--clear goes with no terms")
+        lab.make(links.clear_links(targets, wire=wire))
+        say(f"{', '.join(targets)}: as they were")
+        return
+    if not terms:
+        raise click.UsageError("what is to be wrong with it? As in --loss 5%, or --clear")
+    lab.make(links.link(targets, terms, wire=wire, direction=direction))
+    said = ", ".join(f"{key} {value}" if value is not True else key for key, value in terms.items())
+    say(f"{', '.join(targets)}: {said}")
+
+
+def _print(wires: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        say_json(wires)
+        return
+    if not wires:
+        say("no wire is impaired")
+        return
+    print_table(
+        [Column("GUEST"), Column("WIRE"), Column("STATE"), Column("TO IT", folds=True),
+         Column("FROM IT", folds=True), Column("FRAMES", right=True), Column("LOST", right=True)],
+        [
+            (
+                one["guest"],
+                one["wire"],
+                f"{one['state']}{', by a schedule' if one['schedule'] else ''}",
+                _said(one["to"]),
+                _said(one["from"]),
+                _sum(one, "heard"),
+                _sum(one, "lost", "blackholed", "overflowed", "missed", "unsent"),
+            )
+            for one in wires
+        ],
+    )  # fmt: skip
+
+
+def _said(terms: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {_value(key, value)}" for key, value in terms.items()) or "-"
+
+
+def _value(key: str, value: Any) -> str:
+    if value is True:
+        return ""
+    if key in ("delay", "jitter"):
+        return f"{value * 1000:g}ms"
+    if key == "gemodel":
+        return " ".join(f"{100 * one:g}%" for one in value)
+    if key == "rate":
+        return f"{value / 1e6:g}mbit"
+    return f"{100 * value:g}%" if isinstance(value, float) else str(value)
+
+
+def _sum(wire: dict[str, Any], *kinds: str) -> str:
+    counts = [way.get(kind) for way in wire["counts"].values() for kind in kinds]
+    return "-" if None in counts else f"{sum(counts):,}"

@@ -1,0 +1,100 @@
+"""What is asked of wires: to be impaired or not, by guests or by nodes. Runs in the supervisor."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from netemu.errors import BadInput
+from netemu.impairment import trace
+from netemu.impairment.plan import Direction, Plan, Timed
+from netemu.supervisor.nodes.hardware import Hardware
+from netemu.supervisor.nodes.wires import Key, Wire
+from netemu.topology import Lab
+
+Which = Literal["link-local", "tenant", "all"]
+_WIRES: Final[Mapping[Which, Sequence[Wire]]] = {
+    "link-local": (Wire.LINK_LOCAL,),
+    "tenant": (Wire.TENANT,),
+    "all": (Wire.LINK_LOCAL, Wire.TENANT),
+}
+
+
+class Links:
+    """The wires of a lab that is up."""
+
+    def __init__(self, lab: Lab, hardware: Hardware) -> None:
+        self._lab = lab
+        self._hardware = hardware
+
+    async def as_the_file_says(self) -> None:
+        """Impair what the lab file says; its times are from now on."""
+        plans = {
+            (guest.name, wire): plan
+            for guest in self._lab.guests
+            for wire, plan in ((Wire.LINK_LOCAL, guest.link), (Wire.TENANT, guest.tenant_link))
+            if plan is not None and not plan.is_clean
+        }
+        if plans:
+            async with self._hardware.hold(name for name, _ in plans):
+                await self._hardware.wires.give(plans, self._lab.traces)
+
+    async def link(
+        self,
+        targets: Iterable[str],
+        which: Which,
+        plan: Plan | None,
+        timed: Timed | None,
+        direction: Direction | None,
+        traces: Mapping[str, bytes],
+    ) -> None:
+        """Give wires a plan, or one direction of it, or one more change. Raises NetemuError."""
+        try:
+            for packed in traces.values():
+                trace.unpack(packed)
+        except ValueError as error:
+            raise BadInput(str(error)) from None
+        wires = self._hardware.wires
+        async with self._hardware.hold(self._guests(targets)):
+            keys = self._keys(targets, which)
+            if timed is not None:
+                await wires.add(keys, timed, traces)
+            elif direction is not None:
+                await wires.give_direction(keys, direction, plan or Plan(), traces)
+            else:
+                await wires.give(dict.fromkeys(keys, plan or Plan()), traces)
+
+    async def clear(self, targets: Iterable[str] | None, which: Which) -> None:
+        """Have wires be as they were; None is all of the lab."""
+        names = list(self._hardware) if targets is None else targets
+        async with self._hardware.hold(self._guests(names)):
+            # Of a guest that has no tenant wire there is nothing to clear.
+            keys = [(name, wire) for name in self._guests(names) for wire in _WIRES[which]]
+            await self._hardware.wires.clear(keys)
+
+    async def list(self) -> Sequence[dict[str, Any]]:
+        """All that is impaired."""
+        return await self._hardware.wires.list()
+
+    def _keys(self, targets: Iterable[str], which: Which) -> Sequence[Key]:
+        """The wires that are meant. Raises BadInput if a guest has none such."""
+        keys: list[Key] = []
+        for name in self._guests(targets):
+            found = [(name, wire) for wire in _WIRES[which] if self._hardware.has(name, wire)]
+            if not found:
+                raise BadInput(f"{name}: has no tenant interface: 'tenant: true' in the lab file")
+            keys += found
+        return keys
+
+    def _guests(self, targets: Iterable[str]) -> Sequence[str]:
+        """The guests that are meant: of a node those that are on it now. Raises BadInput."""
+        nodes: dict[str, list[str]] = {node.name: [] for node in self._lab.nodes}
+        for name in self._hardware:
+            nodes[self._hardware.node_of(name).node.name].append(name)
+        found: dict[str, None] = {}
+        for target in targets:
+            if target in self._hardware:
+                found[target] = None
+            elif target in nodes:
+                found.update(dict.fromkeys(nodes[target]))
+            else:
+                raise BadInput(f"{target}: lab {self._lab.name} has no such guest or node")
+        return list(found)
