@@ -163,7 +163,7 @@ def agent(
     metavar="NAMES",
     default="azure-v1,azure,ec2,gce",
     show_default=True,
-    help="The metadata APIs to serve, separated by commas.",
+    help="The metadata APIs to serve, separated by commas; there is openstack, too.",
 )
 @click.option(
     "--azure-rate",

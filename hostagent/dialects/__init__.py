@@ -28,15 +28,17 @@ from urllib.parse import unquote
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from hostagent.dialects import azure_imds, azure_limits, azure_v1, ec2, gce, gce_pages
+from hostagent.dialects import azure_imds, azure_limits, azure_v1, ec2, gce, gce_pages, openstack
 from hostagent.dialects.outcomes import Dialect, Outcome
 from hostagent.http import REASONS, Request, Response
 from hostagent.model import View
 from hostagent.signing import Signer
 
-NAMES: Final = ("azure-v1", "azure", "ec2", "gce")
+NAMES: Final = ("azure-v1", "azure", "ec2", "gce", "openstack")
 """The order in which they are asked. Azure's v1 has two paths below /metadata, IMDS all others. EC2
 and GCE share `/`: see `Dialects`."""
+DEFAULT: Final = NAMES[:-1]
+"""Those that are served unless it is said: OpenStack's path would mislead clients of the others."""
 
 NOT_FOUND: Final = Response(404, b"Not Found")
 UNAVAILABLE: Final = Response(
@@ -53,6 +55,7 @@ _OWNS: Final[Mapping[str, Callable[[str], bool]]] = {
     "azure": azure_imds.owns,
     "ec2": ec2.owns,
     "gce": gce.owns,
+    "openstack": openstack.owns,
 }
 _UNAVAILABLE: Final = {
     "azure": azure_imds.GONE,
@@ -80,7 +83,7 @@ class Options(Struct, frozen=True, kw_only=True):
     signs documents; by default with a key that it makes.
     """
 
-    enabled: tuple[str, ...] = NAMES
+    enabled: tuple[str, ...] = DEFAULT
     azure_rate: float = azure_limits.RATE
     azure_events_delay: float = 0.0
     azure_incarnation_restarts: bool = False
@@ -119,6 +122,7 @@ class Dialects:
                 hop_limit=options.ec2_hop_limit,
             ).answer,
             "gce": self._answer_gce,
+            "openstack": openstack.answer,
         }
         self._options = options
         self._gce = "gce" in options.enabled

@@ -104,12 +104,15 @@ class Ec2Entry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DialectsEntry(msgspec.Struct, forbid_unknown_fields=True, rename={"azure_v1": "azure-v1"}):
-    """The clouds whose service the responder speaks: all, but for those that are false."""
+    """The clouds whose service the responder speaks: all but OpenStack, unless they are false."""
 
     azure_v1: Annotated[bool | None, Meta(description="Azure's service of 2015.")] = None
     azure: Annotated[bool | AzureEntry | None, Meta(description="Azure's IMDS.")] = None
     ec2: Annotated[bool | Ec2Entry | None, Meta(description="EC2's IMDS.")] = None
     gce: Annotated[bool | None, Meta(description="GCE's metadata server.")] = None
+    openstack: Annotated[
+        bool | None, Meta(description="OpenStack's metadata, which is off by default.")
+    ] = None
 
 
 Link = Annotated[

@@ -63,6 +63,7 @@ class Dialects(msgspec.Struct, frozen=True, kw_only=True):
     azure: bool = True
     ec2: bool = True
     gce: bool = True
+    openstack: bool = False
     azure_rate: float | None = None
     azure_events_delay: float | None = None
     azure_incarnation_restarts: bool | None = None
@@ -72,7 +73,13 @@ class Dialects(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def names(self) -> tuple[str, ...]:
         """Those that are on, as the responder calls them."""
-        on = {"azure-v1": self.azure_v1, "azure": self.azure, "ec2": self.ec2, "gce": self.gce}
+        on = {
+            "azure-v1": self.azure_v1,
+            "azure": self.azure,
+            "ec2": self.ec2,
+            "gce": self.gce,
+            "openstack": self.openstack,
+        }
         return tuple(name for name, spoken in on.items() if spoken)
 
 

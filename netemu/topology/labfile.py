@@ -297,9 +297,9 @@ def _first(own: int | None, node: int | None, default: int) -> int:
 def _dialects(lab: DialectsEntry, node: DialectsEntry) -> Dialects:
     """What is on at a node: the node's word goes before the lab's, option by option."""
 
-    def on(name: str) -> bool:
+    def on(name: str, default: bool = True) -> bool:
         said = [getattr(entry, name) for entry in (node, lab)]
-        return next((one is not False for one in said if one is not None), True)
+        return next((one is not False for one in said if one is not None), default)
 
     def option(kind: type[AzureEntry] | type[Ec2Entry], name: str, key: str) -> Any:
         options = (getattr(entry, name) for entry in (node, lab))
@@ -311,6 +311,7 @@ def _dialects(lab: DialectsEntry, node: DialectsEntry) -> Dialects:
         azure=on("azure"),
         ec2=on("ec2"),
         gce=on("gce"),
+        openstack=on("openstack", False),
         azure_rate=option(AzureEntry, "azure", "rate"),
         azure_events_delay=option(AzureEntry, "azure", "events_delay"),
         azure_incarnation_restarts=option(AzureEntry, "azure", "incarnation_restarts"),

@@ -32,6 +32,7 @@ PIECES = st.sampled_from(
         *("iam/security-credentials", "instance-identity/document", "macs", "0=default"),
         *("computeMetadata", "maintenance-event", "preempted", "attributes", "service-accounts"),
         *("default", "token", "recursive=true", "alt=json", "alt=text", "wait_for_change=true"),
+        *("openstack", "meta_data.json", "network_data.json", "user_data", "2018-08-27"),
         *("last_etag=0", "timeout_sec=0", "timeout_sec=1", "timeout_sec=99999999999", "disks"),
     ]
 )
@@ -75,7 +76,7 @@ GUEST = Guest(
         "tags.a": "<b>",
     },
 )
-DIALECTS = Dialects(Options(azure_rate=0))
+DIALECTS = Dialects(Options(enabled=NAMES, azure_rate=0))
 
 
 @settings(max_examples=600, deadline=None)
@@ -145,6 +146,7 @@ def test_a_bad_guest_does_not_change_what_its_neighbour_is_told():
             "ec2": "GET /latest/meta-data/instance-id HTTP/1.1\r\n",
             "gce": "GET /computeMetadata/v1/instance/maintenance-event HTTP/1.1\r\n"
             "Metadata-Flavor: Google\r\n",
+            "openstack": "GET /openstack/latest/meta_data.json HTTP/1.1\r\n",
         }.items()
     }
     assert set(good) == set(NAMES)
@@ -192,7 +194,7 @@ def test_a_bad_guest_does_not_change_what_its_neighbour_is_told():
             identity=BY_ADDRESS,
             allowed_hosts=host_headers([], [listener]),
             limits=Limits(held_per_guest=8),
-            dialects=Dialects(Options(azure_rate=0)),
+            dialects=Dialects(Options(enabled=NAMES, azure_rate=0)),
             approvals=Approvals(),
         )
         stop, heard = asyncio.Event(), asyncio.Event()

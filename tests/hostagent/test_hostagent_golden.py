@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hostagent.dialects import Dialects, Options
+from hostagent.dialects import NAMES, Dialects, Options
 from hostagent.dialects.azure_events import EVENT_VERSIONS
 from hostagent.dialects.azure_imds import VERSIONS
 from hostagent.dialects.gce_events import etag
+from hostagent.dialects.openstack import VERSIONS as OPENSTACK_VERSIONS
 from hostagent.dialects.outcomes import Approval, Park
 from hostagent.http import Request, render
 from hostagent.model import EventSource, EventStatus, EventType, Guest, View
@@ -94,7 +95,9 @@ class Transcript:
     """Asks, and writes down what is asked and answered."""
 
     def __init__(self) -> None:
-        self.dialects = Dialects(Options(azure_rate=0, ec2_secret=b"s", signer=SIGNER))
+        self.dialects = Dialects(
+            Options(enabled=NAMES, azure_rate=0, ec2_secret=b"s", signer=SIGNER)
+        )
         self.view = BUSY
         self.lines: list[str] = []
 
@@ -228,6 +231,15 @@ def gce(ask: Transcript) -> None:
     ask(f"{V1}instance/name", **GOOGLE, **{"x-forwarded-for": "1.2.3.4"})
 
 
+def openstack(ask: Transcript) -> None:
+    ask("/openstack")
+    for version in OPENSTACK_VERSIONS:
+        for name in ("", *ask(f"/openstack/{version}").splitlines()):
+            ask(f"/openstack/{version}/{name}")
+    ask("/openstack/latest/else")
+    ask("/openstack/latest/password", "POST")
+
+
 def quiet(ask: Transcript) -> None:
     """The same guest, given nothing and told nothing."""
     ask.view = QUIET
@@ -249,7 +261,7 @@ def quiet(ask: Transcript) -> None:
 
 
 def transcript() -> Iterator[tuple[str, str]]:
-    for part in (azure_v1, azure, ec2, gce, quiet):
+    for part in (azure_v1, azure, ec2, gce, openstack, quiet):
         ask = Transcript()
         part(ask)
         yield from zip(ask.lines[::2], ask.lines[1::2], strict=True)

@@ -25,6 +25,7 @@ _QUESTIONS: Final = {
     "azure": ("GET /metadata/instance?api-version=2021-02-01", "Metadata: true", ""),
     "ec2": ("PUT /latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 1", ""),
     "gce": ("GET /computeMetadata/v1/instance/id", "Metadata-Flavor: Google", ""),
+    "openstack": ("GET /openstack/latest/meta_data.json", "", '"name": "{name}"'),
 }
 
 

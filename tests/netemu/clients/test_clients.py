@@ -36,7 +36,7 @@ USER_DATA = "#cloud-config\nhostname: mine\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ someone@somewhere"
 IDENTITY = "1d9e4a0b-6f5c-4d2e-9a7b-3c8f0e1d2b4a"
 LAB = f"""
-dialects: {{azure: {{rate: 1000}}}}
+dialects: {{azure: {{rate: 1000}}, openstack: true}}
 nodes:
   host:
     guests:
@@ -201,6 +201,20 @@ def test_cloud_init_on_gce(cloud: RunningLab) -> None:
     plain = run(cloud, "plain", "cloud_init_gce.py")
     assert plain["userdata"] == ""
     assert plain["metadata"]["instance-id"] != told["metadata"]["instance-id"]
+
+
+def test_cloud_init_on_openstack(cloud: RunningLab) -> None:
+    """A user boots cloud-init on OpenStack: it finds its name, keys, user data and network."""
+    told = run(cloud, "vm", "cloud_init_openstack.py")
+    assert told["metadata"]["name"] == "vm"
+    assert told["metadata"]["meta"] == {"team": "web", "stage": "test"}
+    assert told["hostname"] == "vm.novalocal"
+    assert told["userdata"] == USER_DATA
+    assert told["keys"] == [KEY]
+    assert told["version"] == 2
+    (interface,) = told["network"]["config"]
+    assert interface["mac_address"] == cloud.mac("vm")
+    assert run(cloud, "plain", "cloud_init_openstack.py")["userdata"] == ""
 
 
 def test_azures_agent(cloud: RunningLab) -> None:

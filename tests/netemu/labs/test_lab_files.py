@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.dialects import NAMES
+from hostagent.dialects import DEFAULT, NAMES
 from hostagent.properties import content
 from netemu.errors import BadInput
 from netemu.topology import Dialects
@@ -44,7 +44,8 @@ def test_what_is_one_is_taken(tmp_path: Path) -> None:
 
 
 def test_dialects_are_called_as_the_responder_calls_them() -> None:
-    assert Dialects().names == NAMES
+    assert Dialects().names == DEFAULT
+    assert Dialects(openstack=True).names == NAMES
 
 
 def test_user_data_may_be_bytes_or_a_file(tmp_path: Path) -> None:

@@ -217,6 +217,13 @@ def test_a_node_speaks_what_it_says_and_else_what_the_lab_says() -> None:
     (plain,) = parse("nodes: {n: {guests: 1}}", source="lab.yaml").nodes
     assert plain.dialects == Dialects()
     assert plain.dialects.names == ("azure-v1", "azure", "ec2", "gce")
+    some = parse(
+        "dialects: {openstack: true}\n"
+        "nodes: {a: {guests: 1}, b: {guests: 1, dialects: {openstack: false, gce: false}}}",
+        source="lab.yaml",
+    )
+    assert some.nodes[0].dialects.names[-1] == "openstack"
+    assert some.nodes[1].dialects.names == ("azure-v1", "azure", "ec2")
 
 
 def test_whoever_calls_says_which_properties_there_are() -> None:
