@@ -27,13 +27,16 @@ from hostagent.channel.messages import (
     Done,
     Failed,
     Heartbeat,
+    ListPolls,
     ListResponders,
+    Polls,
     Responders,
     Schedule,
     encode,
 )
 from hostagent.model import MAX_GUESTS
 from hostagent.peers import MAX_BUFFERED, Door, Peer
+from hostagent.polls_asked import PollsAsked
 from hostagent.rates import Rate
 from hostagent.repository import Repository
 from hostagent.transactions import Outcome, Request, Transactions
@@ -84,6 +87,7 @@ class Agent:
         self._ending = False
         self._working: asyncio.Task[None] | None = None
         self._next_change: asyncio.TimerHandle | None = None
+        self._polls = PollsAsked()
         self._approvals = Rate(APPROVALS, APPROVALS_AT_ONCE, MAX_GUESTS)
 
     async def serve(
@@ -137,8 +141,13 @@ class Agent:
         group[connection] = None
         return True
 
+    def polled(self, connection: Peer, polls: Polls) -> None:
+        """A responder has said what a guest has asked."""
+        self._polls.answered(connection, polls)
+
     def forget(self, connection: Peer) -> None:
         """The connection is gone."""
+        self._polls.gone(connection)
         self._connections[connection.door].pop(connection, None)
 
     def subscribe(self, connection: Peer) -> None:
@@ -195,6 +204,9 @@ class Agent:
         for connection in joining:
             self._join(connection, outcome.snapshot)
         for (connection, request), answers in zip(batch, outcome.answers, strict=True):
+            if isinstance(request, ListPolls) and not answers:
+                self._polls.ask(connection, request.guest, self._connections["feed"])
+                continue
             if isinstance(request, ListResponders):
                 connection.send(answers[0] if answers else self._responders())
             else:

@@ -161,7 +161,8 @@ def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, 
             if found is None or not _may(repository, command, found):
                 # One reason for both: a guest must not learn of events that it cannot see.
                 raise Refused("unknown-event", f"no event {command.event_id} on this node")
-            after, deltas = repository.change(found, _REQUESTS[type(command)], now)
+            by = command.guest if isinstance(command, Approve) else None
+            after, deltas = repository.change(found, _REQUESTS[type(command)], now, by)
             return msgspec.structs.replace(done, event=after), deltas
         case Advance():
             to = command.to

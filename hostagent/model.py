@@ -143,7 +143,8 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `guests` may be on other nodes, too. `availability_sets` are the sets of its guests at the time
     it was scheduled: their members see it too. `duration` None is unknown. `started` and `ended`
     stay None until they have happened. `notice_only`: the event is announced, but nothing is done
-    to the guest.
+    to the guest. `approved` is when it was started before its time by an approval, and
+    `approved_by` the guest that gave it; None: a controller.
     """
 
     id: EventId
@@ -159,6 +160,8 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     started: Epoch | None = None
     ended: Epoch | None = None
     notice_only: bool = False
+    approved: Epoch | None = None
+    approved_by: GuestName | None = None
 
 
 class View(Struct, frozen=True):
@@ -195,13 +198,15 @@ def sees(guest: Guest, event: Event) -> bool:
     )
 
 
-def apply(event: Event, request: Request, now: float) -> Event:
-    """Return the event as it is after the request; raises IllegalTransition."""
+def apply(event: Event, request: Request, now: float, by: str | None = None) -> Event:
+    """Return the event as it is after the request, `by` a guest; raises IllegalTransition."""
     status = TRANSITIONS.get((event.status, request))
     if status is None:
         raise IllegalTransition(event.id, event.status, request)
     if status is event.status:
         return event
+    if request is Request.APPROVE:
+        event = replace(event, approved=now, approved_by=by)
     if status is EventStatus.STARTED:
         return replace(event, status=status, started=now)
     return replace(event, status=status, ended=now)
@@ -226,8 +231,11 @@ def joined(known: Event, carried: Event, here: Container[str]) -> Event:
     guests = tuple(dict.fromkeys((*known.guests, *carried.guests)))
     if len(guests) > MAX_GUESTS:
         guests = tuple(sorted(guests, key=lambda name: name not in here))[:MAX_GUESTS]
+    approval = known if known.approved is not None else carried
     return replace(
         carried if ahead else known,
+        approved=approval.approved,
+        approved_by=approval.approved_by,
         guests=guests,
         availability_sets=tuple(sorted({*known.availability_sets, *carried.availability_sets})),
     )

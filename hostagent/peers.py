@@ -24,11 +24,13 @@ from hostagent.channel.messages import (
     Hello,
     ListEvents,
     ListGuests,
+    ListPolls,
     ListResponders,
     Message,
     MessageError,
     Now,
     Place,
+    Polls,
     Role,
     Schedule,
     Start,
@@ -69,6 +71,7 @@ _REQUESTS: Final = (
     Now,
     ListEvents,
     ListGuests,
+    ListPolls,
     ListResponders,
 )
 
@@ -89,6 +92,9 @@ class Server(Protocol):
 
     def may_approve(self, guest: str) -> bool:
         """Whether the guest has not approved too often of late."""
+
+    def polled(self, connection: "Peer", polls: Polls) -> None:
+        """A responder has said what a guest has asked."""
 
     def submit(self, connection: "Peer", request: Request) -> None:
         """Have a request done and answered."""
@@ -159,6 +165,8 @@ class Peer(asyncio.Protocol):
             self._submit(message)
         elif self.role == "responder" and isinstance(message, Applied):
             self.applied = message.sequence
+        elif self.role == "responder" and isinstance(message, Polls):
+            self._agent.polled(self, message)
         elif self.role == "responder" and isinstance(message, Used):
             self._submit(message)
         elif (

@@ -321,9 +321,11 @@ class Repository:
         after = joined(known, carried, here)
         return [] if after == known else self._update(after)
 
-    def change(self, event: Event, request: Request, now: float) -> tuple[Event, list[Delta]]:
-        """Move an event on; raises IllegalTransition, and then nothing has changed."""
-        after = apply(event, request, now)
+    def change(
+        self, event: Event, request: Request, now: float, by: str | None = None
+    ) -> tuple[Event, list[Delta]]:
+        """Move an event on, `by` a guest; raises IllegalTransition, and nothing has changed."""
+        after = apply(event, request, now, by)
         if after is event:
             return event, []
         return after, [*self._update(after), *self._prune(now)]

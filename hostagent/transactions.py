@@ -16,6 +16,7 @@ from hostagent.channel.messages import (
     Failed,
     ListEvents,
     ListGuests,
+    ListPolls,
     ListResponders,
     Now,
     Query,
@@ -96,7 +97,7 @@ class Transactions:
         for request in requests:
             if isinstance(request, Failed):
                 answers.append([request])
-            elif isinstance(request, ListResponders):
+            elif isinstance(request, ListResponders | ListPolls):
                 answers.append([])  # the agent answers it
             elif isinstance(request, Used):
                 deltas += repository.use(request.guest, request.fault_id, request.used)

@@ -233,6 +233,12 @@ class ListResponders(_Base, frozen=True):
     """Ask for the last delta that each responder process has applied."""
 
 
+class ListPolls(_Base, frozen=True):
+    """Ask what a guest has asked, and been told, of late."""
+
+    guest: GuestName
+
+
 class Done(_Base, frozen=True):
     """The command is stored. `now` is the metadata plane's time at which it was applied.
 
@@ -284,6 +290,40 @@ class Responders(_Base, frozen=True):
 
     sequence: Sequence
     applied: tuple[Sequence, ...] = ()
+
+
+MAX_TOLD: Final = 16
+"""Events that a row names at most."""
+
+
+class Poll(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Equal answers of one second: a row of what a guest has asked. A part of messages.
+
+    `at` is the first one's time, metadata plane's. `status` 0: there was no answer. `told`: the IDs
+    of the events that it tells of, MAX_TOLD at most. `fault`: the ID of the fault that it met.
+    """
+
+    at: float
+    method: str
+    target: str
+    status: int
+    told: tuple[str, ...] = ()
+    fault: str | None = None
+    count: int = 1
+
+
+class AskPolls(_Base, frozen=True):
+    """To each responder: what has the guest asked? It answers Polls with the same number."""
+
+    number: int
+    guest: GuestName
+
+
+class Polls(_Base, frozen=True):
+    """What a guest has asked: one responder's rows, or in the answer to ListPolls all."""
+
+    number: int = 0
+    polls: tuple[Poll, ...] = ()
 
 
 class Applied(_Base, frozen=True):
@@ -339,11 +379,11 @@ Transition: TypeAlias = Start | Complete | Cancel | Approve
 Command: TypeAlias = (
     Place | Withdraw | Adopt | Schedule | Transition | Advance | AddFaults | ClearFaults
 )
-Query: TypeAlias = Now | ListEvents | ListGuests | ListResponders
-Answer: TypeAlias = Done | Failed | Clock | Events | Guests | Responders
+Query: TypeAlias = Now | ListEvents | ListGuests | ListResponders | ListPolls
+Answer: TypeAlias = Done | Failed | Clock | Events | Guests | Responders | Polls
 Feed: TypeAlias = Snapshot | Delta | Heartbeat
 """What a feed sends about the node. Its other messages concern the connection or an approval."""
-Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Applied | Used | Feed
+Message: TypeAlias = Hello | Welcome | Command | Query | Answer | Applied | Used | AskPolls | Feed
 
 
 def encode(message: Message) -> bytes:

@@ -23,10 +23,13 @@ from hostagent.channel.messages import (
     Guests,
     ListEvents,
     ListGuests,
+    ListPolls,
     ListResponders,
     Now,
     Place,
     Placed,
+    Poll,
+    Polls,
     Query,
     Responders,
     Schedule,
@@ -220,6 +223,11 @@ def responders() -> Call[Responders]:
     return _one(ListResponders(), lambda answers: _only(answers, Responders))
 
 
+def polls(guest: str) -> Call[tuple[Poll, ...]]:
+    """Return what the guest has asked of late, and been told, oldest first."""
+    return _one(ListPolls(guest=guest), lambda answers: _only(answers, Polls).polls)
+
+
 class Verbs:
     """The calls, as methods of a controller."""
 
@@ -239,6 +247,7 @@ class Verbs:
     events = Verb(events)
     guests = Verb(guests)
     responders = Verb(responders)
+    polls = Verb(polls)
 
 
 def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:

@@ -17,9 +17,11 @@ from hostagent.channel.messages import (
     Hello,
     ListEvents,
     ListGuests,
+    ListPolls,
     ListResponders,
     MessageError,
     Now,
+    Polls,
     Query,
     Responders,
     Welcome,
@@ -69,6 +71,7 @@ _ANSWER_TO: Final[Mapping[type[Question], type[Answer | Welcome]]] = {
     ListEvents: Events,
     ListGuests: Guests,
     ListResponders: Responders,
+    ListPolls: Polls,
 }
 """The answer's type by the question's type; a command is answered by Done with its own ID."""
 

@@ -11,13 +11,15 @@ from typing import Final, NamedTuple, TypeAlias
 from msgspec import Struct
 
 from hostagent.addresses import METADATA
+from hostagent.channel.messages import Poll
 from hostagent.dialects import Dialects
 from hostagent.dialects.outcomes import Approval, Outcome, Park
 from hostagent.faults import Fault
 from hostagent.http import BadRequest, Request, Response, render, render_around_date
 from hostagent.model import View
-from hostagent.responder.faults import Faults, asked_as, cut, failure, late, spoiled
+from hostagent.responder.faults import Faults, asked_as, cut, failure, is_silent, late, spoiled
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.poll_log import PollLog, events_told, target_of
 from hostagent.responder.reply_cache import Access, Caller, Made, ReplyCache, http_date
 
 METADATA_NAMES: Final = (
@@ -98,6 +100,7 @@ class Answers:
         wall: Callable[[], float],
         clock: Callable[[], float],
         faults: Faults,
+        polls: PollLog,
     ) -> None:
         """See `Responder`; `look_up` is the second member of an Identity."""
         self.knowledge = knowledge
@@ -107,7 +110,8 @@ class Answers:
         self._record = record
         self._wall = wall
         self.clock = clock
-        self.replies = ReplyCache(knowledge, wall, clock, record)
+        self.replies = ReplyCache(knowledge, wall, clock, record, polls)
+        self._polls = polls
         self.faults = faults
         self._unmetered = dialects.unmetered()
 
@@ -164,6 +168,7 @@ class Answers:
             head_only=request.method == "HEAD",
         )
         now = self.now()
+        poll = self._poll(view, request, response, fault, now)
         made = None
         if (
             view is not None
@@ -171,7 +176,7 @@ class Answers:
             and response.hop_limit is None
             and not self.knowledge.faults_of(view.guest.name)
         ):
-            made = Made(before, after, now, response.valid_until, access)
+            made = Made(before, after, now, response.valid_until, access, poll)
         if fault is None:
             return Reply(before + self.replies.date() + after, keep, response.hop_limit, made)
         assert view is not None
@@ -183,10 +188,39 @@ class Answers:
             return reply
         return Pending(view.guest.name, request, keep, Late(until, reply, fault))
 
+    def _poll(
+        self,
+        view: View | None,
+        request: Request,
+        response: Response,
+        fault: Fault | None,
+        now: float,
+    ) -> Poll:
+        """Note what the guest has asked and is told."""
+        events = () if view is None else view.events
+        if fault is not None and view is not None:
+            events += view.history  # a stale answer tells of them
+        silent = fault is not None and is_silent(fault)
+        status = 0 if silent else response.status
+        name = "" if view is None else view.guest.name
+        told = events_told(name, events, request, status, response.body)
+        poll = Poll(
+            at=now,
+            method=request.method,
+            target=target_of(request),
+            status=status,
+            told=told,
+            fault=None if fault is None else fault.id,
+        )
+        return poll if view is None else self._polls.note(name, poll)
+
     def refusal(self, caller: Caller, error: BadRequest) -> bytes:
         """Return the answer to a bad request; close the connection after it."""
+        view = self.look_up(caller)
+        if view is not None:
+            poll = Poll(at=self.now(), method="-", target="-", status=error.status)
+            self._polls.note(view.guest.name, poll)
         if self._record is not None:
-            view = self.look_up(caller)
             guest = None if view is None else view.guest.name
             self._record(Access(caller, guest, error.status, "-", "-"))
         response = self.dialects.refusal(error.path, error.status, error.reason)

@@ -144,6 +144,8 @@ class Connection(asyncio.Protocol):
             if kept is None or data != self._asked or self._clock() >= kept.dated_until:
                 self._asked = data
                 kept = self._kept = self._replies.get(self.caller, data)
+            else:
+                kept.sent_again()
         if kept is not None and kept.keep and self._served + kept.count < self._limits.requests:
             self._served += kept.count
             self.deadline = _LATELY

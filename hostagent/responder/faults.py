@@ -141,10 +141,15 @@ def late(fault: Fault, now: float) -> float | None:
     return None
 
 
+def is_silent(fault: Fault) -> bool:
+    """Whether nothing of the answer is sent."""
+    return fault.hang or (fault.reset and fault.truncate is None)
+
+
 def cut(fault: Fault, frame: bytes) -> bytes:
     """Return what is sent of an answer."""
     head, end, body = frame.partition(b"\r\n\r\n")
-    if fault.hang or (fault.reset and fault.truncate is None):
+    if is_silent(fault):
         return b""
     if fault.truncate is None:
         return frame

@@ -8,18 +8,21 @@ from pathlib import Path
 from hostagent import subscription
 from hostagent.channel.messages import (
     Applied,
+    AskPolls,
     Delta,
     Done,
     Failed,
     Heartbeat,
     Message,
     MessageError,
+    Polls,
     Snapshot,
     encode,
 )
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.poll_log import PollLog
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +33,15 @@ async def follow(
     heard: asyncio.Event,
     approvals: Approvals,
     faults: Faults | None = None,
+    polls: PollLog | None = None,
 ) -> None:
     """Feed the knowledge from the agent's feed socket at `path` until cancelled.
 
     `heard` is set after the first snapshot. Approvals, the counts of faults, and the last sequence
     applied go to the agent.
     """
-    await subscription.follow(
-        path, "responder", _Feed(knowledge, heard, approvals, faults or Faults())
-    )
+    feed = _Feed(knowledge, heard, approvals, faults or Faults(), polls or PollLog(()))
+    await subscription.follow(path, "responder", feed)
 
 
 class _Feed:
@@ -48,11 +51,13 @@ class _Feed:
         heard: asyncio.Event,
         approvals: Approvals,
         faults: Faults,
+        polls: PollLog,
     ) -> None:
         self._knowledge = knowledge
         self._heard = heard
         self._approvals = approvals
         self._faults = faults
+        self._polls = polls
         self._loop = asyncio.get_running_loop()
         self._send: Callable[[bytes], None] | None = None
         self._owing = False  # an Applied is still to be sent
@@ -71,6 +76,10 @@ class _Feed:
                 if isinstance(message, Snapshot) and not message.more:
                     self._heard.set()
                     log.info("feed: node %s as of %d", message.node, message.sequence)
+            case AskPolls():
+                if self._send is not None:
+                    rows = self._polls.of(message.guest)
+                    self._send(encode(Polls(number=message.number, polls=rows)))
             case Done() | Failed():
                 self._approvals.answered(message)
             case _:

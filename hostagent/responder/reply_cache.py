@@ -21,8 +21,11 @@ from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from hostagent.channel.messages import Poll
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.poll_log import PollLog
 
 Caller: TypeAlias = int | str
 """The caller: the mark of the connection, or in plain mode its source address."""
@@ -45,13 +48,14 @@ class Access(NamedTuple):
 
 
 class Made(NamedTuple):
-    """An answer that holds for a while: the bytes around its date, its period, and its record."""
+    """An answer that holds for a while: the bytes around its date, its period, and its records."""
 
     before: bytes
     after: bytes
     since: float
     until: float
     access: Access
+    poll: Poll
 
 
 class Kept(Struct):
@@ -60,6 +64,7 @@ class Kept(Struct):
     around: tuple[bytes, ...]
     """The bytes before, between and after the dates."""
     accesses: tuple[Access, ...]
+    polls: tuple[Poll, ...]
     keep: bool
     """Whether the connection stays open."""
     since: float
@@ -68,6 +73,13 @@ class Kept(Struct):
     frame: bytes = b""
     dated_until: float = -inf
     """Until when `frame` may be sent, on the loop's clock."""
+    rows: tuple[Poll, ...] = ()
+    """Those of this second's record."""
+
+    def sent_again(self) -> None:
+        """Count the answers: `frame` is sent once more."""
+        for row in self.rows:
+            row.count += 1
 
 
 def http_date(epoch: float) -> bytes:
@@ -84,14 +96,16 @@ class ReplyCache:
         wall: Callable[[], float],
         clock: Callable[[], float],
         record: Callable[[Access], None] | None,
+        polls: PollLog,
     ) -> None:
         """`wall` returns the machine's time in epoch seconds, `clock` the loop's; `record` is
-        called for each answer returned.
+        called for each answer returned, and `polls` counts them.
         """
         self._knowledge = knowledge
         self._wall = wall
         self._clock = clock
         self._record = record
+        self._polls = polls
         self._kept: dict[tuple[Caller, bytes], Kept] = {}
         self._second = -1
         self._date = b""
@@ -102,7 +116,11 @@ class ReplyCache:
         Valid only if no part of another request was received before these bytes.
         """
         kept = self._kept.get((caller, asked))
-        if kept is None or (self._clock() >= kept.dated_until and not self._is_dated_again(kept)):
+        if kept is None:
+            return None
+        if self._clock() < kept.dated_until:
+            kept.sent_again()
+        elif not self._is_dated_again(kept):
             return None
         if self._record is not None:
             kept.dated_until = -inf  # each question has to be recorded here
@@ -124,6 +142,7 @@ class ReplyCache:
         self._kept[caller, asked] = Kept(
             around,
             tuple(one.access for one in holding),
+            tuple(one.poll for one in holding),
             keep,
             since=max(one.since for one in holding),
             until=min(one.until for one in holding),
@@ -152,5 +171,9 @@ class ReplyCache:
         if not kept.since <= now < kept.until or fresh <= 0:
             return False
         kept.frame = self.date().join(kept.around)
+        kept.rows = tuple(
+            self._polls.note(access.guest or "", replace(poll, at=now, count=1))
+            for access, poll in zip(kept.accesses, kept.polls, strict=True)
+        )
         kept.dated_until = clock + min(int(wall) + 1.0 - wall, kept.until - now, fresh)
         return True

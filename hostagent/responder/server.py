@@ -29,6 +29,7 @@ from hostagent.responder.approvals import Approvals
 from hostagent.responder.connection import Connection, Limits
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.poll_log import PollLog
 from hostagent.responder.reply_cache import Access, Caller
 from hostagent.responder.waiting import Waiting
 
@@ -81,6 +82,7 @@ class Responder:
         dialects: Dialects | None = None,
         approvals: Approvals | None = None,
         faults: Faults | None = None,
+        polls: PollLog | None = None,
     ) -> None:
         """Answer from `knowledge`, in `dialects`. Without `approvals` every approval fails.
 
@@ -99,6 +101,7 @@ class Responder:
             wall=time.time if wall is None else wall,
             clock=time.monotonic if clock is None else clock,
             faults=Faults() if faults is None else faults,
+            polls=PollLog(knowledge.guests) if polls is None else polls,
         )
         self._held: dict[Connection, None] = {}
         self._held_by: Counter[Caller] = Counter()

@@ -49,6 +49,7 @@ _GROUPS: Final = {
     "Maintenance": {
         "maintenance": Verb("maintenance", "maintenance", "Schedule, list, start and end events."),
         "fault": Verb("fault", "fault", "Have the metadata service misbehave."),
+        "polls": Verb("polls", "polls", "Show what a guest has asked, and been told."),
         "node": Verb("nodes", "node", "Have nodes fail, and come back."),
         "link": Verb("links", "link", "Have wires delay, lose and corrupt frames, or be down."),
         "clock": Verb("clock", "clock", "Move or show the clock of maintenance."),

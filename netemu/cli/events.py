@@ -44,7 +44,8 @@ def _in_words(entry: dict[str, Any], known: Collection[str] | None) -> str:
     match entry:
         case {"what": "event", "type": kind, "status": status, "guests": guests, "id": event_id}:
             shown = event_id if known is None else beginning(event_id, known)
-            return f"{time_of_day}  event {shown} {kind} {status}: {', '.join(guests)}"
+            by = f", approved by {entry['approved_by']}" if "approved_by" in entry else ""
+            return f"{time_of_day}  event {shown} {kind} {status}: {', '.join(guests)}{by}"
         case {"what": "fault", "id": fault, "guest": guest, "state": state, "does": does}:
             return f"{time_of_day}  fault {fault} of {guest} {state}: {does}"
         case {"what": "guest", "guest": guest, "moved_from": before, "node": node}:

@@ -149,6 +149,8 @@ def _as_json(event: "Event") -> dict[str, Any]:
         "not_before": _iso(event.not_before),
         "duration": event.duration,
         "notice_only": event.notice_only,
+        "approved": _iso(event.approved),
+        "approved_by": event.approved_by,
         "started": _iso(event.started),
         "ended": _iso(event.ended),
     }

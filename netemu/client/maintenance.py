@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
+from hostagent.channel.messages import Poll
 from hostagent.faults import Fault
 from hostagent.model import Event, EventSource, EventType
 from hostagent.verb import Blocking, Verb
@@ -166,6 +167,15 @@ def clear_faults(guests: str | Iterable[str] = (), ids: str | Iterable[str] = ()
     return Call("clear_faults", told, lambda _: None)
 
 
+def polls(guest: str) -> Call[list[Poll]]:
+    """What a guest has asked of late and been told, oldest first, as its nodes' responders know."""
+    return Call(
+        "polls",
+        {"guest": guest},
+        lambda answers: [msgspec.convert(one["poll"], Poll) for one in answers[:-1]],
+    )
+
+
 def advance(seconds: Duration) -> Call[float]:
     """Move the metadata plane's clock forward on all nodes; gives its time then, since 1970.
 
@@ -196,6 +206,7 @@ class EventVerbs:
     add_fault = Verb(add_fault)
     faults = Verb(faults)
     clear_faults = Verb(clear_faults)
+    polls = Verb(polls)
     advance = Verb(advance)
 
 

@@ -65,13 +65,13 @@ class Acknowledged(Checker):
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
         self._events: dict[str, Event] = {}
-        self._possible: dict[str, set[str]] = {}
+        self._possible: dict[str, set[str | None]] = {}
 
     def acknowledged(self, event: Event) -> None:
         self._events[event.id] = event
 
     def set_to(self, guest: str, value: str, *, known: bool) -> None:
-        possible = self._possible.setdefault(guest, set())
+        possible = self._possible.setdefault(guest, {None})  # before the first: none
         if known:
             possible.clear()
         possible.add(value)
@@ -85,7 +85,7 @@ class Acknowledged(Checker):
         for guest, possible in self._possible.items():
             told = self.cluster.placement.properties(guest).get("tags.sim")
             if told not in possible:
-                self.breach(f"{guest} is told {told}, acknowledged was {sorted(possible)}")
+                self.breach(f"{guest} is told {told}, possible was {sorted(map(str, possible))}")
             mind = self.cluster.home(guest).mind
             if mind is not None and guest in mind.knowledge.guests:
                 there = mind.knowledge.guests[guest].guest.properties.get("tags.sim")

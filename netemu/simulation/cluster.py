@@ -20,6 +20,7 @@ from hostagent.responder.answers import BY_MARK, Answers, Pending
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.poll_log import PollLog
 from netemu.errors import NotSo
 from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.simulation import seams
@@ -306,6 +307,7 @@ class Mind:
             record=None,
             wall=cluster.wall,
             faults=Faults(),
+            polls=PollLog(self.knowledge.guests),
             clock=cluster.loop.time,
         )
 

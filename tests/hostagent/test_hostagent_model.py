@@ -21,6 +21,7 @@ from hostagent.model import (
     at,
     boundary,
     due,
+    joined,
     next_change,
     sees,
     unfold,
@@ -72,7 +73,7 @@ def test_legal_and_illegal_by_name():
     scheduled = event()
     started = apply(scheduled, Request.START, 1500.0)
     assert (started.status, started.started, started.ended) == (EventStatus.STARTED, 1500.0, None)
-    assert apply(scheduled, Request.APPROVE, 1500.0) == started
+    assert apply(scheduled, Request.APPROVE, 1500.0).status is EventStatus.STARTED
     completed = apply(started, Request.COMPLETE, 1600.0)
     assert (completed.status, completed.started, completed.ended) == ("Completed", 1500.0, 1600.0)
     with pytest.raises(IllegalTransition, match="is Started: cannot cancel it"):
@@ -170,3 +171,21 @@ def test_when_time_alone_changes_what_is_told():
     assert [at(mine, t).status for t in (899.9, 900.0, 960.0)] == [
         "Scheduled", "Started", "Completed",
     ]  # fmt: skip
+
+
+def test_an_approval_says_when_and_by_whom_and_a_start_says_neither():
+    approved = apply(event(), Request.APPROVE, 1200.0, "web1")
+    assert (approved.approved, approved.approved_by, approved.started) == (1200.0, "web1", 1200.0)
+    assert apply(approved, Request.APPROVE, 1300.0, "web2") is approved  # the first counts
+    started = apply(event(), Request.START, 1200.0)
+    assert (started.approved, started.approved_by) == (None, None)
+
+
+def test_who_has_approved_is_known_wherever_the_event_is_told():
+    approved = apply(event(), Request.APPROVE, 1200.0, "web1")
+    elsewhere = apply(event(), Request.START, 1201.0)  # another node has caught up
+    for one, other in ((approved, elsewhere), (elsewhere, approved)):
+        assert joined(one, other, ()).approved_by == "web1"
+    ended = apply(elsewhere, Request.COMPLETE, 1300.0)
+    assert joined(approved, ended, ()).approved_by == "web1"
+    assert joined(approved, ended, ()).status is EventStatus.COMPLETED

@@ -127,6 +127,7 @@ class Supervisor:
             "add_faults": self._add_faults,
             "clear_faults": self._clear_faults,
             "faults": self._faults,
+            "polls": self._polls,
             "advance": self._advance,
             "times": self._times,
             "events": self._events,
@@ -494,6 +495,12 @@ class Supervisor:
     async def _faults(self) -> Answer:
         """The faults that are not over."""
         return [*(await self._whole()).faults.listed(), {}], []
+
+    async def _polls(self, guest: str) -> Answer:
+        """What a guest has asked, at the nodes where it has been."""
+        parts = await self._of_guest(guest)
+        rows = await parts.faults.polls(guest)
+        return [*({"poll": msgspec.to_builtins(row)} for row in rows), {}], []
 
     async def _advance(self, seconds: float) -> Answer:
         """Move the metadata plane's clock."""

@@ -133,6 +133,7 @@ class AgentFeeds:
                 status=str(status),
                 guests=list(event.guests),
                 description=event.description or None,
+                approved_by=event.approved_by if status is EventStatus.STARTED else None,
             )
 
 

@@ -1,14 +1,16 @@
-"""Faults of the metadata service, on command: to the agents of the guests that meet them.
+"""Faults of the metadata service, on command, and what guests have asked of it.
 
 Runs in the supervisor. It keeps nothing: the agents store the faults, and take them along when a
 guest changes its node.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from hostagent.channel.messages import Poll
 from hostagent.controller import calls
 from hostagent.faults import Fault, is_over
 from netemu.errors import BadInput, NotSo
@@ -66,6 +68,19 @@ class Faults:
             for fault in placed.faults
             if not is_over(fault, now)
         ]
+
+    async def polls(self, guest: str) -> list[Poll]:
+        """Return what a guest has asked, wherever it was: its nodes' responders have it."""
+        nodes = [wired.node.name for wired in self._nodes if not self._store.away(wired.node.name)]
+        told = await asyncio.gather(
+            *(self._store.append(node, calls.polls(guest)) for node in nodes),
+            return_exceptions=True,
+        )
+        for one in told:
+            if isinstance(one, BaseException) and not isinstance(one, NotSo):
+                raise one
+        rows = [row for one in told if not isinstance(one, BaseException) for row in one]
+        return sorted(rows, key=lambda row: row.at)
 
     def _names(self) -> list[str]:
         return [guest.name for guest in self._lab.guests]

@@ -112,3 +112,36 @@ with new(FILE) as lab:
         "[('web1', True, True)]",
         "a fault: Expected `int` >= 400 - at `$.status`",
     ]
+
+
+def test_what_a_guest_asks_is_recorded_and_who_approves(lab: RunningLab) -> None:
+    """`netemu polls` shows each answer, with the events that it told; events say who approved."""
+    url = "http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01"
+    event = lab.maintenance("schedule", "web3", "--in", "1h", "--no-impact")["id"]
+
+    def rows() -> list[dict[str, Any]]:
+        said = lab.netemu("polls", "web3", "--json").stdout
+        return [json.loads(line) for line in said.splitlines()]
+
+    def told() -> bool:
+        lab.exec("web3", "curl", "-s", "-H", "Metadata: true", url)
+        return rows()[-1]["told"] == [event]
+
+    wait_until(told)
+    last = rows()[-1]
+    assert (last["guest"], last["method"], last["status"], last["fault"]) == (
+        "web3",
+        "GET",
+        200,
+        None,
+    )
+    assert last["target"] == url.removeprefix("http://169.254.169.254")
+    assert "scheduledevents" in lab.netemu("polls", "web3").stdout
+    body = json.dumps({"StartRequests": [{"EventId": event}]})
+    lab.exec("web3", "curl", "-s", "-H", "Metadata: true", "-d", body, url)
+    (known,) = [one for one in lab.maintenance("list", "--history") if one["id"] == event]
+    assert known["approved_by"] == "web3"
+    assert known["approved"] == known["started"]
+    said = [json.loads(line) for line in lab.netemu("events", "--json").stdout.splitlines()]
+    assert [one.get("approved_by") for one in said if one.get("id") == event] == [None, "web3"]
+    lab.maintenance("complete", event)
