@@ -7,7 +7,6 @@ import re
 import types
 
 import pytest
-from hostagent.responder.poll_log import PollLog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from hostagent.responder.answers import BY_MARK, Answers, Pending, host_headers
 from hostagent.responder.connection import Connection
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.poll_log import PollLog
 from hostagent.responder.reply_cache import MAX_KEPT
 from hostagent.responder.server import Limits, Responder
 
