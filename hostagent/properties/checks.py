@@ -51,6 +51,10 @@ def _check_place(given: Mapping[str, str]) -> None:
         region, zone = said(given, cloud)
         if len(zone) > 1:
             its = regions.region_of(cloud, zone)
+            if (zones := regions.lacks(cloud, zone)) and not given.get("zone_id"):
+                raise PropertyError(
+                    f"property {cloud}.zone: {its} has no {zone}; it has {', '.join(zones)}"
+                )
             if region and its and region != its:
                 raise PropertyError(
                     f"property {cloud}.zone: {zone} is in {its}, not in the region {region}"

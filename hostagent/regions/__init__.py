@@ -46,6 +46,20 @@ def region_of(cloud: str, zone: str) -> str:
     return str(table.NAMES.get(zone) or table.region_of(zone))
 
 
+def lacks(cloud: str, zone: str) -> tuple[str, ...]:
+    """Return the zones of a known region that lacks this one; () if the zone may be newer.
+
+    Local zones come often, and are no letter of their region's.
+    """
+    table = _TABLES[cloud]
+    region = region_of(cloud, zone)
+    ordinary = zone == table.named(region, ord(zone[-1]) - ord("a"))
+    if has_zone(cloud, zone) or not ordinary:
+        return ()
+    zones: tuple[str, ...] = table.ZONES.get(region, ())
+    return zones
+
+
 def near(text: str) -> list[str]:
     """Return the names of regions and zones that are like the text."""
     tables = _TABLES.values()

@@ -44,6 +44,7 @@ DEFAULTS = {
         ({"ec2.zone": "us-east-2-sbn-1a"}, {"ec2": ("us-east-2", "us-east-2-sbn-1a")}),
         ({"ec2.zone": "us-east-9-wl1-x-wlz-1", "ec2.region": "us-east-9"},
          {"ec2": ("us-east-9", "us-east-9-wl1-x-wlz-1")}),
+        ({"ec2.zone": "us-east-1g", "zone_id": "use1-az7"}, {"ec2": ("us-east-1", "us-east-1g")}),
         ({"gce.zone": "us-south1-ai1b"}, {"gce": ("us-south1", "us-south1-ai1b")}),
         ({"azure.region": "moonbase"}, {"azure": ("moonbase", "1")}),
     ],
@@ -66,6 +67,8 @@ def test_where_a_guest_is(properties, told):
         ({"gce.zone": "westeurope-a"}, "gce has no zone"),
         ({"ec2.region": "us-east-1", "zone": "us-east-2a"}, "is in us-east-2, not in the region"),
         ({"ec2.zone": "us-east-9a"}, "say ec2.region"),
+        ({"ec2.zone": "us-east-1z"}, "us-east-1 has no us-east-1z; it has us-east-1a, us-east-1b"),
+        ({"gce.zone": "europe-west1-a"}, "it has europe-west1-b, europe-west1-c, europe-west1-d"),
         ({"zone": "%"}, "a letter, a digit or the name of a zone is"),
     ],
 )

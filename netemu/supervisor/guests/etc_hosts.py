@@ -38,7 +38,8 @@ def hosts(guest: Guest, node: Node, tenants: str, hostname: str = "") -> str:
     # As Debian has it for who has no lasting address: a host can resolve its own name.
     called = " ".join(dict.fromkeys((hostname or guest.name, guest.name)))
     own = f"{guest.tenant[0] if guest.tenant else '127.0.1.1'}\t{called}\n"
-    return _LOCAL + own + "".join(service) + tenants
+    # The first line that has a name counts: a guest that is called `metadata` hides no service.
+    return _LOCAL + "".join(service) + own + tenants
 
 
 def tenants(guests: Iterable[Guest]) -> str:

@@ -54,3 +54,5 @@ def test_a_guest_can_resolve_what_it_calls_itself() -> None:
     assert "127.0.1.1\tx.example alone\n" in text
     text = etc_hosts.hosts(web, node, lines, "x")
     assert looked_up(text)["x"] == looked_up(text)["web"] == "198.18.0.1"
+    text = etc_hosts.hosts(alone, node, lines, "metadata")
+    assert looked_up(text)["metadata"] == "169.254.169.254"
