@@ -6,8 +6,9 @@ A dialect has one function,
 
 that returns None when the path is not its own. `view` is what is known of the guest that asks, and
 nothing of any other guest. `now` is the metadata plane's time, epoch seconds. A dialect opens
-nothing, reads no clock, and stores only how often each guest has asked. An outcome is a response, a
-request to park until something changes, or an approval to pass on (`outcomes`).
+nothing, reads no clock, and stores only how often each guest has asked, and what it has written for
+itself alone. An outcome is a response, a request to park until something changes, or an approval to
+pass on (`outcomes`).
 
 A request that passed through a proxy may not come from the guest itself: each dialect refuses
 X-Forwarded-For as its cloud does, EC2 only for token requests.

@@ -34,8 +34,9 @@ _REASONS: Final = {
     EventType.REDEPLOY: "FAILURE_INFRA",
     EventType.TERMINATE: "INFRASTRUCTURE_RELOCATION",
 }
-_NOTIFIED: Final = ("a3-", "a4-", "a4x-", "c3-", "c4-", "ct", "h4d-", "m4-", "x4-", "z3-")
-"""Machine types with advanced maintenance: the beginnings of their names."""
+_NOTIFIED: Final = ("a3-", "a4-", "a4x-", "ct", "h4d-", "x4-", "z3-")
+_METAL: Final = "-metal"
+"""Machine types to which GCE announces maintenance: beginnings of their names, and an end."""
 
 
 def notice(guest: Guest) -> float:
@@ -127,7 +128,8 @@ def upcoming(view: View, now: float) -> dict[str, str | tuple[str, ...]] | None:
 
 def is_notified(guest: Guest) -> bool:
     """Whether GCE announces upcoming maintenance to machines of the guest's type."""
-    return value(guest, "machine_type").startswith(_NOTIFIED)
+    machine_type = value(guest, "machine_type")
+    return machine_type.startswith(_NOTIFIED) or machine_type.endswith(_METAL)
 
 
 def shutdown_details(view: View, now: float) -> dict[str, str | int] | None:

@@ -355,8 +355,10 @@ NOTHING = (503, '{ "error": "no notifications have been received yet, try again 
 def test_no_upcoming_maintenance_is_told_by_the_type_of_machine(ask):
     assert ask(UPCOMING) == (200, "NONE")
     assert ask(UPCOMING + "?alt=json") == (200, '"NONE"')
-    metal = Gce(properties={"machine_type": "z3-highmem-88"})
-    assert metal(UPCOMING) == metal(UPCOMING + "?alt=json") == NOTHING
+    for kind in ("z3-highmem-88", "c3-highcpu-192-metal"):
+        announced = Gce(properties={"machine_type": kind})
+        assert announced(UPCOMING) == announced(UPCOMING + "?alt=json") == NOTHING
+    assert Gce(properties={"machine_type": "c3-standard-4"})(UPCOMING) == (200, "NONE")
     assert "upcoming-maintenance" not in ask(V1 + "instance/")[1]
     assert ask(UPCOMING + "/")[0] == 404
 
