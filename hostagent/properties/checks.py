@@ -24,6 +24,7 @@ def check(properties: Mapping[str, str]) -> None:
         if re.fullmatch(known.pattern, value) is None or not known.possible(value):
             raise PropertyError(f"property {key}: {value[:40]!r} is not possible; {known.hint} is")
     _check_place(properties)
+    _check_macs(properties)
     size = sum(len(key) + len(value.encode()) for key, value in properties.items())
     if size > MAX_PROPERTIES_BYTES:
         raise PropertyError(f"properties of {size} bytes; a guest has {MAX_PROPERTIES_BYTES}")
@@ -63,6 +64,16 @@ def _check_place(given: Mapping[str, str]) -> None:
                 raise PropertyError(
                     f"property {cloud}.zone: the region of {zone} is not known; say {cloud}.region"
                 )
+
+
+def _check_macs(given: Mapping[str, str]) -> None:
+    """Raise PropertyError if two interfaces have one MAC address, by which EC2 lists them."""
+    macs = {given.get("ec2.mac", given.get("mac")): "the guest"}
+    for key, mac in given.items():
+        if key.startswith("interfaces.") and key.endswith(".mac"):
+            other = macs.setdefault(mac, key)
+            if other != key:
+                raise PropertyError(f"property {key}: {other} has {mac} already")
 
 
 def _known(key: str) -> Property:

@@ -69,6 +69,17 @@ def test_impossible_values(key, text):
         check({key: text})
 
 
+@pytest.mark.parametrize(
+    ("more", "said"), [({"mac": "02:00:00:00:00:01"}, "the guest"),
+                       ({"interfaces.2.mac": "02:00:00:00:00:01"}, "interfaces.1.mac")]
+)  # fmt: skip
+def test_no_two_interfaces_have_one_mac(more, said):
+    mine = {"interfaces.1.mac": "02:00:00:00:00:01", "mac": "02:00:00:00:00:09"}
+    check(mine)
+    with pytest.raises(PropertyError, match=f"{said} has 02:00:00:00:00:01 already"):
+        check(mine | more)
+
+
 def test_the_whole_is_bounded():
     fill = {f"attributes.a{i}": "x" * 100_000 for i in range(2)}
     check(fill)
