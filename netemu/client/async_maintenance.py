@@ -13,6 +13,7 @@ from netemu.client.links import LinkVerbs
 from netemu.client.maintenance import Call, EventVerbs
 from netemu.wire import runtime_dir
 from netemu.wire.asking import ask, listen
+from netemu.wire.questions import Follow
 
 T = TypeVar("T")
 
@@ -31,9 +32,9 @@ class AsyncMaintenance(EventVerbs, LinkVerbs, Awaited):
         pass
 
     async def make(self, call: Call[T]) -> T:
-        """Ask the lab; gives what the call reads from its answer."""
-        return call.read(await ask(self._lab, call.verb, **call.arguments))
+        """Ask the lab. Returns what the call reads from the answer."""
+        return call.read(await ask(self._lab, call.question))
 
     def happening(self) -> AsyncIterator[dict[str, Any]]:
         """What has happened and what happens, as `netemu events --follow --json` prints it."""
-        return listen(self._lab, "follow")
+        return listen(self._lab, Follow())

@@ -15,6 +15,7 @@ from typing import Final
 
 from netemu.errors import MachineCannot, NotSo
 from netemu.wire import control, runtime_dir
+from netemu.wire.questions import Down
 
 # How long a lab may take to end in order before it is killed: its services have two seconds.
 _PATIENCE: Final = 5.0
@@ -55,7 +56,7 @@ def _in_order(name: str, lab: tuple[int, int]) -> bool:
         within = min(_TELLING, left)
         with suppress(NotSo), _opened(control.supervisor(directory, within=within)) as supervisor:
             if supervisor is not None:
-                control.ask(directory, "down", within=within)
+                control.ask(directory, Down(), within=within)
                 if await_end(supervisor, deadline - time.monotonic()):
                     return True
         time.sleep(_LOOK)

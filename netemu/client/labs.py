@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from netemu.client.ending import await_end, end
 from netemu.errors import BadInput, MachineCannot, NotSo
-from netemu.wire import control, runtime_dir
+from netemu.wire import control, questions, runtime_dir
 from netemu.wire.control import Hangs, NoAnswer, ask, listen
 from netemu.wire.progress import Step, steps
 from netemu.wire.source import python_path
@@ -225,7 +225,7 @@ def _require_same(lab: "Lab") -> None:
             f"{lab.name}: a lab of this name runs, from another file; "
             f"'netemu down {lab.name}' first, or give this one another --name"
         )
-    ask(_control(lab.name), "wait", within=None)
+    ask(_control(lab.name), questions.Wait(), within=None)
 
 
 def running() -> list[str]:
@@ -249,7 +249,7 @@ def the_one(name: str | None) -> str:
 
 def status(name: str) -> dict[str, Any]:
     """The state of a running lab, as `netemu status --json` prints it."""
-    (head, *nodes), _ = ask(_control(name), "status")
+    (head, *nodes), _ = ask(_control(name), questions.Status())
     return {
         **{key: value for key, value in head.items() if key != "more"},
         "nodes": [{key: value for key, value in node.items() if key != "more"} for node in nodes],
@@ -259,7 +259,7 @@ def status(name: str) -> dict[str, Any]:
 
 def certificate(name: str) -> str:
     """The certificate that the documents which a running lab signs are verified with, in PEM."""
-    answer, _ = ask(_control(name), "certificate")
+    answer, _ = ask(_control(name), questions.Certificate())
     return str(answer[0]["certificate"])
 
 
@@ -297,7 +297,7 @@ def _overview_of(name: str) -> dict[str, Any] | None:
 
 def enter(name: str, target: str | None) -> dict[str, int]:
     """Descriptors of the namespaces of a guest, a node or (None) the sandbox, in entering order."""
-    (answer,), descriptors = ask(_control(name), "enter", target=target)
+    (answer,), descriptors = ask(_control(name), questions.Enter(target))
     return dict(zip(answer["kinds"], descriptors, strict=True))
 
 
@@ -308,28 +308,28 @@ def log_file(name: str) -> Path:
 
 def reboot(name: str, guest: str) -> None:
     """Reboot a guest: its processes end, its link blinks, and it claims its address again."""
-    ask(_control(name), "reboot", guest=guest)
+    ask(_control(name), questions.Reboot(guest))
 
 
 def fail_node(name: str, node: str) -> None:
     """Have a node fail: its wires go dead, its agent and responder end, its guests are off."""
-    ask(_control(name), "fail", node=node)
+    ask(_control(name), questions.Fail(node))
 
 
 def restore_node(name: str, node: str) -> None:
     """Have a node that has failed come back."""
-    ask(_control(name), "restore", node=node)
+    ask(_control(name), questions.Restore(node))
 
 
 def happened(name: str) -> list[dict[str, Any]]:
     """What has happened in the lab, oldest first: maps as `netemu events --json` prints them."""
-    answers, _ = ask(_control(name), "events")
+    answers, _ = ask(_control(name), questions.Events())
     return [{key: value for key, value in one.items() if key != "more"} for one in answers[:-1]]
 
 
 def happening(name: str) -> Iterator[dict[str, Any]]:
     """The same, and what happens from now on, until the lab ends."""
-    return listen(_control(name), "follow")
+    return listen(_control(name), questions.Follow())
 
 
 def guest_log(name: str, guest: str) -> Path:
@@ -365,7 +365,7 @@ def set_properties(name: str, guest: str, properties: Mapping[str, str | bytes])
         if value and (wrong := wrong_property(key, value)):
             raise BadInput(f"{key}: {wrong}")
         wanted[key] = value
-    (told,), _ = ask(_control(name), "set", guest=guest, properties=wanted)
+    (told,), _ = ask(_control(name), questions.SetProperties(guest, wanted))
     return told
 
 
@@ -387,7 +387,7 @@ def supervisor(name: str) -> int:
 
 def keep(name: str) -> None:
     """Have an owned lab stay when its owner ends: it is then like any other."""
-    control.ask(_control(name), "keep")
+    control.ask(_control(name), questions.Keep())
 
 
 def take_down(name: str) -> bool:

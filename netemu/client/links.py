@@ -7,19 +7,16 @@ Each is written once, for programs that block and for those that await: see
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from hostagent.verb import Verb
 from netemu.client.maintenance import Call
 from netemu.errors import BadInput
 from netemu.impairment import plan, trace_file
+from netemu.impairment.plan import Direction
 from netemu.impairment.terms import TermError
-
-# Which of a guest's wires; `all` are those that it has.
-Wire = Literal["link-local", "tenant", "all"]
-Direction = Literal["to", "from"]
+from netemu.wire.link_questions import ClearLinks, Link, Links
+from netemu.wire.link_questions import Which as Wire
 
 
 def link(
@@ -50,24 +47,24 @@ def link(
     if direction is not None:
         _one_of(direction, plan.DIRECTIONS)
     try:
-        read = _change(given, direction) if "at" in given else _plan(given, direction)
+        made, timed = _change(given, direction) if "at" in given else _plan(given, direction)
     except TermError as error:
         raise BadInput(f"{error.place}: {error}") from None
-    targets = {"targets": _listed(guests), "wire": wire, "direction": direction}
-    return Call("link", {**targets, **read}, lambda _: None)
+    traces = {
+        name for one in (made, timed and plan.Plan(timed=(timed,))) if one for name in one.traces
+    }
+    asked = Link(_listed(guests), wire, made, timed, direction, _loaded(traces))
+    return Call(asked, lambda _: None)
 
 
-def _plan(given: dict[str, Any], direction: Direction | None) -> dict[str, Any]:
+def _plan(given: dict[str, Any], direction: Direction | None) -> tuple[plan.Plan, None]:
     whole, terms = _parted(given, ("seed", "schedule"))
-    made = plan.read({**whole, **_one_way(terms, direction)})
-    return {"plan": msgspec.to_builtins(made), "timed": None, "traces": _loaded(made.traces)}
+    return plan.read({**whole, **_one_way(terms, direction)}), None
 
 
-def _change(given: dict[str, Any], direction: Direction | None) -> dict[str, Any]:
+def _change(given: dict[str, Any], direction: Direction | None) -> tuple[None, plan.Timed]:
     times, terms = _parted(given, ("at", "for", "every", "times"))
-    made = plan.timed({**times, **_one_way(terms, direction)})
-    traces = _loaded(plan.Plan(timed=(made,)).traces)
-    return {"plan": None, "timed": msgspec.to_builtins(made), "traces": traces}
+    return None, plan.timed({**times, **_one_way(terms, direction)})
 
 
 def _parted(given: dict[str, Any], keys: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -98,12 +95,12 @@ def clear_links(guests: str | Iterable[str] | None = None, *, wire: Wire = "all"
     """Have the wires of guests, or of all guests of nodes, be as they were; None: all there are."""
     _one_of(wire, ("link-local", "tenant", "all"))
     targets = None if guests is None else _listed(guests)
-    return Call("clear_links", {"targets": targets, "wire": wire}, lambda _: None)
+    return Call(ClearLinks(targets, wire), lambda _: None)
 
 
 def links() -> Call[list[dict[str, Any]]]:
     """The wires that are impaired: maps as `netemu link list --json` prints them."""
-    return Call("links", {}, _links)
+    return Call(Links(), _links)
 
 
 def _links(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

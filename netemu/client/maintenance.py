@@ -15,9 +15,11 @@ from hostagent.faults import Fault
 from hostagent.model import Event, EventSource, EventType
 from hostagent.verb import Blocking, Verb
 from netemu.errors import BadInput
-from netemu.wire import runtime_dir
+from netemu.wire import event_questions, runtime_dir
 from netemu.wire.control import ask
+from netemu.wire.event_questions import Action
 from netemu.wire.faults import planned
+from netemu.wire.questions import Question
 
 T = TypeVar("T")
 Word = TypeVar("Word", EventType, EventSource)
@@ -30,10 +32,9 @@ Duration = float | str
 
 
 class Call(NamedTuple, Generic[T]):
-    """A verb of the control socket with its arguments, and what `read` makes of the answers."""
+    """A question to the lab, and what `read` makes of the answers."""
 
-    verb: str
-    arguments: dict[str, Any]
+    question: Question
     read: Callable[[Answers], T]
 
 
@@ -54,23 +55,22 @@ def schedule(
     `impact` the guests are told, and nothing else happens to them. If one of several nodes refuses,
     it is taken back from the others. Raises BadInput for an unknown guest or kind.
     """
-    wanted = {
-        "guests": [guests] if isinstance(guests, str) else list(guests),
-        "kind": _word(EventType, kind),
-        "notice": _seconds(notice),
-        "duration": _seconds(duration),
-        "source": _word(EventSource, source),
-        "description": description,
-        "notice_only": not impact,
-    }
-    return Call("schedule", wanted, _event)
+    wanted = event_questions.Schedule(
+        guests=_several(guests),
+        kind=_word(EventType, kind),
+        notice=_seconds(notice),
+        duration=_seconds(duration),
+        source=_word(EventSource, source),
+        description=description,
+        notice_only=not impact,
+    )
+    return Call(wanted, _event)
 
 
 def events(*, history: bool = False) -> Call[list[Event]]:
     """The events that have not ended, with `history` also the others; earliest first."""
     return Call(
-        "planned",
-        {"history": history},
+        event_questions.Planned(history),
         lambda answers: [msgspec.convert(one["event"], Event) for one in answers[:-1]],
     )
 
@@ -140,18 +140,14 @@ def add_fault(
         reset=reset,
         hang=hang,
     )
-    told = {
-        "guests": [guests] if isinstance(guests, str) else list(guests),
-        "faults": [msgspec.to_builtins(fault) for fault in faults],
-    }
-    return Call("add_faults", told, lambda _: [fault.id for fault in faults])
+    told = event_questions.AddFaults(_several(guests), faults)
+    return Call(told, lambda _: [fault.id for fault in faults])
 
 
 def faults() -> Call[list[tuple[str, Fault]]]:
     """The faults that are not over, each with its guest; times are of the metadata clock."""
     return Call(
-        "faults",
-        {},
+        event_questions.Faults(),
         lambda answers: [
             (one["guest"], msgspec.convert(one["fault"], Fault)) for one in answers[:-1]
         ],
@@ -160,18 +156,14 @@ def faults() -> Call[list[tuple[str, Fault]]]:
 
 def clear_faults(guests: str | Iterable[str] = (), ids: str | Iterable[str] = ()) -> Call[None]:
     """End faults: of these guests (none: of all) those with these IDs (none: all)."""
-    told = {
-        "guests": [guests] if isinstance(guests, str) else list(guests),
-        "ids": [ids] if isinstance(ids, str) else list(ids),
-    }
-    return Call("clear_faults", told, lambda _: None)
+    told = event_questions.ClearFaults(_several(guests), _several(ids))
+    return Call(told, lambda _: None)
 
 
 def polls(guest: str) -> Call[list[Poll]]:
     """What a guest has asked of late and been told, oldest first, as its nodes' responders know."""
     return Call(
-        "polls",
-        {"guest": guest},
+        event_questions.Polls(guest),
         lambda answers: [msgspec.convert(one["poll"], Poll) for one in answers[:-1]],
     )
 
@@ -182,8 +174,8 @@ def advance(seconds: Duration) -> Call[float]:
     Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as ever. If
     a node does not do it, the others have: the error says which.
     """
-    by = {"seconds": _seconds(seconds) or 0.0}
-    return Call("advance", by, lambda answers: float(answers[0]["now"]))
+    by = event_questions.Advance(_seconds(seconds) or 0.0)
+    return Call(by, lambda answers: float(answers[0]["now"]))
 
 
 def now() -> Call[dict[str, float]]:
@@ -191,7 +183,7 @@ def now() -> Call[dict[str, float]]:
 
     Where no node runs it is the lab's, under the name "".
     """
-    return Call("times", {}, lambda answers: dict(answers[0]["times"]))
+    return Call(event_questions.Times(), lambda answers: dict(answers[0]["times"]))
 
 
 class EventVerbs:
@@ -219,13 +211,17 @@ class Maintenance(EventVerbs, Blocking):
         self._lab = runtime_dir.root() / lab
 
     def make(self, call: Call[T]) -> T:
-        """Ask the lab; gives what the call reads from its answer."""
-        answers, _ = ask(self._lab, call.verb, **call.arguments)
+        """Ask the lab. Returns what the call reads from the answer."""
+        answers, _ = ask(self._lab, call.question)
         return call.read(answers)
 
 
-def _transition(action: str, event_id: str) -> Call[Event]:
-    return Call("transition", {"action": action, "event_id": event_id}, _event)
+def _transition(action: Action, event_id: str) -> Call[Event]:
+    return Call(event_questions.Transition(action, event_id), _event)
+
+
+def _several(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _event(answers: Answers) -> Event:

@@ -11,32 +11,32 @@ from pathlib import Path
 from typing import Any, Final
 
 from hostagent.channel.frames import Decoder, FrameError
-from netemu.errors import of_exit_code
 from netemu.wire import runtime_dir
-from netemu.wire.control import SILENCE, NoAnswer, framed, hangs
+from netemu.wire.control import SILENCE, NoAnswer, answers, framed, hangs
+from netemu.wire.questions import Question
 
 _CHUNK: Final = 65536
 
 
-async def ask(lab: Path, verb: str, **arguments: Any) -> list[dict[str, Any]]:
+async def ask(lab: Path, question: Question) -> list[dict[str, Any]]:
     """Ask the lab whose directory is `lab`. Raises the lab's error, NoAnswer or Hangs."""
-    answers = []
-    async with aclosing(_replies(lab, {"verb": verb, **arguments})) as replies:
+    told = []
+    async with aclosing(_replies(lab, question)) as replies:
         async for answer in replies:
-            answers.append(answer)
+            told.append(answer)
             if not answer.get("more"):
-                return answers
+                return told
     raise NoAnswer(f"{lab.name}: the lab ended before it had answered")
 
 
-async def listen(lab: Path, verb: str) -> AsyncGenerator[dict[str, Any], None]:
+async def listen(lab: Path, question: Question) -> AsyncGenerator[dict[str, Any], None]:
     """Ask the lab for a stream, and yield its messages until it ends. Raises NoAnswer and Hangs."""
-    async with aclosing(_replies(lab, {"verb": verb})) as replies:
+    async with aclosing(_replies(lab, question)) as replies:
         async for one in replies:
             yield {key: value for key, value in one.items() if key != "more"}
 
 
-async def _replies(lab: Path, question: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+async def _replies(lab: Path, question: Question) -> AsyncGenerator[dict[str, Any], None]:
     frame, decoder = framed(question), Decoder()
     try:
         address = runtime_dir.address(lab, runtime_dir.CONTROL)
@@ -49,11 +49,8 @@ async def _replies(lab: Path, question: dict[str, Any]) -> AsyncGenerator[dict[s
                     data = await reader.read(_CHUNK)
                 if not data:
                     return
-                for answer in decoder.feed(data):
-                    if "failed" in answer:
-                        raise of_exit_code(answer["exit"], answer["failed"])
-                    if not answer.get("pending"):
-                        yield answer
+                for answer in answers(decoder, data):
+                    yield answer
         finally:
             writer.close()
     except TimeoutError:

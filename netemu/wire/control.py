@@ -18,9 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from hostagent.channel.frames import Decoder, FrameError, pack
 from netemu.errors import BadInput, NotSo, of_exit_code
 from netemu.wire import runtime_dir
+from netemu.wire.questions import Question
 
 HEARTBEAT: Final = 1.0
 PENDING: Final = pack({"pending": True, "more": True})
@@ -59,26 +62,26 @@ def peer(link: socket.socket) -> Credentials:
 
 
 def ask(
-    lab: Path, verb: str, *, within: float | None = LONGEST, **arguments: Any
+    lab: Path, question: Question, *, within: float | None = LONGEST
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Ask the lab whose directory is `lab`. Raises the lab's error.
 
     Raises NoAnswer if the lab has ended, Hangs after SILENCE or after `within` seconds.
     """
-    with _asking(lab, {"verb": verb, **arguments}, within) as replies:
-        answers: list[dict[str, Any]] = []
+    with _asking(lab, question, within) as replies:
+        told: list[dict[str, Any]] = []
         descriptors: list[int] = []
         for answer, received in replies:
             descriptors += received
-            answers.append(answer)
+            told.append(answer)
             if not answer.get("more"):
-                return answers, descriptors
+                return told, descriptors
     raise NoAnswer(f"{lab.name}: the lab ended before it had answered")
 
 
-def listen(lab: Path, verb: str) -> Iterator[dict[str, Any]]:
+def listen(lab: Path, question: Question) -> Iterator[dict[str, Any]]:
     """Ask the lab for a stream, and yield its messages until it ends. Raises NoAnswer and Hangs."""
-    with _asking(lab, {"verb": verb}, None) as replies:
+    with _asking(lab, question, None) as replies:
         for one, _ in replies:
             yield {key: value for key, value in one.items() if key != "more"}
 
@@ -89,21 +92,21 @@ def supervisor(lab: Path, *, within: float = SILENCE) -> int:
         return peer(link).process
 
 
-def framed(question: dict[str, Any]) -> bytes:
+def framed(question: Question) -> bytes:
     """The question's frame. Raises BadInput for text that is not UTF-8, and for too long a
     question.
     """
     try:
-        return pack(question)
+        return pack(msgspec.to_builtins(question, builtin_types=(bytes,)))
     except UnicodeEncodeError as error:
         raise BadInput(f"{error.object!r} is not UTF-8 text") from None
     except FrameError as error:
-        raise BadInput(f"{question['verb']}: {error}") from None
+        raise BadInput(f"{question.__struct_config__.tag}: {error}") from None
 
 
 @contextmanager
 def _asking(
-    lab: Path, question: dict[str, Any], within: float | None
+    lab: Path, question: Question, within: float | None
 ) -> Iterator[Iterator[tuple[dict[str, Any], list[int]]]]:
     """Yield the maps of the answer, each with the descriptors that came beside it. Raises BadInput
     too.
@@ -163,12 +166,18 @@ def _replies(
             os.set_inheritable(descriptor, False)
         if not data:
             return
-        for answer in decoder.feed(data):
-            if "failed" in answer:
-                raise of_exit_code(answer["exit"], answer["failed"])
-            if not answer.get("pending"):
-                yield answer, descriptors
-                descriptors = []
+        for answer in answers(decoder, data):
+            yield answer, descriptors
+            descriptors = []
+
+
+def answers(decoder: Decoder, data: bytes) -> Iterator[dict[str, Any]]:
+    """The answers in `data`, without heartbeats. Raises the error that one of them is."""
+    for answer in decoder.feed(data):
+        if "failed" in answer:
+            raise of_exit_code(answer["exit"], answer["failed"])
+        if not answer.get("pending"):
+            yield answer
 
 
 def hangs(lab: Path, silence: float) -> Hangs:

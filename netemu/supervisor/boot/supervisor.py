@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from hostagent.faults import Fault
-from hostagent.model import EventSource, EventType
 from hostagent.signing import Signer
 from netemu.errors import BadInput, NotSo
-from netemu.impairment.plan import Direction, Plan, Timed
 from netemu.kernel import namespaces as ns
 from netemu.kernel.factory_client import Factory
 from netemu.linklocal.timing import Timing
@@ -27,7 +24,7 @@ from netemu.supervisor.control.control_server import Answer, ControlServer, Hand
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
-from netemu.supervisor.control.links import Links, Which
+from netemu.supervisor.control.links import Links
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
@@ -42,7 +39,7 @@ from netemu.supervisor.nodes.services import GRACE, Overseer, Service
 from netemu.supervisor.nodes.tenant import TenantNetwork
 from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
 from netemu.topology import Guest
-from netemu.wire import runtime_dir
+from netemu.wire import event_questions, link_questions, questions, runtime_dir
 from netemu.wire.order import Order
 from netemu.wire.profile import Identity
 from netemu.wire.progress import Progress
@@ -111,32 +108,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._down.set)
         self._factory.watch()
         overseer = Overseer(self._services, also=[self._factory])
-        verbs: dict[str, Handler] = {
-            "status": self._status,
-            "enter": self._enter,
-            "link": self._link,
-            "clear_links": self._clear_links,
-            "links": self._links,
-            "reboot": self._reboot,
-            "set": self._set,
-            "fail": self._fail,
-            "restore": self._restore,
-            "schedule": self._schedule,
-            "transition": self._transition,
-            "planned": self._planned,
-            "add_faults": self._add_faults,
-            "clear_faults": self._clear_faults,
-            "faults": self._faults,
-            "polls": self._polls,
-            "advance": self._advance,
-            "times": self._times,
-            "events": self._events,
-            "down": self._take_down,
-            "keep": self._keep,
-            "wait": self._wait,
-            "certificate": self._certificate,
-        }
-        ControlServer(control, verbs, {"follow": self._event_log.follow})
+        ControlServer(control, self._handlers(), {questions.Follow: self._event_log.follow})
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
         overseeing = asyncio.create_task(overseer.run())
@@ -330,11 +302,38 @@ class Supervisor:
 
     # What may be asked.
 
-    async def _wait(self) -> Answer:
+    def _handlers(self) -> list[Handler[Any]]:
+        return [
+            Handler(questions.Status, self._status),
+            Handler(questions.Enter, self._enter),
+            Handler(link_questions.Link, self._link),
+            Handler(link_questions.ClearLinks, self._clear_links),
+            Handler(link_questions.Links, self._links),
+            Handler(questions.Reboot, self._reboot),
+            Handler(questions.SetProperties, self._set),
+            Handler(questions.Fail, self._fail),
+            Handler(questions.Restore, self._restore),
+            Handler(event_questions.Schedule, self._schedule),
+            Handler(event_questions.Transition, self._transition),
+            Handler(event_questions.Planned, self._planned),
+            Handler(event_questions.AddFaults, self._add_faults),
+            Handler(event_questions.ClearFaults, self._clear_faults),
+            Handler(event_questions.Faults, self._faults),
+            Handler(event_questions.Polls, self._polls),
+            Handler(event_questions.Advance, self._advance),
+            Handler(event_questions.Times, self._times),
+            Handler(questions.Events, self._events),
+            Handler(questions.Down, self._take_down),
+            Handler(questions.Keep, self._keep),
+            Handler(questions.Wait, self._wait),
+            Handler(questions.Certificate, self._certificate),
+        ]
+
+    async def _wait(self, _: questions.Wait) -> Answer:
         await self._ready.wait()
         return [{}], []
 
-    async def _status(self) -> Answer:
+    async def _status(self, _: questions.Status) -> Answer:
         nodes = [
             {
                 "name": host.name,
@@ -392,10 +391,11 @@ class Supervisor:
         problem = self._parts.relocation.problems.get(host.name) if self._parts else None
         return {"problem": problem} if problem else {}
 
-    async def _enter(self, target: str | None) -> Answer:
+    async def _enter(self, question: questions.Enter) -> Answer:
         """Descriptors of the namespaces of a guest, a node, or (None) the sandbox."""
         user, mnt, pid, net = (self._sandbox[kind] for kind in ("user", "mnt", "pid", "net"))
         sandbox = {"user": user, "mnt": mnt, "pid": pid, "net": net}
+        target = question.target
         if target is None:
             found = sandbox
         elif self._parts is not None and target in self._parts.hardware:
@@ -422,126 +422,120 @@ class Supervisor:
         assert self._parts is not None
         return self._parts
 
-    async def _reboot(self, guest: str) -> Answer:
+    async def _reboot(self, question: questions.Reboot) -> Answer:
         """End the guest's processes, and boot it again."""
-        await (await self._of_guest(guest)).impact.reboot(guest)
+        await (await self._of_guest(question.guest)).impact.reboot(question.guest)
         return [{}], []
 
-    async def _set(self, guest: str, properties: dict[str, str]) -> Answer:
+    async def _set(self, question: questions.SetProperties) -> Answer:
         """Change a guest's properties, and tell those that it was given."""
+        guest = question.guest
         parts = await self._of_guest(guest)
-        if properties:
+        if question.properties:
             if parts.hardware.power(guest) is Power.GONE:
                 raise NotSo(f"{guest} is gone")
-            await parts.placement.change(guest, properties)
+            await parts.placement.change(guest, question.properties)
         return [parts.placement.properties(guest)], []
 
-    async def _fail(self, node: str) -> Answer:
+    async def _fail(self, question: questions.Fail) -> Answer:
         """Have a node fail."""
-        (await self._whole()).relocation.fail(node)
+        (await self._whole()).relocation.fail(question.node)
         return [{}], []
 
-    async def _restore(self, node: str) -> Answer:
+    async def _restore(self, question: questions.Restore) -> Answer:
         """Have a node that has failed come back."""
-        await (await self._whole()).relocation.restore(node)
+        await (await self._whole()).relocation.restore(question.node)
         return [{}], []
 
-    async def _events(self) -> Answer:
+    async def _events(self, _: questions.Events) -> Answer:
         """Everything that has happened, as far as it is kept."""
         return [*self._event_log.entries(), {}], []
 
-    async def _schedule(
-        self,
-        guests: list[str],
-        kind: EventType,
-        notice: float | None,
-        duration: float | None,
-        source: EventSource,
-        description: str,
-        notice_only: bool,
-    ) -> Answer:
+    async def _schedule(self, question: event_questions.Schedule) -> Answer:
         """Plan an event."""
         event = await (await self._whole()).maintenance.schedule(
-            guests,
-            kind,
-            notice=notice,
-            duration=duration,
-            source=source,
-            description=description,
-            notice_only=notice_only,
+            question.guests,
+            question.kind,
+            notice=question.notice,
+            duration=question.duration,
+            source=question.source,
+            description=question.description,
+            notice_only=question.notice_only,
         )
         return [{"event": msgspec.to_builtins(event)}], []
 
-    async def _transition(self, action: str, event_id: str) -> Answer:
+    async def _transition(self, question: event_questions.Transition) -> Answer:
         """Approve, start, complete or cancel an event."""
-        event = await (await self._whole()).maintenance.transition(action, event_id)
+        plans = (await self._whole()).maintenance
+        event = await plans.transition(question.action, question.event_id)
         return [{"event": msgspec.to_builtins(event)}], []
 
-    async def _planned(self, history: bool) -> Answer:
+    async def _planned(self, question: event_questions.Planned) -> Answer:
         """The events of the lab."""
-        events = (await self._whole()).maintenance.events(history=history)
+        events = (await self._whole()).maintenance.events(history=question.history)
         return [*({"event": msgspec.to_builtins(one)} for one in events), {}], []
 
-    async def _add_faults(self, guests: list[str], faults: list[Fault]) -> Answer:
+    async def _add_faults(self, question: event_questions.AddFaults) -> Answer:
         """Have the metadata service misbehave."""
-        await (await self._whole()).faults.add(guests, faults)
+        await (await self._whole()).faults.add(question.guests, question.faults)
         return [{}], []
 
-    async def _clear_faults(self, guests: list[str], ids: list[str]) -> Answer:
+    async def _clear_faults(self, question: event_questions.ClearFaults) -> Answer:
         """Have it behave again."""
-        await (await self._whole()).faults.clear(guests, ids)
+        await (await self._whole()).faults.clear(question.guests, question.ids)
         return [{}], []
 
-    async def _faults(self) -> Answer:
+    async def _faults(self, _: event_questions.Faults) -> Answer:
         """The faults that are not over."""
         return [*(await self._whole()).faults.listed(), {}], []
 
-    async def _polls(self, guest: str) -> Answer:
+    async def _polls(self, question: event_questions.Polls) -> Answer:
         """What a guest has asked, at the nodes where it has been."""
-        parts = await self._of_guest(guest)
-        rows = await parts.faults.polls(guest)
+        parts = await self._of_guest(question.guest)
+        rows = await parts.faults.polls(question.guest)
         return [*({"poll": msgspec.to_builtins(row)} for row in rows), {}], []
 
-    async def _advance(self, seconds: float) -> Answer:
+    async def _advance(self, question: event_questions.Advance) -> Answer:
         """Move the metadata plane's clock."""
-        return [{"now": await (await self._whole()).maintenance.advance(seconds)}], []
+        now = await (await self._whole()).maintenance.advance(question.seconds)
+        return [{"now": now}], []
 
-    async def _times(self) -> Answer:
+    async def _times(self, _: event_questions.Times) -> Answer:
         """The metadata plane's time, by node."""
         return [{"times": await (await self._whole()).maintenance.now()}], []
 
-    async def _certificate(self) -> Answer:
+    async def _certificate(self, _: questions.Certificate) -> Answer:
         """What the documents that the lab signs are verified with."""
         return [{"certificate": Signer(self._order.signing_key.encode()).certificate.decode()}], []
 
-    async def _link(
-        self,
-        targets: list[str],
-        wire: Which,
-        plan: Plan | None,
-        timed: Timed | None,
-        direction: Direction | None,
-        traces: dict[str, bytes],
-    ) -> Answer:
+    async def _link(self, question: link_questions.Link) -> Answer:
         """Impair wires."""
-        await (await self._whole()).links.link(targets, wire, plan, timed, direction, traces)
+        links = (await self._whole()).links
+        await links.link(
+            question.targets,
+            question.wire,
+            question.plan,
+            question.timed,
+            question.direction,
+            question.traces,
+        )
         return [{}], []
 
-    async def _clear_links(self, targets: list[str] | None, wire: Which) -> Answer:
-        """Have wires be as they were."""
-        await (await self._whole()).links.clear(targets, wire)
+    async def _clear_links(self, question: link_questions.ClearLinks) -> Answer:
+        """End impairments."""
+        await (await self._whole()).links.clear(question.targets, question.wire)
         return [{}], []
 
-    async def _links(self) -> Answer:
-        """What is impaired."""
+    async def _links(self, _: link_questions.Links) -> Answer:
+        """The impaired wires."""
         return [*await (await self._whole()).links.list(), {}], []
 
-    async def _keep(self) -> Answer:
+    async def _keep(self, _: questions.Keep) -> Answer:
         """Stay up when the owner ends."""
         await self._whole()
         self._let_go()
         return [{}], []
 
-    async def _take_down(self) -> Answer:
+    async def _take_down(self, _: questions.Down) -> Answer:
         self._down.set()
         return [{}], []

@@ -1,20 +1,18 @@
 """The lab's control socket, from inside: answers what `netemu.wire.control` asks.
 
 Runs in the supervisor. No client holds it up: a question must come, and an answer be taken, within
-a bound, connections are bounded in number, and a client that goes away leaves nothing. What a
-client sends is checked against the handler's signature before the handler is called.
+a time limit, the number of connections is limited, and a client that goes away leaves nothing. A
+question is checked against its type before its handler is called.
 """
 
 import asyncio
 import errno
-import inspect
 import logging
 import os
 import socket
 import struct
-import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -22,12 +20,14 @@ from hostagent.channel.frames import Decoder, FrameError, pack
 from netemu.errors import BadInput, MachineCannot, NetemuError
 from netemu.kernel import exhaustion
 from netemu.wire.control import HEARTBEAT, PENDING, peer
+from netemu.wire.questions import Question
 
 log = logging.getLogger(__name__)
 
 Answer = tuple[list[dict[str, Any]], list[int]]
-Handler = Callable[..., Awaitable[Answer]]
 Stream = Callable[[], AsyncIterator[dict[str, Any]]]
+
+Q = TypeVar("Q", bound=Question)
 
 # Connections at one time; each holds a descriptor of the supervisor's.
 MOST: Final = 64
@@ -42,16 +42,18 @@ _CHUNK: Final = 65536
 class ControlServer:
     """Answers the user whose lab it is, and nobody else.
 
-    `verbs` maps what may be asked to its handler. What `streams` maps is told for as long as the
-    asker listens.
+    `streams` are sent for as long as the client listens.
     """
 
     def __init__(
-        self, listener: socket.socket, verbs: Mapping[str, Handler], streams: Mapping[str, Stream]
+        self,
+        listener: socket.socket,
+        handlers: "Sequence[Handler[Any]]",
+        streams: Mapping[type[Question], Stream],
     ) -> None:
         self._listener = listener
-        self._verbs = {verb: _Verb(verb, handler) for verb, handler in verbs.items()}
-        self._streams = streams
+        self._handlers = {handler.verb: handler for handler in handlers}
+        self._streams = {_verb(kind): stream for kind, stream in streams.items()}
         self._loop = asyncio.get_running_loop()
         self._connections: set[asyncio.Task[None]] = set()
         self._silent: dict[asyncio.Task[None], None] = {}  # have not asked yet, the oldest first
@@ -98,7 +100,7 @@ class ControlServer:
                 question = await self._question(link)
                 if question is None:
                     return
-                verb = question.pop("verb", None)
+                verb = question.get("verb")
                 if isinstance(verb, str) and verb in self._streams:
                     await self._stream(link, self._streams[verb]())
                 else:
@@ -118,10 +120,10 @@ class ControlServer:
                     return question
         return None
 
-    async def _answer(self, link: socket.socket, verb: object, arguments: dict[str, Any]) -> None:
+    async def _answer(self, link: socket.socket, verb: object, question: dict[str, Any]) -> None:
         beating = self._loop.create_task(_beat(link))
         try:
-            maps, descriptors = await self._outcome(verb, arguments)
+            maps, descriptors = await self._outcome(verb, question)
         finally:
             beating.cancel()
         # Nothing may run before the descriptors are sent: they are the supervisor's own, and it
@@ -140,13 +142,13 @@ class ControlServer:
                 frames = [pack(refused)]
         await self._send(link, b"".join(frames))
 
-    async def _outcome(self, verb: object, arguments: dict[str, Any]) -> Answer:
-        """What the handler gives, or what it has failed with."""
+    async def _outcome(self, verb: object, question: dict[str, Any]) -> Answer:
+        """What the handler returns, or the error that it raises."""
         try:
-            found = self._verbs.get(verb) if isinstance(verb, str) else None
+            found = self._handlers.get(verb) if isinstance(verb, str) else None
             if found is None:
                 raise BadInput(f"this lab does not know {verb!r}; is it another version's?")
-            return await found.call(arguments)
+            return await found.call(question)
         except NetemuError as error:
             return [{"failed": str(error), "exit": error.exit_code}], []
         except Exception as error:
@@ -197,23 +199,22 @@ async def _beat(link: socket.socket) -> None:
             return
 
 
-class _Verb:
-    """A handler, and what it may be called with."""
+class Handler(Generic[Q]):
+    """A question, and the function that answers it."""
 
-    def __init__(self, name: str, handler: Handler) -> None:
-        self._name = name
-        self._handler = handler
-        self._signature = inspect.signature(handler)
-        self._types = typing.get_type_hints(handler)
+    def __init__(self, kind: type[Q], answer: Callable[[Q], Awaitable[Answer]]) -> None:
+        self.verb = _verb(kind)
+        self._kind = kind
+        self._answer = answer
 
-    async def call(self, arguments: dict[str, Any]) -> Answer:
-        """Call the handler. Raises BadInput if it takes no such arguments."""
+    async def call(self, question: dict[str, Any]) -> Answer:
+        """Answer the question. Raises BadInput if it does not fit its type."""
         try:
-            bound = self._signature.bind(**arguments)
-            given = {
-                key: msgspec.convert(value, self._types.get(key, Any))
-                for key, value in bound.arguments.items()
-            }
-        except (TypeError, msgspec.ValidationError) as error:
-            raise BadInput(f"{self._name}: {error}") from None
-        return await self._handler(**given)
+            asked = msgspec.convert(question, self._kind, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise BadInput(f"{self.verb}: {error}") from None
+        return await self._answer(asked)
+
+
+def _verb(kind: type[Question]) -> str:
+    return str(kind.__struct_config__.tag)

@@ -1,7 +1,7 @@
 """What is asked of wires: to be impaired or not, by guests or by nodes. Runs in the supervisor."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from netemu.errors import BadInput
 from netemu.impairment import trace
@@ -9,8 +9,8 @@ from netemu.impairment.plan import Direction, Plan, Timed
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.wires import Key, Wire
 from netemu.topology import Lab
+from netemu.wire.link_questions import Which
 
-Which = Literal["link-local", "tenant", "all"]
 _WIRES: Final[Mapping[Which, Sequence[Wire]]] = {
     "link-local": (Wire.LINK_LOCAL,),
     "tenant": (Wire.TENANT,),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import netemu
@@ -76,4 +77,6 @@ def test_a_length_of_time_is_seconds_or_as_on_the_command_line(
 ) -> None:
     from netemu.client.maintenance import schedule
 
-    assert schedule("web1", "reboot", notice=length).arguments["notice"] == seconds
+    assert (
+        msgspec.to_builtins(schedule("web1", "reboot", notice=length).question)["notice"] == seconds
+    )

@@ -9,34 +9,61 @@ from typing import Any
 
 import pytest
 
-from hostagent.channel.frames import pack
+from hostagent.channel.frames import Decoder, pack
 from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.supervisor.control import control_server
-from netemu.supervisor.control.control_server import Answer, ControlServer
+from netemu.supervisor.control.control_server import Answer, ControlServer, Handler
 from netemu.wire import runtime_dir
-from netemu.wire.control import NoAnswer, ask, listen
+from netemu.wire.control import NoAnswer, answers, ask, listen
+from netemu.wire.questions import Follow, Question
 
 Story = Callable[[Path], Awaitable[None]]
 
 
-async def _echo(guest: str, times: int = 1) -> Answer:
-    return [{"guest": guest}] * times, []
+class Echo(Question, tag="echo"):
+    guest: str
+    times: int = 1
 
 
-async def _set(guest: str, properties: dict[str, str]) -> Answer:
-    return [{guest: properties}], []
+class Set(Question, tag="set"):
+    guest: str
+    properties: dict[str, str]
 
 
-async def _faulty() -> Answer:
+class Faulty(Question, tag="faulty"):
+    pass
+
+
+class Refuses(Question, tag="refuses"):
+    pass
+
+
+class Slow(Question, tag="slow"):
+    pass
+
+
+class Much(Question, tag="much"):
+    pass
+
+
+async def _echo(question: Echo) -> Answer:
+    return [{"guest": question.guest}] * question.times, []
+
+
+async def _set(question: Set) -> Answer:
+    return [{question.guest: question.properties}], []
+
+
+async def _faulty(_: Faulty) -> Answer:
     len(3)  # type: ignore[arg-type] # a mistake of ours
     return [{}], []
 
 
-async def _refuses() -> Answer:
+async def _refuses(_: Refuses) -> Answer:
     raise NotSo("no")
 
 
-async def _slow() -> Answer:
+async def _slow(_: Slow) -> Answer:
     await asyncio.sleep(0.5)
     return [{"slow": True}], []
 
@@ -53,7 +80,13 @@ async def _much() -> AsyncIterator[dict[str, Any]]:
         yield {"long": "x" * 60_000}
 
 
-VERBS = {"echo": _echo, "set": _set, "faulty": _faulty, "refuses": _refuses, "slow": _slow}
+HANDLERS = [
+    Handler(Echo, _echo),
+    Handler(Set, _set),
+    Handler(Faulty, _faulty),
+    Handler(Refuses, _refuses),
+    Handler(Slow, _slow),
+]
 
 
 @pytest.fixture
@@ -64,7 +97,7 @@ def play(tmp_path: Path) -> Callable[[Story], None]:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(runtime_dir.address(tmp_path, runtime_dir.CONTROL))
         listener.listen(64)
-        ControlServer(listener, VERBS, {"follow": _news, "much": _much})
+        ControlServer(listener, HANDLERS, {Follow: _news, Much: _much})
         before = set(os.listdir("/proc/self/fd"))
         await story(tmp_path)
         async with asyncio.timeout(10):
@@ -80,8 +113,15 @@ def play(tmp_path: Path) -> Callable[[Story], None]:
     return run
 
 
-async def asked(lab: Path, verb: str, **arguments: Any) -> list[dict[str, Any]]:
-    return (await asyncio.to_thread(ask, lab, verb, **arguments))[0]
+async def asked(lab: Path, question: Question) -> list[dict[str, Any]]:
+    return (await asyncio.to_thread(ask, lab, question))[0]
+
+
+def asked_by_map(lab: Path, question: dict[str, Any]) -> list[dict[str, Any]]:
+    """As another version's client might ask."""
+    with client(lab, pack(question)) as link:
+        link.settimeout(5)
+        return list(answers(Decoder(), link.recv(65536)))
 
 
 def client(lab: Path, sent: bytes = b"") -> socket.socket:
@@ -93,8 +133,8 @@ def client(lab: Path, sent: bytes = b"") -> socket.socket:
 
 def test_a_verb_is_answered(play: Callable[[Story], None]) -> None:
     async def tell(lab: Path) -> None:
-        assert await asked(lab, "echo", guest="web1") == [{"guest": "web1"}]
-        assert len(await asked(lab, "echo", guest="web1", times=500)) == 500
+        assert await asked(lab, Echo("web1")) == [{"guest": "web1"}]
+        assert len(await asked(lab, Echo("web1", 500))) == 500
 
     play(tell)
 
@@ -120,7 +160,7 @@ def test_what_a_verb_does_not_take_is_bad_input(
 ) -> None:
     async def tell(lab: Path) -> None:
         with pytest.raises(BadInput):
-            await asked(lab, verb, **arguments)
+            await asyncio.to_thread(asked_by_map, lab, {"verb": verb, **arguments})
 
     play(tell)
 
@@ -128,10 +168,10 @@ def test_what_a_verb_does_not_take_is_bad_input(
 def test_a_mistake_of_ours_is_no_bad_input(play: Callable[[Story], None]) -> None:
     async def tell(lab: Path) -> None:
         with pytest.raises(NetemuError, match=r"TypeError.*see the lab's log") as said:
-            await asked(lab, "faulty")
+            await asked(lab, Faulty())
         assert said.value.exit_code == 1
         with pytest.raises(NotSo, match=r"^no$"):
-            await asked(lab, "refuses")
+            await asked(lab, Refuses())
 
     play(tell)
 
@@ -143,7 +183,7 @@ def test_a_slow_answer_is_announced(
     monkeypatch.setattr("netemu.wire.control.SILENCE", 0.4)
 
     async def tell(lab: Path) -> None:
-        assert await asked(lab, "slow") == [{"slow": True}]
+        assert await asked(lab, Slow()) == [{"slow": True}]
 
     play(tell)
 
@@ -155,7 +195,7 @@ def test_a_stream_is_told_with_heartbeats_between(
     monkeypatch.setattr("netemu.wire.control.SILENCE", 0.25)
 
     async def tell(lab: Path) -> None:
-        news = listen(lab, "follow")
+        news = listen(lab, Follow())
         assert await asyncio.to_thread(next, news) == {"number": 1}
         assert await asyncio.to_thread(next, news) == {"number": 2}
         await asyncio.to_thread(news.close)  # type: ignore[attr-defined]
@@ -190,9 +230,9 @@ def test_clients_that_hold_on_or_go_away_hold_nobody_up(
         held = [client(lab, sent) for _ in range(10)]
         for link in held[:5]:
             link.close()
-        assert await asked(lab, "echo", guest="web1") == [{"guest": "web1"}]
+        assert await asked(lab, Echo("web1")) == [{"guest": "web1"}]
         await asyncio.sleep(0.5)
-        assert await asked(lab, "echo", guest="web1") == [{"guest": "web1"}]
+        assert await asked(lab, Echo("web1")) == [{"guest": "web1"}]
         for link in held:
             link.close()
 
@@ -207,7 +247,7 @@ def test_more_connections_than_there_may_be_drop_the_oldest_silent_one(
         for _ in range(3 * control_server.MOST):
             held.append(client(lab))
             await asyncio.sleep(0)
-        assert await asked(lab, "echo", guest="web1") == [{"guest": "web1"}]
+        assert await asked(lab, Echo("web1")) == [{"guest": "web1"}]
         tasks = len(asyncio.all_tasks())
         assert tasks <= control_server.MOST + 1
         for link in held:
@@ -223,10 +263,10 @@ def test_more_askers_than_there_may_be_are_turned_away(play: Callable[[Story], N
         held += [client(lab, pack({"verb": "follow"})) for _ in range(control_server.MOST // 2)]
         await asyncio.sleep(0.1)
         with pytest.raises(NoAnswer):
-            await asked(lab, "echo", guest="web1")
+            await asked(lab, Echo("web1"))
         held.pop().close()
         await asyncio.sleep(0.1)
-        assert await asked(lab, "echo", guest="web1") == [{"guest": "web1"}]
+        assert await asked(lab, Echo("web1")) == [{"guest": "web1"}]
         for link in held:
             link.close()
 
@@ -249,7 +289,7 @@ def test_without_descriptors_the_loop_stays_quiet_and_goes_on_later(
     async def tell(lab: Path) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(socket.socket, "accept", failing)
-            assert await asked(lab, "echo", guest="web1") == [{"guest": "web1"}]
+            assert await asked(lab, Echo("web1")) == [{"guest": "web1"}]
         assert len(tries) == 3
 
     play(tell)
