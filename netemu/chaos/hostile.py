@@ -161,19 +161,19 @@ def run(
         judge.breach(invariants.PROMPT, witness)
     calm_after = _after(lab, attackers, processes, before, judge)
     return Report(
-        lab,
-        seed,
-        duration,
-        attackers,
-        dict(Counter(one.name for one in attacks)),
-        dict(moves.done),
-        len(quiet.times) + len(attacked.times),
-        len(quiet.unanswered) + len(attacked.unanswered),
-        slowest(quiet.times),
-        slowest(attacked.times),
-        crossed,
-        calm_after,
-        judge.breaches,
+        lab=lab,
+        seed=seed,
+        duration=duration,
+        attackers=attackers,
+        attacks=dict(Counter(one.name for one in attacks)),
+        moved=dict(moves.done),
+        answered=len(quiet.times) + len(attacked.times),
+        unanswered=len(quiet.unanswered) + len(attacked.unanswered),
+        quiet=slowest(quiet.times),
+        attacked=slowest(attacked.times),
+        crossed=crossed,
+        calm_after=calm_after,
+        breaches=judge.breaches,
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Row",
     "Trace",
     "dropped",
+    "refused",
     "watch",
 ]
 
@@ -87,6 +88,19 @@ def dropped(
         same_node=DROPPED,
         recipe=recipe,
         trace=trace,
+    )
+
+
+def refused(number: int, title: str, reference: str, in_lab: PlayInLab, *, held: str = "") -> Row:
+    """A row whose attack is refused, under either policy; `held` says why it cannot fail."""
+    return Row(
+        id=str(number),
+        title=title,
+        reference=reference,
+        strict=REFUSED,
+        same_node=REFUSED,
+        in_lab=in_lab,
+        held_by_kernel=held,
     )
 
 

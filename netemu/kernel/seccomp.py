@@ -145,12 +145,7 @@ def only(machine: Machine, number: int, result: Instruction) -> list[Instruction
 
 def _no_set_id(number: int, mode: int) -> list[Instruction]:
     """Refuse a call whose argument `mode` would have a program run as another user."""
-    check: list[Instruction] = [
-        load_argument(mode),
-        (JUMP_IF_SET, 0, 1, _SET_ID),
-        refuse(errno.EPERM),
-        ALLOW,
-    ]
+    check = _without_set_id(mode)
     return [(JUMP_EQUAL, 0, len(check), number), *check]
 
 
@@ -160,12 +155,13 @@ def _no_set_id_made(number: int, flags: int, mode: int) -> list[Instruction]:
         load_argument(flags),
         (JUMP_IF_SET, 1, 0, _MAKES),
         ALLOW,
-        load_argument(mode),
-        (JUMP_IF_SET, 0, 1, _SET_ID),
-        refuse(errno.EPERM),
-        ALLOW,
+        *_without_set_id(mode),
     ]
     return [(JUMP_EQUAL, 0, len(check), number), *check]
+
+
+def _without_set_id(mode: int) -> list[Instruction]:
+    return [load_argument(mode), (JUMP_IF_SET, 0, 1, _SET_ID), refuse(errno.EPERM), ALLOW]
 
 
 def install(steps: Iterable[Instruction]) -> None:

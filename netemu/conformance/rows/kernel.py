@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from netemu.conformance.labstage import LabStage
-from netemu.conformance.row import FAILED, REFUSED, Observed, Row
+from netemu.conformance.row import FAILED, REFUSED, Observed, Row, refused
 from netemu.conformance.rows.lab import scripted
 
 _LIBC: Final = """
@@ -360,14 +360,7 @@ def _left(what: str) -> Callable[[LabStage], Observed]:
 
 
 def _between(number: int, title: str, reference: str, what: str) -> Row:
-    return Row(
-        id=str(number),
-        title=title,
-        reference=reference,
-        strict=REFUSED,
-        same_node=REFUSED,
-        in_lab=_left(what),
-    )
+    return refused(number, title, reference, _left(what))
 
 
 _PRIVILEGED: Final = "an ordinary user's lab has no rights there, guest or not"

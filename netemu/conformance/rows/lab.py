@@ -19,7 +19,7 @@ from netemu.client.maintenance import Maintenance
 from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import BROADCAST
-from netemu.conformance.row import ALLOWED, DROPPED, FAILED, REFUSED, Observed, Row
+from netemu.conformance.row import ALLOWED, DROPPED, FAILED, REFUSED, Observed, Row, refused
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ethernet import syn
 
@@ -283,15 +283,7 @@ def _frozen_wire(stage: LabStage) -> Observed:
 
 
 def scripted(number: int, title: str, reference: str, script: str, *, held: str = "") -> Row:
-    return Row(
-        id=str(number),
-        title=title,
-        reference=reference,
-        strict=REFUSED,
-        same_node=REFUSED,
-        in_lab=tried(script),
-        held_by_kernel=held,
-    )
+    return refused(number, title, reference, tried(script), held=held)
 
 
 _ORDINARY: Final = "an ordinary user's lab has no rights there, guest or not"
