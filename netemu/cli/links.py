@@ -11,7 +11,8 @@ from netemu.cli import completing
 from netemu.cli.options import as_json, of_lab
 
 if TYPE_CHECKING:
-    from netemu.client.links import Direction, Wire
+    from netemu.impairment.plan import Direction
+    from netemu.wire.link_questions import Which as Wire
 
 
 @click.command()

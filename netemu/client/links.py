@@ -50,10 +50,8 @@ def link(
         made, timed = _change(given, direction) if "at" in given else _plan(given, direction)
     except TermError as error:
         raise BadInput(f"{error.place}: {error}") from None
-    traces = {
-        name for one in (made, timed and plan.Plan(timed=(timed,))) if one for name in one.traces
-    }
-    asked = Link(_listed(guests), wire, made, timed, direction, _loaded(traces))
+    traces = _loaded((made or plan.Plan(timed=(timed,) if timed else ())).traces)
+    asked = Link(_listed(guests), wire, made, timed, direction, traces)
     return Call(asked, lambda _: None)
 
 
