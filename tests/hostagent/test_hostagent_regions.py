@@ -1,5 +1,8 @@
 """Regions and zones: what the tables hold, and where a guest is by its properties."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from hostagent.model import Guest
@@ -108,3 +111,23 @@ def test_a_table_agrees_with_itself(table):
 )
 def test_partitions(region, partition):
     assert aws.partition(region) == partition
+
+
+BOTOCORE = next(
+    Path(__file__, "../../../.clients/venv")
+    .resolve()
+    .glob("lib/*/*/botocore/data/partitions.json"),
+    None,
+)
+
+
+@pytest.mark.skipif(BOTOCORE is None, reason="netns-scripts/test-clients fetches botocore")
+def test_the_table_has_the_regions_that_botocore_has():
+    """When botocore is raised and this fails, its new regions belong into the table."""
+    theirs = {
+        region: (partition["id"], partition["outputs"]["dnsSuffix"])
+        for partition in json.loads(BOTOCORE.read_text())["partitions"]
+        for region in partition["regions"]
+        if not region.endswith("-global")
+    }
+    assert {region: aws.partition(region) for region in aws.ZONES} == theirs
