@@ -9,16 +9,18 @@ import click
 
 from hostagent.terminal.number import Number
 from hostagent.terminal.output import say, say_json
-from netemu.cli.options import TIME_SCALE, as_json, output, pictures, write, writing
+from netemu.cli import completing
+from netemu.cli.options import TIME_SCALE, as_json, of_lab, output, pictures, write, writing
 from netemu.cli.progress import phases
 
 if TYPE_CHECKING:
+    from hostagent.model import Event
     from netemu.scenario.requests import Run
 
 
 @click.group()
 def scenario() -> None:
-    """Play a story in a lab of its own, and say whether it went as it has to."""
+    """Play a story: what clouds do to machines, in a running lab; or one in a lab of its own."""
 
 
 @scenario.command("masked-reboot")
@@ -72,6 +74,68 @@ def masked_reboot(
     for problem in problems:
         say(problem, err=as_json)
     return 1 if problems else 0
+
+
+# Their names; what they are is in `netemu.scenario.events`, imported when one is played.
+_STORIES = {
+    "live-migration": "A pause of some seconds, announced 15 minutes before.",
+    "host-agent-maintenance": "A pause of some seconds, announced 15 minutes before.",
+    "redeploy": "Another host, at the user's wish, announced 10 minutes before.",
+    "hardware-failure": "A reboot that nobody has announced.",
+    "preemption": "The end of a spot guest: 30 seconds' notice, two minutes' with --cloud ec2.",
+    "retirement": "Another host within days: seven, or 14 with --cloud ec2.",
+    "scale-in": "The end of a guest, announced five minutes before.",
+    "cancelled": "A reboot that is announced, and taken back half way.",
+}
+
+
+def _story(name_of_story: str, text: str) -> click.Command:
+    @click.command(name_of_story, help=f"{text} In a running lab.", short_help=text)
+    @of_lab
+    @click.argument(
+        "guests", metavar="GUEST...", nargs=-1, required=True, shell_complete=completing.guests
+    )
+    @click.option("--cloud", type=click.Choice(["azure", "ec2", "gce"]), default="azure",
+                  show_default=True, help="Whose notice it is, where clouds differ.")  # fmt: skip
+    @click.option("--speed", type=Number(1, 1e6), default=1.0, show_default=True, metavar="N",
+                  help="Divide notice and duration by N.")  # fmt: skip
+    @as_json
+    def act(
+        name: str | None, guests: tuple[str, ...], cloud: str, speed: float, as_json: bool
+    ) -> None:
+        import time
+
+        from netemu.client import labs
+        from netemu.client.maintenance import Maintenance
+        from netemu.scenario.events import STORIES, play
+
+        story = STORIES[name_of_story]
+        if not as_json:
+            say(story.about)
+            say(f"Times are from {story.source}.")
+
+        def tell(event: "Event") -> None:
+            if as_json:
+                say_json({"id": event.id, "type": event.type, "status": event.status})
+            else:
+                say(f"{time.strftime('%T')}  {event.type} {event.status}: {', '.join(guests)}")
+
+        play(
+            story,
+            guests,
+            Maintenance(labs.the_one(name)),
+            cloud=cloud,  # type: ignore[arg-type]
+            speed=speed,
+            tell=tell,
+            sleep=time.sleep,
+            clock=time.monotonic,
+        )
+
+    return act
+
+
+for _name, _text in _STORIES.items():
+    scenario.add_command(_story(_name, _text))
 
 
 def _print(runs: "Sequence[Run]") -> None:

@@ -5,6 +5,7 @@
 - `play`:           brings that lab up, reboots its guests in turn under load, and takes it down
 - `requests`:       counts and judges the load's requests; pure
 - `plot`:           draws them
+- `events`:         what clouds do to machines, by name, with published times; in a running lab
 
 This package uses a lab only through the public API, and never leaves one up. It imports matplotlib
 only to draw.
