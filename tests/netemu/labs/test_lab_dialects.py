@@ -80,6 +80,33 @@ def test_a_guest_is_given_a_signed_document_and_a_token(clouds: RunningLab, tmp_
     assert [ask(clouds, "a", token, *AZURE)[0] for _ in range(3)] == [400] * 3  # not 429
 
 
+def test_an_instance_identity_is_verified_as_ec2_says(clouds: RunningLab, tmp_path: Path) -> None:
+    """A user's program proves to others which instance it is, in each of EC2's three forms."""
+    certificate, public, raw = (tmp_path / name for name in ("lab.pem", "public.pem", "raw"))
+    certificate.write_text(clouds.netemu("certificate").stdout)
+
+    def openssl(*arguments: Any, data: bytes = b"") -> bytes:
+        done = subprocess.run(("openssl", *arguments), input=data, capture_output=True, check=True)
+        return done.stdout
+
+    def told(path: str) -> str:
+        status, body = ask(clouds, "c", f"/latest/{path}")
+        assert status == 200
+        return body
+
+    document = told("dynamic/instance-identity/document").encode()
+    for form in ("pkcs7", "rsa2048"):
+        body = told(f"dynamic/instance-identity/{form}")
+        message = f"-----BEGIN PKCS7-----\n{body}\n-----END PKCS7-----\n".encode()
+        verify = ("smime", "-verify", "-inform", "PEM", "-certfile", certificate, "-noverify")
+        assert openssl(*verify, data=message) == document
+    public.write_bytes(openssl("x509", "-in", certificate, "-noout", "-pubkey"))
+    raw.write_bytes(b64decode(told("dynamic/instance-identity/signature")))
+    verify = ("dgst", "-sha256", "-verify", public, "-signature", raw)
+    assert openssl(*verify, data=document) == b"Verified OK\n"
+    assert told("meta-data/managed-ssh-keys/signer-cert") == certificate.read_text()
+
+
 @pytest.mark.parametrize(
     ("guest", "spoken"),
     [("c", {"azure-v1", "azure", "ec2", "gce"}), ("d", {"azure"}), ("e", {"gce"})],
