@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 import hostagent
 from hostagent.cli import cli
-from hostagent.model import Guest
+from hostagent.model import EventType, Guest
 from hostagent.terminal.duration import seconds
 from tests.hostagent.daemons import wait_for
 
@@ -310,6 +311,23 @@ def test_bad_dialects(options, said):
     done = run("responder", "--agent", "x", "--listen", "127.0.0.1:0", *options)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_azures_events_begin_late_and_their_document_anew(node):
+    """A user sees what a first request costs in Azure, and what a guest finds on another host."""
+    node.start_agent()
+    with node.controller() as controller:
+        controller.place([Guest(name="web1", address="127.0.0.1")])
+        for _ in range(3):
+            controller.schedule(["web1"], EventType.FREEZE)
+    node.start_responder("--azure-events-delay", "1s", "--azure-incarnation-restarts")
+    wait_for(lambda: node.get()[0] == 200)
+    events = ("/metadata/scheduledevents?api-version=2020-07-01", "127.0.0.1", "Metadata: true")
+    begun = time.monotonic()
+    status, _, body = node.get(*events)
+    assert time.monotonic() - begun >= 0.9
+    told = json.loads(body)
+    assert (status, told["DocumentIncarnation"], len(told["Events"])) == (200, 1, 3)
 
 
 def test_dialects_can_be_switched_off(node):

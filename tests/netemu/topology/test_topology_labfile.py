@@ -226,6 +226,21 @@ def test_a_node_speaks_what_it_says_and_else_what_the_lab_says() -> None:
     assert some.nodes[1].dialects.names == ("azure-v1", "azure", "ec2")
 
 
+def test_azures_manners_are_the_nodes_or_the_labs() -> None:
+    text = """
+dialects: {azure: {events_delay: 120, incarnation_restarts: true}}
+nodes:
+  one: {guests: 1}
+  two: {guests: 1, dialects: {azure: {events_delay: 0}}}
+"""
+    one, two = (node.dialects for node in parse(text, source="lab.yaml").nodes)
+    assert (one.azure_events_delay, one.azure_incarnation_restarts) == (120, True)
+    assert (two.azure_events_delay, two.azure_incarnation_restarts) == (0, True)
+    for wrong in ("events_delay: 601", "events_delay: -1", "incarnation_restarts: 2"):
+        with pytest.raises(BadInput, match="azure"):
+            parse(f"dialects: {{azure: {{{wrong}}}}}\nnodes: {{n: {{guests: 1}}}}", source="x")
+
+
 def test_whoever_calls_says_which_properties_there_are() -> None:
     def check(key: str, value: str) -> str | None:
         return None if key == "region" else f"unknown property; did you mean {value!r}?"
