@@ -24,7 +24,7 @@ from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn
 from netemu.errors import NotSo
 from netemu.impairment.terms import CLEAN, Terms
-from netemu.kernel.factory import receive, send
+from netemu.kernel.descriptor_link import receive, send
 from netemu.kernel.namespaces import inside
 from netemu.supervisor.nodes import splice
 from netemu.supervisor.nodes.splice import Place, Splice

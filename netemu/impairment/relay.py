@@ -38,7 +38,7 @@ from netemu.impairment import trace
 from netemu.impairment.fate import Fate
 from netemu.impairment.plan import DIRECTIONS
 from netemu.impairment.terms import Terms
-from netemu.kernel.factory import close_all, receive, send
+from netemu.kernel.descriptor_link import close_all, receive, send
 
 LINK: Final = 3
 # Frames read from a socket, and sent in all, before the loop turns to others.

@@ -1,31 +1,27 @@
-"""The process that makes namespaces, because each guest's must be born in a process of its own.
+"""The process that makes namespaces: the factory.
 
-A guest's network namespace is to be owned by the guest's own user namespace, and a process that
-has entered a new user namespace cannot come back: so one is forked for each guest. Forking is
-paid by the page: from the lab's own process it would cost several times what the kernel's part
-does, so this one stays small (it imports nothing but the standard library's least) and hands
-descriptors over. It also gives a guest its first process, when one is asked for.
+A guest's network namespace is owned by the guest's own user namespace. A process that has entered a
+new user namespace cannot come back, so one is forked for each guest. A fork costs by the page: from
+the supervisor it would cost several times the kernel's part. So the factory is a process of its
+own, which imports little, and hands over descriptors. It also starts guests' first processes.
 
 Run as `python -m netemu.kernel.factory` by `netemu.kernel.factory_client.Factory`, in the sandbox.
-It leads a process group of its own. What it makes stays in the group until the other end has
-taken it over: so ending the group ends what was only half made. It never keeps a descriptor
-beyond a question.
+It leads a process group of its own. A new process stays in the group until the client has taken it
+over, so ending the group ends everything that is half made. It keeps no descriptor beyond a
+question.
 
-Protocol, on a SOCK_SEQPACKET socket pair (descriptor LINK): a question is a JSON array of its
-number, how many descriptors are beside it, its kind, and more; an answer is the question's number,
-"failed" or another word, and more, with descriptors beside it.
+It is asked on a `descriptor_link` (descriptor LINK), with the questions of `factory_messages`. Each
+has a number and the count of its descriptors before it; the answer has the question's number.
 """
 
-import array
 import errno
-import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from netemu.errors import MachineCannot
 from netemu.kernel import (
@@ -38,50 +34,33 @@ from netemu.kernel import (
     seccomp,
 )
 from netemu.kernel import namespaces as ns
+from netemu.kernel.descriptor_link import close_all, receive, send
 from netemu.kernel.errors import KernelError
+from netemu.kernel.factory_messages import (
+    Answer,
+    Boot,
+    Done,
+    Failed,
+    Freeze,
+    Guests,
+    Hold,
+    Nodes,
+    Question,
+    read,
+    written,
+)
 from netemu.kernel.tracer import Tracer
 
 LINK = 3
 # The kernel passes at most 253 descriptors in one message (SCM_MAX_FD).
 BATCH = 200
 FIRST_HELD = 3
-_MESSAGE = 65536
 NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
 
-Files = dict[str, list[str]]
 """Which are `shared` with guests and which are `masked`: see `guest_root.change`."""
 
 TAKEN_OVER = b"."
 """The client writes this into a new process's leash once it has the process's descriptors."""
-
-
-def send(link: socket.socket, message: list[Any], descriptors: list[int]) -> None:
-    """Send one message with descriptors beside it. Raises OSError."""
-    ancillary = (
-        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
-        if descriptors
-        else []
-    )
-    link.sendmsg([json.dumps(message).encode()], ancillary)
-
-
-def receive(link: socket.socket) -> tuple[list[Any], list[int], bool]:
-    """One message, its descriptors, and whether some of them were lost; no message is the end."""
-    data, ancillary, flags, _ = link.recvmsg(
-        _MESSAGE, socket.CMSG_SPACE(4 * 253), socket.MSG_CMSG_CLOEXEC
-    )
-    received = array.array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            received.frombytes(content[: len(content) - len(content) % received.itemsize])
-    return (json.loads(data) if data else []), list(received), bool(flags & socket.MSG_CTRUNC)
-
-
-def close_all(descriptors: list[int]) -> None:
-    """Close descriptors, of which some may be closed already."""
-    for descriptor in descriptors:
-        with suppress(OSError):
-            os.close(descriptor)
 
 
 def _serve(link: socket.socket) -> None:
@@ -89,40 +68,36 @@ def _serve(link: socket.socket) -> None:
         question, received, lost = receive(link)
         if not question:
             return
-        number, expected, *asked = question
+        number, expected, *told = question
         made: list[int] = []
         try:
             if lost or len(received) != expected:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            send(link, [number, *_answer(asked, received, made)], made)
+            answer = _answer(read(told), received, made)
+            send(link, [number, *written(answer)], made)
         except Exception as error:
             # No descriptors go along: their passing may be what was refused.
-            send(link, [number, "failed", exhaustion.words(error)], [])
+            send(link, [number, *written(Failed(exhaustion.words(error)))], [])
         finally:
             close_all([*made, *received])
 
 
-def _answer(asked: list[Any], received: list[int], made: list[int]) -> list[Any]:
-    """Answer a question. Descriptors that go along are added to `made` one by one, so that an error
-    loses none.
+def _answer(question: Question, received: list[int], made: list[int]) -> Answer:
+    """Answer a question. The descriptors that go along are added to `made` one by one, so that an
+    error loses none.
     """
-    match asked:
-        case ["nodes", int(count)]:
-            made.extend(_node() for _ in range(count))
-            return ["made"]
-        case ["guests", int(count)]:
-            made.extend(_guest() for _ in range(count))
-            return ["made"]
-        case ["boot", str(guest), str(hostname), {"shared": _, "masked": _} as files, *program]:
-            _boot(received, guest, hostname, files, program, made)
-            return ["booted"]
-        case ["freeze"]:
+    match question:
+        case Nodes(number):
+            made.extend(_node() for _ in range(number))
+        case Guests(number):
+            made.extend(_guest() for _ in range(number))
+        case Boot():
+            _boot(question, received, made)
+        case Freeze():
             made.append(_freeze(*received))
-            return ["frozen"]
-        case ["hold"]:
-            return ["held", _hold(received)]
-        case _:
-            raise MachineCannot(f"not a question: {asked!r}")
+        case Hold():
+            return Done(_hold(received))
+    return Done()
 
 
 def _node() -> int:
@@ -204,14 +179,7 @@ def _freeze(pid_namespace: int, leash: int) -> int:
     return os.pidfd_open(_fork(0, leash, begin, go_on))
 
 
-def _boot(
-    received: list[int],
-    guest: str,
-    hostname: str,
-    files: Files,
-    program: list[Any],
-    made: list[int],
-) -> None:
+def _boot(asked: Boot, received: list[int], made: list[int]) -> None:
     """Fork a guest's first process and wait until it is in place."""
     net, hosts, *output, leash = received
     user = ns.owner_of(net)
@@ -231,8 +199,8 @@ def _boot(
         confinement.hide_memory()
         limits = guest_limits.open_settings()  # while they are visible and writable
         if users is not None:
-            _change_root(guest, users, owner, files)
-        _settle(net, guest, hostname, hosts, user)
+            _change_root(asked, users, owner)
+        _settle(net, asked.guest, asked.hostname, hosts, user)
         guest_limits.bound_namespace(limits)
 
     def go_on() -> NoReturn:
@@ -242,7 +210,7 @@ def _boot(
         confinement.leave_keys_behind()
         guest_limits.bound_process()
         seccomp.confine_guest()
-        _be_the_first(program)
+        _be_the_first(asked)
 
     child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
     try:
@@ -296,13 +264,13 @@ def _be_born(
         os._exit(1)
 
 
-def _change_root(guest: str, users: int, owner: int, files: Files) -> None:
+def _change_root(asked: Boot, users: int, owner: int) -> None:
     try:
-        wrong = guest_root.change(users, owner, **files)
+        wrong = guest_root.change(users, owner, asked.shared, asked.masked)
     except KernelError as error:
         wrong = [f"it sees the machine's files as nobody: {error}"]
     for line in wrong:
-        os.write(2, f"{guest}: {line}\n".encode())
+        os.write(2, f"{asked.guest}: {line}\n".encode())
 
 
 def _settle(net: int, guest: str, hostname: str, hosts: int, user: int) -> None:
@@ -317,12 +285,12 @@ def _settle(net: int, guest: str, hostname: str, hosts: int, user: int) -> None:
     ns.set_process_name(f"init {guest}")
 
 
-def _be_the_first(program: list[Any]) -> NoReturn:
+def _be_the_first(asked: Boot) -> NoReturn:
     """Be a guest's PID 1: start the guest's program and reap orphans. It takes no commands.
 
     When the program ends, a line in its output says how.
     """
-    started = _start(*program) if program else 0
+    started = _start(asked) if asked.command else 0
     while True:
         signal.sigwait({signal.SIGCHLD})
         for pid, status in _reap():
@@ -330,7 +298,8 @@ def _be_the_first(program: list[Any]) -> NoReturn:
                 _tell_the_end(status)
 
 
-def _start(command: list[str], directory: str, environment: dict[str, str]) -> int:
+def _start(asked: Boot) -> int:
+    command, directory, environment = asked.command, asked.directory, asked.environment
     child = os.fork()
     if child:
         return child

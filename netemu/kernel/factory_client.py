@@ -17,7 +17,21 @@ from typing import Any, Final, NamedTuple
 
 from netemu.errors import MachineCannot
 from netemu.kernel import exhaustion
-from netemu.kernel.factory import LINK, NAMESPACES_OF_A_GUEST, TAKEN_OVER, close_all, receive, send
+from netemu.kernel.descriptor_link import close_all, receive, send
+from netemu.kernel.factory import LINK, NAMESPACES_OF_A_GUEST, TAKEN_OVER
+from netemu.kernel.factory_messages import (
+    Answer,
+    Boot,
+    Done,
+    Failed,
+    Freeze,
+    Guests,
+    Hold,
+    Nodes,
+    Question,
+    read,
+    written,
+)
 
 # An answer takes milliseconds; on an overloaded machine perhaps a second.
 PATIENCE: Final = 10.0
@@ -53,7 +67,7 @@ class Factory:
         shared: Sequence[str] = (),
         masked: Sequence[str] = (),
     ) -> None:
-        self._files = {"shared": list(shared), "masked": list(masked)}
+        self._shared, self._masked = list(shared), list(masked)
         self.restarts = 0
         self.last_end: str | None = None
         self.pid = -1
@@ -62,7 +76,7 @@ class Factory:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._number = 0
-        self._waiting: asyncio.Future[tuple[list[Any], list[int]]] | None = None
+        self._waiting: asyncio.Future[tuple[Answer, list[int]]] | None = None
         self._delay = _FIRST_DELAY
         self._wanted = True
         self._start()
@@ -74,11 +88,11 @@ class Factory:
 
     async def nodes(self, count: int) -> list[int]:
         """Descriptors of `count` (at most BATCH) new network namespaces, owned as we are."""
-        return (await self._ask(["nodes", count], []))[1]
+        return (await self._ask(Nodes(count), []))[1]
 
     async def guests(self, count: int) -> list[int]:
         """Descriptors of `count` (at most BATCH) namespaces, each owned by a user of its own."""
-        return (await self._ask(["guests", count], []))[1]
+        return (await self._ask(Guests(count), []))[1]
 
     async def boot(
         self,
@@ -95,11 +109,18 @@ class Factory:
         default `guest`), and an /etc/hosts that says `hosts`. The first process starts `program`
         and is its parent. Returns a pidfd and the guest's namespaces by kind.
         """
-        question: list[Any] = ["boot", guest, hostname or guest, self._files]
+        question = Boot(
+            guest,
+            hostname or guest,
+            self._shared,
+            self._masked,
+            command=list(program.command) if program else [],
+            directory=program.directory if program else "/",
+            environment=dict(program.environment) if program else {},
+        )
         # In a file: with many names it is longer than a message may be.
         descriptors = [net, _file_of(hosts)]
         if program is not None:
-            question += [list(program.command), program.directory, program.environment]
             descriptors.append(program.output)
         try:
             _, made = await self._ask_for_process(question, descriptors)
@@ -112,7 +133,7 @@ class Factory:
 
         They go on when that process gets SIGTERM, or ends in any other way.
         """
-        _, (pidfd,) = await self._ask_for_process(["freeze"], [pid_namespace])
+        _, (pidfd,) = await self._ask_for_process(Freeze(), [pid_namespace])
         return pidfd
 
     async def hold(self, descriptors: list[int]) -> int:
@@ -125,12 +146,12 @@ class Factory:
         ends closes its descriptors one after another: a thousand take it 13 seconds. Several
         processes close them in parallel.
         """
-        answer, _ = await self._ask_for_process(["hold"], descriptors)
-        return int(answer[0])
+        answer, _ = await self._ask_for_process(Hold(), descriptors)
+        return answer.process
 
     async def _ask_for_process(
-        self, question: list[Any], descriptors: list[int]
-    ) -> tuple[list[Any], list[int]]:
+        self, question: Question, descriptors: list[int]
+    ) -> tuple[Done, list[int]]:
         """Ask for a process that outlives the factory, and take it over once its descriptors are
         here.
         """
@@ -143,9 +164,7 @@ class Factory:
         finally:
             close_all([theirs, leash])
 
-    async def _ask(
-        self, question: list[Any], descriptors: list[int]
-    ) -> tuple[list[Any], list[int]]:
+    async def _ask(self, question: Question, descriptors: list[int]) -> tuple[Done, list[int]]:
         async with self._turn:
             try:
                 return await self._exchange(question, descriptors)
@@ -154,14 +173,12 @@ class Factory:
                 # next one.
                 return await self._exchange(question, descriptors)
 
-    async def _exchange(
-        self, question: list[Any], descriptors: list[int]
-    ) -> tuple[list[Any], list[int]]:
+    async def _exchange(self, question: Question, descriptors: list[int]) -> tuple[Done, list[int]]:
         link = self._living()
         self._number += 1
         waiting = self._waiting = asyncio.get_running_loop().create_future()
         try:
-            self._put(link, [self._number, len(descriptors), *question], descriptors)
+            self._put(link, [self._number, len(descriptors), *written(question)], descriptors)
             async with asyncio.timeout(PATIENCE):
                 answer, made = await waiting
         except TimeoutError:
@@ -177,9 +194,9 @@ class Factory:
         finally:
             self._waiting = None
         self._delay = _FIRST_DELAY
-        if answer[0] == "failed":
-            raise MachineCannot(str(answer[1]))
-        return answer[1:], made
+        if isinstance(answer, Failed):
+            raise MachineCannot(answer.reason)
+        return answer, made
 
     def _put(self, link: socket.socket, message: list[Any], descriptors: list[int]) -> None:
         try:
@@ -299,9 +316,9 @@ class Factory:
         elif lost:
             close_all(made)
             code = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            waiting.set_result((["failed", exhaustion.words(code)], []))
+            waiting.set_result((Failed(exhaustion.words(code)), []))
         else:
-            waiting.set_result((answer[1:], made))
+            waiting.set_result((read(answer[1:]), made))
 
 
 def _environment() -> dict[str, str]:

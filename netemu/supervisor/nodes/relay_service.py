@@ -17,7 +17,7 @@ import msgspec
 
 from netemu.errors import NotSo
 from netemu.impairment.terms import Terms
-from netemu.kernel.factory import close_all, receive, send
+from netemu.kernel.descriptor_link import close_all, receive, send
 from netemu.supervisor.nodes.node_services import STATE, is_root
 from netemu.supervisor.nodes.services import Service
 

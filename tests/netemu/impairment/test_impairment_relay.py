@@ -17,7 +17,7 @@ from netemu.impairment import trace
 from netemu.impairment.fate import Fate
 from netemu.impairment.relay import LINK
 from netemu.impairment.terms import CLEAN, Terms
-from netemu.kernel.factory import receive, send
+from netemu.kernel.descriptor_link import receive, send
 
 pytestmark = pytest.mark.processes
 

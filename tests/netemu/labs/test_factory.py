@@ -14,8 +14,8 @@ import pytest
 from netemu.errors import MachineCannot
 from netemu.kernel import factory_client
 from netemu.kernel import namespaces as ns
+from netemu.kernel.descriptor_link import close_all
 from netemu.kernel.exhaustion import words
-from netemu.kernel.factory import close_all
 from netemu.kernel.factory_client import Factory, FactoryFailed
 
 pytestmark = pytest.mark.root
