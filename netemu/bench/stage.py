@@ -27,7 +27,7 @@ from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
 from netemu.kernel.sockets import HTTP
 from netemu.linklocal import addresses
-from netemu.linklocal.shell import BROADCAST
+from netemu.linklocal.addresses import BROADCAST_TEXT
 from netemu.supervisor.boot import sandbox
 from netemu.supervisor.guests.namespace_machine import NamespaceMachine
 from netemu.supervisor.nodes.wiring import (
@@ -143,7 +143,7 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
         for one in node.guests:
             with inside(net_of(one)), netlink.Netlink() as kernel:
                 prefix, index = addresses.PREFIX_LENGTH, links.GUEST_INDEX
-                own = addressing.address(index, address_of(one), prefix, BROADCAST)
+                own = addressing.address(index, address_of(one), prefix, BROADCAST_TEXT)
                 way = addressing.neighbour(index, METADATA, node.node.mac)
                 kernel.run((own, addressing.direct_route(index), way))
     return nodes

@@ -9,14 +9,14 @@ from ending up with the same address. Runs in the lab's supervisor.
 - `claimant`:  the host's state machine, one for each interface
 - `oracle`:    the node's answer to probes, and its bindings, first come, first served
 - `bpf`:       socket filters that wake a process only for frames that concern it
-- `fair_timer`: lets timers and sockets of one event loop take turns
-- `shell`:     the only module here that opens sockets
+- `fair_timer`, `deadline`: let timers and sockets of one event loop take turns
+- `guest_shell`, `node_shell`: run claimants and oracles; they alone open sockets
 
-Everything but the last two is pure. Inputs are `now` (seconds, monotonic) and a `random.Random`.
+Everything but the last four is pure. Inputs are `now` (seconds, monotonic) and a `random.Random`.
 Outputs are frames and other effects. The object's `deadline` says when to call it next.
 Addresses are integers (169.254.1.0 is 0xA9FE0100), MACs are six bytes.
 
-The shell carries out what the pure modules decide. It is the only module that logs.
+The shells carry out what the pure modules decide. Only they log.
 
 This package never uses an address that was not claimed, never makes a binding that was not asked
 for, builds no namespaces or wires, does not write the guard's rules, and knows no lab files.

@@ -1,4 +1,4 @@
-"""Lets timers and sockets of one event loop take turns. Used by `shell`, in its process."""
+"""Lets timers and sockets of one event loop take turns. Used by `guest_shell`, in its process."""
 
 import asyncio
 from collections import deque

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from netemu.kernel.factory_client import Program
-from netemu.linklocal.shell import GuestShell
+from netemu.linklocal.guest_shell import GuestShell
 from netemu.supervisor.guests.etc_hosts import Names
 
 

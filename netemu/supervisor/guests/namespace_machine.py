@@ -17,7 +17,7 @@ from netemu.kernel.factory import BATCH, FIRST_HELD
 from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
-from netemu.linklocal.shell import GuestShell
+from netemu.linklocal.guest_shell import GuestShell
 from netemu.supervisor.guests.etc_hosts import Names
 from netemu.supervisor.guests.guest_init import GuestInit
 from netemu.supervisor.guests.machine import Capability, Port

@@ -10,8 +10,9 @@ from netemu.kernel.factory_client import Factory
 from netemu.linklocal import addresses
 from netemu.linklocal.claimant import Claimant
 from netemu.linklocal.fair_timer import FairTimer
+from netemu.linklocal.guest_shell import GuestShell
+from netemu.linklocal.node_shell import NodeShell, is_bound
 from netemu.linklocal.oracle import Binding, Oracle
-from netemu.linklocal.shell import GuestShell, NodeShell, is_bound
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, WiredGuest, WiredNode
 from netemu.topology import Guest

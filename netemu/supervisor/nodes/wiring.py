@@ -16,7 +16,7 @@ from netemu.kernel import addressing, guard, links, namespaces, netlink, sockets
 from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
-from netemu.linklocal.shell import BROADCAST
+from netemu.linklocal.addresses import BROADCAST_TEXT
 from netemu.supervisor.guests.machine import Machine, Port
 from netemu.supervisor.guests.namespace_machine import NamespaceMachine, leave_to_others, made_ahead
 from netemu.topology import Guest, Lab, Node, Policy
@@ -143,7 +143,7 @@ def _bridge(node: Node) -> list[netlink.Message]:
         links.up("lo", 1),
         links.bridge(BRIDGE, BRIDGE_INDEX, node.mac),
         links.up(BRIDGE, BRIDGE_INDEX),
-        addressing.address(BRIDGE_INDEX, METADATA, addresses.PREFIX_LENGTH, BROADCAST),
+        addressing.address(BRIDGE_INDEX, METADATA, addresses.PREFIX_LENGTH, BROADCAST_TEXT),
     ]
 
 

@@ -1,37 +1,31 @@
-"""The shell around the state machines: their sockets and timers. Runs in the lab's supervisor.
+"""Runs a node's oracle: its packet sockets, its timer, and its bindings. In the lab's supervisor.
 
-Each guest's claimant has one packet socket, whose filter accepts only ARP about its address. Each
-node's oracle has one on the bridge, which receives what the guard let pass, with the port's mark.
-No socket has a thread of its own, and nothing polls.
+One socket is on the bridge, and receives what the guard let pass, with the port's mark; two hear
+every port before the guard. None has a thread of its own, and nothing polls.
 """
 
 import asyncio
-import errno
 import logging
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
-from netemu.errors import NetemuError
 from netemu.interfaces import Mark
-from netemu.kernel import addressing, links, netlink, packet, sockets
+from netemu.kernel import packet, sockets
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.link_monitor import LinkMonitor
-from netemu.kernel.namespaces import inside, inside_that_of
+from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses, arp, bpf
-from netemu.linklocal.claimant import Cease, Claimant, Effects, Listen, Send, State, Use
+from netemu.linklocal.claimant import Claimant, State
 from netemu.linklocal.deadline import Deadline
-from netemu.linklocal.fair_timer import FairTimer
 from netemu.linklocal.oracle import Announce, Bind, Oracle, Refuse, Unbind
 from netemu.linklocal.oracle import Effects as OracleEffects
 from netemu.linklocal.timing import Timing
 
 log = logging.getLogger(__name__)
 
-BROADCAST: Final = addresses.BROADCAST_TEXT
 # Frames read from a socket before the loop turns to others, so that a flood delays no other guest.
 # A node's socket, which its guests share, is emptied each time; the guard limits each guest's rate.
 _AT_A_TIME, _OF_A_NODE = 32, 512
@@ -40,198 +34,9 @@ _AT_A_TIME, _OF_A_NODE = 32, 512
 # its share, is not heard there for a minute; not more than so many ports at a time.
 _BEFORE_THE_GUARD, _PAUSE, _SHARE = 64, 0.02, 8
 _UNHEARD_FOR, _MOST_UNHEARD = 60.0, 32
-# Seconds between looks whether an interface with a carrier can send yet. Mostly it soon can.
-# If the guest's root removed the interface, it never can, so the looks get rare.
-_SOON, _LATER = 0.005, 1.0
 # Seconds until links whose changes were missed are dumped again. A dump of a thousand takes some
 # 5 ms; a flood of changes must not cause one after another.
 _LOOK_AGAIN: Final = 0.1
-
-
-class GuestShell:
-    """Carries out what a guest's claimant decides, in the guest's network namespace `net`.
-
-    `changed` is called when the claimant's state or address may have changed. `lost` is called as
-    soon as the interface is set down. The node's end of the wire may miss an interface that is soon
-    up again (the kernel reports carriers once a second), but its link was activated again
-    (RFC 3927 section 2.2).
-    """
-
-    def __init__(
-        self,
-        net: int,
-        claimant: Claimant,
-        name: str,
-        *,
-        turns: FairTimer,
-        changed: Callable[[], None],
-        lost: Callable[[], None],
-    ) -> None:
-        self.claimant = claimant
-        self._name = name
-        self._changed = changed
-        self._lost = lost
-        self._loop = asyncio.get_running_loop()
-        self._deadline = Deadline(partial(turns.take, self._due))
-        self._activation: asyncio.TimerHandle | None = None
-        self._paused = False
-        self._off = False
-        self._changes: deque[Callable[[], None]] = deque()
-        self._changing = False
-        with inside(net):
-            self._socket = packet.on_guest(bpf.nothing())
-        self._loop.add_reader(self._socket, self._readable)
-
-    @property
-    def packet_socket(self) -> int:
-        """Return the descriptor of the socket on the guest's interface."""
-        return self._socket.fileno()
-
-    def link(self, *, up: bool) -> None:
-        """The wire has gained or lost its carrier."""
-        if self._activation is not None:
-            self._activation.cancel()
-            self._activation = None
-        if up:
-            self._activate(_SOON)
-        else:
-            self._carry_out(self.claimant.link_down(self._loop.time()))
-
-    def _activate(self, patience: float) -> None:
-        """Begin the claim (RFC 3927 section 2.2) as soon as the interface can send its probes."""
-        if packet.can_send(self._socket):
-            self._activation = None
-            self._carry_out(self.claimant.link_up(self._loop.time()))
-        else:
-            self._activation = self._loop.call_later(
-                patience, self._activate, min(2 * patience, _LATER)
-            )
-
-    def pause(self) -> None:
-        """Read nothing and let no time pass: the guest is frozen."""
-        self._paused = True
-        self._loop.remove_reader(self._socket)
-        self._arm()
-
-    def resume(self) -> None:
-        """Continue; what fell due meanwhile is due now."""
-        self._paused = False
-        self._loop.add_reader(self._socket, self._readable)
-        self._arm()
-
-    def shut_down(self) -> None:
-        """The guest is off: send nothing more. Its address ends with its namespace."""
-        self._off = True
-
-    def close(self) -> None:
-        """Stop; the guest keeps its address."""
-        self._deadline.set(None)
-        if self._activation is not None:
-            self._activation.cancel()
-        self._loop.remove_reader(self._socket)
-        # Not in the loop: closing a packet socket waits for the kernel's readers, some 13 ms.
-        self._change(self._socket.close)
-
-    def _readable(self) -> None:
-        for _ in range(_AT_A_TIME):
-            try:
-                frame = self._socket.recv(2048)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno == errno.ENETDOWN:
-                    self._lost()
-                return
-            heard = arp.parse(frame)
-            if heard is not None:
-                self._carry_out(self.claimant.receive(heard, self._loop.time()))
-
-    def _due(self) -> None:
-        """Do what the timer was for; the claimant checks what has changed since."""
-        if not self._paused:
-            self._carry_out(self.claimant.expire(self._loop.time()))
-
-    def _carry_out(self, effects: Effects) -> None:
-        before = self.claimant.state
-        for effect in effects:
-            if self._off:
-                continue
-            match effect:
-                case Send(frame):
-                    self._send(frame)
-                case Listen(address):
-                    program = (
-                        bpf.nothing()
-                        if address is None
-                        else bpf.concerns(self.claimant.mac, address)
-                    )
-                    packet.attach(self._socket, program)
-                case Use(address):
-                    self._change(partial(self._use, addresses.to_text(address)))
-                case Cease(address):
-                    self._change(partial(self._cease, addresses.to_text(address)))
-        self._arm()
-        if effects or before is not self.claimant.state:
-            self._changed()
-
-    def _arm(self) -> None:
-        self._deadline.set(None if self._paused else self.claimant.deadline)
-
-    def _send(self, frame: bytes) -> None:
-        try:
-            self._socket.send(frame)
-        except OSError as error:  # the link has just gone down
-            log.debug("%s: a frame is lost: %s", self._name, error)
-
-    # Changes in the guest's kernel are made one after another and not in the loop: they take longer
-    # the more sockets, addresses and routes the guest has.
-
-    def _change(self, change: Callable[[], None]) -> None:
-        self._changes.append(change)
-        if not self._changing:
-            self._next_change()
-
-    def _next_change(self, error: BaseException | None = None) -> None:
-        if error is not None:
-            log.warning("%s: %s", self._name, error)
-        self._changing = bool(self._changes)
-        if self._changes:
-            made = self._loop.run_in_executor(None, self._changes.popleft())
-            made.add_done_callback(lambda made: self._next_change(made.exception()))
-
-    def _use(self, address: str) -> None:
-        if self._off:
-            return
-        try:
-            with inside_that_of(self._socket), netlink.Netlink() as kernel:
-                kernel.run(
-                    (
-                        addressing.address(
-                            links.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
-                        ),
-                        addressing.direct_route(links.GUEST_INDEX),
-                    )
-                )
-            log.info("%s: uses %s", self._name, address)
-        except (NetemuError, OSError) as error:  # its root may have taken the interface away
-            log.warning("%s: cannot use %s: %s", self._name, address, error)
-
-    def _cease(self, address: str) -> None:
-        if self._off:
-            return
-        try:
-            with inside_that_of(self._socket), netlink.Netlink() as kernel:
-                sockets.reset_connections(address)
-                kernel.run(
-                    (
-                        addressing.no_address(
-                            links.GUEST_INDEX, address, addresses.PREFIX_LENGTH, BROADCAST
-                        ),
-                    )
-                )
-            log.info("%s: no longer uses %s", self._name, address)
-        except (NetemuError, OSError) as error:
-            log.warning("%s: cannot remove %s: %s", self._name, address, error)
 
 
 class NodeShell:
