@@ -61,6 +61,8 @@ class Pending(Struct):
     keep: bool
     outcome: Park | Approval | Late
     fault: Fault | None = None
+    shift: float = 0.0
+    """Seconds that the fault's clock is ahead, for a Park."""
 
 
 Identity: TypeAlias = tuple[
@@ -137,7 +139,8 @@ class Answers:
         if isinstance(outcome, Response):
             return self.rendered(caller, view, request, outcome, keep, fault)
         assert view is not None
-        return Pending(view.guest.name, request, keep, outcome, fault)
+        shift = 0.0 if fault is None else asked_as(fault, view, now, request)[2] - now
+        return Pending(view.guest.name, request, keep, outcome, fault, shift)
 
     def fails(self, view: View, request: Request, now: float) -> Response | None:
         """Return the failure that a request meets that was waiting already, if it meets one."""
@@ -158,7 +161,8 @@ class Answers:
         if fault is not None:
             response = spoiled(fault, response)
         keep = keep and not response.close
-        access = self._access(caller, view, request, response.status)
+        status = 0 if fault is not None and is_silent(fault) else response.status
+        access = self._access(caller, view, request, status)
         if self._record is not None:
             self._record(access)
         before, after = render_around_date(
@@ -168,7 +172,7 @@ class Answers:
             head_only=request.method == "HEAD",
         )
         now = self.now()
-        poll = self._poll(view, request, response, fault, now)
+        poll = self._poll(view, request, status, response.body, fault, now)
         made = None
         if (
             view is not None
@@ -192,7 +196,8 @@ class Answers:
         self,
         view: View | None,
         request: Request,
-        response: Response,
+        status: int,
+        body: bytes,
         fault: Fault | None,
         now: float,
     ) -> Poll:
@@ -200,10 +205,8 @@ class Answers:
         events = () if view is None else view.events
         if fault is not None and view is not None:
             events += view.history  # a stale answer tells of them
-        silent = fault is not None and is_silent(fault)
-        status = 0 if silent else response.status
         name = "" if view is None else view.guest.name
-        told = events_told(name, events, request, status, response.body)
+        told = events_told(name, events, request, status, body)
         poll = Poll(
             at=now,
             method=request.method,

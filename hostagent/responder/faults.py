@@ -118,7 +118,9 @@ def _event_as_of(event: Event, then: float) -> Event:
     if event.ended is not None and event.ended > then:
         event = replace(event, ended=None, status=EventStatus.STARTED)
     if event.ended is None and (event.started is None or event.started > then):
-        event = replace(event, started=None, status=EventStatus.SCHEDULED)
+        event = replace(
+            event, status=EventStatus.SCHEDULED, started=None, approved=None, approved_by=None
+        )
     return event
 
 

@@ -73,13 +73,13 @@ class Kept(Struct):
     frame: bytes = b""
     dated_until: float = -inf
     """Until when `frame` may be sent, on the loop's clock."""
-    rows: tuple[Poll, ...] = ()
-    """Those of this second's record."""
+    rows: tuple[tuple[Poll, int], ...] = ()
+    """Those of this second's record, and how many of the answers each stands for."""
 
     def sent_again(self) -> None:
         """Count the answers: `frame` is sent once more."""
-        for row in self.rows:
-            row.count += 1
+        for row, times in self.rows:
+            row.count += times
 
 
 def http_date(epoch: float) -> bytes:
@@ -171,9 +171,13 @@ class ReplyCache:
         if not kept.since <= now < kept.until or fresh <= 0:
             return False
         kept.frame = self.date().join(kept.around)
-        kept.rows = tuple(
-            self._polls.note(access.guest or "", replace(poll, at=now, count=1))
-            for access, poll in zip(kept.accesses, kept.polls, strict=True)
-        )
+        rows: list[tuple[Poll, int]] = []
+        for access, poll in zip(kept.accesses, kept.polls, strict=True):
+            row = self._polls.note(access.guest or "", replace(poll, at=now, count=1))
+            if rows and rows[-1][0] is row:
+                rows[-1] = row, rows[-1][1] + 1
+            else:
+                rows.append((row, 1))
+        kept.rows = tuple(rows)
         kept.dated_until = clock + min(int(wall) + 1.0 - wall, kept.until - now, fresh)
         return True

@@ -15,6 +15,7 @@ from hostagent.faults import Fault
 from hostagent.http import Response
 from hostagent.responder.answers import Answers, Late, Pending, Reply
 from hostagent.responder.approvals import Approvals
+from hostagent.responder.faults import as_of
 from hostagent.responder.reply_cache import Caller
 
 LONGEST_TIMER: Final = 60.0
@@ -70,7 +71,7 @@ class Waiting:
         outcome = pending.outcome
         if isinstance(outcome, Park | Late):
             self._parked.setdefault(pending.guest, {})[connection] = None
-            self._set_alarm(connection, pending, outcome.until)
+            self._set_alarm(connection, pending, outcome.until - pending.shift)
             return
         if self._approvals is None:
             self._answer(connection, pending, outcome.failed)
@@ -120,13 +121,16 @@ class Waiting:
         elif (failed := answers.fails(view, pending.request, now)) is not None:
             response = failed
         else:
-            response = park.resume(view, now)
+            # To a request that has met a stale service time goes on, and nothing changes.
+            fault = pending.fault
+            seen = view if fault is None or not fault.stale else as_of(view, fault.at)
+            response = park.resume(seen, now + pending.shift)
         if isinstance(response, Response):
             self._answer(connection, pending, response)
             return
         pending.outcome = response
-        if response.until != park.until or park.until <= now:
-            self._set_alarm(connection, pending, response.until)
+        if response.until != park.until or park.until <= now + pending.shift:
+            self._set_alarm(connection, pending, response.until - pending.shift)
 
     def _answer(self, connection: Parked, pending: Pending, response: Response) -> None:
         if connection.pending is not pending:  # the guest has gone

@@ -5,6 +5,7 @@ the user's process.
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from hostagent import properties
+from hostagent.faults import MAX_FAULTS
 from hostagent.model import Properties
 from hostagent.terminal import contents
 from netemu import topology
@@ -108,11 +110,18 @@ def _whole(lab: Lab, source: str) -> Lab:
     for guest in lab.guests:
         if wrong := wrong_together(guest.properties):
             raise BadInput(f"{source}: guest {guest.name}: {wrong}")
+    counts: Counter[str] = Counter()
     for place, entry in enumerate(lab.faults):
         try:
-            planned(**{key: value for key, value in entry.items() if key != "guests"})
+            faults = planned(**{key: value for key, value in entry.items() if key != "guests"})
         except BadInput as error:
             raise BadInput(f"{source}: faults[{place}]: {error}") from None
+        for guest in entry["guests"] or [one.name for one in lab.guests]:
+            counts[guest] += len(faults)
+            if counts[guest] > MAX_FAULTS:
+                raise BadInput(
+                    f"{source}: faults[{place}]: {guest} has more than {MAX_FAULTS} faults"
+                )
     return lab
 
 

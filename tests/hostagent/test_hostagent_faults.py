@@ -506,6 +506,23 @@ def test_a_request_that_waits_meets_a_failure_that_comes_meanwhile(run):
     run(scenario)
 
 
+def test_a_request_that_waits_for_a_stale_service_waits_in_vain(run):
+    """It is answered at its time-out, with what was so when the fault began."""
+
+    async def scenario(world):
+        give(world, fault(at=time.time() - 60, stale=True))
+        target = f"{waiting.PATH}?wait_for_change=true&timeout_sec=1"
+        reader, _ = await world.connect(f"GET {target} HTTP/1.1\r\n{waiting.HEAD}".encode())
+        await waiting.parked(world, 1)
+        began = time.monotonic()
+        world.start()
+        status, _, body = await waiting.answer(reader)
+        assert (status, body) == (200, b"NONE")
+        assert time.monotonic() - began >= 0.5
+
+    run(scenario)
+
+
 def test_the_answer_to_an_approval_is_lost_and_the_approval_is_not(run):
     body = b'{"StartRequests":[{"EventId":"%s"}]}' % waiting.ID.encode()
     post = (

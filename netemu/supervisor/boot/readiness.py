@@ -1,7 +1,7 @@
 """Asks, as a guest would, whether the guest's own responder answers it and knows who it is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -41,16 +41,19 @@ async def within(seconds: float, missing: Callable[[], str]) -> AsyncIterator[No
         raise NotSo(f"{missing()} within {seconds:g} s") from None
 
 
-async def all_answered(nodes: Iterable[WiredNode], progress: Progress) -> None:
+async def all_answered(
+    nodes: Iterable[WiredNode], progress: Progress, misled: Collection[str] = ()
+) -> None:
     """Wait until every guest is answered as the one it is, in a dialect that its node speaks.
 
-    The lab cannot ask for a guest whose machine it cannot connect from.
+    The lab cannot ask for a guest whose machine it cannot connect from, and does not for one that
+    is `misled`: that meets faults, which count its requests.
     """
     waiting = [
         (one, node.node.dialects.names[0])
         for node in nodes
         for one in node.guests
-        if Capability.DIAL in one.machine.capabilities
+        if Capability.DIAL in one.machine.capabilities and one.guest.name not in misled
     ]
     total = len(waiting)
     slots = asyncio.Semaphore(_AT_ONCE)

@@ -244,7 +244,9 @@ class Supervisor:
             await placement.tell_all()  # now with everybody's address
             await faults.add_those_of_the_file()
         async with readiness.within(ANSWERING_AT_MOST, lambda: "not every guest was answered"):
-            await readiness.all_answered(self._nodes, self._progress)
+            await readiness.all_answered(
+                self._nodes, self._progress, misled=faults.guests_of_the_file()
+            )
         await self._parts.links.as_the_file_says()
 
     async def _store(self) -> Store:

@@ -32,6 +32,10 @@ class Faults:
         self._nodes = nodes
         self._feeds = feeds
 
+    def guests_of_the_file(self) -> set[str]:
+        """The guests that meet faults from the lab's start on."""
+        return {name for entry in self._lab.faults for name in entry.get("guests") or self._names()}
+
     async def add_those_of_the_file(self) -> None:
         """Add what the lab file says, once the agents know the guests."""
         for entry in self._lab.faults:

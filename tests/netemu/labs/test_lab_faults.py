@@ -90,6 +90,10 @@ with new(FILE) as lab:
     def status():
         return lab.request("web1", "GET", "/metadata/v1/InstanceInfo").status
     seen = [status()]
+    lab.down()
+with new({**ONE, "faults": [{"hang": True}]}) as lab:  # from the start on, and it comes up
+    print(len(lab.faults()))
+with new(FILE) as lab:
     lab.advance("3601s")
     lab.until(lambda: status() == 500)
     lab.advance("1h")
@@ -109,6 +113,7 @@ with new(FILE) as lab:
     print(raised(lambda: lab.add_fault("web1", status=1), BadInput))
 """
     assert run(person, script) == [
+        "1",
         "[('web1', True, True)]",
         "a fault: Expected `int` >= 400 - at `$.status`",
     ]

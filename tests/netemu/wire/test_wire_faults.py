@@ -62,6 +62,10 @@ def test_a_lab_file_has_faults_of_some_guests_or_of_all() -> None:
         ("[{guests: a}]", "say what it does"),
         ("[{sttaus: 500}]", "sttaus"),
         ("{status: 500}", "faults"),
+        (
+            "[{playbook: true}, {guests: b, playbook: true}, {playbook: true}]",
+            r"faults\[2\]: b has",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_lab_file_is_said_with_its_place(faults: str, told: str) -> None:
