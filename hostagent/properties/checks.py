@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from hostagent import regions
-from hostagent.properties.known import CLOUDS, KNOWN, PER_CLOUD, PREFIXES, Property
+from hostagent.properties.known import CLOUDS, KNOWN, PER_CLOUD, PREFIXES, Cloud, Property
 from hostagent.properties.places import said
 
 MAX_PROPERTIES_BYTES: Final = 256 * 1024
@@ -30,40 +30,55 @@ def check(properties: Mapping[str, str]) -> None:
         raise PropertyError(f"properties of {size} bytes; a guest has {MAX_PROPERTIES_BYTES}")
 
 
+_PLACES: Final = (
+    ("region", regions.has_region, regions.may_be_region),
+    ("zone", regions.has_zone, regions.may_be_zone),
+)
+
+
+def _is_name(key: str, text: str) -> bool:
+    """Whether it is the name of a region or zone: a zone may be a letter or digit instead."""
+    return len(text) > (key == "zone")
+
+
 def _check_place(given: Mapping[str, str]) -> None:
     """Raise PropertyError for a region or zone that no cloud has, or that the named one cannot."""
-    for key, has in (("region", regions.has_region), ("zone", regions.has_zone)):
-        text = given.get(key, "a")
-        if len(text) > 1 and not any(has(cloud, text) for cloud in CLOUDS):
+    for key, has, may in _PLACES:
+        text = given.get(key, "")
+        if _is_name(key, text) and not any(has(cloud, text) for cloud in CLOUDS):
             near = regions.near(text)
             meant = f"did you mean {' or '.join(near)}? " if near else ""
             raise PropertyError(
                 f"property {key}: no cloud is known to have {text!r}; {meant}"
                 f"a new one is given to its cloud alone, as ec2.{key}"
             )
-    for cloud in CLOUDS:
-        may = {"region": regions.may_be_region, "zone": regions.may_be_zone}
-        for key, possible in may.items():
-            text = given.get(f"{cloud}.{key}", "a")
-            if len(text) > 1 and not possible(cloud, text):
+        for cloud in CLOUDS:
+            text = given.get(f"{cloud}.{key}", "")
+            if _is_name(key, text) and not may(cloud, text):
                 raise PropertyError(
                     f"property {cloud}.{key}: {cloud} has no {key} with a name like {text!r}"
                 )
+    for cloud in CLOUDS:
         region, zone = said(given, cloud)
         if len(zone) > 1:
-            its = regions.region_of(cloud, zone)
-            if (zones := regions.lacks(cloud, zone)) and not given.get("zone_id"):
-                raise PropertyError(
-                    f"property {cloud}.zone: {its} has no {zone}; it has {', '.join(zones)}"
-                )
-            if region and its and region != its:
-                raise PropertyError(
-                    f"property {cloud}.zone: {zone} is in {its}, not in the region {region}"
-                )
-            if not region and not its:
-                raise PropertyError(
-                    f"property {cloud}.zone: the region of {zone} is not known; say {cloud}.region"
-                )
+            own = f"{cloud}.zone"
+            _check_zone(cloud, own if own in given else "zone", region, zone, given)
+
+
+def _check_zone(cloud: Cloud, key: str, region: str, zone: str, given: Mapping[str, str]) -> None:
+    """Raise PropertyError if the zone of this whole name is not in the region, or in no known one.
+
+    `region` may be empty: it is not said. A zone whose ID is given may be newer than the table.
+    """
+    its = regions.region_of(cloud, zone)
+    if (zones := regions.lacks(cloud, zone)) and not given.get("zone_id"):
+        raise PropertyError(f"property {key}: {its} has no {zone}; it has {', '.join(zones)}")
+    if region and its and region != its:
+        raise PropertyError(f"property {key}: {zone} is in {its}, not in the region {region}")
+    if not region and not its:
+        raise PropertyError(
+            f"property {key}: the region of {zone} is not known; say {cloud}.region"
+        )
 
 
 def _check_macs(given: Mapping[str, str]) -> None:

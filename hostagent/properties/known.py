@@ -97,7 +97,8 @@ KNOWN: Final[Mapping[str, Property]] = {
     # Location
     "region": Property(
         "Region (Azure: location), told by the clouds that have it; each has its own default.",
-        _WORD,
+        r"[a-z][a-z0-9-]{0,127}",
+        "a name like westeurope, us-east-1 or us-central1",
     ),
     "zone": Property(
         "A letter or digit (`b` is Azure's 2, us-east-1b, us-central1-b) or a whole name.",

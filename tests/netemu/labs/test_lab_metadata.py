@@ -99,7 +99,7 @@ def test_properties_can_be_set_while_the_lab_runs(lab: RunningLab) -> None:
         (("web2", "=x"), "KEY=VALUE"),
         (("web2", "region=x", "region=y"), "twice"),
         (("web2", "mac=02:00:00:00:00:01"), "the lab says this itself"),
-        (("web9", "region=x"), "no such guest"),
+        (("web9", "region=westus"), "no such guest"),
         (("web2", "tags.a=\udcff"), "UTF-8"),
         (("web2", "tags.a=" + "x" * 300), "not possible"),
     ):
