@@ -321,11 +321,14 @@ def list_events(ctx: click.Context, history: bool, as_json: bool) -> None:
 @click.pass_context
 def guests(ctx: click.Context, as_json: bool) -> None:
     """List the guests on this node, with the incarnation of what each can see."""
+    import msgspec
+
     from hostagent.terminal.table import Column, print_table
 
     placed = _connected(ctx).guests()
     if as_json:
-        _print_json(placed)
+        # A message leaves out what has its default; what is printed has it.
+        say_json([{**msgspec.to_builtins(one), "edits": one.edits} for one in placed])
         return
     print_table(
         [
