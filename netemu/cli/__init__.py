@@ -32,6 +32,8 @@ _GROUPS: Final = {
         "demo": Verb("demo", "demo", "Show the whole story once, in half a minute."),
         "up": Verb("labs", "up", "Bring a lab up."),
         "down": Verb("labs", "down", "Take a lab down."),
+        "join": Verb("store", "join", "Bring up this machine's part of a lab on several."),
+        "leave": Verb("store", "leave", "End this machine's part of a lab on several."),
         "list": Verb("labs", "list_labs", "List the labs that run."),
         "status": Verb("labs", "status", "Show a lab's nodes, guests and services."),
         "check": Verb("machine", "check", "Say what this machine lacks for a lab."),

@@ -1,9 +1,7 @@
 """Verbs that bring labs up and down, and show them."""
 
-import platform
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,14 +9,13 @@ from hostagent.terminal.output import Part, Styled, say, say_json
 from netemu.cli.completing import labs
 from netemu.cli.options import TIME_SCALE, as_json, lab_name, named, of_lab
 from netemu.cli.progress import phases
+from netemu.cli.store import at_store, count, say_up
 from netemu.interfaces import port_name
 
+if TYPE_CHECKING:
+    from netemu.wire.store_address import StoreAddress
+
 _LISTED = ("name", "state", "policy", "nodes", "guests")
-
-
-def _tls(option: str, what: str) -> Callable[[Any], Any]:
-    kind = click.Path(exists=True, dir_okay=False, path_type=Path)
-    return click.option(option, type=kind, metavar="FILE", help=what)
 
 
 @click.command()
@@ -40,28 +37,14 @@ def _tls(option: str, what: str) -> Callable[[Any], Any]:
     metavar="DIRECTORY",
     help="Let guests write there; elsewhere what they write in root's lab stays with them.",
 )
-@click.option(
-    "--store",
-    metavar="etcd://HOST[:PORT],...",
-    help="Keep the lab's commands there, and not on this machine. With TLS: --ca, --cert, --key.",
-)
-@click.option(
-    "--machine", default=platform.node, show_default="host name", help="This machine's name there."
-)
-@_tls("--ca", "The CA that the store's servers are certified by.")
-@_tls("--cert", "This machine's certificate, to show to the store.")
-@_tls("--key", "The key of that certificate.")
+@at_store(required=False)
 @click.option("--foreground", is_flag=True, help="Stay until the lab ends; Ctrl-C takes it down.")
 def up(
     file: Path | None,
     name: str | None,
     time_scale: float,
     shared: tuple[Path, ...],
-    store: str | None,
-    machine: str,
-    ca: Path | None,
-    cert: Path | None,
-    key: Path | None,
+    store: "StoreAddress | None",
     foreground: bool,
 ) -> None:
     """Bring a lab up, from FILE or the built-in one of 2 nodes with 3 guests each.
@@ -78,13 +61,6 @@ def up(
     from netemu.wire.limits import Size, limits
 
     lab = load(file or DEMO, name=name)
-    address = None
-    if store is not None:
-        from netemu.wire import store_address
-
-        address = store_address.parse(store, machine=machine, ca=ca, cert=cert, key=key)
-    elif ca or cert or key:
-        raise click.UsageError("--ca, --cert and --key are for --store")
     for one in limits(Size.of(lab)):
         if not one.ok and not one.vital:
             say(f"{one.what}: {one.seen}: {one.remedy}", err=True)
@@ -95,11 +71,9 @@ def up(
             on_step=on_step,
             owned=foreground,
             shared=shared,
-            store=address,
+            store=store,
         )
-    nodes, guests = len(lab.nodes), len(lab.guests)
-    shape = f"{_count(nodes, 'node')}, {_count(guests, 'guest')}"
-    say(f"{lab.name}: {'up' if new else 'was up already'} ({shape})")
+    say_up(lab, new, store)
     if foreground:
         try:
             labs.follow(lab.name)
@@ -204,6 +178,11 @@ def _print_status(told: dict[str, Any]) -> None:
     )
     if "problem" in told.get("store", {}):
         say(Styled("store", "red"), f": away, so no command is taken: {told['store']['problem']}")
+    for node in told.get("elsewhere", ()):
+        guests = ", ".join(node["guests"]) or "none known"
+        where = f"on machine {node['machine']}" if node["machine"] else "on the first machine"
+        state = "" if node["state"] == "there" else ", which is away"
+        say(Styled(node["name"], "bold" if not state else "red"), f": {where}{state}: {guests}")
     for node in told["nodes"]:
         if node.get("state") == "failed":
             problem = node.get("problem")
@@ -216,7 +195,7 @@ def _print_status(told: dict[str, Any]) -> None:
             how = ": ".join(filter(None, (service["last_end"], service["last_line"])))
             say(
                 Styled(service["name"], "yellow"),
-                f": {service['state']}, started again {_count(service['restarts'], 'time')}"
+                f": {service['state']}, started again {count(service['restarts'], 'time')}"
                 + (f", last ended with {how}" if how else ""),
             )
 
@@ -225,7 +204,3 @@ def _state(guest: dict[str, Any]) -> Part:
     if guest["power"] != "running":
         return Styled(guest["power"], "yellow")
     return Styled(guest["state"], "green" if guest["state"] == "bound" else "yellow")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -68,8 +68,6 @@ def bring_up(
     keep_their_places()
     if not 0 < time_scale <= 100:
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
-    if lab.name not in running():
-        require(Size.of(lab))
     hidden = str(runtime_dir.root())
     directories = tuple(_directory(one) for one in (*lab.shared, *shared))
     order = Order(
@@ -84,6 +82,16 @@ def bring_up(
         profile=profile or Profile(),
         signing_key=signing_key(),
     )
+    if not order.here.nodes:
+        assert store is not None
+        machines = ", ".join(sorted({one.machine or "the first" for one in lab.nodes}))
+        raise BadInput(
+            f"{lab.name}: has no nodes for machine {store.machine}; it has for {machines}"
+        )
+    if order.elsewhere and any(guest.tenant for guest in lab.guests):
+        raise BadInput(f"{lab.name}: a tenant network does not reach from machine to machine")
+    if lab.name not in running():
+        require(Size.of(order.here))
     try:
         told = framed(order)
     except UnicodeEncodeError as error:
@@ -95,7 +103,7 @@ def bring_up(
     made = runtime_dir.identity(lab.name)
     try:
         servers = () if store is None else store.servers
-        _launch(told, len(lab.nodes), servers, directory, lock, on_step)
+        _launch(told, len(order.here.nodes), servers, directory, lock, on_step)
     except BaseException:
         end(lab.name, made)
         raise

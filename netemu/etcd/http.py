@@ -11,6 +11,8 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
+from netemu.errors import BadInput
+
 LONGEST_BODY: Final = 64 << 20
 """A snapshot of 100,000 guests' placements is some 40 MiB."""
 LONGEST_LINE: Final = 8 << 20
@@ -25,6 +27,20 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    """What TLS needs, out of files; None: there is to be none. Raises BadInput for other files."""
+    if ca is None:
+        return None
+    try:
+        made = ssl.create_default_context(cafile=ca)
+        if cert is not None:
+            made.load_cert_chain(cert, key)
+    except OSError as error:  # SSLError is one
+        files = ", ".join(filter(None, (ca, cert, key)))
+        raise BadInput(f"{files}: no files for TLS: {error.strerror or error}") from None
+    return made
 
 
 Dial: TypeAlias = Callable[[Endpoint], Awaitable[socket.socket]]

@@ -156,6 +156,10 @@ class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=0, le=MAX_GUESTS_PER_NODE)] | list[Name | GuestEntry],
         Meta(description="A list of guests, or how many: they are then called NODE-1, NODE-2, …"),
     ]
+    machine: Annotated[
+        Name | None,
+        Meta(description="Of a lab on several machines, that which the node is on; see 'join'."),
+    ] = None
     fault_domain: Annotated[
         Domain | None, Meta(description="Default: the node's place in the file.")
     ] = None

@@ -84,7 +84,10 @@ class Dialects(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """An emulated physical host: one bridge, one responder, one host agent."""
+    """An emulated physical host: one bridge, one responder, one host agent.
+
+    ``machine`` is where it is, in a lab on several machines; None: where the lab begins.
+    """
 
     name: str
     mac: str
@@ -92,6 +95,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     fault_domain: int = 0
     processes: int = 1
     dialects: Dialects = Dialects()
+    machine: str | None = None
 
 
 class Lab(msgspec.Struct, frozen=True, kw_only=True):

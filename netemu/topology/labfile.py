@@ -200,6 +200,7 @@ class _Expansion:
             fault_domain=_first(entry.fault_domain, None, place),
             processes=entry.processes,
             dialects=dialects,
+            machine=entry.machine,
         )
 
     def _tenancy(self, guest: GuestEntry, node: NodeEntry, place: str) -> tuple[str, ...]:

@@ -2,9 +2,16 @@
 
 import msgspec
 
-from netemu.topology import Lab
+from netemu.topology import Lab, Node
 from netemu.wire.profile import Profile
 from netemu.wire.store_address import StoreAddress
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """What a machine that joins a lab is told of it: all of the lab, and its pace."""
+
+    lab: Lab
+    time_scale: float
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -28,3 +35,29 @@ class Order(msgspec.Struct, frozen=True):
     store: StoreAddress | None = None
     profile: Profile = msgspec.field(default_factory=Profile)
     signing_key: str = ""
+
+    @property
+    def here(self) -> Lab:
+        """The lab with what is to be on this machine alone."""
+        nodes = nodes_here(self.lab, self.store)
+        names = {guest.name for node in nodes for guest in node.guests}
+        faults = []
+        for fault in self.lab.faults:
+            guests = [one for one in fault["guests"] if one in names]
+            if guests or not fault["guests"]:  # none named: all
+                faults.append({**fault, "guests": guests})
+        return msgspec.structs.replace(self.lab, nodes=nodes, faults=tuple(faults))
+
+    @property
+    def elsewhere(self) -> list[Node]:
+        """The nodes that other machines have."""
+        here = {one.name for one in nodes_here(self.lab, self.store)}
+        return [one for one in self.lab.nodes if one.name not in here]
+
+
+def nodes_here(lab: Lab, store: StoreAddress | None) -> tuple[Node, ...]:
+    """The nodes of a lab that are to be on this machine."""
+    if store is None:
+        return lab.nodes
+    unnamed = store.machine if store.activity is None else None
+    return tuple(one for one in lab.nodes if (one.machine or unnamed) == store.machine)

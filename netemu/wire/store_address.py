@@ -21,13 +21,17 @@ _EXAMPLE: Final = "it would look like etcd://10.0.0.1:2379,10.0.0.2"
 
 
 class StoreAddress(msgspec.Struct, frozen=True):
-    """The servers (host and port), and this machine's name among those that share the store."""
+    """The servers (host and port), and this machine's name among those that share the store.
+
+    `activity` is the run of the lab that the machine joins; None: the lab begins on it.
+    """
 
     servers: tuple[tuple[str, int], ...]
     machine: str
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    activity: str | None = None
 
     def __str__(self) -> str:
         shown = [

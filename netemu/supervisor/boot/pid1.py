@@ -98,7 +98,7 @@ def main() -> int:
         if dialler is not None:
             dialler.set_inheritable(False)
         control, *agents = map(_listening, inherited)
-        _make_room_for_descriptors(order.lab)
+        _make_room_for_descriptors(order.here)
         if asyncio.run(_supervise(order, directory, progress, owner, control, agents, dialler)):
             runtime_dir.discard(top, order.lab.name, directory)  # nobody else will
     except NetemuError as error:

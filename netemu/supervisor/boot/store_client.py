@@ -6,18 +6,18 @@ Runs in the supervisor, and only in that of a lab whose commands are kept in a s
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Final
 
-from netemu.errors import BadInput
+import msgspec
+
 from netemu.etcd import Client
-from netemu.etcd.http import Endpoint
+from netemu.etcd.http import Endpoint, context
 from netemu.supervisor.boot.store_dialler import CONNECTING
+from netemu.supervisor.control.membership import Part
 from netemu.supervisor.control.shared_store import SharedStore
 from netemu.supervisor.control.store import Store
-from netemu.topology import Lab
-from netemu.wire.store_address import StoreAddress
+from netemu.wire.order import Begun, Order
 
 # How long one question may take until the store is taken to be away: two servers that are stopped,
 # and one that answers.
@@ -83,28 +83,21 @@ async def _ready(one: socket.socket, *, writing: bool = False) -> None:
 
 
 def shared(
-    address: StoreAddress,
-    link: socket.socket,
-    lab: Lab,
-    local: Store,
-    told: Callable[[str], None],
+    order: Order, link: socket.socket, local: Store, told: Callable[[str], None]
 ) -> SharedStore:
-    """The lab's store at that address. Raises BadInput for files of TLS that cannot be used."""
+    """The store of the lab that is ordered. Raises BadInput for files of TLS that are none."""
+    address = order.store
+    assert address is not None
     endpoints = [Endpoint(*one) for one in address.servers]
     outside = Outside(link, endpoints)
-    client = Client(endpoints, tls=_tls(address), dial=outside.dial, within=WITHIN)
-    nodes = [node.name for node in lab.nodes]
-    return SharedStore(client, lab.name, address.machine, nodes, local, told)
-
-
-def _tls(address: StoreAddress) -> ssl.SSLContext | None:
-    if address.ca is None:
-        return None
-    try:
-        made = ssl.create_default_context(cafile=address.ca)
-        if address.cert is not None:
-            made.load_cert_chain(address.cert, address.key)
-    except OSError as error:  # SSLError is one
-        files = ", ".join(filter(None, (address.ca, address.cert, address.key)))
-        raise BadInput(f"{files}: no files for TLS: {error.strerror or error}") from None
-    return made
+    tls = context(address.ca, address.cert, address.key)
+    client = Client(endpoints, tls=tls, dial=outside.dial, within=WITHIN)
+    part = Part(
+        lab=order.lab.name,
+        machine=address.machine,
+        here=[node.name for node in order.here.nodes],
+        elsewhere=[node.name for node in order.elsewhere],
+        activity=address.activity,
+        whole=msgspec.json.encode(Begun(order.lab, order.time_scale)),
+    )
+    return SharedStore(client, part, local, told)

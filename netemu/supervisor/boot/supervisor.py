@@ -81,7 +81,13 @@ class Supervisor:
         dialler: socket.socket | None,
     ) -> None:
         self._order = order
-        self._lab = order.lab
+        self._lab = order.here
+        # What is on other machines: nodes and guests, and which machine that is.
+        self._elsewhere = {
+            name: (node.machine or "the first", node.name)
+            for node in order.elsewhere
+            for name in (node.name, *(guest.name for guest in node.guests))
+        }
         self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
         self._owner: int | None = owner  # a pidfd, for as long as the lab goes down with it
@@ -128,6 +134,8 @@ class Supervisor:
         shortening.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
+        for one in self._storing:
+            one.cancel()
         if self._shared is not None:
             await self._shared.end()
         return self._orphaned
@@ -217,7 +225,10 @@ class Supervisor:
         await hardware.start_programs()
         carried_out = CarriedOut()
         watching = AgentFeeds(
-            store, [host.name for host in self._hosts], self._event_log, carried_out.forget
+            store,
+            [*(one.name for one in self._hosts), *(one.name for one in self._order.elsewhere)],
+            self._event_log,
+            carried_out.forget,
         )
         relocation = Relocation(
             lab.name,
@@ -232,7 +243,7 @@ class Supervisor:
         impact = Impact(
             store, hardware, placement, relocation, watching, carried_out, self._event_log
         )
-        maintenance = Maintenance(lab.name, store, self._nodes, watching)
+        maintenance = Maintenance(lab.name, store, self._nodes, watching, self._order.elsewhere)
         faults = Faults(lab, store, self._nodes, watching)
         links = Links(lab, hardware)
         self._parts = Parts(
@@ -257,9 +268,7 @@ class Supervisor:
         # A lab of one machine imports nothing of it.
         from netemu.supervisor.boot.store_client import shared
 
-        self._shared = shared(
-            self._order.store, self._dialler, self._lab, agents, self._store_changed
-        )
+        self._shared = shared(self._order, self._dialler, agents, self._store_changed)
         await self._shared.begin()
         self._storing.append(asyncio.create_task(self._shared.run()))
         return self._shared
@@ -353,7 +362,7 @@ class Supervisor:
             "policy": str(self._lab.policy),
             "state": "up" if self._ready.is_set() else "coming up",
             "time_scale": self._order.time_scale,
-            "fingerprint": self._lab.fingerprint(),
+            "fingerprint": self._order.lab.fingerprint(),
             "access_log": self._order.access_log,
             **self._store_status(),
             "services": [*(one.status() for one in self._services()), self._factory.status()],
@@ -365,7 +374,26 @@ class Supervisor:
             return {}
         trouble = self._shared.trouble if self._shared is not None else "not asked yet"
         told = {"servers": str(self._order.store), "state": "away" if trouble else "there"}
-        return {"store": {**told, **({"problem": trouble} if trouble else {})}}
+        store = {**told, **({"problem": trouble} if trouble else {})}
+        return {"store": store, "machine": self._order.store.machine, **self._others_status()}
+
+    def _others_status(self) -> dict[str, Any]:
+        """The nodes on other machines, and whether these are there."""
+        if not self._order.elsewhere or self._shared is None or self._parts is None:
+            return {}
+        return {
+            "elsewhere": [
+                {
+                    "name": node.name,
+                    "machine": node.machine,
+                    "state": "away" if self._shared.away(node.name) else "there",
+                    "guests": [
+                        one.guest.name for one in self._parts.watching.known(node.name).guests
+                    ],
+                }
+                for node in self._order.elsewhere
+            ]
+        }
 
     def _guest_status(self, guest: Guest) -> dict[str, Any]:
         claims, parts = self._claims, self._parts
@@ -410,14 +438,24 @@ class Supervisor:
                     found = {**sandbox, "net": node.net}
                     break
             else:
+                self._require_here(target)
                 raise BadInput(f"{target}: lab {self._lab.name} has no such guest or node")
         return [{"kinds": list(found)}], list(found.values())
 
     async def _of_guest(self, guest: str) -> "Parts":
         """What makes the lab, once it is up. Raises BadInput if it has no such guest."""
+        self._require_here(guest)
         if all(one.name != guest for one in self._lab.guests):
             raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
         return await self._whole()
+
+    def _require_here(self, *names: str) -> None:
+        """Raise NotSo, with where it is, if a guest or node is on another machine."""
+        for name in names:
+            if name in self._elsewhere:
+                machine, node = self._elsewhere[name]
+                where = f"machine {machine}" if name == node else f"machine {machine}, node {node}"
+                raise NotSo(f"{name}: is on {where}: that can only be done there")
 
     async def _whole(self) -> "Parts":
         await self._ready.wait()
@@ -441,11 +479,13 @@ class Supervisor:
 
     async def _fail(self, question: questions.Fail) -> Answer:
         """Have a node fail."""
+        self._require_here(question.node)
         (await self._whole()).relocation.fail(question.node)
         return [{}], []
 
     async def _restore(self, question: questions.Restore) -> Answer:
         """Have a node that has failed come back."""
+        self._require_here(question.node)
         await (await self._whole()).relocation.restore(question.node)
         return [{}], []
 
@@ -479,11 +519,13 @@ class Supervisor:
 
     async def _add_faults(self, question: event_questions.AddFaults) -> Answer:
         """Have the metadata service misbehave."""
+        self._require_here(*question.guests)
         await (await self._whole()).faults.add(question.guests, question.faults)
         return [{}], []
 
     async def _clear_faults(self, question: event_questions.ClearFaults) -> Answer:
         """Have it behave again."""
+        self._require_here(*question.guests)
         await (await self._whole()).faults.clear(question.guests, question.ids)
         return [{}], []
 
@@ -512,6 +554,7 @@ class Supervisor:
 
     async def _link(self, question: link_questions.Link) -> Answer:
         """Impair wires."""
+        self._require_here(*question.targets)
         links = (await self._whole()).links
         await links.link(
             question.targets,
@@ -525,6 +568,7 @@ class Supervisor:
 
     async def _clear_links(self, question: link_questions.ClearLinks) -> Answer:
         """End impairments."""
+        self._require_here(*(question.targets or ()))
         await (await self._whole()).links.clear(question.targets, question.wire)
         return [{}], []
 

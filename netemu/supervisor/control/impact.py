@@ -265,12 +265,8 @@ class Impact:
         First the clock: what is due by it comes by itself.
         """
         for node in self._watching.late():
-            if not self._relocation.host(node).failed:
-                advance = calls.advance_to(self._watching.clock_offset)
-                self._tell(node, _CLOCK, advance)
+            self._tell(node, _CLOCK, calls.advance_to(self._watching.clock_offset))
         for node, event, furthest in self._watching.behind():
-            if self._relocation.host(node).failed:
-                continue
             if event.status is EventStatus.STARTED:
                 self._tell(node, event.id, calls.complete(event.id))
             elif furthest is EventStatus.CANCELLED:
@@ -318,8 +314,8 @@ class Impact:
         return now >= demands_until(event) and self._hardware.bound(name)
 
     def _tell(self, node: str, event_id: str, what: Call[Any]) -> None:
-        """Have a node's agent move an event on; once at a time."""
-        if (node, event_id) not in self._telling:
+        """Have the agent of a node that runs here move an event on; once at a time."""
+        if self._relocation.runs(node) and (node, event_id) not in self._telling:
             task = asyncio.create_task(self._say(node, event_id, what))
             self._telling[node, event_id] = task
 

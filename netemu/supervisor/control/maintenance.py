@@ -5,7 +5,7 @@ answer is what the agents have stored.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import uuid4
 
 from hostagent.controller import calls
@@ -15,6 +15,7 @@ from netemu.errors import BadInput, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.store import AgentRefuses, Store
 from netemu.supervisor.nodes.wiring import WiredNode
+from netemu.topology import Node
 
 Act = Callable[[str], Call[Event]]
 
@@ -30,12 +31,18 @@ class Maintenance:
     """The events of one lab. All raise NetemuError."""
 
     def __init__(
-        self, lab: str, store: Store, nodes: Sequence[WiredNode], feeds: AgentFeeds
+        self,
+        lab: str,
+        store: Store,
+        nodes: Sequence[WiredNode],
+        feeds: AgentFeeds,
+        elsewhere: Iterable[Node] = (),
     ) -> None:
         self._lab = lab
         self._store = store
         self._nodes = {wired.node.name: wired for wired in nodes}
         self._feeds = feeds
+        self._elsewhere = {node.name: node for node in elsewhere}  # on other machines
         self._clock = asyncio.Lock()
         self._ahead = 0.0
 
@@ -62,19 +69,21 @@ class Maintenance:
         A notice of 0 starts it at once, as a hardware failure would; `notice_only` tells the guests
         and does nothing to them. If one of several nodes refuses, it is taken back from the others.
         """
-        homes = {
-            one.guest.name: name for name, wired in self._nodes.items() for one in wired.guests
-        }
+        homes = {guest: node for node in self._everywhere() for guest in self._guests(node)}
         concerned = list(dict.fromkeys(guests))
         by_node: dict[str, list[str]] = {}
         for guest in concerned:
             if guest not in homes:
                 raise BadInput(f"{guest}: lab {self._lab} has no such guest")
             if self._store.away(homes[guest]):
-                raise NotSo(f"{guest}: its node {homes[guest]} has failed")
+                raise NotSo(f"{guest}: its node {self._store.absence(homes[guest])}")
             by_node.setdefault(homes[guest], []).append(guest)
         if not by_node:
             raise BadInput("an event concerns at least one guest")
+        machines = {self._machine(node) for node in by_node}
+        if len(machines) > 1 and duration is None and not notice_only:
+            # None of them knows when all have carried it out.
+            raise BadInput("its guests are on several machines: an event of such has a duration")
         sets = self._sets(concerned)
         for node in self._seen_by(sets):
             by_node.setdefault(node, [])
@@ -104,21 +113,31 @@ class Maintenance:
 
     def _sets(self, guests: Iterable[str]) -> list[str]:
         """The availability sets that these guests are of."""
-        of = {
-            one.guest.name: one.guest.availability_set
-            for wired in self._nodes.values()
-            for one in wired.guests
-        }
+        of = {name: it for node in self._everywhere() for name, it in self._guests(node).items()}
         return sorted({one for guest in guests if (one := of[guest]) is not None})
 
     def _seen_by(self, sets: Sequence[str]) -> list[str]:
         """The nodes some of whose guests see an event because it concerns one of their set's."""
+        sets_of = set(sets)
         return [
             name
-            for name, wired in self._nodes.items()
-            if not self._store.away(name)
-            and any(one.guest.availability_set in sets for one in wired.guests)
+            for name in self._everywhere()
+            if not self._store.away(name) and not sets_of.isdisjoint(self._guests(name).values())
         ]
+
+    def _everywhere(self) -> list[str]:
+        """The nodes here, and then those on other machines."""
+        return [*self._nodes, *self._elsewhere]
+
+    def _guests(self, node: str) -> Mapping[str, str | None]:
+        """The guests of a node, and their availability sets."""
+        if node in self._nodes:
+            return {one.guest.name: one.guest.availability_set for one in self._nodes[node].guests}
+        known = [one.guest for one in self._feeds.known(node).guests]
+        return {one.name: one.availability_set for one in known or self._elsewhere[node].guests}
+
+    def _machine(self, node: str) -> str | None:
+        return self._elsewhere[node].machine if node in self._elsewhere else "this one"
 
     async def _take_back(self, nodes: Iterable[str], event_id: str, *, started: bool) -> None:
         """What went wrong first is what is told: that this goes wrong as well is not."""
@@ -142,7 +161,7 @@ class Maintenance:
         copies = self._feeds.lab.at(whole)
         live = {node: event for node, event in copies.items() if not self._store.away(node)}
         if not live:
-            raise NotSo(f"{whole}: its node {', '.join(copies)} has failed")
+            raise NotSo(f"{whole}: its node {', '.join(map(self._store.absence, copies))}")
         lasting = {node: one for node, one in live.items() if one.status not in FINAL} or live
         started = any(one.status is EventStatus.STARTED for one in lasting.values())
         reached: EventStatus | None = None
@@ -190,7 +209,7 @@ class Maintenance:
         Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as
         ever. If a node does not do it, the others have: the error says which.
         """
-        running = [node for node in self._nodes if not self._store.away(node)]
+        running = [node for node in self._everywhere() if not self._store.away(node)]
         if not running:
             raise NotSo(f"lab {self._lab}: no node runs")
         async with self._clock:  # two who move it at once both do

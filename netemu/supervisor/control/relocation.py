@@ -86,6 +86,10 @@ class Relocation:
             raise BadInput(f"{node}: lab {self._lab} has no such node")
         return self._hosts[node]
 
+    def runs(self, node: str) -> bool:
+        """Whether the node is on this machine, and has not failed."""
+        return node in self._hosts and not self._hosts[node].failed
+
     def host_failed(self, guest: str) -> bool:
         """Whether the guest is on a node that has failed, and is not wholly back."""
         return self._hosts[self._hardware.node_of(guest).node.name].state != "running"

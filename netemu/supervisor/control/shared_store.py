@@ -6,25 +6,37 @@ answer beside it. Responders are fed by the agents, from repositories of their o
 answered while the store is away. Commands are not taken then, and what was kept meanwhile is
 carried out, without a gap, when it is back.
 
-    /netemu/LAB/activity                        this run of the lab; there is one
-    /netemu/LAB/ACTIVITY/machines/MACHINE       machines that are there, by a lease of some seconds
-    /netemu/LAB/ACTIVITY/commands/NODE/ID       kept for an hour, as agents remember commands
-    /netemu/LAB/ACTIVITY/answers/NODE/ID        kept as long
+Its keys are `commands/NODE/ID` and `answers/NODE/ID`, kept for an hour, as agents remember
+commands; and `state/NODE/…`, what the node's agent knows, for other machines. `membership` has the
+rest.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, get_args
-from uuid import uuid4
+
+import msgspec
 
 from hostagent.channel.frames import Decoder, FrameError
-from hostagent.channel.messages import Command, Done, Failed, Message, MessageError, decode, encode
+from hostagent.channel.messages import (
+    Command,
+    Done,
+    Failed,
+    Message,
+    MessageError,
+    Query,
+    decode,
+    encode,
+)
 from hostagent.controller import Watch
 from hostagent.controller.calls import Call
 from netemu.errors import NotSo
-from netemu.etcd import Client, Compacted, Entry, Refused, Unreachable
+from netemu.etcd import Change, Client, Compacted, Put, Refused, Removal, Unreachable
+from netemu.etcd.messages import Operation
+from netemu.supervisor.control.membership import Membership, Part
+from netemu.supervisor.control.remote_node import RemoteNode, state_of
 from netemu.supervisor.control.store import (
     AgentRefuses,
     AgentSilent,
@@ -40,50 +52,56 @@ log = logging.getLogger(__name__)
 KEPT: Final = 3600
 # Commands of so many seconds share a lease, which is never renewed.
 _SHARED: Final = 600
-# A machine is there for so many seconds after it was last heard; it says so every so many.
-ALIVE: Final = 6
-RENEWED_EVERY: Final = 2.0
 # How long whoever commands waits for the answer; see `hostagent.controller`.
 _ANSWERED_WITHIN: Final = 10.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-# How long taking leave of the store may take: the lab is going down.
-_LEAVING: Final = 2.0
+# What one transaction may change: etcd takes 128 operations, as it comes.
+_AT_ONCE: Final = 100
+# Changes of a node's state come in swarms; other machines are told of a swarm at once.
+_SWARM: Final = 0.1
 _COMMANDS: Final = get_args(Command)
 
 T = TypeVar("T")
 
 
 class SharedStore(Store):
-    """The commands of a lab's nodes, which `local` reaches.
+    """The commands of all nodes of a lab; `local` reaches those that are here.
 
     `trouble` says why the store is away, if it is; `told` is called with it when it changes.
+    `machines` are those that are there, with their nodes; `changed` is called when they change.
     """
 
     def __init__(
-        self,
-        client: Client,
-        lab: str,
-        machine: str,
-        nodes: Iterable[str],
-        local: Store,
-        told: Callable[[str], None],
+        self, client: Client, part: Part, local: Store, told: Callable[[str], None]
     ) -> None:
-        names = list(nodes)
-        super().__init__(names)
+        super().__init__([*part.here, *part.elsewhere])
         self.trouble = ""
+        self.machines: dict[str, Sequence[str]] = {}
         self._client = client
-        self._lab = lab
-        self._machine = machine
+        self._part = part
         self._local = local
         self._told = told
-        self._activity = str(uuid4())
-        self._alive = 0  # the machine's lease
+        self._membership = Membership(client, part)
         self._kept: tuple[float, int] | None = None  # a lease of commands, and until when it serves
-        self._queues: dict[str, asyncio.Queue[Command]] = {one: asyncio.Queue() for one in names}
+        self._queues: dict[str, asyncio.Queue[Command]] = {
+            node: asyncio.Queue() for node in part.here
+        }
         self._waiting: dict[str, asyncio.Future[Done | Failed]] = {}  # by command
+        self._elsewhere = {node: RemoteNode(node) for node in part.elsewhere}
 
     # Nodes, which the agents answer for.
+
+    def away(self, node: str) -> bool:
+        """Whether the node has failed, or its machine is not there."""
+        if node in self._elsewhere:
+            return not any(node in nodes for nodes in self.machines.values())
+        return super().away(node)
+
+    def absence(self, node: str) -> str:
+        if node in self._elsewhere:
+            return f"{node} is on another machine, which is away"
+        return super().absence(node)
 
     def fail(self, node: str) -> None:
         self._local.fail(node)
@@ -94,6 +112,8 @@ class SharedStore(Store):
         super().restore(node)
 
     async def watch(self, node: str, watcher: Watch) -> None:
+        if node in self._elsewhere:
+            await self._elsewhere[node].watch(watcher)
         await self._local.watch(node, watcher)
 
     def dead(self, node: str) -> AbstractContextManager[DeadNode]:
@@ -106,6 +126,9 @@ class SharedStore(Store):
         for question in call.questions():
             if isinstance(question, _COMMANDS):
                 answers.append([await self._command(node, question)])
+            elif node in self._elsewhere:
+                assert isinstance(question, Query)
+                answers.append(self._elsewhere[node].answer(question))
             else:
                 answers.append(await self._local.append(node, _only(question)))
         return call.read(answers)
@@ -140,16 +163,16 @@ class SharedStore(Store):
     async def _kept_answer(self, node: str, command: Command) -> Done | Failed | None:
         """Keep a command. The answer, if it has been carried out before; None: it will be."""
         value = encode(command)
-        key = self._key("commands", node, command.command_id)
+        key = self._membership.key("commands", node, command.command_id)
         entry, new = await self._client.create(key, value, await self._lease())
         if entry.value != value:
             reason = f"command id {command.command_id} was used for another command"
             raise AgentRefuses(node, "command-id-reused", reason)
         if new:
             return None
-        answer = await self._client.get(self._key("answers", node, command.command_id))
+        answer = await self._client.get(self._membership.key("answers", node, command.command_id))
         told = None if answer is None else _decoded(answer.value)
-        return told if isinstance(told, Done) else None
+        return told if isinstance(told, Done) else None  # a refusal was of an earlier attempt
 
     async def _lease(self) -> int:
         now = asyncio.get_running_loop().time()
@@ -157,86 +180,47 @@ class SharedStore(Store):
             self._kept = now + _SHARED, await self._client.grant(KEPT + _SHARED)
         return self._kept[1]
 
-    def _key(self, *parts: str) -> str:
-        return "/".join(("", "netemu", self._lab, self._activity, *parts))
-
     # What runs while the lab is up.
-
-    async def begin(self) -> None:
-        """Take the lab's name in the store. Raises NotSo: it is away, or such a lab runs.
-
-        One that was killed is there for some seconds longer: it is waited for.
-        """
-        now = asyncio.get_running_loop().time
-        end = now() + ALIVE + RENEWED_EVERY
-        while not await self._take_place():
-            if now() < end:
-                await asyncio.sleep(RENEWED_EVERY / 4)
-                continue
-            raise NotSo(
-                f"{self._lab}: a lab of this name keeps its commands in this store already; "
-                "give this one another --name"
-            )
-
-    async def _take_place(self) -> bool:
-        alive = await self._client.grant(ALIVE)
-        key, mine = f"/netemu/{self._lab}/activity", self._activity.encode()
-        if (await self._client.create(key, mine, alive))[0].value != mine:
-            await self._client.revoke(alive)
-            return False
-        await self._client.put(self._key("machines", self._machine), b"", alive)
-        self._alive = alive
-        return True
 
     async def run(self) -> None:
         """Carry commands out, for as long as the lab is up."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._stay())
-            group.create_task(self._follow())
+            group.create_task(self._membership.stay(self._tell))
+            group.create_task(self._follow("answers", self._take_answers))
+            group.create_task(self._follow("commands", self._take_commands))
             for node, queue in self._queues.items():
                 group.create_task(self._work(node, queue))
+            if self._elsewhere:
+                group.create_task(self._follow("machines", self._take_machines))
+                group.create_task(self._follow("state", self._take_state))
+                for node in self._part.here:
+                    group.create_task(self._publish(node))
+
+    async def begin(self) -> None:
+        """Take the machine's place; see `Membership.begin`."""
+        await self._membership.begin()
 
     async def end(self) -> None:
-        """Take the lab's name and commands out of the store, if that is there."""
-        with suppress(NotSo, TimeoutError):
-            async with asyncio.timeout(_LEAVING):
-                await self._client.delete_under(self._key(""))
-                await self._client.revoke(self._alive)
+        """Take leave of the store, once `run` has been cancelled."""
+        await self._membership.end()
         self._client.close()
-
-    async def _stay(self) -> None:
-        """Renew the machine's lease, by which it is also known whether the store is there."""
-        while True:
-            await asyncio.sleep(RENEWED_EVERY)
-            try:
-                if await self._client.keep_alive(self._alive) == 0:  # it was away for too long
-                    await self.begin()  # under the same name, with all that is kept
-            except NotSo as error:
-                self._tell(str(error))
-            else:
-                self._tell("")
 
     def _tell(self, trouble: str) -> None:
         if bool(trouble) != bool(self.trouble):
             self._told(trouble)
         self.trouble = trouble
 
-    async def _follow(self) -> None:
-        """Queue every command that is kept, and each new one: in order, and without a gap."""
-        pause = _FIRST_PAUSE
+    async def _follow(self, kind: str, take: Callable[[list[Change], bool], Any]) -> None:
+        """Have keys of a kind taken: all that there are (True), and then each change, in order."""
+        prefix, pause = self._membership.key(kind, ""), _FIRST_PAUSE
         while True:
             try:
-                entries, revision = await self._client.under(self._key("commands", ""))
-                answers, _ = await self._client.under(self._key("answers", ""))
-                answered = {_name(one.key) for one in answers}
-                for entry in sorted(entries, key=lambda one: one.created):
-                    if _name(entry.key) not in answered:
-                        self._queue(entry)
+                entries, revision = await self._client.under(prefix)
+                there = sorted(entries, key=lambda one: one.modified)
+                await take([Change(one.key, one, one.modified) for one in there], True)
                 pause = _FIRST_PAUSE
-                async for changes in self._client.watch(self._key("commands", ""), revision + 1):
-                    for change in changes:
-                        if change.entry is not None:
-                            self._queue(change.entry)
+                async for changes in self._client.watch(prefix, revision + 1):
+                    await take(changes, False)
             except Compacted:
                 continue
             except NotSo as error:
@@ -244,13 +228,75 @@ class SharedStore(Store):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _queue(self, entry: Entry) -> None:
-        node, _ = _name(entry.key)
-        command = _decoded(entry.value)
-        if node in self._queues and isinstance(command, _COMMANDS):
-            self._queues[node].put_nowait(command)
-        else:
-            log.warning("%s: no command for a node of this lab", entry.key)
+    async def _take_commands(self, changes: list[Change], whole: bool) -> None:
+        """Queue the commands for nodes that are here, unless they have been carried out."""
+        answered = set()
+        if whole:
+            answers, _ = await self._client.under(self._membership.key("answers", ""))
+            answered = {_name(one.key) for one in answers if _is_done(one.value)}
+        for change in changes:
+            node, _ = _name(change.key)
+            if change.entry is None or node in self._elsewhere or _name(change.key) in answered:
+                continue
+            command = _decoded(change.entry.value)
+            if node in self._queues and isinstance(command, _COMMANDS):
+                self._queues[node].put_nowait(command)
+            else:
+                log.warning("%s: no command for a node of this lab", change.key)
+
+    async def _take_answers(self, changes: list[Change], _: bool) -> None:
+        for change in changes:
+            waiting = self._waiting.get(_name(change.key)[1])
+            answer = None if change.entry is None else _decoded(change.entry.value)
+            if waiting is not None and not waiting.done() and isinstance(answer, Done | Failed):
+                waiting.set_result(answer)
+
+    async def _take_machines(self, changes: list[Change], whole: bool) -> None:
+        if whole:
+            self.machines.clear()
+        for change in changes:
+            _, machine = _name(change.key)
+            if change.entry is None:
+                self.machines.pop(machine, None)
+            else:
+                self.machines[machine] = msgspec.json.decode(change.entry.value)["nodes"]
+
+    async def _take_state(self, changes: list[Change], whole: bool) -> None:
+        told: dict[str, list[Change]] = {node: [] for node in self._elsewhere} if whole else {}
+        for change in changes:
+            node = change.key.removeprefix(self._membership.key("state", "")).partition("/")[0]
+            if node in self._elsewhere:
+                told.setdefault(node, []).append(change)
+        for node, its in told.items():
+            self._elsewhere[node].take(its, whole=whole)
+
+    async def _publish(self, node: str) -> None:
+        """Keep what the node's agent tells in the store, for other machines."""
+        news = asyncio.Event()
+        watch = Watch(news.set)
+        kept: dict[str, bytes] | None = None  # not known: the machine may have been here before
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._local.watch(node, watch))
+            while True:
+                await news.wait()
+                news.clear()
+                prefix = self._membership.key("state", node, "")
+                wanted = {prefix + name: value for name, value in state_of(watch).items()}
+                try:
+                    if kept is None:
+                        await self._client.delete_under(prefix)
+                        kept = {}
+                    news_of_it: list[Operation] = [
+                        Put(key, value) for key, value in wanted.items() if kept.get(key) != value
+                    ]
+                    news_of_it += [Removal(key) for key in kept.keys() - wanted.keys()]
+                    for part in _batched(news_of_it, _AT_ONCE):
+                        await self._client.when([], part)
+                    kept = wanted
+                except NotSo:  # later, then
+                    news.set()
+                    await asyncio.sleep(_LONGEST_PAUSE)
+                await asyncio.sleep(_SWARM)
 
     async def _work(self, node: str, queue: "asyncio.Queue[Command]") -> None:
         """Have the node's agent carry its commands out, one after the other."""
@@ -258,9 +304,6 @@ class SharedStore(Store):
             command = await queue.get()
             answer = await self._agents_answer(node, command)
             await self._keep(node, command.command_id, answer)
-            waiting = self._waiting.pop(command.command_id, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(answer)
 
     async def _agents_answer(self, node: str, command: Command) -> Done | Failed:
         """What the agent answers. It is asked until that is known, or its node has failed."""
@@ -282,16 +325,16 @@ class SharedStore(Store):
     async def _keep(self, node: str, command_id: str, answer: Done | Failed) -> None:
         """Keep an answer as soon as the store is there.
 
-        A refusal is not kept: the command, which has changed nothing, goes, and may come again.
+        A command that is refused has changed nothing: it goes, and may come again.
         """
         pause = _FIRST_PAUSE
+        kept = self._membership.key("answers", node, command_id)
         while True:
             try:
+                acts: list[Operation] = [Put(kept, encode(answer), await self._lease())]
                 if isinstance(answer, Failed):
-                    await self._client.delete(self._key("commands", node, command_id))
-                else:
-                    key = self._key("answers", node, command_id)
-                    await self._client.create(key, encode(answer), await self._lease())
+                    acts.append(Removal(self._membership.key("commands", node, command_id)))
+                await self._client.when([], acts)
             except Unreachable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -303,6 +346,11 @@ class SharedStore(Store):
 
 
 _NODE_FAILED: Final = "node-failed"
+
+
+def _batched(acts: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:
+    for start in range(0, len(acts), size):
+        yield acts[start : start + size]
 
 
 def _only(question: Any) -> Call[Any]:
@@ -318,6 +366,10 @@ def _name(key: str) -> tuple[str, str]:
     """The node and the ID in a key."""
     *_, node, command_id = key.split("/")
     return node, command_id
+
+
+def _is_done(value: bytes) -> bool:
+    return isinstance(_decoded(value), Done)
 
 
 def _decoded(value: bytes) -> Message | None:

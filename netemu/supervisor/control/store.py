@@ -116,6 +116,10 @@ class Store(ABC):
         """Whether the node has failed."""
         return node in self._away
 
+    def absence(self, node: str) -> str:
+        """What is said of a node that is away."""
+        return f"{node} has failed"
+
     def fail(self, node: str) -> None:
         """The node has failed: what is being asked of it ends with NodeFailed."""
         self._away.add(node)
@@ -134,8 +138,8 @@ class Store(ABC):
 
         Raises NodeFailed, AgentSilent and AgentRefuses.
         """
-        if node in self._away:
-            raise NodeFailed(f"{node} has failed")
+        if self.away(node):
+            raise NodeFailed(self.absence(node))
         scope = asyncio.timeout(None)
         self._asked[node].add(scope)
         try:

@@ -1,6 +1,10 @@
 """Labs whose commands are kept in a store outside their machine."""
 
+import os
 import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +15,82 @@ from tests.netemu.labs.test_lab_isolation import wait_until
 __all__ = ["open_servers"]
 pytestmark = pytest.mark.lab
 
+TWO_MACHINES = """
+nodes:
+  n1: {guests: [{name: web1, availability_set: s}]}
+  n2: {machine: other, guests: [{name: web2, availability_set: s}]}
+"""
+FAST = ("--time-scale", "0.02")
+
+
+@pytest.fixture
+def other(person: Person, place: Path) -> Iterator[Person]:
+    """The same person, on another machine: labs are not seen from one to the other."""
+    there = replace(person, environment={**person.environment, "NETEMU_RUNTIME_DIR": str(place)})
+    yield there
+    there.netemu("down", "--all", check=None)
+
+
+def address(servers: Servers) -> str:
+    return f"etcd://{','.join(map(str, servers.endpoints))}"
+
+
+def elsewhere(lab: RunningLab) -> tuple[str, list[str]]:
+    """The state and the guests of the node that the lab has on its other machine."""
+    (node,) = lab.status()["elsewhere"]
+    return node["state"], node["guests"]
+
+
+def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_servers: Servers) -> None:
+    """A user begins a lab on one machine and joins it on another, which is lost and comes back."""
+    store = ("--store", address(open_servers))
+    joining = ("join", "spread", *store, "--machine", "other")
+    refused = other.netemu(*joining, check=1)
+    assert "spread: no such lab has begun in etcd://127.0.0.1:" in refused.stderr
+    up = ("up", "-", "--name", "spread", *FAST, *store, "--machine", "first")
+    begun = person.netemu(*up, stdin=TWO_MACHINES)
+    assert begun.stdout == "spread: up (1 node, 1 guest of 2 nodes, on machine first)\n"
+    lab, theirs = RunningLab(person, "spread"), RunningLab(other, "spread")
+    try:
+        assert elsewhere(lab)[0] == "away"
+        assert other.netemu(*joining[:-1], "nobody", check=2).stderr == (
+            "netemu: spread: has no nodes for machine nobody; it has for other, the first\n"
+        )
+        other.netemu(*joining)
+        wait_until(lambda: elsewhere(lab) == ("there", ["web2"]))
+        wait_until(lambda: elsewhere(theirs) == ("there", ["web1"]))
+        events = "/metadata/scheduledevents?api-version=2020-07-01"
+        planned = lab.maintenance("schedule", "web2", "--in", "1h", "--duration", "1s")
+        for one, guest in ((lab, "web1"), (theirs, "web2")):
+            told = one.exec(guest, "curl", "-s", "-HMetadata:true", f"169.254.169.254{events}")
+            assert planned["id"] in told.stdout.lower()
+        theirs.maintenance("start", planned["id"])
+        wait_until(lambda: lab.maintenance("list", "--history")[0]["status"] == "Completed")
+        wait_until(lambda: '"_web2"' in theirs.get("web2"))
+        refused = lab.exec("web2", "true", check=1)
+        where = "web2: is on machine other, node n2: that can only be done there"
+        assert where in refused.stderr
+        theirs.person.netemu("clock", "advance", "1h", "--name", "spread")
+        wait_until(
+            lambda: "3600 s ahead" in person.netemu("clock", "show", "--name", "spread").stdout
+        )
+        os.kill(theirs.status()["supervisor"], signal.SIGKILL)
+        wait_until(lambda: elsewhere(lab)[0] == "away")
+        refused = person.netemu("maintenance", "schedule", "web2", "--name", "spread", check=1)
+        assert "web2: its node n2 is on another machine, which is away" in refused.stderr
+        lab.maintenance("schedule", "web1")
+        other.netemu(*joining)
+        wait_until(lambda: elsewhere(lab) == ("there", ["web2"]))
+        assert other.netemu("leave", "spread").stdout == "spread: left\n"
+        wait_until(lambda: elsewhere(lab)[0] == "away")
+    finally:
+        person.netemu("down", "spread")
+
 
 def test_a_lab_goes_on_while_its_store_is_away(person: Person, open_servers: Servers) -> None:
     """A user's store is away: guests are answered, commands refused, and later taken again."""
-    store = f"etcd://{','.join(map(str, open_servers.endpoints))}"
-    person.netemu("up", "--name", "stored", "--time-scale", "0.02", "--store", store)
+    store = address(open_servers)
+    person.netemu("up", "--name", "stored", *FAST, "--store", store)
     lab = RunningLab(person, "stored")
     try:
         event = lab.maintenance("schedule", "web1", "--type", "freeze", "--in", "1h", "--no-impact")

@@ -1,9 +1,9 @@
 """A store of keys in memory, in the place of `netemu.etcd.Client`: away, and losing answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
-from netemu.etcd import Change, Compacted, Entry, Refused, Unreachable
+from netemu.etcd import Change, Compacted, Entry, Held, Put, Refused, Removal, Unreachable
 
 
 class FakeEtcd:
@@ -63,6 +63,18 @@ class FakeEtcd:
         if new:
             await self.put(key, value, lease)
         return self.keys[key], new
+
+    async def when(self, comparisons: Iterable[Held], operations: Iterable[Put | Removal]) -> bool:
+        await self._reach()
+        values = {key: entry.value for key, entry in self.keys.items()}
+        if any(values.get(one.key) != one.value for one in comparisons):
+            return False
+        for one in operations:
+            if isinstance(one, Put):
+                await self.put(*one)
+            else:
+                await self.delete(one.key)
+        return True
 
     async def delete(self, key: str) -> None:
         await self._reach()

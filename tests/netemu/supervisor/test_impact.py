@@ -32,8 +32,8 @@ class FakeRelocation:
     def host_failed(self, _guest: str) -> bool:
         return False
 
-    def host(self, _node: str) -> Any:
-        return SimpleNamespace(failed=False)
+    def runs(self, _node: str) -> bool:
+        return True
 
     async def move(self, guest: str) -> None:
         await asyncio.sleep(0)

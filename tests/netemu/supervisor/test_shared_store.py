@@ -10,7 +10,8 @@ from hostagent.channel.messages import Place, Start, encode
 from hostagent.controller import calls
 from hostagent.model import EventType, Guest
 from netemu.errors import NotSo
-from netemu.supervisor.control import shared_store, store
+from netemu.supervisor.control import membership, shared_store, store
+from netemu.supervisor.control.membership import Part
 from netemu.supervisor.control.shared_store import SharedStore
 from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed, StoreAway
 from tests.netemu.supervisor.fake_etcd import FakeEtcd
@@ -31,7 +32,8 @@ class Stage:
 
     def of_lab(self, local: FakeStore) -> SharedStore:
         client: Any = self.etcd
-        return SharedStore(client, "lab", "here", ("n1", "n2"), local, self.told.append)
+        part = Part("lab", "here", ("n1", "n2"), (), None, b"")
+        return SharedStore(client, part, local, self.told.append)
 
     def keys(self, kind: str) -> list[str]:
         return [key.split("/", 5)[5] for key in self.etcd.keys if f"/{kind}/" in key]
@@ -49,8 +51,8 @@ Script = Callable[[Stage], Coroutine[Any, Any, None]]
 def play(
     fake_store: Callable[..., FakeStore], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Script], None]:
-    monkeypatch.setattr(shared_store, "RENEWED_EVERY", 0.005)
-    monkeypatch.setattr(shared_store, "ALIVE", 0.05)
+    monkeypatch.setattr(membership, "RENEWED_EVERY", 0.005)
+    monkeypatch.setattr(membership, "ALIVE", 0.05)
     monkeypatch.setattr(shared_store, "_FIRST_PAUSE", 0.001)
     monkeypatch.setattr(shared_store, "_LONGEST_PAUSE", 0.001)
 
@@ -148,7 +150,7 @@ def test_what_was_kept_before_is_carried_out_in_its_order(play: Callable[[Script
     """Commands of others, from before the first look and after it; nonsense is passed over."""
 
     async def script(stage: Stage) -> None:
-        prefix = stage.store._key("commands", "n2")
+        prefix = stage.store._membership.key("commands", "n2")
         names = ["z", "y", "x"]
         for number, name in enumerate(names):
             if number == 2:
@@ -171,7 +173,7 @@ def test_a_machine_that_was_cut_off_for_too_long_to_be_told_of_each_change_looks
         await stage.store.append("n1", calls.place(PLACE, "p"))
         late = Place(command_id="late", guests=(Guest(name="b"),))
         stage.etcd.dropped = len(stage.etcd.history) + 1
-        await stage.etcd.put(stage.store._key("commands", "n1", "late"), encode(late))
+        await stage.etcd.put(stage.store._membership.key("commands", "n1", "late"), encode(late))
         await stage.until(lambda: "n1/late" in stage.keys("answers"))
         assert [one.command_id for _, one in stage.local.asked] == ["p", "late"]
 
@@ -206,7 +208,7 @@ def test_a_machine_that_was_away_for_too_long_takes_its_place_again(
     play: Callable[[Script], None],
 ) -> None:
     async def script(stage: Stage) -> None:
-        stage.etcd.end(stage.store._alive)
+        stage.etcd.end(stage.store._membership.lease)
         await stage.until(lambda: stage.keys("machines") == ["here"])
         await stage.store.append("n1", calls.place(PLACE))
 
