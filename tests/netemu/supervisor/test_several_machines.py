@@ -191,11 +191,10 @@ def test_what_is_on_a_machine_that_is_away_is_said(play: Callable[[Script], None
 def test_who_commands_a_machine_that_hangs_is_told(
     play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_store, "_ANSWERED_WITHIN", 0.05)
-
     async def script(stage: Stage) -> None:
         other = await stage.joined()
         other.local.hanging.add("n2")
+        monkeypatch.setattr(shared_store, "_ANSWERED_WITHIN", 0.05)
         with pytest.raises(AgentSilent, match="n2: its agent does not answer: no answer in time"):
             await stage.first.schedule("c")
         other.local.hanging.clear()

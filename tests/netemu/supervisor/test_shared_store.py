@@ -183,12 +183,13 @@ def test_a_machine_that_was_cut_off_for_too_long_to_be_told_of_each_change_looks
 def test_a_node_that_hangs_holds_up_no_other_and_a_failed_one_is_told(
     play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_store, "_ANSWERED_WITHIN", 0.05)
-
     async def script(stage: Stage) -> None:
         stage.local.hanging.add("n1")
-        with pytest.raises(AgentSilent, match="n1: its agent does not answer: no answer in time"):
-            await stage.store.append("n1", calls.place(PLACE, "p"))
+        silent = "n1: its agent does not answer: no answer in time"
+        with monkeypatch.context() as patch:
+            patch.setattr(shared_store, "_ANSWERED_WITHIN", 0.05)
+            with pytest.raises(AgentSilent, match=silent):
+                await stage.store.append("n1", calls.place(PLACE, "p"))
         await stage.store.append("n2", calls.place([Guest(name="b")]))
         waiting = asyncio.create_task(stage.store.append("n1", calls.place(PLACE, "p")))
         await asyncio.sleep(0.01)
@@ -215,11 +216,14 @@ def test_a_machine_that_was_away_for_too_long_takes_its_place_again(
     play(script)
 
 
-def test_one_lab_of_a_name_has_its_commands_in_a_store(play: Callable[[Script], None]) -> None:
+def test_one_lab_of_a_name_has_its_commands_in_a_store(
+    play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def script(stage: Stage) -> None:
         other = stage.of_lab(stage.local)
         with pytest.raises(NotSo, match="a lab of this name keeps its commands in this store"):
             await other.begin()
+        monkeypatch.setattr(membership, "ALIVE", 5.0)  # the time that it is waited for
         beginning = asyncio.create_task(other.begin())
         await stage.store.append("n1", calls.place(PLACE))
         await stage.store.end()
