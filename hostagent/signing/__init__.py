@@ -31,7 +31,13 @@ from hostagent.signing.der import (
     pem,
 )
 
-_BITS: Final = 2048
+STRONG: Final = 2048
+"""Bits of a key that every library accepts; making it takes a second."""
+
+QUICK: Final = 1024
+"""Bits of a key that is made while guests wait: in a tenth of that. OpenSSL verifies what it signs,
+but trusts its certificate as an authority only at a low level of security."""
+
 _DOMAIN: Final = b"metadata.azure.com"
 """Azure's clients accept a certificate of this domain or of one below it."""
 
@@ -56,17 +62,18 @@ class SigningError(ValueError):
 class Signer:
     """A private RSA key and its self-signed certificate."""
 
-    def __init__(self, text: bytes | None = None) -> None:
+    def __init__(self, text: bytes | None = None, *, bits: int = QUICK) -> None:
         """Use the key (PKCS #8) and the certificate in this PEM; raises SigningError.
 
-        None: make them when they are first needed.
+        None: make them when they are first needed, with a key of so many bits.
         """
+        self._bits = bits
         if text is not None:
             self._pair = _read(text)
 
     @cached_property
     def _pair(self) -> tuple[rsa.Key, bytes]:
-        key = rsa.make(_BITS, randbits)
+        key = rsa.make(self._bits, randbits)
         return key, _certificate(key, randbits(64))
 
     @property

@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
 
 def make(bits: int, random: Random) -> Key:
-    """Return a new key, after a third of a second or so for 2048 bits."""
+    """Return a new key, after a second or so for 2048 bits."""
     while True:
         p, q = _prime(bits // 2, random), _prime(bits // 2, random)
         order = lcm(p - 1, q - 1)

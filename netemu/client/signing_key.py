@@ -1,6 +1,6 @@
 """The key with which this user's labs sign documents. Runs in the user's process.
 
-It is made once, in half a second, and kept in the user's cache. Where that cannot be written, each
+It is made once, in a second, and kept in the user's cache. Where that cannot be written, each
 lab has a key of its own.
 """
 
@@ -9,17 +9,17 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from hostagent.signing import Signer, SigningError
+from hostagent.signing import STRONG, Signer, SigningError
 
 
 def signing_key() -> str:
     """The private key and its certificate, in PEM."""
     place = _place()
     if place is None:
-        return Signer().pem.decode()
+        return Signer(bits=STRONG).pem.decode()
     with suppress(OSError, SigningError):
         return _kept(place)
-    made = Signer().pem
+    made = Signer(bits=STRONG).pem
     with suppress(OSError, SigningError):
         place.parent.mkdir(mode=0o700, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(dir=place.parent)  # which only this user may read

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.signing import Signer, SigningError
+from hostagent.signing import QUICK, STRONG, Signer, SigningError
 
 DATA = b'{"vmId":"13f56399"}'
 OTHER = Signer()
@@ -13,7 +13,7 @@ OTHER = Signer()
 
 @pytest.fixture(scope="module")
 def signer() -> Signer:
-    return Signer()
+    return Signer(bits=STRONG)
 
 
 def openssl(*arguments: str | Path) -> bytes:
@@ -68,6 +68,15 @@ def test_the_key_and_certificate_are_sound(signer: Signer, tmp_path: Path) -> No
     assert b"DNS:metadata.azure.com, DNS:*.metadata.azure.com" in told
     assert b"Public-Key: (2048 bit)" in told
     assert b"OK" in openssl("verify", "-CAfile", tmp_path / "both", tmp_path / "both")
+
+
+def test_a_key_that_is_made_while_guests_wait_is_short(tmp_path: Path) -> None:
+    (tmp_path / "certificate").write_bytes(OTHER.certificate)
+    told = openssl("x509", "-noout", "-text", "-in", tmp_path / "certificate")
+    assert f"Public-Key: ({QUICK} bit)".encode() in told
+    (tmp_path / "message").write_bytes(OTHER.pkcs7(DATA, certificate=True))
+    message = ("-in", tmp_path / "message", "-inform", "DER")
+    assert openssl("smime", "-verify", *message, "-noverify") == DATA
 
 
 def test_a_key_that_was_made_can_be_given_again(signer: Signer) -> None:
