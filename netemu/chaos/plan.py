@@ -26,7 +26,8 @@ WEIGHTS: Final = {
     Kind.FILL: 1,
     Kind.LIMIT: 1,
 }
-"""How often each kind is drawn: cheap faults often, those that cost seconds of healing seldom."""
+"""The weight of each kind: cheap faults are drawn often, those that cost seconds of healing rarely.
+"""
 
 # Seconds between two faults on average: closer, and the lab is never well in between; 500 take ten
 # minutes.

@@ -21,7 +21,7 @@ from netemu.errors import BadInput, NotSo
 
 Seen = TypeVar("Seen")
 Told = TypeVar("Told")
-# How often `until` looks: often enough not to be noticed, seldom enough not to be felt.
+# Seconds between checks of `until`: short enough for tests, long enough to cost nothing.
 _LOOK_EVERY: Final = 0.02
 
 
@@ -236,15 +236,14 @@ class AttachedLab(EventVerbs, LinkVerbs, Blocking):
         /,
         **more: str | bytes,
     ) -> dict[str, str]:
-        """Change what a guest is told of itself; gives all that it has then been given.
+        """Change a guest's properties. Returns all that it has then been given.
 
-        Keys with a dot come in a mapping: set("web1", {"tags.team": "a"}, vm_size="Standard_F2").
-        An empty value is the default again. User data may be bytes.
+        They are stored when this returns. An empty value takes a property away.
         """
         return labs.set_properties(self.name, guest, {**(properties or {}), **more})
 
     def reboot(self, guest: str) -> None:
-        """Reboot a guest, unannounced: its processes end, and it claims its address anew."""
+        """Reboot a guest, unannounced: its processes end, and it claims its address again."""
         labs.reboot(self.name, guest)
 
     def fail_node(self, node: str) -> None:

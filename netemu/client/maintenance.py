@@ -115,12 +115,12 @@ def add_fault(
     reset: bool = False,
     hang: bool = False,
 ) -> Call[list[str]]:
-    """Have the metadata service misbehave towards guests; gives the IDs of the faults.
+    """Have the metadata service misbehave towards guests. Returns the IDs of the faults.
 
-    Requests meet it whose path matches `path` (as a shell's pattern) and whose method is given
-    (none: any), from `at` seconds on, for `lasting` seconds, and at most `times` of each guest. Of
-    several faults a request meets the first. See `hostagent.faults.Effect` for what each does;
-    `playbook` adds the eight that a client has to ride out, one after another.
+    A fault meets requests whose path matches `path` (as a shell's pattern) and whose method is
+    given (none: any), from `at` seconds on, for `lasting` seconds, and at most `times` for each
+    guest. Of several faults a request meets the first. See `hostagent.faults.Effect` for what each
+    does; `playbook` adds the eight that a client has to ride out, one after another.
     """
     faults = planned(
         path=path,
@@ -169,19 +169,19 @@ def polls(guest: str) -> Call[list[Poll]]:
 
 
 def advance(seconds: Duration) -> Call[float]:
-    """Move the metadata plane's clock forward on all nodes; gives its time then, since 1970.
+    """Move the metadata plane's clock forward on all nodes. Returns its time then, since 1970.
 
-    Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as ever. If
-    a node does not do it, the others have: the error says which.
+    Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as before.
+    If a node does not move its clock, the others have moved theirs: the error says which.
     """
     by = event_questions.Advance(_seconds(seconds) or 0.0)
     return Call(by, lambda answers: float(answers[0]["now"]))
 
 
 def now() -> Call[dict[str, float]]:
-    """Give the metadata plane's time at each node, in seconds since 1970.
+    """The metadata plane's time at each node, in seconds since 1970.
 
-    Where no node runs it is the lab's, under the name "".
+    If no node runs it is the lab's, under the name "".
     """
     return Call(event_questions.Times(), lambda answers: dict(answers[0]["times"]))
 

@@ -80,7 +80,7 @@ def rates(before: Sample, after: Sample, status: Mapping[str, Any]) -> dict[str,
 
 
 def _between(one: Counters, other: Counters, seconds: float) -> Rates:
-    # What the port receives, its guest has sent. A port made anew counts from nothing.
+    # What the port receives, its guest has sent. A port that was made again counts from 0.
     return Rates(
         sent_frames=max(0, other.received_frames - one.received_frames) / seconds,
         sent_bytes=max(0, other.received_bytes - one.received_bytes) / seconds,

@@ -95,7 +95,7 @@ class Client:
         )
 
     async def put(self, key: str, value: bytes, lease: int = 0) -> int:
-        """Set a key; gives the revision of that."""
+        """Set a key. Returns the revision."""
         wanted = messages.put(Put(key, value, lease))
         return await self._ask("/v3/kv/put", wanted, messages.revision)
 
@@ -119,10 +119,7 @@ class Client:
         return await self._ask("/v3/kv/txn", wanted, messages.succeeded)
 
     async def create(self, key: str, value: bytes, lease: int = 0) -> tuple[Entry, bool]:
-        """Make a key unless it is there; gives what is there then, and whether it is new.
-
-        When an answer was lost, it is made once and not called new.
-        """
+        """Make a key unless it exists. Returns its value then, and whether it is new."""
         made = messages.transaction([Version(key, 0)], [Put(key, value, lease)])
         while True:
             revision = await self._ask(
@@ -143,7 +140,7 @@ class Client:
         return await self._ask("/v3/lease/grant", wanted, lambda answer: int(answer["ID"]))
 
     async def keep_alive(self, lease: int) -> int:
-        """Renew a lease; gives its seconds. 0: it has ended, and its keys are gone."""
+        """Renew a lease. Returns its seconds; 0 if it has ended, and its keys are gone."""
         return await self._ask(
             "/v3/lease/keepalive",
             {"ID": str(lease)},
@@ -216,7 +213,7 @@ class Client:
         return await Connection.open(endpoint, self._tls, self._dial)
 
     async def _ask(self, path: str, message: Message, read: Callable[[Message], T]) -> T:
-        """Ask the servers in turn until one answers; gives what is read from its answer."""
+        """Ask the servers in turn until one answers. Returns what `read` makes of the answer."""
         now = asyncio.get_running_loop().time
         end, pause = now() + self._within, _FIRST_PAUSE
         while True:

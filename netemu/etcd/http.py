@@ -44,7 +44,7 @@ def context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext
 
 
 Dial: TypeAlias = Callable[[Endpoint], Awaitable[socket.socket]]
-"""Gives a socket that is connected to a server. Raises OSError."""
+"""Returns a socket that is connected to a server. Raises OSError."""
 
 
 async def dial(endpoint: Endpoint) -> socket.socket:
@@ -91,7 +91,7 @@ class Connection:
         self._writer.close()
 
     async def ask(self, path: str, message: Any) -> Answered:
-        """Post a message; gives the whole answer."""
+        """Post a message. Returns the whole answer."""
         try:
             status, length = await self._begin(path, message)
             body = b"".join([part async for part in self._body(length)])
@@ -100,7 +100,7 @@ class Connection:
             raise ConnectionAbortedError(f"not understood: {error}") from None
 
     async def listen(self, path: str, message: Any) -> AsyncGenerator[Answered, None]:
-        """Post a message; gives each line of the answer as it comes, until it ends."""
+        """Post a message. Yields each line of the answer as it comes, until it ends."""
         try:
             status, length = await self._begin(path, message)
             pending = b""

@@ -30,7 +30,7 @@ class Change(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Compares the revision at which a key was last changed; 0: there is no such key."""
+    """Compares the revision at which a key was last changed; 0 if the key does not exist."""
 
     key: str
     modified: int

@@ -1,7 +1,8 @@
-"""Keeps the lab's log within a bound: what supervisor, agents, responders and guests' inits print.
+"""Limits the size of the lab's log, to which supervisor, agents, responders and guests' inits
+print.
 
-Runs in the supervisor. All of them append to one file, which is shortened in place, so that nobody
-needs to open another.
+Runs in the supervisor. All append to one file. It is shortened in place, so that nobody has to open
+another.
 """
 
 import asyncio
@@ -12,8 +13,8 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-# Bytes: an hour of the access log at a hundred requests a second is more, and a lab's files are in
-# memory on most machines. The newest half stays.
+# Bytes. An access log at a hundred requests a second passes this within an hour, and a lab's files
+# are in memory on most machines. The newest half is kept.
 MOST: Final = 16 << 20
 _LOOK: Final = 1.0
 
@@ -24,7 +25,7 @@ async def keep_short(path: Path, most: int = MOST) -> None:
         await asyncio.sleep(_LOOK)
         try:
             shorten(path, most)
-        except OSError as error:  # the disk is full, say: what is lost is the past
+        except OSError as error:  # for instance a full disk
             log.warning("the log cannot be shortened: %s", error.strerror)
 
 

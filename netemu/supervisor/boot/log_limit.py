@@ -1,17 +1,19 @@
-"""Bounds how much the supervisor logs: nothing that happens again and again may fill a disk."""
+"""Limits how much the supervisor logs, so that nothing that repeats can fill a disk."""
 
 import logging
 import time
 from collections.abc import Callable
 from typing import Final
 
-# A lab of thousands says a line or two a guest when it comes up, and then a few a minute.
+# A lab of thousands logs a line or two for each guest while it comes up, and then a few a minute.
 BURST: Final = 20_000
 PER_SECOND: Final = 10.0
 
 
 class LogLimit(logging.Filter):
-    """Lets BURST lines pass, and PER_SECOND more; the next that passes says how many did not."""
+    """Passes BURST lines, and PER_SECOND more each second. The next line that passes says how many
+    did not.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -21,7 +23,7 @@ class LogLimit(logging.Filter):
         self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is to be written."""
+        """Whether the line is written."""
         now = self._clock()
         self._room = min(BURST, self._room + (now - self._at) * PER_SECOND)
         self._at = now

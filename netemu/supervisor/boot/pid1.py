@@ -1,8 +1,8 @@
-"""PID 1 of the sandbox: dresses it, and has the lab supervised until it ends.
+"""PID 1 of the sandbox: prepares its mounts, and supervises the lab until it ends.
 
 Run by `netemu.supervisor.boot.sandbox` as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK
-PROGRESS OWNER SOCKETS`, with the lab on standard input. It holds the lab's lock and every
-namespace; when it ends, all is gone.
+PROGRESS OWNER SOCKETS`, with the order on standard input. It holds the lab's lock and every
+namespace; when it ends, all of it is gone.
 """
 
 import asyncio
@@ -52,30 +52,30 @@ def _make_room_for_descriptors(lab: Lab) -> None:
 
 
 def _settle(order: Order) -> None:
-    """Dress the sandbox, so that nobody inside sees the files of labs."""
+    """Mount the sandbox's own file systems, which hide the files of labs."""
     quiet = ns.MS_NOSUID | ns.MS_NODEV
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount("proc", "/proc", "proc", quiet | ns.MS_NOEXEC)
-    # Read-only, as a container may have it: then the kernel allows no other.
+    # Read-only: in a container whose own is, the kernel allows no other.
     ns.mount("sysfs", "/sys", "sysfs", quiet | ns.MS_NOEXEC | ns.MS_RDONLY)
     if Path(order.hidden).is_dir():
         ns.mount("tmpfs", order.hidden, "tmpfs", quiet | ns.MS_RDONLY, "mode=755,size=4k")
     ns.mount("tmpfs", "/run", "tmpfs", quiet, "mode=755")
     STATE.mkdir(mode=0o755)
-    # Of a bounded size: it is memory, and an agent that finds it full says so and goes on.
+    # Limited in size, since it is memory. An agent that finds it full reports that and goes on.
     ns.mount("tmpfs", str(STATE), "tmpfs", quiet | ns.MS_NOEXEC, f"mode=755,size={STATE_SIZE}")
     socket.sethostname(order.lab.name)
 
 
 def _listening(made: socket.socket) -> socket.socket:
-    """Have the socket listen: those who connect see this process's credentials."""
+    """Listen on the socket: processes that connect see this process's credentials."""
     made.set_inheritable(False)
     made.listen(_BACKLOG)
     return made
 
 
 def main() -> int:
-    """Be the supervisor of the lab that stands on standard input."""
+    """Supervise the lab whose order is on standard input."""
     os.umask(0o022)
     directory = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.set_inheritable(int(sys.argv[2]), False)  # the lock: held until the last thread ends
@@ -100,7 +100,7 @@ def main() -> int:
         control, *agents = map(_listening, inherited)
         _make_room_for_descriptors(order.here)
         if asyncio.run(_supervise(order, directory, progress, owner, control, agents, dialler)):
-            runtime_dir.discard(top, order.lab.name, directory)  # nobody else will
+            runtime_dir.discard(top, order.lab.name, directory)  # no other process does
     except NetemuError as error:
         if isinstance(error, MachineCannot):
             error = explained(error)

@@ -1,4 +1,6 @@
-"""Asks, as a guest would, whether the guest's own responder answers it and knows who it is."""
+"""Checks, with a guest's own request, whether its responder answers it and knows it. Runs in the
+supervisor.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
@@ -11,15 +13,15 @@ from netemu.supervisor.guests.machine import Capability
 from netemu.supervisor.nodes.wiring import METADATA, WiredGuest, WiredNode
 from netemu.wire.progress import Progress
 
-# How many guests ask at the same time. Under `same-node` each first looks for the responder by a
-# broadcast that a thousand others hear, which takes the kernel some 8 ms: all of them are to be
-# through long before their patience ends, or they ask for the same again and never are.
+# Guests that ask at the same time. Under `same-node` each first resolves the responder by a
+# broadcast that a thousand others hear, which takes the kernel some 8 ms. All must be done long
+# before their patience ends: otherwise they ask again and again.
 _AT_ONCE: Final = 100
-# A responder that is still starting refuses or does not answer; it is asked again.
+# A responder that is starting refuses or does not answer: it is asked again.
 _PATIENCE: Final = 5.0
 _PAUSE: Final = 0.05
-# For each dialect something that every guest may ask. Where the guest's name cannot have been given
-# to it as a property, the answer has to tell it.
+# For each dialect, a request that every guest may send. The answer contains the guest's name,
+# unless that can be set as a property.
 _QUESTIONS: Final = {
     "azure-v1": ("GET /metadata/v1/InstanceInfo", "", '"_{name}"'),
     "azure": ("GET /metadata/instance?api-version=2021-02-01", "Metadata: true", ""),
@@ -31,7 +33,7 @@ _QUESTIONS: Final = {
 
 @asynccontextmanager
 async def within(seconds: float, missing: Callable[[], str]) -> AsyncIterator[None]:
-    """Bound a step of the start. Raises NotSo: what was missing, and after how long."""
+    """Limit the time of a step. Raises NotSo, which says what was missing and after how long."""
     try:
         async with asyncio.timeout(seconds) as limit:
             yield
@@ -44,10 +46,9 @@ async def within(seconds: float, missing: Callable[[], str]) -> AsyncIterator[No
 async def all_answered(
     nodes: Iterable[WiredNode], progress: Progress, misled: Collection[str] = ()
 ) -> None:
-    """Wait until every guest is answered as the one it is, in a dialect that its node speaks.
+    """Wait until every guest is answered as itself, in a dialect that its node speaks.
 
-    The lab cannot ask for a guest whose machine it cannot connect from, and does not for one that
-    is `misled`: that meets faults, which count its requests.
+    A guest whose machine the lab cannot connect from is left out.
     """
     waiting = [
         (one, node.node.dialects.names[0])
@@ -71,7 +72,7 @@ async def all_answered(
 
 
 async def answered(wired: WiredGuest, dialect: str) -> bool:
-    """Whether this guest's responder answers it now, as the one it is."""
+    """Whether this guest's responder answers it now, as itself."""
     loop = asyncio.get_running_loop()
     line, header, told = _QUESTIONS[dialect]
     head = [

@@ -1,6 +1,7 @@
-"""Why this machine refuses a step of a lab, and what to paste to change that. Pure but for `look`.
+"""Finds why this machine refuses a step of a lab, and what to paste to change that.
 
-Runs in the sandbox, and in the process that enters it. It changes nothing on the machine.
+Pure but for `look`. Runs in the sandbox, and in the process that enters it. It changes nothing on
+the machine.
 """
 
 import errno
@@ -50,7 +51,7 @@ _CHROOT: Final = (
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What decides whether namespaces, mounts and links may be made here.
+    """The facts that decide whether namespaces, mounts and links may be made here.
 
     `limits` are the values of /proc/sys/user/max_*_namespaces by kind (mnt, net, user, …);
     `release` is the running kernel's, `modules` whether its modules are on the disk.
@@ -68,12 +69,12 @@ class Surroundings:
     modules: bool = True
 
     def lowest(self) -> str | None:
-        """The kind of namespace of which there may be none."""
+        """The kind of namespace whose limit is 0."""
         return next((kind for kind, most in self.limits if most == 0), None)
 
 
 class _Rule(NamedTuple):
-    """For errors like these, `say` what to do; None means that another rule may know."""
+    """For errors like these, `say` what to do. None: another rule may know."""
 
     codes: frozenset[int]
     what: re.Pattern[str]
@@ -121,7 +122,7 @@ _ANY: Final = re.compile("")
 _NAMESPACE: Final = re.compile("namespace|process of its own")
 _MOUNT: Final = re.compile("^mounting ")
 _MACHINERY: Final = re.compile("^(bridge|port|the wire|the guard|listening|a change of)")
-# nft tells the kernel's error in words only.
+# nft reports the kernel's error in words only.
 _RULES_REFUSED: Final = re.compile("^the guard was refused.*(not supported|No such file)")
 _REFUSED: Final = _codes(errno.EPERM, errno.EACCES)
 _MISSING: Final = _codes(
@@ -133,7 +134,7 @@ _MISSING: Final = _codes(
     errno.ENOPROTOOPT,
 )
 
-# In order: the first that knows a remedy is right.
+# In order: the first rule that knows a remedy is right.
 _RULES: Final = (
     _Rule(_codes(errno.ENOSPC), _NAMESPACE, _raise_limit),
     _Rule(_REFUSED, _NAMESPACE, _when("chroot", _CHROOT)),
@@ -162,7 +163,7 @@ _RULES: Final = (
 
 
 def remedy(error: MachineCannot, here: Surroundings) -> str:
-    """What to do about a refusal, in words that can be pasted; "" if nobody knows."""
+    """What to do about a refusal, in words that can be pasted; "" if no rule knows."""
     if not here.proc:
         return "mount /proc first: sudo mount -t proc proc /proc"
     code = error.errno if isinstance(error, KernelError) else 0
@@ -179,11 +180,11 @@ def explained(error: MachineCannot, here: Surroundings | None = None) -> Machine
     return MachineCannot(f"{error}: {told}") if told else error
 
 
-# How it is found out.
+# How the facts are found.
 
 
 def look() -> Surroundings:
-    """Look at this process and its machine. Never fails: what cannot be read is not so."""
+    """Look at this process and its machine. Never fails: what cannot be read counts as absent."""
     status = _fields("/proc/self/status")
     release = os.uname().release
     return Surroundings(
@@ -214,7 +215,7 @@ def has_what_it_takes() -> bool:
 
 
 def _is_root() -> bool:
-    """Whether the user is root outside: in a user namespace of its own everybody is called 0."""
+    """Whether the user is root outside. In a user namespace of its own, every user has the ID 0."""
     outside = _text("/proc/self/uid_map").split()[1:2]
     return os.geteuid() == 0 and outside in (["0"], [])
 
@@ -237,7 +238,7 @@ def _number(name: str) -> int | None:
 
 
 def _in_container() -> bool:
-    """As engines mark it: podman's and Docker's files, $container, or the groups of PID 1."""
+    """Container engines' marks: podman's and Docker's files, $container, or the groups of PID 1."""
     marks = ("/.dockerenv", "/run/.containerenv")
     return (
         any(map(os.path.exists, marks))
@@ -247,6 +248,6 @@ def _in_container() -> bool:
 
 
 def _in_chroot() -> bool:
-    """A root that is no mount point is a directory that chroot(2) has gone to."""
+    """A root directory that is no mount point was entered by chroot(2)."""
     mounts = _text("/proc/self/mountinfo").splitlines()
     return bool(mounts) and all(line.split()[4] != "/" for line in mounts)

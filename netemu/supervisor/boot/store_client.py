@@ -1,6 +1,6 @@
-"""The store of a lab that has one outside: its servers are reached by way of the dialler there.
+"""The store of a lab that is kept on other servers, which are reached by the dialler outside.
 
-Runs in the supervisor, and only in that of a lab whose commands are kept in a store of its own.
+Runs in the supervisor, only where the lab has such a store.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from netemu.supervisor.control.shared_store import SharedStore
 from netemu.supervisor.control.store import Store
 from netemu.wire.order import Begun, Order
 
-# How long one question may take until the store is taken to be away: two servers that are stopped,
-# and one that answers.
+# Seconds for one question before the store counts as unavailable: enough for two servers that are
+# stopped and one that answers.
 WITHIN: Final = 5.0
 
 
 class Outside:
-    """Sockets that the dialler at the other end of `link` makes."""
+    """Asks the dialler at the other end of `link` for sockets."""
 
     def __init__(self, link: socket.socket, endpoints: list[Endpoint]) -> None:
         link.setblocking(False)
@@ -35,7 +35,7 @@ class Outside:
 
     async def dial(self, endpoint: Endpoint) -> socket.socket:
         """A socket that is connected to a server. Raises OSError."""
-        # Shielded: an answer that nobody waits for would be taken for the next one's.
+        # Shielded: an abandoned answer would be taken for the next one's.
         asking = asyncio.ensure_future(self._ask(self._numbers[endpoint]))
         try:
             made = await asyncio.shield(asking)
@@ -85,7 +85,7 @@ async def _ready(one: socket.socket, *, writing: bool = False) -> None:
 def shared(
     order: Order, link: socket.socket, local: Store, told: Callable[[str], None]
 ) -> SharedStore:
-    """The store of the lab that is ordered. Raises BadInput for files of TLS that are none."""
+    """The store of the lab that is ordered. Raises BadInput for TLS files that cannot be used."""
     address = order.store
     assert address is not None
     endpoints = [Endpoint(*one) for one in address.servers]

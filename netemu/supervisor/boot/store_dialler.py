@@ -13,7 +13,7 @@ CONNECTING = b"+"
 
 
 def main() -> None:
-    """Begin a connection to the server of each number that is asked for, until nobody asks."""
+    """Begin a connection to each server that is asked for, until the other end is gone."""
     link = socket.socket(fileno=int(sys.argv[1]))
     servers = list(zip(sys.argv[2::2], map(int, sys.argv[3::2]), strict=True))
     while question := link.recv(1):
@@ -21,7 +21,7 @@ def main() -> None:
             found = socket.getaddrinfo(*servers[question[0]], type=socket.SOCK_STREAM)
             family, kind, _, _, address = found[0]
             with socket.socket(family, kind | socket.SOCK_NONBLOCK) as made:
-                made.connect_ex(address)  # who asks sees how it ends
+                made.connect_ex(address)  # the other end sees how it ends
                 socket.send_fds(link, [CONNECTING], [made.fileno()])
         except OSError as error:
             link.send((error.strerror or "no such host").encode())

@@ -1,4 +1,7 @@
-"""Builds the lab, runs its claims, keeps its services alive, and answers for it."""
+"""Builds the lab, runs its claims, keeps its services running, and answers questions about it.
+
+Runs as PID 1 of the sandbox. It leaves what happens to guests to `control`.
+"""
 
 import asyncio
 import logging
@@ -49,15 +52,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long `up` waits at time scale 1 until it gives up, seconds. A claim takes seven; a guest that
-# has had MAX_CONFLICTS conflicts tries one address a minute (RFC 3927 section 2.2.1).
+# Seconds that `up` waits at time scale 1. A claim takes seven. A guest after MAX_CONFLICTS
+# conflicts tries one address a minute (RFC 3927 section 2.2.1).
 CLAIMING_AT_MOST: Final = 180.0
-# … and for the first answers: starting a thousand processes takes a small machine half of it.
+# … and for the first answers: to start a thousand processes takes a small machine half of it.
 ANSWERING_AT_MOST: Final = 60.0
 
 
 class Parts(NamedTuple):
-    """What makes a lab that is wired."""
+    """The parts of a lab that is wired."""
 
     hardware: Hardware
     placement: Placement
@@ -106,7 +109,7 @@ class Supervisor:
         self._sandbox = {kind: ns.open_own(kind) for kind in ("user", "mnt", "pid", "net")}
 
     async def run(self, control: socket.socket, agents: list[socket.socket]) -> bool:
-        """Bring the lab up, and stay until it is to go down; whether its owner has ended."""
+        """Bring the lab up, and stay until it goes down. Returns whether its owner has ended."""
         loop = asyncio.get_running_loop()
         assert self._owner is not None
         loop.add_reader(self._owner, self._owner_ended)
@@ -147,7 +150,7 @@ class Supervisor:
         self._down.set()
 
     def _let_go(self) -> None:
-        """Stay up, whatever becomes of the owner."""
+        """Stay up when the owner ends."""
         if self._owner is not None:
             asyncio.get_running_loop().remove_reader(self._owner)
             os.close(self._owner)
@@ -163,7 +166,7 @@ class Supervisor:
     async def _live(
         self, going_down: "asyncio.Task[bool]", overseeing: "asyncio.Task[None]"
     ) -> None:
-        """Be up: tell the agents what changes, carry out what they say, and heal."""
+        """Be up: keep the agents informed, carry out their events, and heal."""
         parts = self._parts
         assert parts is not None
         duties = [overseeing, *self._storing]
@@ -184,7 +187,7 @@ class Supervisor:
         await asyncio.wait({going_down, *duties}, return_when=asyncio.FIRST_COMPLETED)
         for duty in duties:
             if duty.done():
-                duty.result()  # none of them ends but by a mistake of ours
+                duty.result()  # none of them ends except by a defect of ours
             duty.cancel()
 
     async def _come_up(self, command_sockets: list[socket.socket]) -> None:
@@ -208,7 +211,7 @@ class Supervisor:
             )
             host.start()
             self._hosts.append(host)
-            await asyncio.sleep(0)  # a 'down' need not wait for all of them
+            await asyncio.sleep(0)  # so that a 'down' need not wait for all of them
         store = await self._store()
         by_address = profile.identity is Identity.ADDRESS
         placement = Placement(store, self._nodes, claims, by_address=by_address)
@@ -261,11 +264,11 @@ class Supervisor:
         await self._parts.links.as_the_file_says()
 
     async def _store(self) -> Store:
-        """Where commands are kept: with the agents, or outside as the order says."""
+        """The store of commands: with the agents, or outside if the order says so."""
         agents = AgentStore(self._hosts)
         if self._order.store is None or self._dialler is None:
             return agents
-        # A lab of one machine imports nothing of it.
+        # A lab of one machine does not import this.
         from netemu.supervisor.boot.store_client import shared
 
         self._shared = shared(self._order, self._dialler, agents, self._store_changed)
@@ -278,7 +281,7 @@ class Supervisor:
         self._event_log.write("store", state=state, reason=trouble or None)
 
     def _what_is_missing(self) -> str:
-        """Why the lab is not up: guests without an address, else agents that do not answer."""
+        """Why the lab is not up: guests without an address, or else agents that do not answer."""
         assert self._claims is not None
         states = {one.name: self._claims.state(one) for one in self._lab.guests}
         missing = [f"{name} ({state})" for name, state in states.items() if state != "bound"]
@@ -288,7 +291,7 @@ class Supervisor:
         return f"no address was bound for {', '.join(missing[:3])}{rest}"
 
     async def _watch_for_failing(self) -> None:
-        """Raise NotSo once a service does not start: nobody has to wait for it in vain."""
+        """Raise NotSo once a service fails to start, so that nobody waits for the lab."""
         while True:
             for service in self._services():
                 if service.failing:
@@ -311,7 +314,7 @@ class Supervisor:
         relay = self._parts.hardware.wires.services if self._parts else ()
         return [*(service for host in self._hosts for service in host.services), *relay]
 
-    # What may be asked.
+    # The questions.
 
     def _handlers(self) -> list[Handler[Any]]:
         return [
@@ -412,7 +415,7 @@ class Supervisor:
         }
 
     def _impaired(self, guest: str) -> dict[str, list[str]]:
-        """Which wires of a guest are impaired, if any is."""
+        """The impaired wires of a guest, if there are any."""
         wires = self._parts.hardware.wires.impaired(guest) if self._parts else ()
         return {"impaired": [str(one) for one in wires]} if wires else {}
 
@@ -443,7 +446,7 @@ class Supervisor:
         return [{"kinds": list(found)}], list(found.values())
 
     async def _of_guest(self, guest: str) -> "Parts":
-        """What makes the lab, once it is up. Raises BadInput if it has no such guest."""
+        """The lab's parts, once it is up. Raises BadInput if it has no such guest."""
         self._require_here(guest)
         if all(one.name != guest for one in self._lab.guests):
             raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
@@ -463,12 +466,12 @@ class Supervisor:
         return self._parts
 
     async def _reboot(self, question: questions.Reboot) -> Answer:
-        """End the guest's processes, and boot it again."""
+        """Reboot a guest."""
         await (await self._of_guest(question.guest)).impact.reboot(question.guest)
         return [{}], []
 
     async def _set(self, question: questions.SetProperties) -> Answer:
-        """Change a guest's properties, and tell those that it was given."""
+        """Change a guest's properties. Returns those that it was given."""
         guest = question.guest
         parts = await self._of_guest(guest)
         if question.properties:
@@ -490,7 +493,7 @@ class Supervisor:
         return [{}], []
 
     async def _events(self, _: questions.Events) -> Answer:
-        """Everything that has happened, as far as it is kept."""
+        """What has happened, as far as it is kept."""
         return [*self._event_log.entries(), {}], []
 
     async def _schedule(self, question: event_questions.Schedule) -> Answer:
@@ -524,7 +527,7 @@ class Supervisor:
         return [{}], []
 
     async def _clear_faults(self, question: event_questions.ClearFaults) -> Answer:
-        """Have it behave again."""
+        """End faults."""
         self._require_here(*question.guests)
         await (await self._whole()).faults.clear(question.guests, question.ids)
         return [{}], []
@@ -549,7 +552,7 @@ class Supervisor:
         return [{"times": await (await self._whole()).maintenance.now()}], []
 
     async def _certificate(self, _: questions.Certificate) -> Answer:
-        """What the documents that the lab signs are verified with."""
+        """The certificate that verifies the documents which the lab signs."""
         return [{"certificate": Signer(self._order.signing_key.encode()).certificate.decode()}], []
 
     async def _link(self, question: link_questions.Link) -> Answer:

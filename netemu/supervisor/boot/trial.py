@@ -1,6 +1,6 @@
-"""Takes each step that a lab takes, one by one, and prints a finding for each as a line of JSON.
+"""Tries each step of building a lab, and prints a finding for each as a line of JSON.
 
-Run as `python -m netemu.supervisor.boot.trial` by `netemu check`; it enters a sandbox of its own,
+Run as `python -m netemu.supervisor.boot.trial` by `netemu check`. It enters a sandbox of its own,
 which ends with it.
 """
 
@@ -31,7 +31,7 @@ _INDEX, _BRIDGE_INDEX = 101, 2
 
 
 class _Trial:
-    """The steps, each resting on those before it."""
+    """The steps, each based on those before it."""
 
     def __init__(self) -> None:
         self.factory = Factory()
@@ -107,7 +107,7 @@ class _Trial:
         return "a guest's first process, with its own mounts and processes"
 
 
-# In the order in which a lab takes them, each resting on those before it.
+# In the order in which a lab takes them, each based on those before it.
 _STEPS: tuple[tuple[str, Callable[[_Trial], str]], ...] = (
     ("mounts", _Trial.mounts),
     ("namespaces", _Trial.namespaces),
@@ -150,7 +150,7 @@ def main() -> int:
         except (NetemuError, OSError) as error:
             _refused(what, error)
             refused = True
-            if what != "nft":  # without nft itself the rest can still be looked at
+            if what != "nft":  # without nft the rest can still be tried
                 break
     return MachineCannot.exit_code if refused else 0
 

@@ -1,4 +1,4 @@
-"""What the nodes' agents say, heard from each feed as it changes. Runs in the supervisor."""
+"""Follows the feeds of the nodes' agents. Runs in the supervisor."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.lab_events import LabEvents
 from netemu.supervisor.control.store import Known, Store
 
-# Clocks that differ by more, in seconds, are just being moved, one node after another.
+# Clocks that differ by more, in seconds, are being moved, one node after another.
 _APART = 1.0
 
 
@@ -39,17 +39,17 @@ class AgentFeeds:
         self._feeds = {node: _Feed(node, self.lab, self.poke, self._placed) for node in nodes}
 
     async def run(self) -> None:
-        """Follow all of them, for as long as the lab is up."""
+        """Follow all of them as long as the lab is up."""
         async with asyncio.TaskGroup() as group:
             for node, feed in self._feeds.items():
                 group.create_task(self._store.watch(node, feed))
 
     def poke(self) -> None:
-        """Have what waits for news look again."""
+        """Wake everything that waits for news."""
         self._news.set()
 
     async def news(self, at_most: float | None) -> None:
-        """Wait until there is something new, or for so many seconds."""
+        """Wait until there is news, or for this many seconds."""
         try:
             async with asyncio.timeout(at_most):
                 await self._news.wait()
@@ -75,7 +75,7 @@ class AgentFeeds:
         return self._feeds[node].heard
 
     def known(self, node: str) -> Known:
-        """What the node's agent has told of all that it knows."""
+        """The state of the node, as its agent has told it."""
         feed = self._feeds[node]
         return Known(feed.clock_offset, list(feed.guests.values()), list(feed.events.values()))
 
@@ -84,10 +84,10 @@ class AgentFeeds:
         return self.lab.all
 
     def behind(self) -> Iterator[tuple[str, Event, EventStatus]]:
-        """Give each event that has gone further at another node's agent; see `LabEvents.behind`.
+        """Each event that has gone further at another node's agent; see `LabEvents.behind`.
 
-        While a node's clock is behind nothing is: it is about to be moved like the others', and
-        what is due comes by itself.
+        There are none while a node's clock is behind: it is about to be moved, and what is due then
+        comes by itself.
         """
         return self.lab.behind(self._feeds.keys() - self.late())
 
@@ -97,7 +97,7 @@ class AgentFeeds:
         return [node for node, feed in self._feeds.items() if feed.clock_offset < latest - _APART]
 
     def _placed(self, guest: str, faults: Sequence[Fault]) -> None:
-        """Write down which faults of a guest are new, and which are over."""
+        """Log which faults of a guest are new, and which are over."""
         before = self._faults.get(guest, {})
         self._faults[guest] = now = {fault.id: fault for fault in faults}
         for fault in {**before, **now}.values():
@@ -113,7 +113,7 @@ class AgentFeeds:
                 )
 
     def _changed(self, before: Event | None, event: Event | None) -> None:
-        """Write down each status that the event has gone through."""
+        """Log each status that the event has gone through."""
         if event is None:
             assert before is not None
             self._forgotten(before)
@@ -138,7 +138,7 @@ class AgentFeeds:
 
 
 class _Feed(Watch):
-    """One node's, which tells the lab of each event that is new, another, or gone."""
+    """One node's feed. It tells the lab of each event that is new, changed or gone."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from hostagent.model import Event
 
 
 class CarriedOut:
-    """Filled where an event's effect is had; emptied when no agent knows of the event any more."""
+    """Filled when an event takes effect, emptied when no agent knows the event any more."""
 
     def __init__(self) -> None:
         self._on: dict[str, set[str]] = {}  # guests, by event

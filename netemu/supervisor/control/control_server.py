@@ -31,10 +31,11 @@ Q = TypeVar("Q", bound=Question)
 
 # Connections at one time; each holds a descriptor of the supervisor's.
 MOST: Final = 64
-# How long a question may take to come whole, and a part of an answer to be taken, seconds.
+# Seconds for a question to arrive whole, and for the client to take a part of an answer.
 ASKED_WITHIN: Final = 5.0
 TAKEN_WITHIN: Final = 30.0
-# When to look again for connections that could not be taken: for want of descriptors, say.
+# Seconds after which to accept again when a connection could not be accepted: for want of
+# descriptors, for one.
 _AGAIN: Final = 0.5
 _CHUNK: Final = 65536
 
@@ -70,7 +71,7 @@ class ControlServer:
             self._loop.remove_reader(self._listener)
             self._loop.call_later(_AGAIN, self._loop.add_reader, self._listener, self._accept)
             return
-        if peer(link).user != os.geteuid():  # an abstract name is within everybody's reach
+        if peer(link).user != os.geteuid():  # any process can reach an abstract name
             link.close()
             return
         link.setblocking(False)
@@ -126,12 +127,12 @@ class ControlServer:
             maps, descriptors = await self._outcome(verb, question)
         finally:
             beating.cancel()
-        # Nothing may run before the descriptors are sent: they are the supervisor's own, and it
-        # may close them.
+        # Nothing may run before the descriptors are sent: they belong to the supervisor, which may
+        # close them.
         frames = [pack({**one, "more": True}) for one in maps[:-1]] + [pack(maps[-1])]
         if descriptors:
             rights = struct.pack(f"{len(descriptors)}i", *descriptors)
-            # The socket's buffer has heartbeats at most: so small a first piece is taken whole.
+            # The socket's buffer holds heartbeats at most, so this small first piece is sent whole.
             try:
                 sent = link.sendmsg([frames[0]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
                 frames[0] = frames[0][sent:]
@@ -156,7 +157,7 @@ class ControlServer:
             return [{"failed": f"{verb}: {error!r}; see the lab's log", "exit": 1}], []
 
     async def _stream(self, link: socket.socket, news: AsyncIterator[dict[str, Any]]) -> None:
-        """Tell the news until the client goes: nothing comes from it but its end."""
+        """Send the news until the client goes. It sends nothing itself."""
         duties = {
             self._loop.create_task(self._tell(link, news)),
             self._loop.create_task(self._loop.sock_recv(link, 1)),
@@ -188,7 +189,7 @@ class ControlServer:
 
 
 async def _beat(link: socket.socket) -> None:
-    """Say every second that an answer is to come. So short a frame is sent whole or not at all."""
+    """Send a heartbeat every second. So short a frame is sent whole or not at all."""
     while True:
         await asyncio.sleep(HEARTBEAT)
         try:

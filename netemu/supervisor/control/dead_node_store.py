@@ -1,6 +1,6 @@
-"""What the agent of a dead node has left on its disk: it is read, and it can be added to.
+"""Reads what the agent of a dead node has left on disk, and adds to it. Runs in the supervisor.
 
-Only once the agent has surely ended: it holds its repository for itself while it lives.
+Only once the agent has surely ended: while it runs, it has its repository to itself.
 """
 
 import sqlite3

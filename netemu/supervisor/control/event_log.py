@@ -1,4 +1,6 @@
-"""What has happened in the lab, in order: kept for whoever asks, and told to whoever follows."""
+"""The log of what has happened in the lab, in order: kept for later questions, and sent to
+followers. Runs in the supervisor.
+"""
 
 import asyncio
 import logging
@@ -9,7 +11,7 @@ from typing import Any, Final
 
 log = logging.getLogger(__name__)
 
-# Entries kept for those who ask later: a day of one every ten seconds.
+# Entries kept for later questions: one every ten seconds for a day.
 KEPT: Final = 10_000
 
 Entry = dict[str, Any]
@@ -29,7 +31,7 @@ class EventLog:
         self._news = asyncio.Event()
 
     def write(self, what: str, **details: Any) -> None:
-        """Note that something has happened, now. A detail None is left out."""
+        """Log that something has happened now. A detail that is None is left out."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         told = {key: value for key, value in details.items() if value is not None}
         self._entries.append({"time": time, "what": what, **told})
@@ -39,13 +41,13 @@ class EventLog:
         news.set()
 
     def entries(self) -> list[Entry]:
-        """Give what is kept, oldest first."""
+        """The kept entries, oldest first."""
         return list(self._entries)
 
     async def follow(self) -> AsyncIterator[Entry]:
-        """Give what is kept, and then what happens, for ever.
+        """Yield the kept entries, and then each new one, without an end.
 
-        Whoever is too slow misses what is no longer kept.
+        A follower that is too slow misses the entries that are dropped meanwhile.
         """
         told = 0
         while True:
@@ -54,5 +56,5 @@ class EventLog:
             told = self._written
             for entry in list(self._entries)[-new:] if new else ():
                 yield entry
-            if told == self._written:  # nothing was written while it was being told
+            if told == self._written:  # nothing was logged meanwhile
                 await news.wait()

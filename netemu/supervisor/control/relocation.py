@@ -1,7 +1,7 @@
-"""Nodes that fail and come back, and what becomes of their guests. Runs in the supervisor.
+"""Nodes that fail and come back, and the healing of their guests. Runs in the supervisor.
 
-What a guest takes along from a node that has failed is read from its repository, once its agent is
-surely dead: what that had acknowledged is on the disk, so nothing is lost.
+What a guest takes along from a failed node is read from the node's repository, once its agent is
+surely dead. What the agent had acknowledged is on the disk, so nothing is lost.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ from netemu.topology import Guest
 
 log = logging.getLogger(__name__)
 
-# A node is taken for dead when its agent has missed so many heartbeats: as long as its responder
-# waits until it connects again.
+# Heartbeats that an agent may miss before its node counts as dead: as long as its responder waits
+# before it connects again.
 SILENCE: Final = 4 * HEARTBEAT_INTERVAL
 _LOOK: Final = 0.25
-# A look that comes so late says that this machine was too busy: for anybody, agents too.
+# A check that is this late shows that the machine was too busy, for agents too.
 _LATE: Final = 1.0
 _PAUSE: Final = 0.05
-# Guests that found no new node are tried again after that, then twice that, up to the last.
+# Guests without a new node are tried again after the first, then twice that, up to the last.
 _FIRST_RETRY: Final = 0.5
 _LAST_RETRY: Final = 10.0
 # Moves from or to a node that is to come back: each asks two agents a few things, at most.
@@ -149,7 +149,7 @@ class Relocation:
         return {name for name in names if self._hardware.power(name) is not Power.GONE}
 
     async def _let_go(self, host: NodeServices) -> None:
-        """Wait until what the agent knew is no longer to be read, or to be added to."""
+        """Wait until the dead agent's state is neither read nor added to."""
         try:
             async with asyncio.timeout(_MOVED_WITHIN):
                 while self._moves.concern(host):
@@ -184,14 +184,14 @@ class Relocation:
             for host in self._hosts.values():
                 silent = now - max(
                     begun,
-                    # Its agent has only just been started, and has nobody to speak to yet.
+                    # Its agent has just been started, and is not followed yet.
                     self._back_at.get(host.name, 0.0),
                     self._watching.heard(host.name) or 0.0,
                 )
                 if silent < SILENCE:
                     continue
                 if not host.failed:
-                    # It is not heard, and may still live: first make sure that it does not.
+                    # A silent node may still be running. Fence it before its guests boot elsewhere.
                     trouble = f" ({host.trouble})" if host.trouble else ""
                     self._lose(host, f"no heartbeat for {SILENCE:g} s{trouble}")
                 elif self._is_to_be_evacuated(host, now):
@@ -258,7 +258,7 @@ class Relocation:
                 self._tell_problem(host, f"{node} takes nobody: {error}")
             self._watching.poke()
 
-        # At once: one of them may hang, and guests that go elsewhere need not wait for it.
+        # In parallel: one may hang, and guests that go elsewhere need not wait for it.
         async with asyncio.TaskGroup() as group:
             for node, guests in moves.items():
                 group.create_task(take(node, guests))

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 KEPT: Final = 3600
 # Commands of so many seconds share a lease, which is never renewed.
 _SHARED: Final = 600
-# How long whoever commands waits for the answer; see `hostagent.controller`.
+# How long a client waits for the answer; see `hostagent.controller`.
 _ANSWERED_WITHIN: Final = 10.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0

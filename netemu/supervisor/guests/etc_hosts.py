@@ -1,7 +1,8 @@
-"""The names that a guest can resolve: what stands in its /etc/hosts, with no name server in reach.
+"""The names that a guest can resolve: the content of its /etc/hosts, as it reaches no name server.
+Pure.
 
-As in a cloud's own image: the metadata service by the names that its clients may call it, where the
-guest's node speaks for that cloud. Clients that look for a cloud by its name must not find another.
+As in a cloud's own image, the metadata service has the names that its clients use, if the guest's
+node speaks for that cloud. A client that looks for a cloud by its name must not find another one.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ _SERVICE: Final = {
 
 
 class Names(NamedTuple):
-    """What a guest calls itself, and what stands in its /etc/hosts."""
+    """A guest's host name, and its /etc/hosts."""
 
     hostname: str
     hosts: str
@@ -35,10 +36,10 @@ def hosts(guest: Guest, node: Node, tenants: str, hostname: str = "") -> str:
         for dialect, names in _SERVICE.items()
         if dialect in node.dialects.names
     ]
-    # As Debian has it for who has no lasting address: a host can resolve its own name.
+    # As in Debian's file for a host without a lasting address: a host can resolve its own name.
     called = " ".join(dict.fromkeys((hostname or guest.name, guest.name)))
     own = f"{guest.tenant[0] if guest.tenant else '127.0.1.1'}\t{called}\n"
-    # The first line that has a name counts: a guest that is called `metadata` hides no service.
+    # The first line with a name counts: a guest called `metadata` hides no service.
     return _LOCAL + "".join(service) + own + tenants
 
 

@@ -1,6 +1,7 @@
-"""A guest's first process: it is started with the guest's first command, and ends with it all.
+"""A guest's first process: started with the guest's first command; when it ends, all of the guest
+ends. Runs in the supervisor.
 
-A guest that runs nothing needs none: its claims are the lab's to run.
+A guest that runs nothing needs none: the lab runs its claims.
 """
 
 import asyncio
@@ -54,7 +55,7 @@ class GuestInit:
         return self._running[1]
 
     async def freeze(self) -> None:
-        """Hold the guest's processes where they are. Raises MachineCannot if that cannot be."""
+        """Freeze the guest's processes. Raises MachineCannot if that fails."""
         if self._running is None:
             return
         self._frozen = True
@@ -63,12 +64,12 @@ class GuestInit:
         asyncio.get_running_loop().add_reader(self._tracer, self._tracer_ended)
 
     def thaw(self) -> None:
-        """Have them go on."""
+        """Let them go on."""
         self._frozen = False
         self._let_go(signal.SIGTERM)
 
     def end(self) -> None:
-        """End the guest's processes: with the first one the kernel ends all."""
+        """End the guest's processes: when the first one ends, the kernel ends all."""
         if self._running is not None:
             pidfd, namespaces = self._running
             self._running = None
@@ -84,7 +85,7 @@ class GuestInit:
             self._freezing = asyncio.get_running_loop().create_task(self._again())
 
     async def _again(self) -> None:
-        """Freeze a guest again whose tracer has ended, so that its processes go on."""
+        """Freeze a guest again whose tracer has ended, which lets its processes go on."""
         log.warning("%s: what held its processes has ended; they are held again", self._guest)
         try:
             await self.freeze()

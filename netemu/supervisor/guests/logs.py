@@ -1,7 +1,8 @@
-"""What the guests' programs say: a file a guest, of bounded size, in the lab's directory.
+"""Collects the output of the guests' programs: one file for each guest, limited in size, in the
+lab's directory.
 
-Runs in the supervisor's loop. However much a guest says, it takes a bounded share of the loop's
-time, of memory and of descriptors: a guest that says more waits, as for a slow terminal.
+Runs in the supervisor's loop. Whatever a guest prints, it takes a limited share of the loop's time,
+of memory and of descriptors. A guest that prints more waits, as for a slow terminal.
 """
 
 import asyncio
@@ -14,19 +15,18 @@ from netemu.wire.runtime_dir import guest_log
 
 log = logging.getLogger(__name__)
 
-# Bytes kept of one guest's words: the newest half at least. A lab's files are in memory.
+# Bytes kept of one guest's output: at least the newest half. A lab's files are in memory.
 MOST: Final = 1 << 20
 _CHUNK: Final = 65536
-# After a chunk, however small, the guest is not listened to for so long, seconds: that makes 1.3 MB
-# a second at most.
+# Seconds without reading from a guest after each chunk: it can print 1.3 MB a second at most.
 _PAUSE: Final = 0.05
-# Pipes of one guest that are listened to: that of this boot, and what is still in the one before.
-# A guest may keep older ones open, by handing them to another.
+# Pipes of one guest that are read: that of this boot, and what is left in the one before. A guest
+# may keep older ones open, by handing them to another.
 _PIPES: Final = 2
 
 
 class Logs:
-    """`directory` is where the files go; `open` gives a descriptor that a program may write to."""
+    """`directory` is where the files go; `open` returns a descriptor to write to."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -34,9 +34,9 @@ class Logs:
         directory.mkdir(mode=0o700, exist_ok=True)
 
     def open(self, guest: str) -> int:
-        """Give the descriptor to write to, the caller's to close.
+        """The descriptor to write to, which the caller closes.
 
-        What was written before the last boot is still taken.
+        Output from before the last boot is still read.
         """
         pipes = self._pipes.setdefault(guest, [])
         hear, tell = os.pipe()

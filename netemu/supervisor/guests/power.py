@@ -17,13 +17,13 @@ class Power(StrEnum):
     """Whether a guest runs."""
 
     RUNNING = "running"
-    FROZEN = "frozen"  # its processes are stopped where they are, and its wires are silent
+    FROZEN = "frozen"  # its processes are stopped, and its wires are silent
     OFF = "off"  # nothing runs, and its links are down
     GONE = "gone"  # for good
 
 
 class Action(StrEnum):
-    """What changes a guest's power, or its place."""
+    """A change of a guest's power, or of its node."""
 
     FREEZE = "freeze"
     THAW = "thaw"
@@ -46,7 +46,9 @@ TRANSITIONS: Final = {
     (Power.OFF, Power.FROZEN): (Action.BOOT, Action.FREEZE),
     (Power.OFF, Power.GONE): (Action.REMOVE,),
 }
-"""The way from one power to another. What is not here is no way: nobody comes back from GONE."""
+"""The actions from one power to another. Pairs that are missing are impossible: a guest never
+returns from GONE.
+"""
 
 DEMANDS: Final = {
     EventType.FREEZE: Power.FROZEN,
@@ -57,19 +59,19 @@ DEMANDS: Final = {
 }
 
 HOLDS: Final = {
-    # Clouds speak of a pause of some seconds.
+    # Clouds document a pause of some seconds.
     EventType.FREEZE: 5.0,
-    # As long as it takes: a guest that boots again.
+    # As long as the guest takes to boot.
     EventType.REBOOT: 0.0,
     EventType.REDEPLOY: 0.0,
     EventType.PREEMPT: inf,
     EventType.TERMINATE: inf,
 }
-"""Seconds for which an event of unknown duration makes its demand."""
+"""Seconds for which an event of unknown duration demands its power."""
 
 LINGERS: Final = {
     EventType.FREEZE: 0.0,
-    # A guest that has booted is to find out why: its agent has started, and asks.
+    # A guest that has booted can find out why: its agent has started, and asks.
     EventType.REBOOT: 60.0,
     EventType.REDEPLOY: 60.0,
     EventType.PREEMPT: 0.0,
@@ -99,7 +101,7 @@ def held_back(event: Event, now: float) -> bool:
 
 
 def demand(event: Event, now: float) -> Power:
-    """What a started event demands of its guests at `now`; RUNNING is to demand nothing."""
+    """The power that a started event demands of its guests at `now`; RUNNING means no demand."""
     lasting = event.status is EventStatus.STARTED and not event.notice_only
     if lasting and not held_back(event, now) and now < demands_until(event):
         return DEMANDS[event.type]
@@ -107,7 +109,7 @@ def demand(event: Event, now: float) -> Power:
 
 
 def demands_until(event: Event) -> float:
-    """When, by time alone, a started event ceases to demand anything."""
+    """When, by time alone, a started event stops demanding anything."""
     return effective(event) + (HOLDS[event.type] if event.duration is None else event.duration)
 
 
@@ -117,11 +119,11 @@ def severest(demands: Iterable[Power]) -> Power:
 
 
 def plan(power: Power, begun: Iterable[EventType], wanted: Power) -> list[Action]:
-    """Give the actions for a guest in the state `power`.
+    """The actions for a guest in the state `power`.
 
-    `begun` are the types of the events that have started and were not carried out yet, in their
-    order: each is carried out, also one that is over already; but a guest that is off is not
-    booted to be frozen. `wanted` is what all events demand now.
+    `begun` are the types of the events that have started and were not carried out yet, in order.
+    Each is carried out, even if it is over already; but a guest that is off is not booted to be
+    frozen. `wanted` is the power that all events demand now.
     """
     actions: list[Action] = []
     for kind in begun:

@@ -1,4 +1,6 @@
-"""The lab's claims: every guest's claimant and every node's oracle, run in this process."""
+"""The lab's claims: the claimants of all guests and the oracles of all nodes. Runs in the
+supervisor.
+"""
 
 import asyncio
 import random
@@ -20,7 +22,7 @@ from netemu.wire.progress import Progress
 
 
 class Claims:
-    """Who holds what. Claims begin as soon as this is made: the ports have their carriers."""
+    """Which guest holds which address. Claims begin at once: the ports have their carriers."""
 
     def __init__(self, nodes: list[WiredNode], timing: Timing, *, resets: bool = True) -> None:
         self._changed = asyncio.Event()
@@ -52,7 +54,7 @@ class Claims:
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}
 
     async def hold(self, factory: Factory) -> None:
-        """Have the packet sockets closed side by side when the lab ends; see `Factory.hold`."""
+        """Have the packet sockets closed in parallel when the lab ends; see `Factory.hold`."""
         held = [one for shell in self._shells.values() for one in shell.packet_sockets]
         held += [guest.packet_socket for guest in self._guests.values()]
         share = min(BATCH, max(_FEWEST_HELD, -(-len(held) // _MOST_HOLDERS)))
@@ -90,17 +92,17 @@ class Claims:
     # A guest's life.
 
     def pause(self, guest: Guest) -> None:
-        """The guest is frozen, and its claim with it."""
+        """The guest is frozen: suspend its claim."""
         if guest.mark in self._guests:
             self._guests[guest.mark].pause()
 
     def resume(self, guest: Guest) -> None:
-        """It goes on."""
+        """The guest runs again: resume its claim."""
         if guest.mark in self._guests:
             self._guests[guest.mark].resume()
 
     def unplug(self, guest: Guest) -> None:
-        """The guest is off: what it had on its node is free at once."""
+        """The guest is off: free what it had on its node."""
         if guest.mark in self._guests:
             self._guests[guest.mark].shut_down()
         node = self._nodes.pop(guest.mark, None)
@@ -108,9 +110,9 @@ class Claims:
             node.unplug(guest.mark)
 
     def boot(self, wired: WiredGuest, node: WiredNode) -> None:
-        """The guest boots, in a namespace of its own and by a wire to `node`: it claims anew.
+        """The guest boots, in a new namespace and by a wire to `node`: it claims again.
 
-        What it remembers is the address that it had (RFC 3927 section 2.1).
+        It remembers the address that it had (RFC 3927 section 2.1).
         """
         guest = wired.guest
         self.unplug(guest)
@@ -123,7 +125,7 @@ class Claims:
 
     @property
     def change(self) -> asyncio.Event:
-        """Set at the next change of any claim. Whoever waits takes it first, and then looks."""
+        """Set at the next change of any claim. Take it before looking, then wait for it."""
         return self._changed
 
     def _note_change(self) -> None:
@@ -137,7 +139,7 @@ class Claims:
         return None if user is None or user.address is None else addresses.to_text(user.address)
 
     def _held(self, guest: Guest) -> Binding | None:
-        """What its node has bound to its port."""
+        """The address that its node has bound to its port, or None."""
         node = self._nodes.get(guest.mark)
         return None if node is None else node.oracle.by_port.get(guest.mark)
 
@@ -151,10 +153,10 @@ class Claims:
         return is_bound(self._guests[guest.mark].claimant, oracle, guest.mark)
 
     def state(self, guest: Guest) -> str:
-        """Give `bound`, or where the claim stands: down, waiting, probing, announce-wait.
+        """`bound`, or the state of the claim: down, waiting, probing, announce-wait.
 
-        A guest that uses an address which its node has for nobody, or for another, is `unbound`;
-        so is one that claims by itself, and has none yet.
+        A guest is `unbound` while its node has its address for nobody, or for another guest. So is
+        one that claims by itself, as long as it has no address.
         """
         if self.bound(guest):
             return "bound"
@@ -173,10 +175,10 @@ class Claims:
             if not waiting:
                 return
             await change.wait()
-            # Claims end in swarms: a tenth of a second later there is more to see at one look.
+            # Many claims end at about the same time: look again a tenth of a second later.
             await asyncio.sleep(0.1)
 
 
-# Processes that share the closing of packet sockets: not for a handful of them, and no more than
-# it takes to have the largest lab closed in seconds.
+# Processes that share the closing of packet sockets: none for a few sockets, and for the largest
+# lab as many as close them in seconds.
 _FEWEST_HELD, _MOST_HOLDERS = 32, 64

@@ -1,7 +1,7 @@
-"""The emulated hardware: each guest's power, its place, and the machine that it is.
+"""The emulated hardware: each guest's power, its node, and its machine. Runs in the supervisor.
 
-Runs in the supervisor. What is to happen to a guest, and when, others decide; here it is done, one
-action after another. It is the same for every kind of machine.
+It carries out what others decide, one action after another, in the same way for every kind of
+machine.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Hardware:
         hostname: Callable[[str], str] = str,
         relay_ended: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`hostname` gives what a guest that boots is to call itself; by default its own name."""
+        """`hostname` returns the host name of a guest that boots; by default its own name."""
         self._hostname = hostname
         self._lab = lab
         self._tenant_names = etc_hosts.tenants(lab.guests)
@@ -74,11 +74,11 @@ class Hardware:
         return self._power[guest]
 
     def node_of(self, guest: str) -> WiredNode:
-        """Give the node that the guest is on, or was on when it went."""
+        """The node that the guest is on, or was on when it went."""
         return self._node_of[guest]
 
     def wired(self, guest: str) -> WiredGuest:
-        """Give the guest with its namespace."""
+        """The guest with its namespace."""
         return self._wired[guest]
 
     def bound(self, guest: str) -> bool:
@@ -97,19 +97,19 @@ class Hardware:
             return await machine.enter()
 
     async def do(self, guest: str, action: Action) -> None:
-        """Carry out an action, but for a move, which takes an agent's word: see `replace`."""
+        """Carry out an action. A move needs an agent's answer: see `replace`."""
         async with self._turns[guest]:
             await _DO[action](self, guest)
             if action in _LEADS_TO:
                 self._power[guest] = _LEADS_TO[action]
 
     def busy(self, guest: str) -> bool:
-        """Whether something is being done to the guest: its power is about to change."""
+        """Whether an action on the guest is under way: its power is about to change."""
         return self._turns[guest].locked()
 
     @asynccontextmanager
     async def hold(self, guests: Iterable[str]) -> AsyncIterator[None]:
-        """Have nothing else be done to these guests meanwhile."""
+        """Keep other actions from these guests meanwhile."""
         async with AsyncExitStack() as held:
             for name in sorted(set(guests)):
                 await held.enter_async_context(self._turns[name])
@@ -133,7 +133,7 @@ class Hardware:
         self._ports.set_one(node, self._wired[guest], wire, up=up)
 
     async def rewire(self, guests: Iterable[str], node: WiredNode) -> None:
-        """Take the wires of guests away, and have `node`, to which they go, guard their ports."""
+        """Remove the wires of guests, and have `node`, to which they move, guard their ports."""
         moved = [self._wired[name] for name in guests]
         await self.wires.detach(one.guest.name for one in moved)
         plugged: dict[str, list[WiredGuest]] = {}
@@ -185,7 +185,7 @@ class Hardware:
         self._hear(guest)
 
     def _hear(self, guest: str) -> None:
-        """A guest that was frozen may claim and speak."""
+        """Let a guest that was frozen claim and speak again."""
         wired = self._wired[guest]
         self._claims.resume(wired.guest)
         self._ports.silence(self._node_of[guest], wired, silent=False)
@@ -196,7 +196,7 @@ class Hardware:
         self._end(guest)
 
     def _end(self, guest: str) -> None:
-        """End all that runs in a guest, and set its wires down."""
+        """End all processes of a guest, and set its wires down."""
         wired = self._wired[guest]
         wired.machine.shut_down()
         self._claims.unplug(wired.guest)
@@ -204,7 +204,9 @@ class Hardware:
         self.wires.flush(guest)
 
     async def _boot(self, guest: str) -> None:
-        """Boot a guest that is off. It is off if that fails, and the next boot makes all anew."""
+        """Boot a guest that is off. If that fails it stays off, and the next boot makes everything
+        again.
+        """
         wired, node = self._wired[guest], self._node_of[guest]
         try:
             await self.wires.detach([guest])

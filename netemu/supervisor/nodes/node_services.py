@@ -1,4 +1,6 @@
-"""The nodes' own software: on each a host agent and a responder, which fail with it."""
+"""The software of each node: a host agent and a responder, which fail with the node. Runs in the
+supervisor.
+"""
 
 import asyncio
 import os
@@ -14,13 +16,13 @@ from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Dialects
 from netemu.wire.profile import Profile
 
-# What a node's two processes become when the lab is root's: users that own nothing and are nobody
-# else's, from the range that systemd keeps for such (61184 to 65519).
+# The users of a node's two processes in root's lab. They own nothing and belong to nobody else:
+# they are in the range that systemd reserves for such users (61184 to 65519).
 AGENT_USER: Final = 61901
 RESPONDER_USER: Final = 61902
-# An agent that hangs makes its node fail, once the lab is up (`Relocation.heal`): that is sooner.
+# A hanging agent makes its node fail, once the lab is up (`Relocation.heal`); that takes less time.
 AGENT_PATIENCE: Final = 2 * PATIENCE
-# How long a node that comes back is waited for: a responder takes a second, on a busy machine ten.
+# Seconds that a node which comes back is waited for: a responder takes one, on a busy machine ten.
 SERVING_WITHIN: Final = 20.0
 # A process that was killed ends in milliseconds, unless the kernel holds it.
 DEAD_WITHIN: Final = 10.0
@@ -39,10 +41,10 @@ def keep_signing_key(text: str) -> Path | None:
 
 
 class NodeServices:
-    """One node's software. Its agent takes commands on `outer` and, from the lab, at `commands`.
+    """One node's software. Its agent takes commands on `outer`, and from the lab at `commands`, a
+    path that no guest and no process outside can reach.
 
-    No guest and no process outside can reach that path.
-    The sockets stay this object's, for as long as a service may be started again.
+    The sockets stay open here as long as a service may be started again.
     """
 
     def __init__(
@@ -111,13 +113,13 @@ class NodeServices:
 
     @property
     def trouble(self) -> str:
-        """What keeps its software from running, if something does."""
+        """Why its software does not run, if it does not."""
         return "; ".join(
             f"{service.name}: {service.trouble}" for service in self.services if service.failing
         )
 
     async def dead(self) -> None:
-        """Wait until the last process of a failed node has ended. Raises NotSo: one does not."""
+        """Wait until the last process of a failed node has ended. Raises NotSo if one does not."""
         try:
             async with asyncio.timeout(DEAD_WITHIN):
                 while any(service.pid is not None for service in self.services):
@@ -135,13 +137,13 @@ class NodeServices:
             pass
 
     def fail(self) -> None:
-        """End it all at once, without a word to anybody."""
+        """Kill all of it at once, without notice."""
         self.failed = True
         for service in self.services:
             service.kill()
 
     def forget(self) -> None:
-        """Have the node come back as a new one: nobody is on it whom its agent should know."""
+        """Have the node come back as a new one, whose agent knows no guests."""
         shutil.rmtree(self.store)
         self._make_store()
 
@@ -194,7 +196,7 @@ def _listening(path: Path) -> socket.socket:
 
 
 def _dialect_options(dialects: Dialects) -> list[str]:
-    """What the responder is told to speak, and how; what the lab does not say is its default."""
+    """The responder's options for its dialects; those that the lab leaves out are defaults."""
     options = []
     if dialects.names != Dialects().names:
         options += ["--dialects", ",".join(dialects.names)]
@@ -212,6 +214,6 @@ def _dialect_options(dialects: Dialects) -> list[str]:
 
 
 def is_root() -> bool:
-    """Whether the lab is root's. One user's own lab knows that user only, whom it calls 0."""
+    """Whether the lab is root's. An ordinary user's lab has one user only, with the ID 0."""
     _, _, users = Path("/proc/self/uid_map").read_text().split()[:3]
     return int(users) > AGENT_USER

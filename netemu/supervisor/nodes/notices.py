@@ -1,4 +1,4 @@
-"""What a service says to the supervisor by sd_notify(3). Runs in the supervisor."""
+"""Receives what services report by sd_notify(3). Runs in the supervisor."""
 
 import asyncio
 import socket
@@ -12,7 +12,9 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Notices:
-    """The socket at `path` that a service notifies; `heard` is told who said what."""
+    """The socket at `path` that a service notifies; `heard` is called with the process and the
+    text.
+    """
 
     def __init__(self, path: Path, heard: Callable[[int, str], None]) -> None:
         """Make the socket; raises OSError."""
@@ -31,7 +33,7 @@ class Notices:
         self._loop.add_reader(self._socket, self.read)
 
     def read(self) -> None:
-        """Take what is there."""
+        """Read what has arrived."""
         while True:
             try:
                 text, extra, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
@@ -43,7 +45,7 @@ class Notices:
                     self._heard(pid, text.decode(errors="replace"))
 
     def close(self) -> None:
-        """Take what is left, close the socket, and remove its file."""
+        """Read what is left, close the socket, and remove its file."""
         self.read()
         self._loop.remove_reader(self._socket)
         self._socket.close()

@@ -1,6 +1,7 @@
-"""The nodes' ports once a lab is up: they are made new at boots, silenced, set dark, and moved.
+"""The nodes' ports once a lab is up: made again at boots, silenced, set down, and moved. Runs in
+the supervisor.
 
-What waits for the kernel's locks, which guests can hold, or for nft, is not done in the loop.
+What may wait for the kernel's locks, which guests can hold, or for nft, runs outside the loop.
 """
 
 import asyncio
@@ -36,7 +37,8 @@ class Ports:
         self._tenants = tenants
 
     async def renew(self, node: WiredNode, wired: WiredGuest) -> None:
-        """Wire a machine that boots: nothing that its guest did to the wire before is left.
+        """Wire a machine that boots, by a new wire: nothing that its guest did to the old one is
+        left.
 
         If it fails, the guest has no wire.
         """
@@ -67,13 +69,13 @@ class Ports:
         wired.plugged = True
 
     async def remove(self, node: WiredNode, wired: WiredGuest) -> None:
-        """Take a guest's wires away for good."""
+        """Remove a guest's wires for good."""
         await asyncio.to_thread(self._unplug, node, wired)
         if (tenants := self._tenants_of(wired)) is not None:
             tenants.remove(wired)
 
     def _unplug(self, node: WiredNode, wired: WiredGuest) -> None:
-        """Take a guest's wire away, and all that the node knows of its port."""
+        """Remove a guest's wire, and all that the node knows of its port."""
         guest, index = wired.guest, wired.port_index
         wired.plugged = False
         with inside(node.net), netlink.Netlink() as kernel, suppress(NetemuError):
@@ -83,9 +85,9 @@ class Ports:
             kernel.run((links.no_link(guest.port, index),))
 
     async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
-        """Take the wires of many guests away at once; they are off.
+        """Remove the wires of many guests that are off.
 
-        A thousand take the kernel as long as a few do one after another.
+        A thousand at once take the kernel as long as a few one after another.
         """
         for one in guests:
             one.plugged = False
@@ -106,7 +108,7 @@ class Ports:
         return guard.follows_names()
 
     async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
-        """Have the node guard the ports that guests will get, if it can: `renew` makes them."""
+        """Load the guard of ports that guests will get, if the node can: `renew` makes them."""
         if self.guarded_ahead:
             await asyncio.to_thread(self._guard, node, guests)
 
@@ -120,7 +122,7 @@ class Ports:
         return self._manner.profile.rules.one_less(guarded(wired.guest))
 
     def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
-        """Set a guest's wires down, from this side: what its own ends are like does not matter."""
+        """Set a guest's wires down from the node's side, whatever its own ends are like."""
         if wired.plugged:
             with inside(node.net), netlink.Netlink() as kernel:
                 kernel.run((links.no_carrier(wired.guest.port, wired.port_index),))
@@ -128,7 +130,7 @@ class Ports:
             tenants.go_dark(wired)
 
     def place(self, node: WiredNode, wired: WiredGuest, wire: Wire) -> Place | None:
-        """Where a wire of a guest ends; None if it has no such wire now."""
+        """The node's end of a guest's wire; None if the guest has no such wire now."""
         if not wired.plugged:
             return None
         if wire is Wire.TENANT:
@@ -146,7 +148,7 @@ class Ports:
         )
 
     def set_one(self, node: WiredNode, wired: WiredGuest, wire: Wire, *, up: bool) -> None:
-        """Set one of a guest's wires up or down, from this side."""
+        """Set one of a guest's wires up or down, from the node's side."""
         place = self.place(node, wired, wire)
         if place is not None:
             change = links.up if up else links.no_carrier
@@ -154,7 +156,7 @@ class Ports:
                 kernel.run((change(place.port, place.link),))
 
     def silence(self, node: WiredNode, wired: WiredGuest, *, silent: bool) -> None:
-        """Have nothing come from a guest and nothing reach it; the carriers stay."""
+        """Silence a guest's port: nothing comes from it or reaches it. The carriers stay."""
         try:
             silence(node.net, "guard", wired.guest.port, silent=silent)
             if (tenants := self._tenants_of(wired)) is not None:

@@ -133,7 +133,9 @@ class RelayService:
         self._tell(["take", wire])
 
     async def counts(self) -> dict[str, list[dict[str, int]]]:
-        """What happened to the frames of each wire: to the guest, and from it; {} if it is slow."""
+        """What happened to the frames of each wire, to the guest and from it; {} if the relay is
+        slow.
+        """
         if self._service is None:
             return {}
         self._number += 1

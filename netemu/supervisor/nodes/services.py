@@ -21,34 +21,36 @@ from netemu.wire.source import python_path
 
 log = logging.getLogger(__name__)
 
-# The first restart comes at once. A service that ends again and again is tried ever more seldom,
-# and forgiven once it has lived for a while. There is no last attempt: what a machine lacks today
-# it may have in an hour, and the service is needed for as long as the lab is up.
+# The first restart comes at once. The delay doubles with each end in a row, and starts again once
+# the service has run for a while. There is no last attempt: what a machine lacks now it may have
+# later, and the service is needed as long as the lab is up.
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 5.0
 FORGIVEN_AFTER: Final = 10.0
-# So many ends or failed starts in a row are no accident.
+# From this many ends or failed starts in a row on, the service is shown as failing.
 FAILING_AFTER: Final = 3
-# How long a process may take to end in order before it is killed.
+# Seconds that a process may take to end in order before it is killed.
 GRACE: Final = 2.0
-# A service is heard four times within its patience; silent for half of it, it is shown as hung.
+# A service reports four times within its patience. After half of it without a report, it is shown
+# as hung.
 PATIENCE: Final = 8.0
-# Until READY a service imports and reads its store, beside a thousand others on a small machine.
+# Until READY, a service imports modules and reads its store, beside a thousand others on a small
+# machine.
 START_PATIENCE: Final = 120.0
 _LOOK: Final = 0.5
-# A look that comes so late says that the machine was too busy, for the services too.
+# A check that is this late shows that the machine was too busy, for the services too.
 _LATE: Final = 1.0
-# Of what a service says of its end so many characters are kept.
+# Characters that are kept of a service's last words.
 _LINE: Final = 300
 # The protocol of handing sockets over (sd_listen_fds(3)) begins at this descriptor.
 _FIRST_DESCRIPTOR: Final = 3
 
 
 class Service:
-    """A process that is to run for as long as the lab does.
+    """A process that runs as long as the lab does.
 
-    `sockets` are handed over by name as sd_listen_fds(3) says; `log_descriptor` takes its output;
-    `notices` is where its notification socket is made. Without one the service is not watched.
+    `sockets` are handed over by name, as sd_listen_fds(3) says; `log_descriptor` takes its output;
+    `notices` is where its notification socket is made. Without that the service is not watched.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Service:
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         assert self.pid is not None
-        _kill_group(self.pid)  # those that it has left
+        _kill_group(self.pid)  # the rest of its group
         self.pid = None
         self._close()
         if self._loop.time() - self._started > FORGIVEN_AFTER:
@@ -127,7 +129,7 @@ class Service:
             _kill_group(self.pid)
 
     def excuse(self) -> None:
-        """Count its silence from now on: it had no chance to be heard."""
+        """Count its silence from now on: it could not be heard before."""
         self._beats = dict.fromkeys(self._beats, self._loop.time())
 
     @property
@@ -150,11 +152,11 @@ class Service:
 
     @property
     def trouble(self) -> str:
-        """How it ended last, and what it said last."""
+        """How it ended last, and its last words."""
         return ": ".join(filter(None, (self.last_end, self.last_line)))
 
     def status(self) -> dict[str, Any]:
-        """What `netemu status` tells of it. `pid` is the sandbox's."""
+        """Its state in `netemu status`. `pid` is its ID in the sandbox."""
         return {
             "name": self.name,
             "state": self.state,
@@ -165,7 +167,7 @@ class Service:
         }
 
     def _again_later(self, how: str) -> None:
-        # No line for each of thousands, and none for one that was to end.
+        # No line for each of thousands of ends, and none for an end that was asked for.
         if self._wanted and (how != self.last_end or self._failures < FAILING_AFTER):
             log.warning("%s: %s, again in %.2f s", self.name, how, self._delay)
         self.last_end = how
@@ -181,7 +183,7 @@ class Service:
             self.start()
 
     def _silence(self) -> float:
-        """Seconds since the process of it that is most silent was heard."""
+        """Seconds since its most silent process was heard."""
         if self.pid is None or self._notices_at is None:
             return 0.0
         return self._loop.time() - min(self._beats.values(), default=self._started)
@@ -206,7 +208,8 @@ class Service:
             self._said = "".join(one if one.isprintable() else "\ufffd" for one in said)
 
     def _spawn(self) -> int:
-        # The descriptors' own places may be among those they go to: first out of the way.
+        # A descriptor may have the number that another one is to get: copy them all out of the way
+        # first.
         first = _FIRST_DESCRIPTOR
         aside = first + len(self._sockets)
         environment = {
@@ -255,21 +258,21 @@ def _kill_group(leader: int) -> None:
 
 
 class Process(Protocol):
-    """What is told how its process has ended."""
+    """An object that is told how its process has ended."""
 
     @property
     def pid(self) -> int | None:
         """The process's ID, or None if none runs."""
 
     def ended(self, status: int) -> None:
-        """The process has ended with this status, as waitpid(2) tells."""
+        """The process has ended with this status, as waitpid(2) reports it."""
 
 
 class Overseer:
-    """Sees each process that ends in the sandbox, and each service that hangs.
+    """Reaps the processes that end in the sandbox, and watches services for hanging.
 
-    PID 1 is the parent of all orphans: their ends are taken note of as well.
-    `also` are processes that are no services, and told of their ends only.
+    PID 1 is the parent of all orphans, so it reaps those as well. `also` are processes other than
+    services; they are told of their ends only.
     """
 
     def __init__(
@@ -280,7 +283,7 @@ class Overseer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
     async def run(self) -> None:
-        """Look after the services for as long as the lab is up."""
+        """Watch the services as long as the lab is up."""
         loop = asyncio.get_running_loop()
         last = loop.time()
         while True:

@@ -55,12 +55,12 @@ class Splice:
 
     @property
     def guest_end(self) -> str:
-        """What the link is called to which the machine's end is the other."""
+        """The name of the link that is the other end of the machine's."""
         return f"{self.place.port}-guest" if self.entered else self.place.port
 
     @property
     def relay_end(self) -> str:
-        """What the node's end of the relay is called."""
+        """The name of the node's end of the relay."""
         return f"{self.place.port}-relay"
 
     def open(self) -> tuple[socket.socket, socket.socket]:

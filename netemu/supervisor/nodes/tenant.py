@@ -1,7 +1,8 @@
-"""The tenant network: a second interface, eth1, for guests that serve something to each other.
+"""The tenant network: a second interface, eth1, for guests that serve each other. Runs in the
+supervisor.
 
-One bridge in a namespace of its own joins guests of all nodes, in 198.18.0.0/15. It is beside the
-link-local network and touches it nowhere: what its guard lets pass has a tenant address at both
+One bridge in a namespace of its own joins guests of all nodes, in 198.18.0.0/15. It has no
+connection to the link-local network: its guard passes only packets with a tenant address at both
 ends (`netemu/kernel/tenant.nft`).
 """
 

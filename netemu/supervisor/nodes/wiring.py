@@ -1,7 +1,8 @@
-"""Wires a lab: namespaces, bridges, wires, guards and listeners, down to ports that are up.
+"""Wires a lab: namespaces, bridges, wires, guards and listeners, until all ports are up. Runs in
+the supervisor.
 
-The order is what keeps a port from ever being open: wires are made with their port down, the
-guard of the whole node is loaded, and only then do the ports come up.
+The order keeps a port from ever being open: wires are made with their port down, then the guard of
+the whole node is loaded, and only then do the ports come up.
 """
 
 import asyncio
@@ -107,7 +108,7 @@ async def wire(
         _wire(one, manner)
         wired.append(one)
         progress.step("wiring guests", len(made), total)
-        await asyncio.sleep(0)  # whoever asks for the lab's state gets an answer meanwhile
+        await asyncio.sleep(0)  # so that status questions are answered meanwhile
     await leave_to_others(factory, made)
     return wired
 
