@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # The suite's own labs claim ten times as fast as RFC 3927; limits scale with it.
 _TIME_SCALE = 0.1
+# What an impaired wire delays, seconds.
+_LATE = 0.001
 # The most digits of a row's number.
 _DIGITS = 3
 _POLICIES = ("responder-only", "same-node")
@@ -39,6 +41,8 @@ _OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
 @click.option("--suite", type=click.Choice(["isolation", "rfc3927"]), default="isolation",
               show_default=True, help="What is tried: whether guests are kept apart, or how "
               "they claim addresses; ours, avahi-autoipd and dhcpcd where installed.")  # fmt: skip
+@click.option("--impaired", is_flag=True,
+              help="Of a lab of its own: have a relay in every wire.")  # fmt: skip
 @click.option("--rows", "wanted", metavar="IDS", help="Only these rows, as in 02,18-23.")
 @click.option("--prove", "proving", is_flag=True,
               help="Play the rows in labs without protections: each has to fail.")  # fmt: skip
@@ -63,6 +67,7 @@ def conformance(
     policy: str,
     time_scale: float | None,
     suite: str,
+    impaired: bool,
     wanted: str | None,
     proving: bool,
     against: str | None,
@@ -97,6 +102,8 @@ def conformance(
         raise BadInput("--pcap-all: say where, with --pcap DIR")
     if sum(map(bool, (proving, against, nodes_from, name))) > 1:
         raise BadInput("--prove, --against, --nodes-from and --name exclude each other")
+    if impaired and (proving or against or nodes_from or name or suite == "rfc3927"):
+        raise BadInput("--impaired goes with a lab of the isolation suite's own")
     if suite == "rfc3927" and (proving or against or nodes_from):
         raise BadInput("--suite rfc3927 goes with --name alone")
     scale = time_scale or (1.0 if suite == "rfc3927" else _TIME_SCALE)
@@ -118,7 +125,7 @@ def conformance(
         rows, columns = _play_on(rows, nodes_from)
         good = all(result.ok for column in columns for result in column.results.values())
     else:
-        columns = _play(rows, policies, scale, name)
+        columns = _play(rows, policies, scale, name, impaired)
         good = all(result.ok for column in columns for result in column.results.values())
     if as_json:
         say_data(report.as_json(columns))
@@ -196,17 +203,30 @@ def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":
     return [(family, row) for family, row in CATALOGUE if row.id in ids]
 
 
-def _own_lab(policy: str) -> "Lab":
-    import msgspec
+def _own_lab(policy: str, impaired: bool = False) -> "Lab":
+    from msgspec.structs import replace
 
+    from netemu.impairment.plan import Plan
+    from netemu.impairment.terms import Terms
     from netemu.topology import DEMO, Policy, load
 
-    lab = load(DEMO, name=f"conformance-{os.getpid()}")
-    return msgspec.structs.replace(lab, policy=Policy(policy))
+    lab = replace(load(DEMO, name=f"conformance-{os.getpid()}"), policy=Policy(policy))
+    if not impaired:
+        return lab
+    late = Plan(to=Terms(delay=_LATE), from_=Terms(delay=_LATE))
+    nodes = (
+        replace(node, guests=tuple(replace(guest, link=late) for guest in node.guests))
+        for node in lab.nodes
+    )
+    return replace(lab, nodes=tuple(nodes))
 
 
 def _play(
-    rows: "list[tuple[str, Row]]", policies: Sequence[str], time_scale: float, name: str | None
+    rows: "list[tuple[str, Row]]",
+    policies: Sequence[str],
+    time_scale: float,
+    name: str | None,
+    impaired: bool = False,
 ) -> "list[Column]":
     from netemu.client import labs
     from netemu.conformance.labstage import LabStage, running
@@ -220,7 +240,7 @@ def _play(
         return [Column(str(stage.policy), {one.row.id: one for one in results})]
     with pieces(len(rows) * len(policies), "building a lab") as step:
         for policy in policies:
-            with running(_own_lab(policy), time_scale) as stage:
+            with running(_own_lab(policy, impaired), time_scale) as stage:
                 results = play(stage, rows, lambda result: step(result.row.title))
             columns.append(Column(policy, {one.row.id: one for one in results}))
     return columns

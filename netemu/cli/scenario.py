@@ -33,6 +33,8 @@ def scenario() -> None:
               metavar="SECONDS", help="Between reboots.")  # fmt: skip
 @click.option("--rate", type=Number(32, 256), default=64.0, show_default=True,
               metavar="N", help="Requests a second, of 64 clients in turn.")  # fmt: skip
+@click.option("--delay", metavar="TIME", help="Of both wires of each web guest, per direction.")
+@click.option("--loss", metavar="%", help="Of both wires of each web guest.")
 @as_json
 @output(".svg", ".json", what="a plot or the results")
 def masked_reboot(
@@ -41,6 +43,8 @@ def masked_reboot(
     duration: float,
     calm: float,
     rate: float,
+    delay: str | None,
+    loss: str | None,
     as_json: bool,
     files: tuple[Path, ...],
 ) -> int:
@@ -55,7 +59,8 @@ def masked_reboot(
 
     play.require()
     plots = pictures(files)
-    pace = play.Pace(time_scale=time_scale, duration=duration, calm=calm, rate=rate)
+    links = {key: value for key, value in (("delay", delay), ("loss", loss)) if value is not None}
+    pace = play.Pace(time_scale=time_scale, duration=duration, calm=calm, rate=rate, links=links)
     kinds = {"with": (True,), "without": (False,), None: (True, False)}[only]
     with phases() as on_step:
         runs = [play.play(drained=drained, pace=pace, on_step=on_step) for drained in kinds]

@@ -31,7 +31,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from hostagent import privileges
+from hostagent import confinement, privileges
 from hostagent.notify import Notifier
 from netemu.impairment import frame as frames_of
 from netemu.impairment import trace
@@ -49,7 +49,8 @@ _SLACK: Final = 20e-6
 _LONGEST: Final = 1 << 17
 # Wires whose counts go into one message.
 _COUNTED: Final = 50
-# Closing a packet socket waits for the kernel's readers, some 13 ms: side by side it is one wait.
+# Closing a packet socket waits for the kernel's readers, some 13 ms: side by side it is one wait,
+# and no frame of another wire waits with it.
 _CLOSERS: Final = 32
 _SOL_PACKET, _PACKET_AUXDATA, _PACKET_STATISTICS = 263, 8, 6
 # struct tpacket_auxdata: status, lengths and offsets, the tag and its protocol.
@@ -129,11 +130,13 @@ class Relay:
         self._epoll = select.epoll()
         self._epoll.register(link, select.EPOLLIN)
         self._epoll.register(self._timer.fd, select.EPOLLIN)
+        self._closers = ThreadPoolExecutor(_CLOSERS)
         self._ended = False
 
     def close(self) -> None:
         """Close all wires' sockets."""
         self._close(list(self._wires))
+        self._closers.shutdown()
 
     def run(self, notifier: Notifier) -> None:
         """Carry frames until the link ends."""
@@ -250,9 +253,8 @@ class Relay:
                 del self._sides[side.socket.fileno()]
                 self._epoll.unregister(side.socket)
                 closing.append(side.socket)
-        if closing:
-            with ThreadPoolExecutor(_CLOSERS) as pool:
-                list(pool.map(socket.socket.close, closing))
+        for one in closing:
+            self._closers.submit(one.close)
 
     def _tell_counts(self, question: int) -> None:
         wires = list(self._wires)
@@ -298,6 +300,7 @@ def main() -> None:
     except PermissionError:  # an ordinary user's
         pass
     privileges.give_up(arguments.user)
+    confinement.confine(None)
     _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     gc.freeze()
     gc.disable()  # nothing here has circles; a collection delays every frame

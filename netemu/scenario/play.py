@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,8 @@ _WEB: Final = ("web1", "web2", "web3")
 # With agents the notice is long: their approval starts the reboot early.
 _NOTICE_TO_AGENTS: Final = 900.0
 _NOTICE: Final = 1.0
+# A segment that is lost comes again after a second, then two, then four: clients wait for it.
+_PATIENCE_WITH_LOSS: Final = 20.0
 # The longest that one step may take on a busy machine.
 _PATIENCE: Final = 60.0
 
@@ -35,13 +37,15 @@ class Pace:
     """The pace of a run.
 
     `time_scale` multiplies RFC 3927's durations. A guest is away for `duration` seconds before it
-    boots, with `calm` seconds before and after. `rate` is in requests a second.
+    boots, with `calm` seconds before and after. `rate` is in requests a second. `links` is what is
+    wrong with both wires of each web guest, as a lab file says it.
     """
 
     time_scale: float = 1.0
     duration: float = 6.0
     calm: float = 4.0
     rate: float = 64.0
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def require() -> None:
@@ -72,9 +76,12 @@ def play(*, drained: bool, pace: Pace, on_step: Callable[[Step], None]) -> Run:
             # (HAProxy says "UP" until its first check.)
             _until(lab, partial(_serves, lab, web), f"{web} does not serve")
             _until(lab, partial(_state, lab, web, "UP"), f"HAProxy does not find {web}")
-        load = lab.popen(
-            "client", ["python3", FILES / "load.py", "http://lb/", str(pace.rate)], stdout=told
-        )
+        if pace.links:
+            lab.link(_WEB, pace.links, wire="all")
+        words = ["python3", str(FILES / "load.py"), "http://lb/", str(pace.rate)]
+        if pace.links:
+            words.append(str(_PATIENCE_WITH_LOSS))
+        load = lab.popen("client", words, stdout=told)
         _until(lab, partial(_begun, load, told.fileno()), "the load does not begin")
         time.sleep(pace.calm)
         for web in _WEB:
@@ -87,7 +94,7 @@ def play(*, drained: bool, pace: Pace, on_step: Callable[[Step], None]) -> Run:
         _until(lab, lambda: load.poll() is not None, "the load does not end")
         _expect(load, 0)
         told.seek(0)
-        return Run(drained, read(told), tuple(reboots))
+        return Run(drained, read(told), tuple(reboots), impaired=bool(pace.links))
 
 
 def _begun(load: "subprocess.Popen[str]", told: int) -> bool:

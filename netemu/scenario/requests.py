@@ -51,11 +51,15 @@ class Move(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run under load, with or without drain agents; `requests` by time."""
+    """One run under load, with or without drain agents; `requests` by time.
+
+    `impaired`: whether the guests' wires lose frames, or delay them.
+    """
 
     drained: bool
     requests: tuple[Request, ...]
     reboots: tuple[Reboot, ...]
+    impaired: bool = False
 
     @property
     def failed(self) -> list[Request]:
@@ -75,9 +79,11 @@ class Run(msgspec.Struct, frozen=True):
         left = {move.was for move in moved}
         return [
             *([f"with agents: {len(self.failed)} requests failed"] if self.failed else []),
+            # Where frames are lost HAProxy's own checks fail at times, and it moves clients.
             *(
                 f"with agents: {move.client} left {move.was}, which was there"
                 for move in unprovoked(moved, self.reboots)
+                if not self.impaired
             ),
             *(
                 f"with agents: nobody left {one.guest}, which was rebooted"

@@ -1,6 +1,6 @@
 """A constant load from all addresses of this guest, each a separate client, until SIGTERM.
 
-    python3 load.py http://lb/ [REQUESTS_A_SECOND]
+    python3 load.py http://lb/ [REQUESTS_A_SECOND [PATIENCE]]
 
 The clients take turns, each with one request at a time. It prints a line of JSON for each request:
 when it was sent (seconds since 1970), how long it took (seconds), which client sent it, which
@@ -18,7 +18,7 @@ import sys
 import time
 from urllib.parse import urlsplit
 
-# Seconds after which a client gives a request up as failed.
+# Seconds after which a client gives a request up as failed, if nothing else is said.
 PATIENCE = 2.0
 
 
@@ -51,12 +51,12 @@ async def get(url: str, source: str) -> str:
     return body
 
 
-async def ask(url: str, source: str) -> None:
+async def ask(url: str, source: str, patience: float) -> None:
     """Send one request and print its result."""
     sent, clock = time.time(), time.monotonic()
     server = why = None
     try:
-        server = await asyncio.wait_for(get(url, source), PATIENCE)
+        server = await asyncio.wait_for(get(url, source), patience)
     except TimeoutError:
         why = "timeout"
     except OSError as error:
@@ -72,7 +72,7 @@ async def ask(url: str, source: str) -> None:
     print(json.dumps(told), flush=True)
 
 
-async def main(url: str, rate: float = 64.0) -> None:
+async def main(url: str, rate: float = 64.0, patience: float = PATIENCE) -> None:
     """Send requests at a constant rate, each from the client that has waited longest."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -83,7 +83,7 @@ async def main(url: str, rate: float = 64.0) -> None:
     async with asyncio.TaskGroup() as under_way:
 
         async def turn(client: str) -> None:
-            await ask(url, client)
+            await ask(url, client, patience)
             free.put_nowait(client)
 
         for number in itertools.count():

@@ -51,6 +51,13 @@ def test_a_client_that_leaves_a_guest_which_is_there_is_a_problem() -> None:
     assert said == "with agents: b left web2, which was there"
 
 
+def test_where_frames_are_lost_the_load_balancer_may_move_clients_and_fail_nothing() -> None:
+    lossy = Run(True, (*WELL, asked(14, "b", "web3")), (REBOOT,), impaired=True)
+    assert lossy.problems() == []
+    lossy = Run(True, (*WELL, asked(13, "a", None)), (REBOOT,), impaired=True)
+    assert lossy.problems() == ["with agents: 1 requests failed"]
+
+
 def test_a_guest_that_keeps_its_clients_while_it_is_away_is_a_problem() -> None:
     (said,) = run(asked(9, "a", "web1"), asked(12, "a", "web1")).problems()
     assert said == "with agents: nobody left web1, which was rebooted"
