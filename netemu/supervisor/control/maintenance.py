@@ -6,6 +6,7 @@ answer is what the agents have stored.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 from uuid import uuid4
 
 from hostagent.controller import calls
@@ -18,6 +19,10 @@ from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Node
 
 Act = Callable[[str], Call[Event]]
+
+# What a node on another machine has come to is known here some tenths of a second later.
+_TOLD_WITHIN: Final = 3.0
+_LOOK: Final = 0.1
 
 _ACTS: dict[str, Act] = {
     "approve": calls.approve,
@@ -180,13 +185,26 @@ class Maintenance:
         try:
             event = await self._store.append(node, act(event_id))
         except AgentRefuses:
-            known = await self._store.append(node, calls.events(history=True))
-            found = [one for one in known if one.id == event_id]
-            if not found or found[0].status is not reached:
+            already = await self._reached(node, event_id, reached)
+            if already is None:
                 raise
-            event = found[0]
+            event = already
         self._feeds.lab.acknowledged(node, event)
         return event
+
+    async def _reached(self, node: str, event_id: str, reached: EventStatus | None) -> Event | None:
+        """The event as a node's agent has it, if it has come so far; None: it has not."""
+        now = asyncio.get_running_loop().time
+        end = now() + _TOLD_WITHIN
+        while reached is not None:
+            known = await self._store.append(node, calls.events(history=True))
+            for event in known:
+                if event.id == event_id and event.status is reached:
+                    return event
+            if node in self._nodes or now() > end:
+                break
+            await asyncio.sleep(_LOOK)
+        return None
 
     def _whole_id(self, event_id: str) -> str:
         if not event_id:

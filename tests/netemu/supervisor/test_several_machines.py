@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hostagent.channel.messages import Place, Schedule
+from hostagent.channel.messages import Cancel, Place, Schedule
 from hostagent.controller import calls
 from hostagent.model import EventSource, EventType, Guest
 from netemu.errors import BadInput, NotSo
@@ -156,6 +156,24 @@ def test_an_event_is_one_on_all_machines(play: Callable[[Script], None]) -> None
         await stage.until(lambda: len(stage.first.local.commands(Schedule)) == 2)
         known = (await stage.first.store.snapshot("n1")).events
         assert seen.id in {one.id for one in known}
+        await other.end()
+
+    play(script)
+
+
+def test_that_the_other_machine_is_quicker_is_no_refusal(
+    play: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It carries its own nodes on to where others are, and tells of it a little later."""
+
+    async def script(stage: Stage) -> None:
+        other = await stage.joined()
+        event = await stage.first.schedule("a", "c")
+        monkeypatch.setattr(shared_store, "_SWARM", 0.2)
+        await other.schedule("c")  # from now on it tells of what it knows so much later
+        cancel = Cancel(command_id="theirs", event_id=event.id)
+        stage.first.local.after["cancel", "n1"] = lambda: other.local.do("n2", cancel)
+        assert (await stage.first.plan.transition("cancel", event.id)).status == "Cancelled"
         await other.end()
 
     play(script)
