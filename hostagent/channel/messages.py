@@ -1,14 +1,15 @@
 """The typed message set. VERSION changes when a peer of the other version would misread a message.
 
 Command connections: Hello → Welcome. Then each request is answered in order by Done or Failed; a
-query by Clock, Responders, or parts of Events or Guests (`more`: another part follows).
+query by Clock, Responders, Polls, or parts of Events or Guests (`more`: another part follows).
 
 Feed connections: Hello → Welcome, then a snapshot (in parts, `more`), then deltas whose sequence
 numbers follow on from the snapshot's without a gap, and heartbeats that carry the latest number. A
-subscriber that finds a gap connects again. A watcher may send nothing. A responder may send two
-messages: Applied, with the last sequence that it has applied, which is not answered; and Approve
-for a guest, at a bounded rate. Done or Failed answers an Approve, after the delta with its effect.
-An Approve sent again with the same command_id, on any connection, is done once.
+subscriber that finds a gap connects again. A watcher may send nothing. A responder may send
+Applied, with the last sequence that it has applied, and Used, with a fault's count, which are not
+answered; Polls, in answer to AskPolls; and Approve for a guest, at a bounded rate. Done or Failed
+answers an Approve, after the delta with its effect. An Approve sent again with the same command_id,
+on any connection, is done once.
 """
 
 from collections.abc import Iterable, Iterator

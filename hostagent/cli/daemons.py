@@ -251,7 +251,6 @@ def responder(
     from hostagent.responder.faults import Faults
     from hostagent.responder.feed import follow
     from hostagent.responder.knowledge import Knowledge
-    from hostagent.responder.poll_log import PollLog
     from hostagent.responder.reply_cache import Access
     from hostagent.responder.server import Responder
     from hostagent.signing import Signer, SigningError
@@ -314,7 +313,6 @@ def responder(
     knowledge = Knowledge(stale_after)
     approvals = Approvals()
     faults = Faults()
-    polls = PollLog(knowledge.guests)
     server = Responder(
         knowledge,
         identity=BY_MARK if identity == "mark" else BY_ADDRESS,
@@ -323,7 +321,6 @@ def responder(
         dialects=served,
         approvals=approvals,
         faults=faults,
-        polls=polls,
     )
 
     async def serve(stop: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -335,7 +332,7 @@ def responder(
         workers.watch(gone)
         heard = asyncio.Event()
         following = asyncio.create_task(
-            follow(agent_path, knowledge, heard, approvals, faults, polls)
+            follow(agent_path, knowledge, heard, approvals, faults, server.answers.replies.polls_of)
         )
         try:
             await server.serve(share, stop, heard, ready)

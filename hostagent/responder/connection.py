@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
                 self._asked = data
                 kept = self._kept = self._replies.get(self.caller, data)
             else:
-                kept.sent_again()
+                kept.hits += 1
         if kept is not None and kept.keep and self._served + kept.count < self._limits.requests:
             self._served += kept.count
             self.deadline = _LATELY

@@ -15,6 +15,7 @@ from hostagent.channel.messages import (
     Heartbeat,
     Message,
     MessageError,
+    Poll,
     Polls,
     Snapshot,
     encode,
@@ -22,7 +23,6 @@ from hostagent.channel.messages import (
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.poll_log import PollLog
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ async def follow(
     heard: asyncio.Event,
     approvals: Approvals,
     faults: Faults | None = None,
-    polls: PollLog | None = None,
+    polls: Callable[[str], tuple[Poll, ...]] = lambda _guest: (),
 ) -> None:
     """Feed the knowledge from the agent's feed socket at `path` until cancelled.
 
-    `heard` is set after the first snapshot. Approvals, the counts of faults, and the last sequence
-    applied go to the agent.
+    `heard` is set after the first snapshot. `polls` gives what a guest has asked. Approvals, the
+    counts of faults, and the last sequence applied go to the agent.
     """
-    feed = _Feed(knowledge, heard, approvals, faults or Faults(), polls or PollLog(()))
+    feed = _Feed(knowledge, heard, approvals, faults or Faults(), polls)
     await subscription.follow(path, "responder", feed)
 
 
@@ -51,7 +51,7 @@ class _Feed:
         heard: asyncio.Event,
         approvals: Approvals,
         faults: Faults,
-        polls: PollLog,
+        polls: Callable[[str], tuple[Poll, ...]],
     ) -> None:
         self._knowledge = knowledge
         self._heard = heard
@@ -78,7 +78,7 @@ class _Feed:
                     log.info("feed: node %s as of %d", message.node, message.sequence)
             case AskPolls():
                 if self._send is not None:
-                    rows = self._polls.of(message.guest)
+                    rows = self._polls(message.guest)
                     self._send(encode(Polls(number=message.number, polls=rows)))
             case Done() | Failed():
                 self._approvals.answered(message)

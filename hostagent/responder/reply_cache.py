@@ -75,11 +75,14 @@ class Kept(Struct):
     """Until when `frame` may be sent, on the loop's clock."""
     rows: tuple[tuple[Poll, int], ...] = ()
     """Those of this second's record, and how many of the answers each stands for."""
+    hits: int = 0
+    """How often `frame` was sent again. The rows count these when somebody asks for them."""
 
-    def sent_again(self) -> None:
-        """Count the answers: `frame` is sent once more."""
+    def count_hits(self) -> None:
+        """Have the rows count the hits."""
+        hits, self.hits = self.hits, 0
         for row, times in self.rows:
-            row.count += times
+            row.count += hits * times
 
 
 def http_date(epoch: float) -> bytes:
@@ -119,7 +122,7 @@ class ReplyCache:
         if kept is None:
             return None
         if self._clock() < kept.dated_until:
-            kept.sent_again()
+            kept.hits += 1
         elif not self._is_dated_again(kept):
             return None
         if self._record is not None:
@@ -139,6 +142,8 @@ class ReplyCache:
             return
         if len(self._kept) >= MAX_KEPT:
             self.forget()
+        if (old := self._kept.get((caller, asked))) is not None:
+            old.count_hits()
         self._kept[caller, asked] = Kept(
             around,
             tuple(one.access for one in holding),
@@ -153,7 +158,14 @@ class ReplyCache:
         """Drop all answers: the knowledge has changed."""
         for kept in self._kept.values():
             kept.dated_until = -inf
+            kept.count_hits()
         self._kept.clear()
+
+    def polls_of(self, guest: str) -> tuple[Poll, ...]:
+        """Return what the guest has asked, oldest first."""
+        for kept in self._kept.values():
+            kept.count_hits()
+        return self._polls.of(guest)
 
     def date(self) -> bytes:
         """Return the time as an HTTP date."""
@@ -170,6 +182,7 @@ class ReplyCache:
         fresh = self._knowledge.fresh_until - clock
         if not kept.since <= now < kept.until or fresh <= 0:
             return False
+        kept.count_hits()
         kept.frame = self.date().join(kept.around)
         rows: list[tuple[Poll, int]] = []
         for access, poll in zip(kept.accesses, kept.polls, strict=True):

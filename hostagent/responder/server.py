@@ -82,7 +82,6 @@ class Responder:
         dialects: Dialects | None = None,
         approvals: Approvals | None = None,
         faults: Faults | None = None,
-        polls: PollLog | None = None,
     ) -> None:
         """Answer from `knowledge`, in `dialects`. Without `approvals` every approval fails.
 
@@ -101,7 +100,7 @@ class Responder:
             wall=time.time if wall is None else wall,
             clock=time.monotonic if clock is None else clock,
             faults=Faults() if faults is None else faults,
-            polls=PollLog(knowledge.guests) if polls is None else polls,
+            polls=PollLog(knowledge.guests),
         )
         self._held: dict[Connection, None] = {}
         self._held_by: Counter[Caller] = Counter()
