@@ -534,7 +534,7 @@ class Supervisor:
 
     async def _faults(self, _: event_questions.Faults) -> Answer:
         """The faults that are not over."""
-        return [*(await self._whole()).faults.listed(), {}], []
+        return [*await (await self._whole()).faults.listed(), {}], []
 
     async def _polls(self, question: event_questions.Polls) -> Answer:
         """What a guest has asked, at the nodes where it has been."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from hostagent.channel.messages import Poll
+from hostagent.channel.messages import Placed, Poll
 from hostagent.controller import calls
 from hostagent.faults import Fault, is_over
 from netemu.errors import BadInput, NotSo
@@ -55,23 +55,31 @@ class Faults:
 
         An ID may be written by its beginning.
         """
-        known = {one["fault"]["id"] for one in self.listed()}
+        known = {one["fault"]["id"] for one in await self.listed()}
         whole = [self._whole_id(one, known) for one in ids]
         for node, names in self._by_node(guests or self._names()).items():
             if not self._store.away(node):
                 await self._store.append(node, calls.clear_faults(names, whole))
 
-    def listed(self) -> list[dict[str, Any]]:
+    async def listed(self) -> list[dict[str, Any]]:
         """Return each guest's faults that are not over, with times of the metadata clock."""
+        known = await asyncio.gather(*(self._placed(wired.node.name) for wired in self._nodes))
         now = self._feeds.now()
         return [
             {"guest": placed.guest.name, "fault": msgspec.to_builtins(fault)}
-            for wired in self._nodes
-            for placed in self._feeds.known(wired.node.name).guests
+            for wired, guests in zip(self._nodes, known, strict=True)
+            for placed in guests
             if any(one.guest.name == placed.guest.name for one in wired.guests)
             for fault in placed.faults
             if not is_over(fault, now)
         ]
+
+    async def _placed(self, node: str) -> Sequence[Placed]:
+        """What the node's agent knows of its guests; if it is not there, what it said last."""
+        try:
+            return await self._store.append(node, calls.guests())
+        except NotSo:
+            return self._feeds.known(node).guests
 
     async def polls(self, guest: str) -> list[Poll]:
         """Return what a guest has asked, wherever it was: its nodes' responders have it."""
