@@ -87,7 +87,7 @@ def _fail(processes: Processes, target: str) -> Callable[[], None]:
 
 
 def _reboot(processes: Processes, target: str) -> Callable[[], None]:
-    labs.reboot(processes.lab, target)
+    labs.reboot(processes.lab, target, hard=True)
     return _nothing
 
 

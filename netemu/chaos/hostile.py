@@ -243,7 +243,7 @@ def _reboot(lab: str, guest: str) -> None:
     end = time.monotonic() + CALM
     while True:
         try:
-            return labs.reboot(lab, guest)
+            return labs.reboot(lab, guest, hard=True)
         except NotSo:
             if time.monotonic() > end:
                 raise

@@ -51,7 +51,7 @@ def _in_words(entry: dict[str, Any], known: Collection[str] | None) -> str:
         case {"what": "guest", "guest": guest, "moved_from": before, "node": node}:
             return f"{time_of_day}  {guest} has moved from {before} to {node}"
         case {"what": "guest", "guest": guest, "node": node}:
-            how = entry.get("power") or entry.get("problem") or entry.get("state")
+            how = next(entry[key] for key in ("power", "problem", "state", "told") if key in entry)
             return f"{time_of_day}  {guest} on {node}: {how}"
         case {"what": "node", "node": node, "problem": problem}:
             return f"{time_of_day}  {node}: {problem}"

@@ -51,14 +51,16 @@ def enter(lab: str | None, name: str | None) -> int:
 @click.argument(
     "guests", metavar="GUEST...", nargs=-1, required=True, shell_complete=completing.guests
 )
-def reboot(name: str | None, guests: tuple[str, ...]) -> None:
+@click.option("--hard", is_flag=True, help="Cut the power: do not ask the programs to end first.")
+def reboot(name: str | None, guests: tuple[str, ...], hard: bool) -> None:
     """Reboot guests: their processes end, and they claim their addresses again, the last one first.
 
+    Their programs get SIGTERM and a grace period, then SIGKILL; 'netemu events' says who ended how.
     Returns as soon as the link is up again; 'netemu status' shows when they are bound.
     """
     from netemu.client import labs
 
     lab = labs.the_one(name)
     for guest in guests:
-        labs.reboot(lab, guest)
+        labs.reboot(lab, guest, hard=hard)
         say(f"{guest}: rebooted")

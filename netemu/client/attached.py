@@ -242,9 +242,12 @@ class AttachedLab(EventVerbs, LinkVerbs, Blocking):
         """
         return labs.set_properties(self.name, guest, {**(properties or {}), **more})
 
-    def reboot(self, guest: str) -> None:
-        """Reboot a guest, unannounced: its processes end, and it claims its address again."""
-        labs.reboot(self.name, guest)
+    def reboot(self, guest: str, *, hard: bool = False) -> None:
+        """Reboot a guest, unannounced: its processes end, and it claims its address again.
+
+        They are asked to end first, unless it is a `hard` reboot, which cuts the power.
+        """
+        labs.reboot(self.name, guest, hard=hard)
 
     def fail_node(self, node: str) -> None:
         """Have a node fail: its wires go dead, its agent and responder end, its guests are off.

@@ -314,9 +314,12 @@ def log_file(name: str) -> Path:
     return runtime_dir.root() / name / runtime_dir.LOG
 
 
-def reboot(name: str, guest: str) -> None:
-    """Reboot a guest: its processes end, its link blinks, and it claims its address again."""
-    ask(_control(name), questions.Reboot(guest))
+def reboot(name: str, guest: str, *, hard: bool = False) -> None:
+    """Reboot a guest: its processes end, its link blinks, and it claims its address again.
+
+    They are asked to end first, and given a grace period, unless it is a `hard` reboot.
+    """
+    ask(_control(name), questions.Reboot(guest, hard))
 
 
 def fail_node(name: str, node: str) -> None:

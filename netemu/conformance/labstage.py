@@ -245,7 +245,7 @@ class LabStage(Stage):
     def reboot(self, guest: str) -> None:
         """Reboot a guest, which claims its address again. `await_bound` waits for that."""
         self.hear_control()
-        labs.reboot(self.lab, guest)
+        labs.reboot(self.lab, guest, hard=True)
         taken = [one.place for one in self.cast.guests if one.name == guest]
         for place in (*taken, *(one for one in self.cast.others if one.name == guest)):
             place.again(self._ground.enter(self.lab, guest))

@@ -35,11 +35,13 @@ from netemu.kernel import (
 )
 from netemu.kernel import namespaces as ns
 from netemu.kernel.descriptor_link import close_all, receive, send
+from netemu.kernel.ender import Ender
 from netemu.kernel.errors import KernelError
 from netemu.kernel.factory_messages import (
     Answer,
     Boot,
     Done,
+    End,
     Failed,
     Freeze,
     Guests,
@@ -95,6 +97,8 @@ def _answer(question: Question, received: list[int], made: list[int]) -> Answer:
             _boot(question, received, made)
         case Freeze():
             made.append(_freeze(*received))
+        case End(grace):
+            made.append(_end(grace, *received))
         case Hold():
             return Done(_hold(received))
     return Done()
@@ -177,6 +181,21 @@ def _freeze(pid_namespace: int, leash: int) -> int:
         tracer.stay()
 
     return os.pidfd_open(_fork(0, leash, begin, go_on))
+
+
+def _end(grace: float, pid_namespace: int, first: int, tell: int, leash: int) -> int:
+    """A process that asks a guest's programs to end, and reports what they do: its pidfd."""
+    ender = Ender(pid_namespace, first)
+
+    def go_on() -> NoReturn:
+        os.dup2(tell, 1)
+        confinement.keep_standard_streams_only()
+        ender.ask()
+        os.write(1, ender.wait(grace))
+        os._exit(0)
+
+    # Nobody waits for it to begin: a guest may have many programs, and start ever more.
+    return os.pidfd_open(_fork(0, leash, lambda: None, go_on))
 
 
 def _boot(asked: Boot, received: list[int], made: list[int]) -> None:

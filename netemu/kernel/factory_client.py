@@ -23,6 +23,7 @@ from netemu.kernel.factory_messages import (
     Answer,
     Boot,
     Done,
+    End,
     Failed,
     Freeze,
     Guests,
@@ -135,6 +136,14 @@ class Factory:
         """
         _, (pidfd,) = await self._ask_for_process(Freeze(), [pid_namespace])
         return pidfd
+
+    async def end(self, pid_namespace: int, first: int, grace: float, tell: int) -> None:
+        """Ask a guest's programs to end, but for its first process, whose pidfd is `first`.
+
+        When all have ended, or after `grace` seconds, what they did is written to `tell`, as JSON.
+        """
+        _, (pidfd,) = await self._ask_for_process(End(grace), [pid_namespace, first, tell])
+        os.close(pidfd)
 
     async def hold(self, descriptors: list[int]) -> int:
         """Have another process hold these descriptors (at most BATCH) too, until the lab ends.

@@ -35,6 +35,12 @@ class Freeze(NamedTuple):
     """Hold all processes of a guest."""
 
 
+class End(NamedTuple):
+    """Ask the programs of a guest to end, and report after `grace` seconds at most."""
+
+    grace: float
+
+
 class Hold(NamedTuple):
     """Hold descriptors until the lab ends."""
 
@@ -51,11 +57,11 @@ class Failed(NamedTuple):
     reason: str
 
 
-Question = Nodes | Guests | Boot | Freeze | Hold
+Question = Nodes | Guests | Boot | Freeze | End | Hold
 Answer = Done | Failed
 
 _KINDS: Final[dict[str, Any]] = {
-    kind.__name__: kind for kind in (Nodes, Guests, Boot, Freeze, Hold, Done, Failed)
+    kind.__name__: kind for kind in (Nodes, Guests, Boot, Freeze, End, Hold, Done, Failed)
 }
 
 

@@ -8,7 +8,6 @@ and so holds in an ordinary user's lab, too. When this process ends, the kernel 
 
 import ctypes
 import errno
-import fcntl
 import os
 import signal
 import time
@@ -16,10 +15,10 @@ from collections.abc import Iterator
 from typing import Final, NoReturn
 
 from netemu.kernel.errors import KernelError
+from netemu.kernel.guest_processes import GuestProcesses
 
-# linux/ptrace.h, linux/nsfs.h, linux/wait.h
+# linux/ptrace.h, linux/wait.h
 _SEIZE, _INTERRUPT = 0x4206, 0x4207
-_NS_GET_PARENT = 0xB702
 _WALL = 0x40000000
 # Seconds that a thread may take to leave the kernel and stop. One that waits for a disk does
 # nothing meanwhile.
@@ -37,9 +36,7 @@ class Tracer:
     """Holds the processes of one PID namespace and of those below it."""
 
     def __init__(self, pid_namespace: int) -> None:
-        inode = os.fstat(pid_namespace).st_ino
-        # Whether a PID namespace is the guest's, by its inode.
-        self._known = {inode: True, os.stat("/proc/self/ns/pid").st_ino: False}
+        self._processes = GuestProcesses(pid_namespace)
         self._held: set[int] = set()
         self._others: set[int] = set()
 
@@ -84,35 +81,11 @@ class Tracer:
         return code
 
     def _threads(self) -> Iterator[int]:
-        for process in filter(str.isdigit, os.listdir("/proc")):
+        for process in self._processes:
             try:
-                if self._is_guests(process):
-                    yield from map(int, os.listdir(f"/proc/{process}/task"))
+                yield from map(int, os.listdir(f"/proc/{process}/task"))
             except OSError:  # it has ended, or is about to
                 continue
-
-    def _is_guests(self, process: str) -> bool:
-        path = f"/proc/{process}/ns/pid"
-        inode = os.stat(path).st_ino
-        if inode not in self._known:
-            self._known[inode] = self._is_below(path)
-        return self._known[inode]
-
-    def _is_below(self, path: str) -> bool:
-        """Whether a PID namespace is below the guest's; a guest may make as many as it likes."""
-        current = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        while True:
-            try:
-                parent = fcntl.ioctl(current, _NS_GET_PARENT)
-            except OSError:  # that is beyond our own
-                return False
-            finally:
-                os.close(current)
-            known = self._known.get(os.fstat(parent).st_ino)
-            if known is not None:
-                os.close(parent)
-                return known
-            current = parent
 
 
 def _await_stop(thread: int) -> None:

@@ -139,7 +139,10 @@ class Machine:
     def thaw(self) -> None:
         """It goes on."""
 
-    def shut_down(self) -> None:
+    async def shut_down(self, _grace: float) -> None:
+        """It has no programs."""
+
+    def cut(self) -> None:
         self._cluster.shut_down(self._name)
 
     def remove(self) -> None:

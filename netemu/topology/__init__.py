@@ -3,13 +3,14 @@ reads text that is given to it, and knows nothing of namespaces or processes.
 """
 
 from netemu.topology.entries import MAX_GUESTS_PER_NODE, schema
-from netemu.topology.lab import Dialects, Guest, Lab, Node, Policy, mac_address
+from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, Policy, mac_address
 from netemu.topology.labfile import DEMO, MAX_BYTES, load, parse
 
 __all__ = [
     "DEMO",
     "MAX_BYTES",
     "MAX_GUESTS_PER_NODE",
+    "SOFT",
     "Dialects",
     "Guest",
     "Lab",

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,7 +11,7 @@ from msgspec import Meta
 from netemu.errors import BadInput
 from netemu.impairment import plan
 from netemu.topology.document import Document
-from netemu.topology.lab import MAX_HOP_LIMIT, Policy
+from netemu.topology.lab import MAX_HOP_LIMIT, SOFT, Policy
 
 # The kernel numbers a bridge's ports in 10 bits and keeps 0 for itself (BR_MAX_PORTS).
 MAX_GUESTS_PER_NODE = 1023
@@ -64,6 +64,17 @@ Tenant = Annotated[
     Meta(
         description="Whether the guest has an interface eth1 on the lab's tenant network, "
         "198.18.0.0/15; a number is how many addresses it has there."
+    ),
+]
+
+
+MAX_GRACE = 3600.0
+Shutdown = Annotated[
+    Literal["soft", "hard"] | Annotated[float, Meta(ge=0, le=MAX_GRACE)] | None,
+    Meta(
+        description="How the guest is shut down: 'soft' asks its programs to end and kills those"
+        f" that are left after {SOFT:g} seconds, a number after so many; 'hard' cuts its power."
+        " Default: as its node's first dialect's cloud does, by type and source of the event."
     ),
 ]
 
@@ -146,6 +157,7 @@ class GuestEntry(msgspec.Struct, forbid_unknown_fields=True):
     tenant: Tenant = None
     link: Link = None
     tenant_link: Link = None
+    shutdown: Shutdown = None
     properties: Properties = {}
 
 
@@ -173,6 +185,7 @@ class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     tenant: Tenant = None
     link: Link = None
     tenant_link: Link = None
+    shutdown: Shutdown = None
     processes: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_PROCESSES)],
         Meta(description="Processes of the node's responder, which share its guests: one a core."),

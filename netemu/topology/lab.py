@@ -21,6 +21,10 @@ class Policy(StrEnum):
 MAX_HOP_LIMIT = 64
 
 
+SOFT = 90.0
+"""Seconds that programs have to end when an operating system shuts down: systemd's default."""
+
+
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """An emulated VM.
 
@@ -29,8 +33,9 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     one ``availability_set`` see each other's events. ``properties`` are what the metadata service
     tells of the guest, by dotted key, where that is not the default. ``tenant`` are its addresses
     on the lab's tenant network; without any it has no second interface. ``run`` is a command that
-    its first process starts at each boot. ``link`` and ``tenant_link`` are what is wrong with its
-    wires once the lab is up.
+    its first process starts at each boot. ``shutdown`` is how many seconds
+    its programs have to end when it is shut down, 0 is a power cut; None is what its cloud gives.
+    ``link`` and ``tenant_link`` are what is wrong with its wires once the lab is up.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     run: tuple[str, ...] = ()
     link: Plan | None = None
     tenant_link: Plan | None = None
+    shutdown: float | None = None
 
     @property
     def port(self) -> str:

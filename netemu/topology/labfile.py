@@ -28,7 +28,7 @@ from netemu.topology.entries import (
     NodeEntry,
     read,
 )
-from netemu.topology.lab import Dialects, Guest, Lab, Node, mac_address
+from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, mac_address
 
 # What is longer in UTF-8 is longer than a document may be.
 MAX_BYTES = 4 * MAX_CHARACTERS
@@ -185,6 +185,9 @@ class _Expansion:
                     link=self._plan("link", guest, entry, at),
                     tenant_link=self._plan("tenant_link", guest, entry, at) if tenant else None,
                     run=self._command(guest.run if guest.run is not None else entry.run, at),
+                    shutdown=_grace(
+                        guest.shutdown if guest.shutdown is not None else entry.shutdown
+                    ),
                 )
             )
         dialects = _dialects(self._entry.dialects, entry.dialects)
@@ -282,6 +285,12 @@ class _Expansion:
                 f"{place}.last_address", f"{address} is the metadata service's, and no guest's"
             )
         return str(address)
+
+
+def _grace(shutdown: str | float | None) -> float | None:
+    if isinstance(shutdown, str):
+        return SOFT if shutdown == "soft" else 0.0
+    return shutdown
 
 
 def _named(node: str, guests: int | list[str | GuestEntry]) -> Iterator[GuestEntry]:

@@ -26,9 +26,10 @@ class Enter(Question, tag="enter"):
 
 
 class Reboot(Question, tag="reboot"):
-    """Reboot a guest."""
+    """Reboot a guest. Its programs are asked to end first, unless it is a `hard` reboot."""
 
     guest: str
+    hard: bool = False
 
 
 class SetProperties(Question, tag="set"):

@@ -467,7 +467,9 @@ class Supervisor:
 
     async def _reboot(self, question: questions.Reboot) -> Answer:
         """Reboot a guest."""
-        await (await self._of_guest(question.guest)).impact.reboot(question.guest)
+        await (await self._of_guest(question.guest)).impact.reboot(
+            question.guest, hard=question.hard
+        )
         return [{}], []
 
     async def _set(self, question: questions.SetProperties) -> Answer:

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from hostagent.controller import calls
 from hostagent.controller.calls import Call
 from hostagent.model import FINAL, Event, EventStatus, EventType
@@ -20,8 +22,11 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Store
+from netemu.supervisor.guests.endings import HARD, grace_of, grace_of_reboot
 from netemu.supervisor.guests.power import (
+    DEMANDS,
     LINGERS,
+    SEVERITY,
     Action,
     Power,
     demand,
@@ -41,6 +46,8 @@ _IDLE: Final = 5.0
 # Guests to which something is done at one time: of a thousand that a failed node shuts down, some
 # in each turn of the loop.
 _AT_ONCE: Final = 16
+# Guests whose programs are waited for at one time: for each there is a process.
+_ENDING_AT_ONCE: Final = 64
 # An action that failed is tried again after that, then twice that, up to the last; and after so
 # many attempts, half an hour later, not before something else is wanted of the guest.
 _FIRST_RETRY: Final = 1.0
@@ -87,12 +94,13 @@ class Impact:
         self._carried_out = carried_out
         self._event_log = event_log
         self._events: dict[str, list[Event]] = {}  # those of each guest
-        self._asked: set[str] = set()  # guests that somebody has rebooted
+        self._asked: dict[str, float] = {}  # guests that somebody has rebooted: with which grace
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._booting: set[str] = set()
         self._through: dict[str, float] = {}  # events that lasted as they are to, and since when
         self._failing: dict[str, Failing] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._graces = asyncio.Semaphore(_ENDING_AT_ONCE)
         self._telling: dict[tuple[str, str], asyncio.Task[None]] = {}  # by node and event
         self._now = asyncio.get_running_loop().time
 
@@ -102,9 +110,10 @@ class Impact:
             busy = self._look()
             await self._watching.news(_BUSY if busy else _IDLE)
 
-    async def reboot(self, guest: str) -> None:
+    async def reboot(self, guest: str, *, hard: bool = False) -> None:
         """Reboot a guest, event or none; it is booting when this returns.
 
+        Its programs are asked to end first, unless it is a `hard` one: that cuts its power.
         Raises NotSo if it is gone, if its node has failed, or if it does not boot.
         """
         if self._hardware.power(guest) is Power.GONE:
@@ -112,7 +121,9 @@ class Impact:
         if self._relocation.host_failed(guest):
             raise NotSo(f"{guest}: its node {self._hardware.node_of(guest).node.name} has failed")
         self._failing.pop(guest, None)  # what was tried before is not held against it
-        self._asked.add(guest)
+        self._asked[guest] = HARD if hard else grace_of_reboot(self._hardware.wired(guest).guest)
+        if hard:
+            self._hardware.cut(guest)
         while guest in self._asked:
             await self._drive(guest)
         if guest in self._failing:
@@ -186,17 +197,16 @@ class Impact:
                 log.exception("%s: nothing more is done to it", name)
             self._fail(name, str(error) or type(error).__name__)
         finally:
-            self._asked.discard(name)
+            self._asked.pop(name, None)
             del self._drivers[name]
             self._watching.poke()
 
     async def _carry_out(self, name: str) -> bool:
         """Do what is due to a guest; whether there was anything."""
-        fresh, wanted = self._due(name)
-        begun = [event.type for event in fresh]
-        if name in self._asked:
-            begun.append(EventType.REBOOT)
-        actions = plan(self._hardware.power(name), begun, wanted)
+        actions, fresh = self._plan(name)
+        if Action.SHUT_DOWN in actions:
+            await self._give_grace(name, fresh)
+            actions, fresh = self._plan(name)  # that may have taken long
         problem = None
         for action in actions:
             if action is Action.MOVE:
@@ -206,13 +216,21 @@ class Impact:
             # From here on they are carried out, even if a later action fails: nobody moves twice.
             self._carried_out.note(name, (event.id for event in fresh))
         self._carried_out.note(name, (event.id for event in fresh))
-        self._asked.discard(name)
+        self._asked.pop(name, None)
         if actions:
             self._failing.pop(name, None)
             self.problems.pop(name, None)
         if problem is not None:
             self._tell_problem(name, problem)
         return bool(actions)
+
+    def _plan(self, name: str) -> tuple[list[Action], list[Event]]:
+        """What is to be done to a guest now, and the events that it is done for."""
+        fresh, wanted = self._due(name)
+        begun = [event.type for event in fresh]
+        if name in self._asked:
+            begun.append(EventType.REBOOT)
+        return plan(self._hardware.power(name), begun, wanted), fresh
 
     def _fail(self, name: str, problem: str) -> None:
         """An action has failed: it is tried again later."""
@@ -239,6 +257,29 @@ class Impact:
         except NotSo as error:
             return f"it stays where it is: {error}"
         return None
+
+    async def _give_grace(self, name: str, begun: Iterable[Event]) -> None:
+        """Let the guest's programs end by themselves, if it is not its power that is cut."""
+        if grace := self._grace(name, begun):
+            async with self._graces:
+                ending = await self._hardware.ask_to_end(name, grace)
+            if ending is not None and (ending.ended or ending.killed):
+                self._note(name, ending=msgspec.to_builtins(ending), told=str(ending))
+
+    def _grace(self, name: str, begun: Iterable[Event]) -> float:
+        """The shortest that anything which ends the guest now gives it, seconds."""
+        if self._relocation.host_failed(name):
+            return HARD
+        guest = self._hardware.wired(name).guest
+        dialect = self._hardware.node_of(name).node.dialects.names[0]
+        graces = [
+            grace_of(event, guest, dialect)
+            for event in begun
+            if SEVERITY[DEMANDS[event.type]] >= SEVERITY[Power.OFF]
+        ]
+        if name in self._asked:
+            graces.append(self._asked[name])
+        return min(graces, default=HARD)
 
     async def _do(self, name: str, action: Action, events: Iterable[Event]) -> None:
         async with self._slots:

@@ -10,12 +10,18 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from typing import Final
+
+import msgspec
 
 from netemu.errors import MachineCannot
-from netemu.kernel.factory_client import Factory, Program
+from netemu.kernel.factory_client import PATIENCE, Factory, Program
+from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.etc_hosts import Names
 
 log = logging.getLogger(__name__)
+
+_REPORT: Final = 65536
 
 
 class GuestInit:
@@ -32,6 +38,7 @@ class GuestInit:
         self._tracer: int | None = None
         self._frozen = False
         self._freezing: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[bytes] | None = None  # by themselves, or their grace is over
 
     async def boot(self, net: int, program: Program | None = None) -> None:
         """Start the first process, which starts `program`; `net` is the network namespace.
@@ -68,8 +75,48 @@ class GuestInit:
         self._frozen = False
         self._let_go(signal.SIGTERM)
 
+    async def shut_down(self, grace: float) -> Ending | None:
+        """Ask the guest's programs to end, and give them so many seconds: what they did.
+
+        None if there was nobody to ask, or `end` came before. Raises MachineCannot.
+        """
+        if self._running is None or self._frozen or not _alive(self._running[0]):
+            return None
+        hear, tell = os.pipe()
+        loop = asyncio.get_running_loop()
+        try:
+            await self._ask_to_end(grace, tell)
+            self._ended = loop.create_future()
+            loop.add_reader(hear, self._report, hear)
+            async with asyncio.timeout(grace + PATIENCE):
+                said = await self._ended
+        except TimeoutError:
+            return None
+        finally:
+            loop.remove_reader(hear)
+            os.close(hear)
+            self._ended = None
+        return msgspec.json.decode(said, type=Ending) if said else None
+
+    async def _ask_to_end(self, grace: float, tell: int) -> None:
+        assert self._running is not None
+        first, namespaces = self._running
+        # Copies: `end` may close what it has while the question waits for its turn.
+        copies = [os.dup(namespaces["pid"]), os.dup(first), tell]
+        try:
+            await self._factory.end(copies[0], copies[1], grace, tell)
+        finally:
+            for descriptor in copies:
+                os.close(descriptor)
+
+    def _report(self, hear: int) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(os.read(hear, _REPORT))
+
     def end(self) -> None:
-        """End the guest's processes: when the first one ends, the kernel ends all."""
+        """End the guest's processes at once: when the first one ends, the kernel ends all."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(b"")
         if self._running is not None:
             pidfd, namespaces = self._running
             self._running = None

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from netemu.kernel.factory_client import Program
 from netemu.linklocal.guest_shell import GuestShell
+from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.etc_hosts import Names
 
 
@@ -71,8 +72,14 @@ class Machine(Protocol):
     def thaw(self) -> None:
         """Have them go on."""
 
-    def shut_down(self) -> None:
-        """End all that runs in it, frozen or not."""
+    async def shut_down(self, grace: float) -> Ending | None:
+        """Ask its programs to end, and wait for it so many seconds: what they did, if it is known.
+
+        `cut` follows, or comes meanwhile.
+        """
+
+    def cut(self) -> None:
+        """Cut its power: end all that runs in it, frozen or not."""
 
     def remove(self) -> None:
         """Give back what it holds: it boots no more."""

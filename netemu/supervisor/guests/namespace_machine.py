@@ -18,6 +18,7 @@ from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
 from netemu.linklocal.guest_shell import GuestShell
+from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.etc_hosts import Names
 from netemu.supervisor.guests.guest_init import GuestInit
 from netemu.supervisor.guests.machine import Capability, Port
@@ -114,7 +115,11 @@ class NamespaceMachine:
         """Have them go on."""
         self._init.thaw()
 
-    def shut_down(self) -> None:
+    async def shut_down(self, grace: float) -> Ending | None:
+        """Ask its programs to end. Raises MachineCannot."""
+        return await self._init.shut_down(grace)
+
+    def cut(self) -> None:
         """End its processes."""
         self._init.end()
 

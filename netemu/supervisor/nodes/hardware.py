@@ -15,6 +15,7 @@ from typing import Final
 from netemu.errors import MachineCannot, NetemuError, NotSo
 from netemu.kernel.factory_client import Program
 from netemu.supervisor.guests import etc_hosts
+from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.logs import Logs
 from netemu.supervisor.guests.machine import Capability
 from netemu.supervisor.guests.power import Action, Power
@@ -103,6 +104,25 @@ class Hardware:
             if action in _LEADS_TO:
                 self._power[guest] = _LEADS_TO[action]
 
+    async def ask_to_end(self, guest: str, grace: float) -> Ending | None:
+        """Give a guest's programs so many seconds to end by themselves, before it is shut down.
+
+        What they did, if it is known; `cut` ends it at once.
+        """
+        async with self._turns[guest]:
+            if self._power[guest] is not Power.RUNNING:
+                return None
+            try:
+                return await self._wired[guest].machine.shut_down(grace)
+            except (MachineCannot, OSError) as error:
+                log.error("%s: its programs are not asked to end: %s", guest, error)
+                return None
+
+    def cut(self, guest: str) -> None:
+        """End the grace period of a guest that shuts down."""
+        if self.busy(guest) and self._power[guest] is Power.RUNNING:
+            self._wired[guest].machine.cut()
+
     def busy(self, guest: str) -> bool:
         """Whether an action on the guest is under way: its power is about to change."""
         return self._turns[guest].locked()
@@ -160,6 +180,8 @@ class Hardware:
         (self._dark.discard if up else self._dark.add)(node.node.name)
         self._ports.set(node, lambda guest: up and self._may_be_up(guest))
         for one in node.guests:
+            if not up:
+                self.cut(one.guest.name)
             self.wires.flush(one.guest.name)
 
     def _may_be_up(self, guest: str) -> bool:
@@ -198,7 +220,7 @@ class Hardware:
     def _end(self, guest: str) -> None:
         """End all processes of a guest, and set its wires down."""
         wired = self._wired[guest]
-        wired.machine.shut_down()
+        wired.machine.cut()
         self._claims.unplug(wired.guest)
         self._ports.go_dark(self._node_of[guest], wired)
         self.wires.flush(guest)

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.machine import Capability, Port
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
@@ -21,6 +22,10 @@ class FakeMachine:
         self.capabilities = frozenset(Capability)
         self.claims_itself = False
         self.answer: bytes | None = b""  # to who dials, or nobody is there
+        self.graces: list[float] = []
+        self.stubborn = False  # its programs end only when its power is cut
+        self.ending: Ending | None = None
+        self._cut = asyncio.Event()
 
     def _do(self, verb: str) -> None:
         self._done.append((self.name, verb))
@@ -47,8 +52,18 @@ class FakeMachine:
     def thaw(self) -> None:
         self._do("thaw")
 
-    def shut_down(self) -> None:
+    async def shut_down(self, grace: float) -> Ending | None:
+        self.graces.append(grace)
+        self._cut.clear()
+        if self.stubborn:
+            async with asyncio.timeout(10):
+                await self._cut.wait()
         self._do("shut_down")
+        return self.ending
+
+    def cut(self) -> None:
+        self._cut.set()
+        self._do("cut")
 
     def remove(self) -> None:
         self._do("remove")

@@ -32,7 +32,7 @@ def test_a_boot_that_fails_anywhere_leaves_the_guest_off_and_dark(lab: FakeLab, 
         lab.failing["a", verb] = MachineCannot("no room")
         with pytest.raises(MachineCannot, match="no room"):
             await lab.hardware.do("a", Action.BOOT)
-        assert lab.done[-1] == ("a", "shut_down")
+        assert lab.done[-1] == ("a", "cut")
         assert (lab.hardware.power("a"), lab.ports.dark["a"]) == (Power.OFF, True)
         assert not lab.hardware.bound("a")
         lab.failing.clear()

@@ -17,8 +17,9 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.lab_events import LabEvents
 from netemu.supervisor.control.store import AgentSilent
+from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.power import Power
-from netemu.topology import parse
+from netemu.topology import SOFT, parse
 from tests.netemu.supervisor.machines import FakeLab
 
 LAB = "nodes: {n: {guests: [a, b]}}"
@@ -27,10 +28,11 @@ LAB = "nodes: {n: {guests: [a, b]}}"
 class FakeRelocation:
     def __init__(self) -> None:
         self.refusal: Exception | None = None
+        self.failed = False
         self.moves: list[str] = []
 
     def host_failed(self, _guest: str) -> bool:
-        return False
+        return self.failed
 
     def runs(self, _node: str) -> bool:
         return True
@@ -191,14 +193,14 @@ def test_a_boot_that_fails_is_tried_again_and_not_for_ever(play: Callable[[Scrip
 
 def test_what_fails_once_is_carried_out_at_the_next_attempt(play: Callable[[Script], None]) -> None:
     async def script(stage: Stage) -> None:
-        stage.lab.failing["a", "shut_down"] = OSError(24, "Too many open files")
+        stage.lab.failing["a", "cut"] = OSError(24, "Too many open files")
         event = stage.start(EventType.REBOOT, "a")
-        await stage.until(lambda: stage.lab.done.count(("a", "shut_down")) == 2)
+        await stage.until(lambda: stage.lab.done.count(("a", "cut")) == 2)
         assert not stage.carried_out.on("a", event.id)
         stage.lab.failing.clear()
         await stage.until(lambda: stage.carried_out.on("a", event.id))
         await stage.until(lambda: stage.hardware.power("a") is Power.RUNNING)
-        again = [("a", verb) for verb in ("shut_down", "renew", "attach", "boot")]
+        again = [("a", verb) for verb in ("cut", "renew", "attach", "boot")]
         assert stage.lab.done[-4:] == again
 
     play(script)
@@ -309,5 +311,63 @@ def test_an_approved_event_begins_once_its_answer_can_have_been_read(
         assert stage.lab.done == []
         stage.feeds.time = 100.5
         await stage.until(lambda: stage.powers("a") == stage.powers("b") == ["off", "running"])
+
+    play(script)
+
+
+def test_programs_are_asked_to_end_and_what_they_do_is_told(play: Callable[[Script], None]) -> None:
+    """A planned reboot: a grace period, its outcome in the events, and only then power off."""
+
+    async def script(stage: Stage) -> None:
+        stage.lab.machines["a"].ending = Ending([("web", 0.2)], ["db"], 90.0)
+        stage.start(EventType.REBOOT, "a", not_before=95.0)
+        await stage.until(lambda: stage.powers("a") == ["off", "running"])
+        assert stage.lab.machines["a"].graces == [SOFT]
+        assert stage.lab.done[:2] == [("a", "shut_down"), ("a", "cut")]
+        (told,) = [one for one in stage.log.entries() if "ending" in one]
+        assert told["ending"] == {"ended": [("web", 0.2)], "killed": ["db"], "after": 90.0}
+        assert told["told"] == "ended by itself: web (0.2 s); killed after 90 s: db"
+        # Hardware that fails asks nobody.
+        stage.start(EventType.REBOOT, "b", number=2, not_before=90.0)
+        await stage.until(lambda: stage.powers("b") == ["off", "running"])
+        assert stage.lab.machines["b"].graces == []
+
+    play(script)
+
+
+def test_a_hard_reboot_waits_for_nobody(play: Callable[[Script], None]) -> None:
+    """Programs that do not end hold a reboot up, until somebody cuts the power."""
+
+    async def script(stage: Stage) -> None:
+        stage.lab.machines["a"].stubborn = True
+        soft = asyncio.create_task(stage.impact.reboot("a"))
+        await stage.until(lambda: stage.lab.machines["a"].graces == [SOFT])
+        await asyncio.sleep(0.02)
+        assert stage.lab.done == []
+        await stage.impact.reboot("a", hard=True)
+        await soft
+        assert stage.hardware.power("a") is Power.RUNNING
+        assert ("a", "boot") in stage.lab.done
+        stage.lab.done.clear()
+        await stage.impact.reboot("a", hard=True)
+        assert ("a", "shut_down") not in stage.lab.done
+
+    play(script)
+
+
+def test_a_node_that_fails_waits_for_nobody(play: Callable[[Script], None]) -> None:
+    """A guest shuts down when its node fails: it is off at once, and does not boot there."""
+
+    async def script(stage: Stage) -> None:
+        stage.lab.machines["a"].stubborn = True
+        stage.start(EventType.REBOOT, "a", not_before=95.0)
+        await stage.until(lambda: stage.lab.machines["a"].graces == [SOFT])
+        stage.relocation.failed = True
+        stage.hardware.set_ports(stage.lab.nodes[0], up=False)
+        stage.feeds.poke()
+        await stage.until(lambda: stage.hardware.power("a") is Power.OFF)
+        await asyncio.sleep(0.02)
+        assert ("a", "boot") not in stage.lab.done
+        stage.relocation.failed = False
 
     play(script)

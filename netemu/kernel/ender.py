@@ -1,0 +1,108 @@
+"""Ends the programs of a guest that shuts down, as an init does: a signal, and a grace period.
+
+Runs in a process of its own for each guest that shuts down: a fork of the factory, in the sandbox.
+It leaves the guest's first process alone, with which the kernel ends what is left.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from netemu.kernel.guest_processes import GuestProcesses
+
+# How many programs the report names of those that ended, and of those that did not.
+NAMED: Final = 20
+# Looks for programs that others have started meanwhile.
+_ROUNDS: Final = 3
+_LOOK_AFTER: Final = 0.005
+_LOOK_AT_LEAST_EVERY: Final = 0.1
+
+
+class _Seen(NamedTuple):
+    name: str
+    began: str  # since the machine's boot, in ticks: it tells processes of one number apart
+    has_terminal: bool
+
+
+class Ender:
+    """`first` is a pidfd of the guest's first process."""
+
+    def __init__(self, pid_namespace: int, first: int) -> None:
+        self._guest = GuestProcesses(pid_namespace)
+        self._first = _number_of(first)
+        self._left: dict[int, _Seen] = {}
+        self._ended: list[tuple[str, float]] = []
+        self._begun = time.monotonic()
+
+    def ask(self) -> None:
+        """Ask all programs to end: SIGTERM, and what has a terminal by SIGHUP, as shells expect.
+
+        What is started faster than it is asked to end is killed when the grace is over.
+        """
+        for _ in range(_ROUNDS):
+            for process, seen in self._living():
+                if process in self._left:
+                    continue
+                self._left[process] = seen
+                _kill(process, signal.SIGTERM)
+                if seen.has_terminal:
+                    _kill(process, signal.SIGHUP)
+                _kill(process, signal.SIGCONT)
+
+    def wait(self, grace: float) -> bytes:
+        """Wait until all have ended, or the grace is over; reports what each has done, as JSON."""
+        pause = _LOOK_AFTER
+        while not self._over() and (left := self._begun + grace - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LOOK_AT_LEAST_EVERY)
+        report: dict[str, Any] = {
+            "ended": sorted(self._ended, key=lambda one: one[1])[-NAMED:],
+            "killed": sorted(one.name for one in self._left.values())[:NAMED],
+            "after": self._now(),
+        }
+        return json.dumps(report).encode()
+
+    def _over(self) -> bool:
+        for process, seen in list(self._left.items()):
+            now = _look(process)
+            if now is None or now.began != seen.began:
+                del self._left[process]
+                self._ended.append((seen.name, self._now()))
+        if not self._left:  # some may have been started by the others, as they ended
+            self._left.update(self._living())
+        return not self._left
+
+    def _now(self) -> float:
+        return round(time.monotonic() - self._begun, 3)
+
+    def _living(self) -> Iterator[tuple[int, _Seen]]:
+        for process in self._guest:
+            if process != self._first and (seen := _look(process)) is not None:
+                yield process, seen
+
+
+def _look(process: int) -> _Seen | None:
+    """What the kernel says of a process that has not ended."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    state, _, _, _, terminal, *more = rest.split()
+    return None if state in "ZX" else _Seen(name, more[14], terminal != "0")
+
+
+def _number_of(pidfd: int) -> int:
+    told = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    return int(told.split("Pid:")[1].split()[0])
+
+
+def _kill(process: int, number: signal.Signals) -> None:
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        pass

@@ -1,0 +1,85 @@
+"""Programs that are asked to end, as an init asks: our own children stand for a guest's."""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from netemu.kernel import ender
+from netemu.kernel.ender import NAMED, Ender
+
+WAIT = """
+import signal, sys, time
+def end(*_):
+    time.sleep(0.1)
+    sys.exit()
+signal.signal(signal.SIGTERM, end if sys.argv[1] == 'polite' else signal.SIG_IGN)
+print('ready', flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A first process, a polite one and a rude one."""
+    made = {}
+    for name in ("first", "polite", "rude"):
+        words = [sys.executable, "-c", WAIT, name]
+        made[name] = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    for one in made.values():
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    monkeypatch.setattr(ender, "GuestProcesses", lambda _: [one.pid for one in made.values()])
+    monkeypatch.setattr(ender, "_number_of", lambda _: made["first"].pid)
+    yield made
+    for one in made.values():
+        one.kill()
+        one.communicate()
+
+
+def test_who_ends_by_itself_and_who_does_not_is_reported(
+    children: dict[str, subprocess.Popen[str]],
+) -> None:
+    asking = Ender(-1, -1)
+    asking.ask()
+    told: dict[str, Any] = json.loads(asking.wait(3.0))
+    ((_, seconds),) = told["ended"]
+    assert seconds >= 0.1
+    assert len(told["killed"]) == 1
+    assert told["after"] >= 3.0
+    assert children["polite"].wait(10) == 0
+    assert [children[one].poll() for one in ("first", "rude")] == [None, None]
+
+
+def test_it_is_over_as_soon_as_all_have_ended(children: dict[str, subprocess.Popen[str]]) -> None:
+    rude = children.pop("rude")
+    rude.kill()
+    rude.communicate()
+    asking = Ender(-1, -1)
+    asking.ask()
+    told = json.loads(asking.wait(60.0))
+    assert told["killed"] == []
+    assert told["after"] < 50.0
+
+
+def test_a_guest_that_starts_ever_more_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(1 << 23)  # beyond any process's
+
+    def more(_: int) -> Any:
+        return type("", (), {"__iter__": lambda _: iter([next(numbers) for _ in range(50)])})()
+
+    asked: list[int] = []
+    monkeypatch.setattr(ender, "GuestProcesses", more)
+    monkeypatch.setattr(ender, "_number_of", lambda _: 1)
+    monkeypatch.setattr(ender, "_look", lambda _: ender._Seen("bomb", "0", False))
+    monkeypatch.setattr(ender, "_kill", lambda process, _: asked.append(process))
+    asking = Ender(-1, -1)
+    asking.ask()
+    assert len(asked) == 300
+    told = json.loads(asking.wait(0.05))
+    assert (told["ended"], told["killed"]) == ([], ["bomb"] * NAMED)
