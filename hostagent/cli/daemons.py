@@ -296,9 +296,9 @@ def responder(
             "access caller=%s guest=%s status=%d %s %s",
             one.caller,
             one.guest or "-",
-            one.status,
-            one.method,
-            one.target,
+            one.poll.status,
+            one.poll.method,
+            one.poll.target,
         )
 
     where = ", ".join(sorted({"{}:{}".format(*sock.getsockname()) for sock in listeners}))

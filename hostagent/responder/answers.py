@@ -161,10 +161,6 @@ class Answers:
         if fault is not None:
             response = spoiled(fault, response)
         keep = keep and not response.close
-        status = 0 if fault is not None and is_silent(fault) else response.status
-        access = self._access(caller, view, request, status)
-        if self._record is not None:
-            self._record(access)
         before, after = render_around_date(
             response,
             keep_alive=keep,
@@ -172,7 +168,7 @@ class Answers:
             head_only=request.method == "HEAD",
         )
         now = self.now()
-        poll = self._poll(view, request, status, response.body, fault, now)
+        access = self._note(caller, view, self._poll(view, request, response, fault, now))
         made = None
         if (
             view is not None
@@ -180,7 +176,7 @@ class Answers:
             and response.hop_limit is None
             and not self.knowledge.faults_of(view.guest.name)
         ):
-            made = Made(before, after, now, response.valid_until, access, poll)
+            made = Made(before, after, now, response.valid_until, access)
         if fault is None:
             return Reply(before + self.replies.date() + after, keep, response.hop_limit, made)
         assert view is not None
@@ -196,43 +192,41 @@ class Answers:
         self,
         view: View | None,
         request: Request,
-        status: int,
-        body: bytes,
+        response: Response,
         fault: Fault | None,
         now: float,
     ) -> Poll:
-        """Note what the guest has asked and is told."""
-        events = () if view is None else view.events
-        if fault is not None and view is not None:
-            events += view.history  # a stale answer tells of them
-        name = "" if view is None else view.guest.name
-        told = events_told(name, events, request, status, body)
+        """Return the row of an answer in the record."""
         poll = Poll(
-            at=now,
-            method=request.method,
-            target=target_of(request),
-            status=status,
-            told=told,
-            fault=None if fault is None else fault.id,
+            at=now, method=request.method, target=target_of(request), status=response.status
         )
-        return poll if view is None else self._polls.note(name, poll)
+        if fault is not None:
+            poll.fault = fault.id
+            if is_silent(fault):
+                poll.status = 0
+        if view is not None and (view.events or fault is not None):
+            # A stale answer tells of events that have ended, too.
+            events = view.events if fault is None else view.events + view.history
+            poll.told = events_told(view.guest.name, events, request, poll.status, response.body)
+        return poll
+
+    def _note(self, caller: Caller, view: View | None, poll: Poll) -> Access:
+        """Record what the guest has asked and been told."""
+        guest = None
+        if view is not None:
+            guest = view.guest.name
+            poll = self._polls.note(guest, poll)
+        access = Access(caller, guest, poll)
+        if self._record is not None:
+            self._record(access)
+        return access
 
     def refusal(self, caller: Caller, error: BadRequest) -> bytes:
         """Return the answer to a bad request; close the connection after it."""
-        view = self.look_up(caller)
-        if view is not None:
-            poll = Poll(at=self.now(), method="-", target="-", status=error.status)
-            self._polls.note(view.guest.name, poll)
-        if self._record is not None:
-            guest = None if view is None else view.guest.name
-            self._record(Access(caller, guest, error.status, "-", "-"))
+        poll = Poll(at=self.now(), method="-", target="-", status=error.status)
+        self._note(caller, self.look_up(caller), poll)
         response = self.dialects.refusal(error.path, error.status, error.reason)
         return render(response, date=self.replies.date(), keep_alive=False)
-
-    def _access(self, caller: Caller, view: View | None, request: Request, status: int) -> Access:
-        target = request.path if request.query is None else f"{request.path}?{request.query}"
-        guest = None if view is None else view.guest.name
-        return Access(caller, guest, status, request.method, target)
 
     def _ask(self, view: View | None, request: Request, now: float, fault: Fault | None) -> Outcome:
         if view is None:

@@ -38,13 +38,11 @@ a pipeline of sixteen; 20 MB at worst. When there would be more, all are dropped
 
 
 class Access(NamedTuple):
-    """One answered request, for an access record. `guest` is None for an unknown caller."""
+    """One answered request. `guest` is None for an unknown caller."""
 
     caller: Caller
     guest: str | None
-    status: int
-    method: str
-    target: str
+    poll: Poll
 
 
 class Made(NamedTuple):
@@ -55,7 +53,6 @@ class Made(NamedTuple):
     since: float
     until: float
     access: Access
-    poll: Poll
 
 
 class Kept(Struct):
@@ -64,7 +61,6 @@ class Kept(Struct):
     around: tuple[bytes, ...]
     """The bytes before, between and after the dates."""
     accesses: tuple[Access, ...]
-    polls: tuple[Poll, ...]
     keep: bool
     """Whether the connection stays open."""
     since: float
@@ -147,7 +143,6 @@ class ReplyCache:
         self._kept[caller, asked] = Kept(
             around,
             tuple(one.access for one in holding),
-            tuple(one.poll for one in holding),
             keep,
             since=max(one.since for one in holding),
             until=min(one.until for one in holding),
@@ -185,8 +180,8 @@ class ReplyCache:
         kept.count_hits()
         kept.frame = self.date().join(kept.around)
         rows: list[tuple[Poll, int]] = []
-        for access, poll in zip(kept.accesses, kept.polls, strict=True):
-            row = self._polls.note(access.guest or "", replace(poll, at=now, count=1))
+        for _, guest, poll in kept.accesses:
+            row = self._polls.note(guest or "", replace(poll, at=now, count=1))
             if rows and rows[-1][0] is row:
                 rows[-1] = row, rows[-1][1] + 1
             else:

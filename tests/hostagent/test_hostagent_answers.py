@@ -224,7 +224,7 @@ def test_every_answer_is_noted(world):
     world.answers = world.fresh_answers(noted.append)
     for _ in range(3):
         world.told(1, REQUESTS[0])
-    assert [(one.guest, one.status) for one in noted] == [("web1", 200)] * 3
+    assert [(one.guest, one.poll.status) for one in noted] == [("web1", 200)] * 3
 
 
 def test_silence_of_the_agent_ends_what_is_remembered(world):

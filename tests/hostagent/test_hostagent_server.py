@@ -120,7 +120,9 @@ def test_one_request_one_connection(run):
         assert headers["Connection"] == "close"
         assert headers["Server"] == "hostagent"
         assert set(headers) == {"Server", "Date", "Content-Type", "Content-Length", "Connection"}
-        assert world.accesses == [("127.0.0.1", "web1", 200, "GET", "/metadata/v1/InstanceInfo")]
+        ((caller, guest, poll),) = world.accesses
+        assert (caller, guest) == ("127.0.0.1", "web1")
+        assert (poll.status, poll.method, poll.target) == (200, "GET", "/metadata/v1/InstanceInfo")
 
     run(scenario)
 
@@ -298,7 +300,7 @@ def test_after_a_bad_request_nothing_more_is_answered(run):
         assert data.count(b"HTTP/1.1") == 2
         assert data.count(PLAIN) == 1
         assert b"Connection: close" in data
-        assert [access.status for access in world.accesses] == [200, 400]
+        assert [access.poll.status for access in world.accesses] == [200, 400]
 
     run(scenario)
 
@@ -428,7 +430,7 @@ def test_an_idle_connection_is_closed_without_a_word(run):
         assert not reader.at_eof()
         move(200)
         assert await reader.read() == b""
-        assert [access.status for access in world.accesses] == [200]
+        assert [access.poll.status for access in world.accesses] == [200]
 
     run(scenario)
 
