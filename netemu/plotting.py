@@ -8,7 +8,7 @@ from netemu.errors import MachineCannot
 
 
 def pyplot() -> Any:
-    """Give matplotlib's pyplot. Raises MachineCannot if it is missing: ask before long work."""
+    """Return matplotlib's pyplot. Raises MachineCannot if it is missing: ask before long work."""
     try:
         import matplotlib
     except ImportError:

@@ -27,7 +27,7 @@ NOBODY = 65534
 TIME_SCALE = 0.02
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would every command
-# that they start: tests that press it would wait for ever.
+# that they start: tests that press it would never end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine takes long to draw an example, and longer to run it: that says nothing.

@@ -186,7 +186,7 @@ def agent(
     "--azure-incarnation-restarts/--no-azure-incarnation-restarts",
     default=False,
     show_default=True,
-    help="Whether Azure's DocumentIncarnation begins anew when a guest changes its node.",
+    help="Whether Azure's DocumentIncarnation starts again when a guest changes its node.",
 )
 @click.option(
     "--ec2-imdsv1/--no-ec2-imdsv1",

@@ -141,7 +141,7 @@ class AzureImds:
         """Allow each guest `rate` requests a second; 0 means no limit, also for tokens.
 
         `events_delay` is how many seconds the first request for events waits. With
-        `incarnation_restarts` the document's incarnation begins anew when a guest changes its node.
+        `incarnation_restarts` the document's incarnation restarts when a guest changes its node.
         """
         self._rate, self._identity_rate = rates(rate)
         self._at_once = AtOnce()

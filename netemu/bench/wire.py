@@ -122,7 +122,7 @@ class Bed:
     def _sent(
         self, count: int, pause: float, within: float | None = None
     ) -> tuple[list[float], float]:
-        """Send frames from a process of its own; gives how long each took, and all together."""
+        """Send frames from a process of its own. Returns how long each took, and all together."""
         with inside(self.node.net):
             hears = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         hears.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)

@@ -34,7 +34,9 @@ def simulate() -> None:
     show_default=True,
     help="Probability that a frame does not reach a host that listens for it.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="The same gives the same.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="The same seed makes the same run."
+)
 @click.option(
     "--newcomers",
     type=click.IntRange(1, 1_000_000),

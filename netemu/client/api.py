@@ -52,7 +52,7 @@ class Lab(AttachedLab):
 
     @staticmethod
     def attach(name: str | None = None) -> AttachedLab:
-        """Give a lab that runs, of `netemu up` for one: it is never taken down by that.
+        """Return a lab that runs, of `netemu up` for one: it is never taken down by that.
 
         Raises NotSo if no lab of this name runs; without a name it is the only one that runs.
         """

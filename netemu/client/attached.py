@@ -219,7 +219,7 @@ class AttachedLab(EventVerbs, LinkVerbs, Blocking):
     # What befalls it.
 
     def make(self, call: Call[Told]) -> Told:
-        """Ask the lab; gives what the call reads from its answer."""
+        """Ask the lab. Returns what the call reads from its answer."""
         return Maintenance(self.name).make(call)
 
     def event(self, event_id: str) -> Event:

@@ -361,7 +361,7 @@ def set_properties(name: str, guest: str, properties: Mapping[str, str | bytes])
 
     User data may be bytes, or `@FILE`.
 
-    Gives the properties that the guest has then been given, by the lab file or in this way. They
+    Returns the properties that the guest has then been given, by the lab file or in this way. They
     are stored when this returns. Raises BadInput if one is not known, or cannot have this value.
     """
     from hostagent.terminal.contents import ContentsError, taken

@@ -223,7 +223,7 @@ class Relay:
     # What the caller is sent.
 
     def _received(self, number: int) -> int | None:
-        """Do what a signal asks for; gives the child's status when it has ended."""
+        """Do what a signal asks for. Returns the child's status when it has ended."""
         if number == signal.SIGCHLD:
             ended, status = os.waitpid(self._child, os.WNOHANG)
             return status if ended else None

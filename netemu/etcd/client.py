@@ -17,7 +17,7 @@ ATTEMPT: Final = 2.0
 # All servers together: three that are stopped, and one more round after an election.
 WITHIN: Final = 8.0
 # A server that a watch comes from has to answer a read, which takes a majority, so often: one that
-# is stopped or cut off would else be silent for ever.
+# is stopped or cut off would else never answer.
 BEAT: Final = 2.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0

@@ -1,4 +1,4 @@
-"""Reads a trace from its file, for whoever reads a lab file or a command line."""
+"""Reads a trace from its file, for lab files and the command line."""
 
 from pathlib import Path
 from typing import Final

@@ -96,7 +96,7 @@ class AzureEntry(msgspec.Struct, forbid_unknown_fields=True):
     incarnation_restarts: Annotated[
         bool | None,
         Meta(
-            description="Whether DocumentIncarnation begins anew when a guest changes its node;"
+            description="Whether DocumentIncarnation starts again when a guest changes its node;"
             " false by default."
         ),
     ] = None

@@ -35,7 +35,7 @@ MAX_BYTES = 4 * MAX_CHARACTERS
 DEMO = Path(__file__).with_name("demo.yaml")
 
 # What is wrong with a guest's property of this key and value, or None. Who knows the properties
-# that a guest can have is not this room: whoever calls says.
+# that a guest can have is not this room: the caller says.
 CheckProperty = Callable[[str, str], str | None]
 # The text that is kept for a property's key and value, which may be bytes or stand in a file, by a
 # path below the directory. Raises ValueError.

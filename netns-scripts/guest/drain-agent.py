@@ -81,7 +81,7 @@ def look(haproxy: str, server: str, health: str) -> None:
         set_state(haproxy, server, "ready")
         print(f"{server}: back in the pool", flush=True)
     elif pooled:
-        # Not `drain`: to a server that drains HAProxy still sends whoever sticks to it. `maint`
+        # Not `drain`: HAProxy still sends a draining server the clients that stick to it. `maint`
         # sends them elsewhere, where they stick from then on, and lets go on what is under way.
         set_state(haproxy, server, "maint")
         print(f"{server}: out of the pool, for {events[0]['EventType']}", flush=True)
@@ -95,7 +95,7 @@ def look(haproxy: str, server: str, health: str) -> None:
 
 
 def main(haproxy: str, server: str, health: str) -> None:
-    """Look, for ever; what fails is said once, and tried again."""
+    """Look again and again. A failure is reported once, and tried again."""
     failed = ""
     while True:
         try:

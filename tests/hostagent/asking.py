@@ -54,6 +54,6 @@ class Asker:
         return self.dialects.answer(self.view, request, self.now)
 
     def __call__(self, target, *args, **headers):
-        """Give status and body."""
+        """Return status and body."""
         response = self.outcome(target, *args, **headers)
         return response.status, response.body.decode()

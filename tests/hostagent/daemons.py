@@ -22,7 +22,7 @@ os.execv(sys.executable, [sys.executable, "-m", "hostagent", *sys.argv[2:]])
 
 
 def wait_for(condition, seconds=30.0):
-    """Give the condition's first true value; fail after `seconds`."""
+    """Return the condition's first true value; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "not within the time allowed"
@@ -119,7 +119,7 @@ class Node:
 
 
 def read_all(sock):
-    """Give everything until the other side closes."""
+    """Return everything until the other side closes."""
     data = b""
     while piece := sock.recv(65536):
         data += piece
@@ -127,7 +127,7 @@ def read_all(sock):
 
 
 def answer_of(data):
-    """Give the status, the headers and the body of one answer."""
+    """Return the status, the headers and the body of one answer."""
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body

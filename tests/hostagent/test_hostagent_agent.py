@@ -60,7 +60,7 @@ class Peer:
         self.sock.sendall(b"".join(encode(message) for message in messages))
 
     def next(self):
-        """Give the next message; None at the end."""
+        """Return the next message; None at the end."""
         while not self.waiting:
             try:
                 data = self.sock.recv(65536)
@@ -247,7 +247,7 @@ class Talk:
         self._writer.write(b"".join(encode(message) for message in messages))
 
     async def next(self):
-        """Give the next message; None at the end."""
+        """Return the next message; None at the end."""
         while not self._messages:
             data = await self._reader.read(65536)
             if not data:

@@ -119,7 +119,7 @@ class World:
         self.change(placed=placed)
 
     def made(self, caller, data):
-        """The answer as it is made anew."""
+        """The answer as it is made again."""
         reply = _asked(self.fresh_answers(), caller, data)
         return reply if isinstance(reply, Pending) else reply.frame
 

@@ -309,7 +309,7 @@ def test_a_managed_identity():
     assert ask(info, metadata="true") == (200, f'{{"tenantId":"{ID}"}}')
     for version in ("", "?api-version=2017-12-01", "?api-version=2018-02-02"):
         assert ask("/metadata/identity/info" + version, metadata="true") == (400, BAD_VERSION)
-    # Its life is told in minutes, and told anew as they pass.
+    # Its life is told in minutes, and told again as they pass.
     response = ask.outcome(url, metadata="true")
     assert ask.now < response.valid_until <= ask.now + 60
     ask.now = response.valid_until

@@ -14,7 +14,7 @@ NAME = "/computeMetadata/v1/instance/name"
 
 
 def instead(path, what="unavailable", enabled=NAMES):
-    """Give the status, the server, and what stands in the headers besides."""
+    """Return the status, the server, and what stands in the headers besides."""
     request = Request("GET", path, None, (1, 1), {"host": "x"}, True)
     response = getattr(Dialects(Options(enabled=enabled)), what)(request)
     return response.status, response.server, dict(response.headers)
@@ -115,7 +115,7 @@ def test_a_cloud_that_is_switched_off_says_nothing():
     assert instead(NAME, enabled=("ec2",))[:2] == (503, "hostagent")
 
 
-def test_the_root_is_flavored_whoever_answers():
+def test_the_root_is_flavored_by_every_dialect():
     assert instead("/")[1:] == ("EC2ws", {"Retry-After": "5", FLAVOR[0]: FLAVOR[1]})
     assert instead("/", enabled=("gce",))[2][FLAVOR[0]] == FLAVOR[1]
     assert FLAVOR[0] not in instead("/", enabled=("ec2",))[2]

@@ -1,7 +1,7 @@
 """Every route of every dialect, to the byte: what a guest is answered stands in `golden.http`.
 
 After a change that is meant, `WRITE_GOLDEN=1 pytest tests/hostagent/test_hostagent_golden.py`
-writes it anew: read the difference.
+writes it again: read the difference.
 """
 
 import json

@@ -28,7 +28,7 @@ def _nothing_remembered():
 
 
 def read(*pieces):
-    """Give the requests in the pieces, and last the status of what ended them, if anything did."""
+    """Return the requests in the pieces, and last the status of what ended them, if any."""
     reader = RequestReader()
     got = []
     for piece in pieces:
@@ -45,7 +45,7 @@ def read(*pieces):
 
 
 def refused_path(*pieces):
-    """Give the path of what is refused in the pieces, if it is known."""
+    """Return the path of what is refused in the pieces, if it is known."""
     reader = RequestReader()
     try:
         for piece in pieces:

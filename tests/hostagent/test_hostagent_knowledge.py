@@ -180,7 +180,7 @@ COMMANDS = st.sampled_from(
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.tuples(COMMANDS, st.integers(0, 3), st.integers(0, 3)), max_size=25))
 def test_deltas_lead_where_a_snapshot_would(steps):
-    """Whatever is commanded, one who has followed knows what one who asks anew is told."""
+    """Whatever is commanded, one who has followed knows what one who asks again is told."""
     from hostagent.channel import messages
 
     store = Repository(":memory:")

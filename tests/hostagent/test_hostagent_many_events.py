@@ -57,7 +57,7 @@ def test_a_view_has_the_events_that_the_guest_sees(script):
     knowledge = Knowledge()
     placed = tuple(Placed(guest=guest, incarnation=1) for guest in GUESTS)
     for step in [[], *script]:
-        if isinstance(step, list):  # told everything anew
+        if isinstance(step, list):  # told everything again
             told = {event.id: event for event in step}
             knowledge.apply(
                 Snapshot(

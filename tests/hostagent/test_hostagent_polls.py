@@ -1,4 +1,4 @@
-"""The record of what guests ask: its rows, its bounds, and the way to whoever asks for it."""
+"""The record of what guests ask: its rows, its bounds, and the way to the one that asks for it."""
 
 import asyncio
 import time

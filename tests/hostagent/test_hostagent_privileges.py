@@ -41,7 +41,7 @@ def give_up(uid, *prefix):
     )
 
 
-def test_giving_up_as_whoever_we_are():
+def test_giving_up_as_the_present_user():
     done = give_up(None)
     assert done.stderr == ""
     lines = done.stdout.splitlines()

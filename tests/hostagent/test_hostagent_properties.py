@@ -120,6 +120,6 @@ def test_rates():
     assert not rate.allows("a", 10.4)
     assert rate.allows("a", 10.5)
     assert not rate.allows("a", 5.0)  # a clock that goes back gives nothing
-    assert rate.allows("c", 10.5)  # one more than it knows: all start anew
+    assert rate.allows("c", 10.5)  # one more than it knows: all start again
     assert rate.allows("a", 10.5)
     assert all(Rate(0, 1, 1).allows("a", 0.0) for _ in range(100))

@@ -327,7 +327,7 @@ async def status_for_host(world, host):
     return answer_of(data)[0]
 
 
-def test_hosts_of_whoever_listens_everywhere(run):
+def test_hosts_of_a_responder_that_listens_everywhere(run):
     """It cannot know its addresses; and no address can be pointed elsewhere, as a name can."""
 
     async def scenario(world):

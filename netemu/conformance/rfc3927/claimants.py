@@ -92,7 +92,7 @@ class OurClaimant:
         self._wire.run("ip", "link", "set", GUEST_WIRE, "down")
 
     def start(self) -> None:
-        """Begin anew, with what it remembers."""
+        """Start again, with what it remembers."""
         labs.reboot(self._lab, self._guest)
         self._wire.again(labs.enter(self._lab, self._guest))
 
@@ -134,7 +134,7 @@ class ForeignClaimant:
         self._running = False
 
     def start(self) -> None:
-        """Begin anew, with what it remembers."""
+        """Start again, with what it remembers."""
         place, memory = self._foreign.remembers_in, _MEMORY
         script = f'mkdir -p {memory} && mount --bind {memory} {place} && exec "$@"'
         command = ["unshare", "-m", "sh", "-c", script, "sh", *self._foreign.command]

@@ -64,7 +64,7 @@ class Subject:
         return heard.arp
 
     def _claimed(self) -> int:
-        """Begin anew, and wait until an address is announced: that address."""
+        """Start again, and wait until an address is announced: that address."""
         self._restart()
         return self._await_claim()
 

@@ -15,7 +15,7 @@ class Candidate(NamedTuple):
 
 
 def choose(guest: Guest, origin: int, candidates: Iterable[Candidate]) -> str | None:
-    """Give the node for a guest that leaves the fault domain `origin`; None if none has room.
+    """Return the node for a guest that leaves the fault domain `origin`; None if none has room.
 
     Another fault domain than its own goes first; then one in which nobody else of its availability
     set is; then the node with the fewest guests; then the order of the lab file.
@@ -37,7 +37,7 @@ def choose(guest: Guest, origin: int, candidates: Iterable[Candidate]) -> str | 
 def spread(
     guests: Iterable[Guest], origin: int, candidates: Sequence[Candidate]
 ) -> Mapping[str, list[Guest]]:
-    """Give the new node of each of several guests that leave together, by node.
+    """Return the new node of each of several guests that leave together, by node.
 
     Guests for whom there is no room are in none.
     """

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 # While something is under way (a guest claims its address, an event lasts), a look comes so often.
 _BUSY: Final = 0.1
-# … and otherwise so seldom: what changes pokes.
+# … and otherwise this rarely: a change wakes it.
 _IDLE: Final = 5.0
 # Guests to which something is done at one time: of a thousand that a failed node shuts down, some
 # in each turn of the loop.
@@ -251,7 +251,7 @@ class Impact:
             self._note(name, problem=problem)
 
     async def _move(self, name: str) -> str | None:
-        """Bring it to another node; gives why it stays, if it does."""
+        """Bring it to another node. Returns why it stays, if it does."""
         try:
             await self._relocation.move(name)
         except NotSo as error:

@@ -71,7 +71,7 @@ class LabEvents:
         return self._copies.get(event_id, {})
 
     def behind(self, nodes: Container[str]) -> Iterator[tuple[str, Event, EventStatus]]:
-        """Give each event that has gone further elsewhere than at one of these nodes' agents: the
+        """Return each event that has gone further elsewhere than at one of these nodes' agents: the
         node, what its agent has, and the status to be caught up with.
 
         A guest approves at its own node; a node that was away has missed what happened meanwhile;

@@ -52,7 +52,7 @@ class Maintenance:
         self._ahead = 0.0
 
     def events(self, *, history: bool = False) -> list[Event]:
-        """Give the events that have not ended, with `history` also others; earliest first."""
+        """Return the events that have not ended, with `history` also others; earliest first."""
         return sorted(
             (one for one in self._feeds.events().values() if history or one.status not in FINAL),
             key=lambda one: one.not_before,
@@ -222,7 +222,7 @@ class Maintenance:
     # The clock.
 
     async def advance(self, seconds: float) -> float:
-        """Move the metadata plane's clock forward on all nodes; gives its time then.
+        """Move the metadata plane's clock forward on all nodes. Returns its time then.
 
         Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as
         ever. If a node does not do it, the others have: the error says which.
@@ -246,7 +246,7 @@ class Maintenance:
         return max(moments)
 
     async def now(self) -> dict[str, float]:
-        """Give the metadata plane's time at each node, in seconds since the epoch.
+        """Return the metadata plane's time at each node, in seconds since the epoch.
 
         Where no node runs it is the lab's, under the name "".
         """

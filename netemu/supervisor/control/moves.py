@@ -98,7 +98,7 @@ class Moves:
     ) -> tuple[Sequence[Guest], int]:
         """Have the agent take the guests over, durably; their wires come after that.
 
-        Gives the guests as they are there, and the sequence as of which responders know of them.
+        Returns the guests as they are there, and the sequence as of which responders know of them.
         """
         domain = self._hosts[node].wired.node.fault_domain
         moved = [replace(guest, fault_domain=domain) for guest in guests]

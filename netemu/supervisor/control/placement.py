@@ -205,7 +205,7 @@ class Placement:
     async def adopt(self, node: str, guests: Iterable[Guest], known: Known) -> int:
         """Have a node's agent take over guests, with what was `known` of them elsewhere.
 
-        When this returns it is stored there; gives the sequence as of which responders know of it.
+        It is stored there then. Returns the sequence as of which responders know of it.
         Raises NodeFailed, AgentRefuses and AgentSilent; then none of them is to be there.
         """
         before = {placed.guest.name: placed for placed in known.guests}
@@ -230,7 +230,7 @@ class Placement:
     ) -> Mapping[str, tuple[int, int]]:
         """Have a node's agent forget guests: they are elsewhere.
 
-        Gives the last incarnation and edits of each that it had. Raises NodeFailed, AgentRefuses
+        Returns the last incarnation and edits of each that it had. Raises NodeFailed, AgentRefuses
         and AgentSilent.
         """
         names = tuple(guests)

@@ -89,7 +89,7 @@ class TenantNetwork:
             kernel.run((links.no_link(_port(wired.guest), self._index[wired.guest.name]),))
 
     def _attach(self, wired: WiredGuest) -> Sequence[netlink.Message]:
-        """Wire the machine; gives what the port is still to be told before it comes up."""
+        """Wire the machine. Returns what the port is still to be told before it comes up."""
         guest, name, index = wired.guest, _port(wired.guest), self._index[wired.guest.name]
         mac = self._mac(guest)
         port = Port(name, index, _BRIDGE_INDEX, mac, TENANT_WIRE, guest.tenant)

@@ -174,7 +174,7 @@ class Wires:
     # What happens to guests.
 
     async def detach(self, guests: Iterable[str]) -> None:
-        """Take relays out of the wires of guests, whose ports are about to be made anew or go."""
+        """Take relays out of the wires of guests, whose ports are about to be made again or go."""
         found = [key for name in guests for key in _keys(name) if key in self._impaired]
         splices = [self._taken(key) for key in found]
         some = [one for one in splices if one is not None]

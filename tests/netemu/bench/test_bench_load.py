@@ -61,7 +61,7 @@ def generator(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Start a server to be asked; gives its process."""
+    """Start a server to be asked. Returns its process."""
     started = []
 
     def start(delay=0.0, bad_from=10**9):

@@ -1,4 +1,4 @@
-"""Moments: boots, moves, freezes and failures, in which ports are made anew or come up again.
+"""Moments: boots, moves, freezes and failures, in which ports are made again or come up again.
 
 The attacking guest runs a program that sends what no port may let by, on each of its links, from
 the first moment in which there is one; nobody ever sees a frame of it, and nobody is kept from
@@ -41,7 +41,7 @@ nodes:
   node2: {{guests: [db1], tenant: true}}
 """
 # As itself and as somebody else: ARP for the responder, for anybody; IP from the responder; raw
-# types, LLDP's group. Its sockets are made anew, since links come and go.
+# types, LLDP's group. Its sockets are made again, since links come and go.
 POISON = r"""
 import socket, threading, time
 ALL, SIGN, OTHER = b"\xff" * 6, b"\xde\xad\xfa\xce\x99", b"\2\x66\x66\x66\x66\x66"

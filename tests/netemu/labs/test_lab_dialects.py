@@ -248,7 +248,7 @@ def test_the_members_of_an_availability_set_see_each_others_events(clouds: Runni
     assert events(clouds, "c") == []
     body = json.dumps({"StartRequests": [{"EventId": event["id"]}]})
     approval = ("-X", "POST", "-H", "Content-Type: application/json", "-d", body, *AZURE)
-    # Whoever cannot see it cannot approve it.
+    # A guest that cannot see it cannot approve it.
     wait_until(lambda: ask(clouds, "c", EVENTS, *approval)[0] == 400)
     assert [one["EventStatus"] for one in events(clouds, "a")] == ["Scheduled"]
     in_chunks = ("-H", "Transfer-Encoding: chunked")  # as .NET's clients send what they post

@@ -98,7 +98,7 @@ def test_a_guest_cannot_change_the_machines_settings(lab: RunningLab) -> None:
     # To write what stands there already would change nothing if it were let.
     script = "cd /proc/irq && read mask < default_smp_affinity && echo $mask > default_smp_affinity"
     lab.exec("web1", "sh", "-c", script, check=2)
-    # Nor by mounting the same anew, where nothing would lie over it.
+    # Nor by mounting the same again, where nothing would lie over it.
     lab.exec("web1", "mount", "-t", "proc", "proc", "/mnt", check=32)
 
 
@@ -121,7 +121,7 @@ def test_a_rebooted_guest_gets_its_address_back(fresh_lab: object) -> None:
     assert lab.guests()["a"] == before
     assert '"_a"' in lab.get("a")
     assert "sleep 1000" not in lab.exec("a", "ps", "ax").stdout
-    # Section 2.2: it probed anew before it used the address, and for that address first (2.1).
+    # Section 2.2: it probed again before it used the address, and for that address first (2.1).
     probe = arp(before["mac"], target_ip=before["address"])
     sent = [one.split()[1] for one in heard if one.startswith("in ") and " ffffffffffff" in one]
     assert sent.count(probe) == 3

@@ -58,7 +58,7 @@ class Watched:
     story: Story
 
     def now(self, *guests: str, kind: str = "reboot", **options: str) -> str:
-        """Have an event start at once; gives its ID."""
+        """Have an event start at once. Returns its ID."""
         return now(self.lab, *guests, kind=kind, **options)
 
     def ends(self, event_id: str, patience: float = 60.0) -> None:
@@ -99,7 +99,7 @@ def node_of(lab: RunningLab, guest: str) -> str:
 
 
 def now(lab: RunningLab, *guests: str, kind: str = "reboot", **options: str) -> str:
-    """Have an event start at once; gives its ID."""
+    """Have an event start at once. Returns its ID."""
     given = [word for key, value in options.items() for word in (f"--{key}", value)]
     event = lab.maintenance("schedule", *guests, "--type", kind, "--now", *given)
     return str(event["id"])

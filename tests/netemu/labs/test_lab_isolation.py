@@ -199,7 +199,7 @@ def _fetch(lab: RunningLab, place: str, address: str) -> int:
 
 
 def test_arp_of_a_guest_is_broadcast(lab: RunningLab) -> None:
-    """Section 2.5: whoever asks for a guest's address is answered by link-layer broadcast."""
+    """Section 2.5: a request for a guest's address is answered by link-layer broadcast."""
     web1 = lab.guests()["web1"]
     ask = arp(bridge_mac(lab), sender_ip=METADATA, target_ip=web1["address"])
     with listening(lab, "web1", "eth0") as at_guest:

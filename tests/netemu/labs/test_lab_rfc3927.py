@@ -119,7 +119,7 @@ def test_a_guest_whose_probes_are_all_lost_is_bound_and_answered(two: RunningLab
 
 
 def test_an_ordinary_request_is_no_conflict(two: RunningLab) -> None:
-    """Section 2.2.1, the mistake of others: whoever only asks for an address does not claim it."""
+    """Section 2.2.1, a common mistake: a host that only asks for an address does not claim it."""
     before = two.guests()["a"]
     ask = arp(bridge_mac(two, "n"), sender_ip=METADATA, target_ip=before["address"])
     two.python("n", SEND, "p1", ask, ask, ask)
@@ -128,7 +128,7 @@ def test_an_ordinary_request_is_no_conflict(two: RunningLab) -> None:
 
 
 def test_a_link_that_comes_up_again_is_probed_on(two: RunningLab) -> None:
-    """Section 2.2: root in a guest switches its link off and on; the guest probes anew."""
+    """Section 2.2: root in a guest switches its link off and on; the guest probes again."""
     before = two.guests()["a"]
     with listening(two, "n", "p1") as heard:
         two.exec("a", "ip", "link", "set", "eth0", "down")

@@ -80,7 +80,7 @@ def fetch(lab: RunningLab, guest: str, url: str, *options: str) -> str:
 
 
 def answers(lab: RunningLab, guest: str, where: str, whose: str) -> None:
-    """Wait until whoever is asked answers: its program may only just have been started."""
+    """Wait until the guest that is asked answers: its program may only just have been started."""
     wait_until(lambda: fetch(lab, guest, f"http://{where}:8080/") == whose, 10)
 
 

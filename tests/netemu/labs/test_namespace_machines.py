@@ -61,7 +61,7 @@ def test_a_namespace_held_elsewhere_is_opened_when_it_is_used(
 
 
 def test_a_new_namespace_takes_the_place_of_the_one_before(guests: list[NamespaceMachine]) -> None:
-    """A guest boots: what it had is given back, whoever else is used meanwhile."""
+    """A guest boots: what it had is given back, whatever other guests are used meanwhile."""
     for one in guests:
         assert one.net >= 0
     before = len(os.listdir("/proc/self/fd"))

@@ -47,7 +47,7 @@ def test_a_free_address_is_bound_two_probe_min_after_its_first_probe() -> None:
     assert oracle.deadline is None
     assert oracle.heard(1, probe_by(MAC, X), 100.0) == ()
     assert oracle.deadline == 102.0
-    assert oracle.heard(1, probe_by(MAC, X), 101.5) == ()  # does not begin anew
+    assert oracle.heard(1, probe_by(MAC, X), 101.5) == ()  # does not start again
     assert oracle.deadline == 102.0
     assert oracle.expire(101.9) == ()
     assert oracle.by_port == {}

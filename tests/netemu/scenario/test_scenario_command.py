@@ -31,7 +31,7 @@ Played = Callable[..., list[play.Pace]]
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Played:
-    """Has these runs come out, with agents and without; gives the paces asked for."""
+    """Has these runs come out, with agents and without. Returns the paces asked for."""
 
     def come_out(on: Run = MASKED, off: Run = SEEN) -> list[play.Pace]:
         paces: list[play.Pace] = []

@@ -40,7 +40,7 @@ def test_only_so_many_are_kept_the_newest() -> None:
     asyncio.run(run())
 
 
-def test_whoever_follows_is_told_what_was_and_what_comes() -> None:
+def test_a_follower_is_told_what_was_and_what_comes() -> None:
     async def run() -> None:
         story = EventLog()
         write(story, range(3))
@@ -84,7 +84,7 @@ def test_two_who_follow_are_told_the_same() -> None:
     asyncio.run(run())
 
 
-def test_whoever_is_too_slow_misses_the_oldest_and_hears_nothing_twice() -> None:
+def test_a_slow_follower_misses_the_oldest_and_hears_nothing_twice() -> None:
     async def run() -> None:
         story = EventLog()
         write(story, range(2))

@@ -1,4 +1,4 @@
-"""What guests' programs say is kept, and not for ever."""
+"""What guests' programs say is kept, and not without a limit."""
 
 import asyncio
 import os

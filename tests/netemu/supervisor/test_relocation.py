@@ -115,7 +115,7 @@ class Stage:
         self.relocation = Relocation("test", self.store, *fakes, *others)
 
     def tell(self, node: str, guest: str) -> str:
-        """Have a node's agent acknowledge an event; gives its ID."""
+        """Have a node's agent acknowledge an event. Returns its ID."""
         command = Schedule(
             command_id=str(uuid4()),
             event_id=str(uuid4()),

@@ -180,7 +180,7 @@ def test_that_the_other_machine_is_quicker_is_no_refusal(
 
 
 def test_what_is_on_a_machine_that_is_away_is_said(play: Callable[[Script], None]) -> None:
-    """Before it joins and after it was lost; then its part of the lab begins anew."""
+    """Before it joins and after it was lost; then its part of the lab starts again."""
 
     async def script(stage: Stage) -> None:
         away = "c: its node n2 is on another machine, which is away"

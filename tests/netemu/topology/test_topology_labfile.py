@@ -241,7 +241,7 @@ nodes:
             parse(f"dialects: {{azure: {{{wrong}}}}}\nnodes: {{n: {{guests: 1}}}}", source="x")
 
 
-def test_whoever_calls_says_which_properties_there_are() -> None:
+def test_the_caller_says_which_properties_there_are() -> None:
     def check(key: str, value: str) -> str | None:
         return None if key == "region" else f"unknown property; did you mean {value!r}?"
 
