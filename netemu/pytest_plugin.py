@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -17,6 +17,9 @@ import pytest
 if TYPE_CHECKING:
     from netemu.client.api import Lab
     from netemu.client.recording import Recording
+    from netemu.conformance.agent.play import Outcome
+    from netemu.conformance.agent.row import Row
+    from netemu.conformance.agent.spec import Agent
 
 # A tenth of RFC 3927's durations: a claim takes half a second, and timers still have their order.
 TIME_SCALE: Final = 0.1
@@ -65,6 +68,70 @@ def pytest_configure(config: pytest.Config) -> None:
         "netemu_lab(source=None, *, file=None, time_scale=0.1): which lab the test's netemu_lab "
         "is: a lab file's text or mapping, or the file, relative to the test's own; how fast.",
     )
+    config.addinivalue_line(
+        "markers",
+        "netemu_agent(source=None, *, file=None, rows=None): the agent that is judged, what an "
+        "AGENT.yaml says as a mapping, or the file, relative to the test's own; by which rows.",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test that asks for `netemu_row` one for each row that is about its agent."""
+    if "netemu_row" in metafunc.fixturenames:
+        agent, rows = _judged(metafunc.definition)
+        played = [row for row in rows if not row.not_played(agent)]
+        metafunc.parametrize("netemu_row", played, ids=[row.id for row in played], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def netemu_rows_played() -> "dict[str, dict[str, Outcome]]":
+    """The outcomes of a module's agents, by the test: its rows are played side by side."""
+    return {}
+
+
+@pytest.fixture
+def netemu_row(
+    request: pytest.FixtureRequest, netemu_rows_played: "dict[str, dict[str, Outcome]]"
+) -> "Outcome":
+    """How the marked agent took one row: its `verdict`, whether that is `ok`, the `evidence`."""
+    from netemu.conformance.agent.play import play
+    from netemu.errors import MachineCannot
+
+    test = request.node.originalname
+    if test not in netemu_rows_played:
+        agent, rows = _judged(request.node)
+        try:
+            played = play(agent, rows)
+        except MachineCannot as error:
+            _do_without(request, f"{_CANNOT}{error}")
+        netemu_rows_played[test] = {one.row.id: one for one in played}
+    return netemu_rows_played[test][request.param.id]
+
+
+def _judged(node: Any) -> "tuple[Agent, Sequence[Row]]":
+    """The agent and the rows of a test's marker."""
+    from netemu.conformance.agent import spec
+    from netemu.conformance.agent.rows import ROWS, chosen
+    from netemu.errors import BadInput
+
+    marker = node.get_closest_marker("netemu_agent")
+    given = dict(marker.kwargs) if marker else {}
+    sources = list(marker.args) if marker else []
+    file, rows = given.pop("file", None), given.pop("rows", None)
+    if given or len(sources) + (file is not None) != 1:
+        raise pytest.UsageError(
+            f"{node.nodeid}: netemu_row takes one agent from the marker netemu_agent: what an "
+            "AGENT.yaml says, or file=; and rows="
+        )
+    folder = node.path.parent
+    try:
+        if file is not None:
+            agent = spec.read((folder / file).read_text(), file, folder)
+        else:
+            agent = spec.made(sources[0], node.nodeid, folder)
+        return agent, ROWS if rows is None else chosen(rows)
+    except (BadInput, OSError) as error:
+        raise pytest.UsageError(f"{node.nodeid}: {error}") from None
 
 
 @pytest.fixture

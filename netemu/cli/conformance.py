@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hostagent.terminal.output import say, say_data, say_json
+from netemu.cli.conformance_agent import Asked, conformance_agent
 from netemu.cli.options import TIME_SCALE, lab_name, output, write
 from netemu.cli.options import as_json as as_json_option
 from netemu.cli.progress import pieces
@@ -30,6 +31,10 @@ _OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
 
 
 @click.command()
+@click.argument(
+    "agent_file", metavar="[AGENT.yaml]", required=False,
+    type=click.Path(path_type=Path, dir_okay=False),
+)  # fmt: skip
 @lab_name
 @click.option(
     "--policy", type=click.Choice([*_POLICIES, "both"]), default="responder-only",
@@ -38,14 +43,22 @@ _OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
 @click.option("--time-scale", type=TIME_SCALE, metavar="X",
               help="Of a lab of its own: multiply RFC 3927's durations by X.  "
               f"[default: {_TIME_SCALE}; 1 for rfc3927, the pace of others]")  # fmt: skip
-@click.option("--suite", type=click.Choice(["isolation", "rfc3927"]), default="isolation",
-              show_default=True, help="What is tried: whether guests are kept apart, or how "
-              "they claim addresses; ours, avahi-autoipd and dhcpcd where installed.")  # fmt: skip
+@click.option("--suite", type=click.Choice(["isolation", "rfc3927", "agent"]),
+              default="isolation", show_default=True, help="What is tried: whether guests are "
+              "kept apart, how they claim addresses (ours, avahi-autoipd and dhcpcd where "
+              "installed), or how an agent takes events (ours, or AGENT.yaml's).")  # fmt: skip
+@click.option("--agent", "agent_command", metavar="COMMAND",
+              help="Of --suite agent: the agent, in AGENT.yaml's place.")  # fmt: skip
+@click.option("--drained", metavar="HOW", help="With --agent: how it says that it has drained: "
+              "exit, file PATH, http URL, log REGEX, call NAME [REGEX], mark.")  # fmt: skip
+@click.option("--returned", metavar="HOW", help="With --agent: how it says that it is back.")
+@click.option("--cloud", type=click.Choice(["azure", "ec2", "gce"]),
+              help="With --agent: whose events it reads.  [default: azure]")  # fmt: skip
 @click.option("--impaired", is_flag=True,
               help="Of a lab of its own: have a relay in every wire.")  # fmt: skip
 @click.option("--rows", "wanted", metavar="IDS", help="Only these rows, as in 02,18-23.")
-@click.option("--prove", "proving", is_flag=True,
-              help="Play the rows in labs without protections: each has to fail.")  # fmt: skip
+@click.option("--prove", "proving", is_flag=True, help="Play the rows in labs without protections,"
+              " or with bad agents: each has to fail.")  # fmt: skip
 @click.option("--against", metavar="NAME",
               help="Put another rule set in the place of ours, or 'all' in turn.")  # fmt: skip
 @click.option("--nodes-from", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
@@ -63,11 +76,16 @@ _OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
               help="Captures of the rows that fail.")  # fmt: skip
 @click.option("--pcap-all", is_flag=True, help="With --pcap: captures of all rows.")
 def conformance(
+    agent_file: Path | None,
     name: str | None,
     policy: str,
     time_scale: float | None,
     suite: str,
     impaired: bool,
+    agent_command: str | None,
+    drained: str | None,
+    returned: str | None,
+    cloud: str | None,
     wanted: str | None,
     proving: bool,
     against: str | None,
@@ -88,6 +106,26 @@ def conformance(
     from netemu.conformance import report
     from netemu.errors import BadInput
 
+    asked = Asked(agent_file, agent_command, drained, returned, cloud, wanted, proving)
+    if suite == "agent":
+        if (
+            name
+            or against
+            or nodes_from
+            or time_scale
+            or impaired
+            or pcap_all
+            or policy != _POLICIES[0]
+        ):
+            raise BadInput(
+                "--suite agent has labs of its own: --name, --policy, --time-scale, --against, "
+                "--nodes-from, --impaired and --pcap-all do not go with it"
+            )
+        if pcap is not None:
+            _require_directory(pcap)
+        return conformance_agent(asked, listing=listing, as_json=as_json, files=files, pcap=pcap)
+    if any(asked[:5]):
+        raise BadInput("AGENT.yaml, --agent, --drained, --returned and --cloud: say --suite agent")
     rows = _chosen(suite, wanted)
     if listing and as_json:
         say_json([report.catalogued(family, row) for family, row in rows])

@@ -1,0 +1,33 @@
+"""A bad agent: knows in memory alone that it is out, so it never comes back after a reboot.
+
+`memory_only.py azure|ec2|gce`. Runs in a guest. A failed request is "no event" to it.
+"""
+
+import sys
+import time
+
+import clouds
+
+
+def told() -> bool:
+    """Whether there is an event."""
+    try:
+        if sys.argv[1] == "azure":
+            return bool(clouds.azure_events())
+        if sys.argv[1] == "gce":
+            return bool(clouds.gce("maintenance-event") != "NONE")
+        return bool(clouds.ask(clouds.SPOT, {}))
+    except (OSError, ValueError):
+        return False
+
+
+out = False
+while True:
+    event = told()
+    if event and not out:
+        clouds.drain()
+        out = True
+    elif out and not event:
+        clouds.mark("returned")
+        out = False
+    time.sleep(1.0)
