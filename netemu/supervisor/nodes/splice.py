@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from netemu.errors import NetemuError
+from netemu.errors import NetemuError, NotSo
 from netemu.kernel import guard, links, netlink, packet
+from netemu.kernel.errors import KernelError
 from netemu.kernel.namespaces import inside
 
 # Links of a namespace are numbered by who makes them: ports from 100 and from 1 << 24.
@@ -64,9 +65,17 @@ class Splice:
         return f"{self.place.port}-relay"
 
     def open(self) -> tuple[socket.socket, socket.socket]:
-        """The sockets that a relay needs: of the guest's end, and of the node's."""
+        """The sockets that a relay needs: of the guest's end, and of the node's.
+
+        Raises NotSo if there is no wire.
+        """
         with inside(self.place.net):
-            guest = packet.on_wire(self.guest_end)
+            try:
+                guest = packet.on_wire(self.guest_end)
+            except KernelError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+                raise NotSo("the guest has removed its interface: reboot it") from None
             try:
                 return guest, packet.on_wire(self.relay_end)
             except BaseException:

@@ -7,6 +7,7 @@ by the lab's own clock, from when they were given. A guest that boots keeps what
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from netemu.errors import BadInput, NetemuError
+from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.impairment.plan import DIRECTIONS, MAX_TIMED, Direction, Plan, Timed, checked
 from netemu.impairment.terms import CLEAN, TermError, Terms
 from netemu.supervisor.nodes import splice
@@ -253,7 +254,7 @@ class Wires:
             await asyncio.to_thread(splice.make, made)
             try:
                 for key, one in splices.items():
-                    await self._relay.lay(_name(key), one.open())
+                    await self._relay.lay(_name(key), _opened(key, one))
                 await asyncio.to_thread(splice.enter, made)
             except BaseException:
                 for key in splices:
@@ -324,6 +325,13 @@ class Wires:
                     self._relay.take(_name(key))
             except (NetemuError, OSError) as error:
                 log.error("%s: it passes nothing: %s", _name(key), error)
+
+
+def _opened(key: Key, one: Splice) -> tuple[socket.socket, socket.socket]:
+    try:
+        return one.open()
+    except NotSo as error:
+        raise NotSo(f"{_name(key)}: {error}") from None
 
 
 def _needs_relay(plan: Plan) -> bool:

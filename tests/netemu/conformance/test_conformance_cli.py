@@ -25,6 +25,7 @@ from tests.netemu.labs.test_lab_bottle import gone
         (["--prove", "--name", "a"], "exclude each other"),
         (["--prove", "--against", "all"], "exclude each other"),
         (["--against", "nobody"], "clean-traffic"),
+        (["--impaired", "--prove"], "of the isolation suite's own"),
         (["--suite", "rfc3927", "--rows", "1"], "leave it out"),
         (["--suite", "rfc3927", "--prove"], "goes with --name alone"),
         (["--nodes-from", "/nowhere.yaml"], "/nowhere.yaml: No such file"),
@@ -77,6 +78,17 @@ def test_our_lab_holds_the_whole_catalogue(person: Person) -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.lab
+def test_a_relay_in_every_wire_lets_nothing_by(person: Person) -> None:
+    """A relay that forgot the tags of frames would let through what the guard refuses (29, 31).
+
+    The whole catalogue holds, too: 'netemu conformance --impaired --policy both'.
+    """
+    rows = ("--rows", "01,06,29,31,39,75")
+    done = person.netemu("conformance", "--impaired", *rows, "--json", timeout=300)
+    assert [one["ok"] for one in json.loads(done.stdout)["rows"]] == [True] * 6
+
+
 def test_a_lab_that_runs_is_attacked_and_left_as_it_was(person: Person, tmp_path: Path) -> None:
     person.netemu("up", "--name", "attacked", "--time-scale", "0.1")
     try:

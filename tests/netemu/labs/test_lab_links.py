@@ -225,6 +225,48 @@ def test_the_lab_file_impairs_the_tenants_wire_as_well(wires: RunningLab) -> Non
     assert wires.guests()["c"]["impaired"] == ["tenant"]
 
 
+# Impairs b's wire, blocking and awaited, and prints what was there each time.
+PROGRAM = """
+import asyncio, sys
+import netemu
+
+def told(links):
+    return {one["guest"]: one["to"] for one in links if one["guest"] == "b"}
+
+with netemu.Lab.attach(sys.argv[1]) as lab:
+    lab.link("b", delay="60ms", loss="1%")
+    print(told(lab.links()))
+    lab.link("b", {"at": "1h", "for": "5s", "loss": "30%"})
+    lab.link("b", direction="from", rate="1mbit")
+    print(told(lab.links()))
+    try:
+        lab.link("b", loss="5")
+    except netemu.BadInput as error:
+        print(error)
+
+async def main():
+    async with netemu.AsyncMaintenance(sys.argv[1]) as lab:
+        await lab.link("b", down=True)
+        print(told(await lab.links()))
+        await lab.clear_links("b")
+        print(told(await lab.links()))
+
+asyncio.run(main())
+"""
+
+
+def test_programs_that_block_and_that_await_impair_wires(wires: RunningLab) -> None:
+    process = wires.person.start_python("-c", PROGRAM, wires.name)
+    out, errors = process.communicate(timeout=60)
+    assert out.splitlines() == [
+        "{'b': {'delay': 0.06, 'loss': 0.01}}",
+        "{'b': {'delay': 0.06, 'loss': 0.01}}",
+        "loss: '5' has no unit: a percentage, as in 5%",
+        "{'b': {'down': True}}",
+        "{}",
+    ], errors
+
+
 def test_what_is_wrong_is_said_and_changes_nothing(wires: RunningLab) -> None:
     before = links(wires).keys()
     for arguments, words in (

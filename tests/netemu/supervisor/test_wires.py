@@ -219,6 +219,18 @@ def test_if_one_wire_cannot_be_impaired_none_is(stage: Stage) -> None:
     assert stage.spliced == {"p-a", "p-b"}
 
 
+def test_a_wire_that_its_guest_has_destroyed_is_said_to_be(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Splice) -> None:
+        raise NotSo("the guest has removed its interface: reboot it")
+
+    monkeypatch.setattr(Splice, "open", gone)
+    with pytest.raises(NotSo, match="a/link-local: the guest has removed its interface"):
+        stage.give(A, loss="5%")
+    assert stage.states() == {}
+
+
 def test_a_guest_that_boots_keeps_what_its_wire_has(stage: Stage) -> None:
     stage.give(A, loss="5%", schedule=[{"at": 10, "loss": "30%"}])
     stage.relay.words()
