@@ -55,6 +55,7 @@ class Hardware:
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
         self._power = dict.fromkeys(self._wired, Power.RUNNING)
         self._turns = {name: asyncio.Lock() for name in self._wired}
+        self._ending: set[str] = set()  # guests whose programs have been asked to end
         self._dark: set[str] = set()  # nodes whose ports are all down
         self.wires = Wires(self._place, self._set_carrier, relay_ended)
 
@@ -93,6 +94,8 @@ class Hardware:
         async with self._turns[guest]:
             if self._power[guest] is not Power.RUNNING:
                 raise NotSo(f"{guest} is {self._power[guest]}: nothing can be run in it")
+            if guest in self._ending:
+                raise NotSo(f"{guest} is shutting down: nothing can be run in it")
             if Capability.ENTER not in machine.capabilities:
                 raise NotSo(f"{guest} has a kernel of its own: nothing can be run in it from here")
             return await machine.enter()
@@ -107,20 +110,22 @@ class Hardware:
     async def ask_to_end(self, guest: str, grace: float) -> Ending | None:
         """Give a guest's programs so many seconds to end by themselves, before it is shut down.
 
-        What they did, if it is known; `cut` ends it at once.
+        What they did, if it is known; `cut` ends it at once. Nothing waits for it but its caller.
         """
-        async with self._turns[guest]:
-            if self._power[guest] is not Power.RUNNING:
-                return None
-            try:
-                return await self._wired[guest].machine.shut_down(grace)
-            except (MachineCannot, OSError) as error:
-                log.error("%s: its programs are not asked to end: %s", guest, error)
-                return None
+        if self._power[guest] is not Power.RUNNING:
+            return None
+        self._ending.add(guest)
+        try:
+            return await self._wired[guest].machine.shut_down(grace)
+        except (MachineCannot, OSError) as error:
+            log.error("%s: its programs are not asked to end: %s", guest, error)
+            return None
+        finally:
+            self._ending.discard(guest)
 
     def cut(self, guest: str) -> None:
         """End the grace period of a guest that shuts down."""
-        if self.busy(guest) and self._power[guest] is Power.RUNNING:
+        if guest in self._ending:
             self._wired[guest].machine.cut()
 
     def busy(self, guest: str) -> bool:

@@ -208,6 +208,39 @@ def test_a_guests_program_has_none_of_its_owners_secrets(
     assert "hunter2" not in lab.netemu("logs", "a").stdout
 
 
+def test_a_connection_to_the_metadata_service_lives_through_it(frosty: RunningLab) -> None:
+    """A user freezes a guest between two requests of one connection: the second is answered."""
+    script = """
+import http.client, sys, time
+link = http.client.HTTPConnection('169.254.169.254', timeout=60)
+for _ in range(2):
+    link.request('GET', '/metadata/v1/InstanceInfo')
+    answer = link.getresponse()
+    answer.read()
+    print(answer.status, link.sock.getsockname()[1], flush=True)
+    sys.stdin.readline()
+"""
+    words = ("exec", "--name", frosty.name, "b", "--", sys.executable, "-c", script)
+    asking = subprocess.Popen(
+        frosty.person.command(*words),
+        env=frosty.person.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/tmp",
+        text=True,
+    )
+    with asking:
+        assert asking.stdin is not None
+        assert asking.stdout is not None
+        first = asking.stdout.readline()
+        with Frozen(frosty, "b"):
+            asking.stdin.write("\n")
+            asking.stdin.flush()
+            time.sleep(0.5)
+        assert asking.stdout.readline() == first != ""
+        asking.stdin.close()
+
+
 def test_connections_live_through_it(fresh_lab: Callable[..., RunningLab]) -> None:
     """A user freezes a guest in the middle of a TCP connection: it goes on after the thaw."""
     lab = fresh_lab("nodes: {n: {guests: [{name: a, tenant: true}, {name: b, tenant: true}]}}")

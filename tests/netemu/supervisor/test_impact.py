@@ -344,6 +344,10 @@ def test_a_hard_reboot_waits_for_nobody(play: Callable[[Script], None]) -> None:
         await stage.until(lambda: stage.lab.machines["a"].graces == [SOFT])
         await asyncio.sleep(0.02)
         assert stage.lab.done == []
+        with pytest.raises(NotSo, match="a is shutting down: nothing can be run in it"):
+            await stage.hardware.enter("a")
+        async with asyncio.timeout(10), stage.hardware.hold("a"):
+            pass
         await stage.impact.reboot("a", hard=True)
         await soft
         assert stage.hardware.power("a") is Power.RUNNING
