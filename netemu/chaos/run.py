@@ -183,7 +183,7 @@ def new_dialler(lab: str) -> Dialler:
     """Return what makes sockets in the lab's guests; it is to be closed."""
     namespaces = labs.enter(lab, None)
     try:
-        return Dialler(namespaces["user"])
+        return Dialler().start(namespaces["user"])
     finally:
         for descriptor in namespaces.values():
             os.close(descriptor)

@@ -211,7 +211,7 @@ class AttachedLab(EventVerbs, LinkVerbs, Blocking):
     def _new_dialler(self) -> Dialler:
         sandbox = labs.enter(self.name, None)
         try:
-            return Dialler(sandbox["user"])
+            return Dialler().start(sandbox["user"])
         finally:
             for descriptor in sandbox.values():
                 os.close(descriptor)

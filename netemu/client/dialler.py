@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from threading import Lock
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from netemu.client.exec_foreground import enter
@@ -30,7 +30,8 @@ _START: Final = (
 
 
 # What is asked for, in one byte, and how it is made.
-_KINDS: Final = {"tcp": b"t", "netlink": b"n"}
+Kind = Literal["tcp", "netlink"]
+_KINDS: Final[Mapping[Kind, bytes]] = {"tcp": b"t", "netlink": b"n"}
 _MAKERS: Final[Mapping[bytes, Callable[[], socket.socket]]] = {
     b"t": socket.socket,
     b"n": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE),
@@ -60,9 +61,13 @@ class Answer(NamedTuple):
 class Dialler:
     """Makes sockets wherever a descriptor of a network namespace of the lab leads."""
 
-    def __init__(self, user: int) -> None:
-        """`user` is a descriptor of the sandbox's user namespace."""
+    def __init__(self) -> None:
         self._lock = Lock()
+        self._link: socket.socket
+        self._process: subprocess.Popen[bytes]
+
+    def start(self, user: int) -> Self:
+        """Start the process; `user` is a descriptor of the sandbox's user namespace."""
         self._link, theirs = socket.socketpair()
         with theirs:
             there = str(theirs.fileno())
@@ -73,8 +78,9 @@ class Dialler:
                 cwd="/",
                 start_new_session=True,
             )
+        return self
 
-    def socket(self, net: int, kind: str = "tcp") -> socket.socket:
+    def socket(self, net: int, kind: Kind = "tcp") -> "socket.socket":
         """Make a socket in the network namespace of `net`. Raises NotSo if that has gone.
 
         Of a kind: tcp, or netlink (of routes and links).

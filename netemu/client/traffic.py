@@ -42,7 +42,7 @@ class Traffic:
                 entered = labs.enter(self._name, node["name"])
                 try:
                     if not self._nodes:
-                        dialler = Dialler(entered["user"])
+                        dialler = Dialler().start(entered["user"])
                         undo.callback(dialler.close)
                     made = LinkCounters(dialler.socket(entered["net"], "netlink"))
                 finally:

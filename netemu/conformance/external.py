@@ -100,13 +100,13 @@ def _peer(link: dict[str, Any], node: Place) -> str:
 def _place(role: str, spot: Spot) -> Place:
     name = Path(spot.netns).name or role
     if not spot.netns:
-        place = Place(name, {}, spot.interface)
+        place = Place(name, spot.interface).start({})
     else:
         try:
             namespace = os.open(_path(spot.netns), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise BadInput(f"{role}: netns {spot.netns}: {error.strerror}") from None
-        place = Place(name, {"net": namespace}, spot.interface)
+        place = Place(name, spot.interface).start({"net": namespace})
     place.ready()
     return place
 

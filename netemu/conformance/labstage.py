@@ -108,7 +108,7 @@ class LabStage(Stage):
         )
 
     def _man(self, target: str, interface: str) -> Place:
-        return Place(target, self._ground.enter(self.lab, target), interface)
+        return Place(target, interface).start(self._ground.enter(self.lab, target))
 
     def _guest(self, told: dict[str, Any]) -> Guest:
         place = self._man(told["name"], GUEST_WIRE)
@@ -235,7 +235,8 @@ class LabStage(Stage):
     @contextmanager
     def process_of(self, guest: Guest) -> Iterator[Place]:
         """A process inside a guest, like any that runs there."""
-        place = Place(guest.name, self._ground.enter(self.lab, guest.name), GUEST_WIRE, wire=False)
+        place = Place(guest.name, GUEST_WIRE, wire=False)
+        place.start(self._ground.enter(self.lab, guest.name))
         try:
             place.ready()
             yield place

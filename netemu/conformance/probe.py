@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, get_type_hints
 
 from netemu.conformance import inside
 from netemu.conformance.inside import Inside
@@ -32,15 +32,16 @@ class Place:
     root does. Otherwise it is a process inside the guest.
     """
 
-    def __init__(
-        self, name: str, namespaces: Mapping[str, int], interface: str, *, wire: bool = True
-    ) -> None:
+    def __init__(self, name: str, interface: str, *, wire: bool = True) -> None:
         self.name = name
         self.interface = interface
         self._depth = "wire" if wire else "whole"
-        self._start(namespaces)
+        self._ready = False
+        self._link: Link
+        self._process: subprocess.Popen[bytes]
 
-    def _start(self, namespaces: Mapping[str, int]) -> None:
+    def start(self, namespaces: Mapping[str, int]) -> Self:
+        """Start the process, which enters these namespaces; `ready` waits for it."""
         ours, theirs = socket.socketpair()
         ours.settimeout(_PATIENCE)
         self._link = Link(ours)
@@ -59,11 +60,12 @@ class Place:
         theirs.close()
         for descriptor in namespaces.values():
             os.close(descriptor)
+        return self
 
     def again(self, namespaces: Mapping[str, int]) -> None:
         """Start again in other namespaces, those of a guest after its reboot; no tap is open."""
         self.close()
-        self._start(namespaces)
+        self.start(namespaces)
 
     def ready(self) -> None:
         """Wait until the process has entered; nothing can be called before."""

@@ -42,6 +42,9 @@ _LONGEST_DELAY: Final = 5.0
 _FOR_GUESTS: Final = ("PATH", "PYTHONPATH", "HOME", "USER", "SHELL", "TERM", "TZ", "LANG")
 
 
+_NONE: Final = -1
+
+
 class FactoryFailed(MachineCannot):
     """The factory has failed, not the request."""
 
@@ -71,7 +74,7 @@ class Factory:
         self._shared, self._masked = list(shared), list(masked)
         self.restarts = 0
         self.last_end: str | None = None
-        self.pid = -1
+        self.pid = _NONE
         self._on_end = on_end
         self._link: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,7 +83,6 @@ class Factory:
         self._waiting: asyncio.Future[tuple[Answer, list[int]]] | None = None
         self._delay = _FIRST_DELAY
         self._wanted = True
-        self._start()
 
     def close(self) -> None:
         """End the factory for good."""
@@ -244,13 +246,14 @@ class Factory:
     def _living(self) -> socket.socket:
         """The link to a factory that runs, started if need be."""
         if self._link is None:
-            self.restarts += 1
-            self._start()
+            self.restarts += self.pid != _NONE
+            self.start()
         self.watch()
         assert self._link is not None
         return self._link
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process. A question starts it as well. Raises FactoryFailed."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:

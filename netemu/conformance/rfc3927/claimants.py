@@ -111,7 +111,7 @@ class ForeignClaimant:
         self.name = foreign.name
         self._foreign = foreign
         self._wire = wire
-        self._inside = Place(guest, labs.enter(lab, guest), GUEST_WIRE, wire=False)
+        self._inside = Place(guest, GUEST_WIRE, wire=False).start(labs.enter(lab, guest))
         self._inside.ready()
         self._running = False
         self._prepare()

@@ -101,8 +101,8 @@ def _result(row: Row, seen: Observed, policy: Policy, seconds: float) -> Result:
 def _manned(
     lab: str, node_name: str, guest: dict[str, Any], foreign: Foreign | None
 ) -> Iterator[tuple[Place, Place, Claimant]]:
-    node = Place(node_name, labs.enter(lab, node_name), BRIDGE)
-    wire = Place(guest["name"], labs.enter(lab, guest["name"]), GUEST_WIRE)
+    node = Place(node_name, BRIDGE).start(labs.enter(lab, node_name))
+    wire = Place(guest["name"], GUEST_WIRE).start(labs.enter(lab, guest["name"]))
     claimant: Claimant | None = None
     try:
         node.ready()

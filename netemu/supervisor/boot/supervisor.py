@@ -115,6 +115,7 @@ class Supervisor:
         loop.add_reader(self._owner, self._owner_ended)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._down.set)
+        self._factory.start()
         self._factory.watch()
         overseer = Overseer(self._services, also=[self._factory])
         ControlServer(control, self._handlers(), {questions.Follow: self._event_log.follow})
@@ -209,6 +210,7 @@ class Supervisor:
                 access_log=self._order.access_log,
                 signing_key=key,
             )
+            host.open()
             host.start()
             self._hosts.append(host)
             await asyncio.sleep(0)  # so that a 'down' need not wait for all of them

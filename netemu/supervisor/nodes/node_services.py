@@ -69,6 +69,11 @@ class NodeServices:
         self._signing_key = signing_key
         self.commands = STATE / f"command-{number}.sock"
         self._outer = outer
+        self._commands: socket.socket
+        self._feed: socket.socket
+
+    def open(self) -> None:
+        """Make the agent's sockets and the directory of its repository; once, before `start`."""
         self._commands = _listening(self.commands)
         self._feed = _listening(self.feed)
         self._make_store()

@@ -120,7 +120,7 @@ def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
         stage.begin(CATALOGUE[0][1], 1)
         others = []
         for name in ("web2", "web3", "db1"):
-            other = Place(name, labs.enter(stage.lab, name), "eth1")
+            other = Place(name, "eth1").start(labs.enter(stage.lab, name))
             stack.callback(other.close)
             other.ready()
             other.call(Inside.listen, "eth1", 3, True)

@@ -124,7 +124,7 @@ def network(stage: LabStage) -> Iterator[Network]:
 
 
 def _tenant(stage: LabStage, name: str, stack: ExitStack) -> Tenant:
-    place = Place(name, labs.enter(stage.lab, name), "eth1")
+    place = Place(name, "eth1").start(labs.enter(stage.lab, name))
     stack.callback(place.close)
     place.ready()
     mac = place.call(Inside.listen, "eth1", 3, True)

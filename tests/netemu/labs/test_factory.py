@@ -28,6 +28,7 @@ def run(story: Callable[[Factory], Awaitable[None]]) -> None:
     async def tell() -> None:
         factory = Factory()
         try:
+            factory.start()
             factory.watch()
             await story(factory)
         finally:
