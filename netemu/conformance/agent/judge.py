@@ -77,7 +77,10 @@ def drains(guest: str, label: str, after: str | None = None) -> Demand:
         limit, why = _limit(record, event, known)
         if mark is None:
             return _missing(record, guest, NEVER, known, f"{guest} is not drained for {label}")
+        told = min((at for at, name in event.told if name == guest), default=None)
         said = f"{guest} is drained {mark.at - event.created:.1f} s after the notice of {label}"
+        if told is not None:
+            said += f", of which it was first told after {told - event.created:.1f} s"
         if mark.at > limit + SLACK:
             return Finding(LATE, f"{said}; at most {limit - event.created:.1f} s: {why}")
         return Finding(None, said)
@@ -109,24 +112,15 @@ def approves_late(label: str) -> Demand:
 
     def demand(record: Record) -> Finding:
         event = record.events[label]
-        if event.started is None or event.started >= event.not_before - 1.0:
-            return Finding(None, f"{label} is not approved")
-        approval = next(
-            (
-                one
-                for one in sorted(record.requests, key=lambda one: one.at, reverse=True)
-                if one.is_approval and one.status == 200 and one.at <= event.started + 0.5
-                and one.at >= event.created
-            ),
-            None,
-        )  # fmt: skip
-        if approval is None:
+        if event.approved is None or event.approved_by is None:
             return Finding(None, f"no guest has approved {label}")
-        undrained = [one for one in event.guests if not record.out(one, approval.at + SLACK)]
+        undrained = [one for one in event.guests if not record.out(one, event.approved + SLACK)]
         if undrained:
-            said = f"{approval.guest} approved {label} while {', '.join(undrained)} served"
+            said = f"{event.approved_by} approved {label} while {', '.join(undrained)} served"
             return Finding(TOO_EARLY, said)
-        return Finding(None, f"{approval.guest} approved {label}, {since(record, approval.at)}")
+        return Finding(
+            None, f"{event.approved_by} approved {label} {since(record, event.approved)}"
+        )
 
     return demand
 
@@ -174,6 +168,18 @@ def stays_out(guest: str, until: str) -> Demand:
             return Finding(None, f"{guest} stays out until {until}")
         said = f"{guest} is back {record.at(until) - back.at:.1f} s before {until}"
         return Finding(BACK_TOO_EARLY, said)
+
+    return demand
+
+
+def asks_at_all(guest: str) -> Demand:
+    """The agent has asked anything."""
+
+    def demand(record: Record) -> Finding:
+        said = f"{guest} has asked nothing since its start"
+        if record.asked(guest, 0.0, record.closed):
+            return Finding(None, f"{guest} asks")
+        return _missing(record, guest, DEAD, record.begun, said)
 
     return demand
 

@@ -22,7 +22,7 @@ from netemu.client.api import Lab
 from netemu.client.async_maintenance import AsyncMaintenance
 from netemu.client.recording import Recording
 from netemu.conformance.agent import in_guest
-from netemu.conformance.agent.judge import judge
+from netemu.conformance.agent.judge import asks_at_all, judge
 from netemu.conformance.agent.records import Record
 from netemu.conformance.agent.row import COMMON, Row
 from netemu.conformance.agent.spec import Agent
@@ -186,17 +186,15 @@ async def _play_in(
 async def _play_row(story: Story, row: Row, agent: Agent) -> Outcome:
     begun = time.monotonic()
     try:
-        await story.begin(row.run_in)
-        await row.play(story)
-        record = story.close(row.members)
+        asks = await story.begin(row.run_in)
+        if asks:
+            await row.play(story)
+        record = await story.close(row.members)
     except NetemuError as error:
-        told = (str(error), *_last_words(story, row))
+        told = (str(error), *story.last_words(row.members))
         return Outcome(row, FAILED, told, None, time.monotonic() - begun)
-    verdict, evidence = judge(record, row.demands_of(agent), row.expected)
+    demands = row.demands_of(agent) if asks else (asks_at_all(row.run_in[0]),)
+    verdict, evidence = judge(record, demands, row.expected)
+    if not asks:
+        evidence += story.last_words(row.members)
     return Outcome(row, verdict, tuple(evidence), record, time.monotonic() - begun)
-
-
-def _last_words(story: Story, row: Row) -> list[str]:
-    """The last lines that the agent printed."""
-    marks = story.close(row.members).marks
-    return [f"{one.guest}: {one.text}" for one in marks if one.what == "line"][-3:]

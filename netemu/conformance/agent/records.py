@@ -28,15 +28,13 @@ class Request:
     target: str
     status: int
 
-    @property
-    def is_approval(self) -> bool:
-        """Whether it is an Azure guest's approval of an event."""
-        return self.method == "POST" and "/scheduledevents" in self.target.lower()
-
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event of a play at its end. `label` is its name in the story."""
+    """An event of a play at its end. `label` is its name in the story.
+
+    `told`: which guests were told of it, and first when.
+    """
 
     label: str
     guests: tuple[str, ...]
@@ -44,6 +42,9 @@ class Happened:
     not_before: float
     started: float | None
     ended: float | None
+    approved: float | None = None
+    approved_by: str | None = None
+    told: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

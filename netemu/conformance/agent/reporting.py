@@ -68,22 +68,14 @@ def happened(record: Record) -> list[tuple[float, str, str]]:
     for event in record.events.values():
         whom = ", ".join(event.guests)
         found.append((event.created, "notice", f"{event.label}, for {whom}"))
-        told = next(
-            (one for one in sorted(record.requests, key=lambda one: one.at)
-             if one.at >= event.created and one.method == "GET" and one.status == 200),
-            None,
-        )  # fmt: skip
-        if told is not None:
-            found.append((told.at, "told", f"{event.label}: {told.guest} is answered"))
+        found += [(at, "told", f"{event.label}: to {guest}") for at, guest in event.told]
+        if event.approved is not None:
+            by = event.approved_by or "the controller"
+            found.append((event.approved, "approval", f"{event.label}: by {by}"))
         if event.started is not None:
             found.append((event.started, "effect", event.label))
         if event.ended is not None:
             found.append((event.ended, "over", event.label))
-    found += [
-        (one.at, "approval", f"by {one.guest}: {one.status}")
-        for one in record.requests
-        if one.is_approval
-    ]
     kinds = {DRAINED: "drained", RETURNED: "back", "ended": "ended", "killed": "killed"}
     found += [
         (one.at, kinds[one.what], f"{one.guest} {one.text}".strip())

@@ -55,6 +55,9 @@ class Story:
         """A guest's name in the lab."""
         return f"{self._row}{letter}"
 
+    def _letter(self, guest: str) -> str:
+        return guest.removeprefix(self._row)
+
     # Waiting.
 
     async def pause(self, seconds: float) -> None:
@@ -74,8 +77,11 @@ class Story:
         marks = self._watch.marks[self.guest(letter)]
         return any(one.what == what and one.at >= since for one in marks)
 
-    async def begin(self, letters: str) -> None:
-        """Wait until the agents ask, and measure how often."""
+    async def begin(self, letters: str) -> bool:
+        """Wait until the agent asks, and measure how often; whether it does.
+
+        Raises NotSo if it asks too seldom to be measured.
+        """
         name = self.guest(letters[0])
         parks = self.agent.run.cloud == "gce"  # a request that waits is answered at the change
         if parks:
@@ -84,14 +90,17 @@ class Story:
         else:
             enough = 1 if self.agent.poll else 4
             if not await self.until(lambda: len(self._watch.requests[name]) >= 1, START):
-                raise NotSo(f"{name}: the agent has asked nothing for {START:g} s")
+                return False
             await self.until(lambda: len(self._polls(name)) >= enough, START)
         gaps = [later - earlier for earlier, later in zip(
             self._polls(name), self._polls(name)[1:], strict=False)]  # fmt: skip
+        if not (gaps or parks or self.agent.poll):
+            raise NotSo(f"it has asked once in {START:g} s; say in AGENT.yaml, poll:, how often")
         poll = self.agent.poll or (sorted(gaps)[len(gaps) // 2] if gaps else 1.0)
         self.record.poll, self.record.begun = poll, time.time()
         self.record.watches_at_wire = not parks
         self.moment("begin")
+        return True
 
     def _polls(self, name: str) -> list[float]:
         """When a guest asked; requests of one moment are one poll."""
@@ -260,7 +269,13 @@ class Story:
         with AttachedLab(self.lab) as lab:
             await asyncio.to_thread(lab.run, place, command)
 
-    def close(self, letters: str) -> Record:
+    def last_words(self, letters: str) -> list[str]:
+        """The last lines that the agent printed."""
+        self._watch.look()
+        marks = [one for letter in letters for one in self._watch.marks[self.guest(letter)]]
+        return [f"{one.guest}: {one.text}" for one in marks if one.what == "line"][-3:]
+
+    async def close(self, letters: str) -> Record:
         """End the record."""
         self._watch.look()
         record = self.record
@@ -269,10 +284,23 @@ class Story:
             name = self.guest(letter)
             record.marks += [replace(one, guest=letter) for one in self._watch.marks[name]]
             record.requests += [replace(one, guest=letter) for one in self._watch.requests[name]]
+        polls = [(letter, one) for letter in letters
+                 for one in await self._plan.polls(self.guest(letter))]  # fmt: skip
         for label, event_id in self._ids.items():
-            one = self._watch.events[event_id]
-            guests = tuple(name.removeprefix(self._row) for name in one.guests)
+            event = self._watch.events[event_id]
+            told: dict[str, float] = {}
+            for letter, poll in polls:
+                if event_id in poll.told:
+                    told[letter] = min(poll.at, told.get(letter, poll.at))
             record.events[label] = Happened(
-                label, guests, one.created, one.not_before, one.started, one.ended
+                label,
+                tuple(self._letter(name) for name in event.guests),
+                event.created,
+                event.not_before,
+                event.started,
+                event.ended,
+                event.approved,
+                None if event.approved_by is None else self._letter(event.approved_by),
+                tuple((at, letter) for letter, at in told.items()),
             )
         return record
