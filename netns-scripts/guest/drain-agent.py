@@ -59,21 +59,24 @@ def set_state(haproxy: str, server: str, state: str) -> None:
         raise OSError(f"HAProxy: {refused}")
 
 
-def in_pool(haproxy: str, server: str) -> tuple[bool, int]:
-    """Whether new requests may go there, and how many are there now."""
-    backend, name = server.split("/")
+def servers(haproxy: str, backend: str) -> dict[str, tuple[bool, int]]:
+    """For each server: whether new requests may go there, and how many are there now."""
     lines = tell(haproxy, f"show stat {backend} 4 -1").lstrip("# ").splitlines()
-    for row in csv.DictReader(lines):
-        if row["svname"] == name:
-            # "MAINT", "MAINT (via …)"; the queue is the server's own.
-            return not row["status"].startswith("MAINT"), int(row["scur"]) + int(row["qcur"])
-    raise OSError(f"HAProxy: knows no {server}")
+    return {
+        # "MAINT", "MAINT (via …)"; the queue is the server's own.
+        row["svname"]: (not row["status"].startswith("MAINT"), int(row["scur"]) + int(row["qcur"]))
+        for row in csv.DictReader(lines)
+    }
 
 
 def look(haproxy: str, server: str, health: str) -> None:
     """See how things are, and do the next thing that is due, if any."""
     events = own_events()
-    pooled, requests = in_pool(haproxy, server)
+    backend, name = server.split("/")
+    known = servers(haproxy, backend)
+    if name not in known:
+        raise OSError(f"HAProxy: knows no {server}")
+    pooled, requests = known[name]
     if not events:
         if pooled:
             return
@@ -86,7 +89,13 @@ def look(haproxy: str, server: str, health: str) -> None:
         set_state(haproxy, server, "maint")
         print(f"{server}: out of the pool, for {events[0]['EventType']}", flush=True)
     elif requests == 0:
-        waiting = [event["EventId"] for event in events if event["EventStatus"] == "Scheduled"]
+        # An event of several guests starts for all of them: the last that is drained approves.
+        serving = {one for one, (open_to, busy) in known.items() if open_to or busy}
+        waiting = [
+            event["EventId"]
+            for event in events
+            if event["EventStatus"] == "Scheduled" and not serving & set(event["Resources"])
+        ]
         if waiting:
             # Said before it is done: a reboot may be quicker than we are.
             print(f"{server}: nothing is under way; approves {' '.join(waiting)}", flush=True)

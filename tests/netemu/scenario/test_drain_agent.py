@@ -39,11 +39,12 @@ class World:
         self.status = "UP"
         self.queued = self.sessions = 0
         self.healthy = True
+        self.other = "9,9,UP"
         self.refusal = ""
         self.commands: list[str] = []
         self.approved: list[str] = []
 
-    def announce(self, event_id: str = "e1", guest: str = "web1", **more: str) -> None:
+    def announce(self, event_id: str = "e1", guest: str = "web1", **more: Any) -> None:
         event = {"EventId": event_id, "EventType": "Reboot", "EventStatus": "Scheduled"}
         self.events.append({**event, "Resources": [guest], **more})
 
@@ -67,7 +68,7 @@ class World:
         if command == "show stat web 4 -1":
             return (
                 "# pxname,svname,qcur,scur,status,\n"
-                "web,other,9,9,UP,\n"
+                f"web,other,{self.other},\n"
                 f"web,web1,{self.queued},{self.sessions},{self.status},\n\n"
             )
         self.commands.append(command)
@@ -144,6 +145,17 @@ def test_only_what_waits_is_approved(world: World) -> None:
     world.announce("e2")
     world.announce("e3")
     assert world.look() == "nothing is under way; approves e2 e3"
+
+
+def test_an_event_of_two_guests_is_approved_by_the_last_that_is_drained(world: World) -> None:
+    """An approval starts it for both: while the other one serves, it would be noticed."""
+    world.status = "MAINT"
+    world.announce(Resources=["web1", "other"])
+    for serving in ("0,1,UP", "0,0,UP", "0,1,MAINT"):
+        world.other = serving
+        assert world.look() == ""
+    world.other = "0,0,MAINT"
+    assert world.look() == "nothing is under way; approves e1"
 
 
 def test_what_haproxy_refuses_is_said(world: World) -> None:
