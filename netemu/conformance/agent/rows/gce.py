@@ -55,11 +55,11 @@ async def _silence(story: Story) -> None:
 
 async def _no_name(story: Story) -> None:
     name = story.guest("a")
-    hide = "cp /etc/hosts /run/hosts && grep -v google.internal /run/hosts >/etc/hosts"
+    hide = "cp /etc/hosts /run/hosts.all && grep -v google.internal /run/hosts.all >/etc/hosts"
     await story.run(name, "sh", "-c", hide)
     await story.notice("e", "freeze", "a", notice=_NOTICE)
     await story.pause(20.0)
-    await story.run(name, "sh", "-c", "cat /run/hosts >/etc/hosts")
+    await story.run(name, "sh", "-c", "cat /run/hosts.all >/etc/hosts")
     await story.drained("a", extra=20.0)
     await story.effect()
     await story.returned("a", _OVER)
