@@ -24,6 +24,7 @@ from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn
 from netemu.errors import NotSo
 from netemu.impairment.terms import CLEAN, Terms
+from netemu.interfaces import GUEST_WIRE
 from netemu.kernel.descriptor_link import receive, send
 from netemu.kernel.namespaces import inside
 from netemu.supervisor.nodes import splice
@@ -132,7 +133,7 @@ class Bed:
         hears.settimeout(_QUIET)
         with inside(stage.net_of(self.guest)):
             sends = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-            sends.bind(("eth0", 0))
+            sends.bind((GUEST_WIRE, 0))
         child = os.fork()
         if child == 0:
             try:

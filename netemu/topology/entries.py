@@ -138,7 +138,18 @@ Link = Annotated[
 ]
 
 
-class GuestEntry(msgspec.Struct, forbid_unknown_fields=True):
+class GuestsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What the file may say of one guest, or of all guests of a node."""
+
+    run: Run = None
+    tenant: Tenant = None
+    link: Link = None
+    tenant_link: Link = None
+    shutdown: Shutdown = None
+    properties: Properties = {}
+
+
+class GuestEntry(GuestsEntry, forbid_unknown_fields=True, kw_only=True):
     """One guest, where more than its name is to be said."""
 
     name: Annotated[Name, Meta(description=f"The guest's name: {NAME_RULE}.")]
@@ -153,15 +164,9 @@ class GuestEntry(msgspec.Struct, forbid_unknown_fields=True):
         str | None,
         Meta(description="The 169.254/16 address it had before: its first candidate now."),
     ] = None
-    run: Run = None
-    tenant: Tenant = None
-    link: Link = None
-    tenant_link: Link = None
-    shutdown: Shutdown = None
-    properties: Properties = {}
 
 
-class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
+class NodeEntry(GuestsEntry, forbid_unknown_fields=True, kw_only=True):
     """One node and its guests."""
 
     guests: Annotated[
@@ -181,17 +186,11 @@ class NodeEntry(msgspec.Struct, forbid_unknown_fields=True):
     availability_set: Annotated[
         Name | None, Meta(description="That of the node's guests, but for those with another.")
     ] = None
-    run: Run = None
-    tenant: Tenant = None
-    link: Link = None
-    tenant_link: Link = None
-    shutdown: Shutdown = None
     processes: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_PROCESSES)],
         Meta(description="Processes of the node's responder, which share its guests: one a core."),
     ] = 1
     dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
-    properties: Properties = {}
 
 
 Length = float | str
