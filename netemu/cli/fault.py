@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from hostagent.terminal.duration import EXPLAINED, Duration
-from hostagent.terminal.number import Number
 from hostagent.terminal.output import say, say_json
 from netemu.cli import completing
 from netemu.cli.options import as_json as json_option
@@ -33,10 +32,7 @@ def fault() -> None:
 @click.option("--for", "lasting", type=Duration(), help="How long; default: until cleared.")
 @click.option("--times", type=click.IntRange(1, 10000), help="How many requests of each guest.")
 @click.option("--status", type=click.IntRange(400, 599), help="Answer this, as the cloud says it.")
-@click.option(
-    "--throttle", type=Number(0, 1e6, above=True), metavar="RATE",
-    help="Answer 429 above so many requests a second.",
-)  # fmt: skip
+@click.option("--throttle", metavar="RATE", help="Answer 429 above this rate: 1/s, 30/m.")
 @click.option("--stale", is_flag=True, help="Answer as of when the fault began.")
 @click.option("--expired", is_flag=True, help="Give credentials that have expired.")
 @click.option("--clock", metavar="[-]DURATION", help="Have the service's clock be so far ahead.")

@@ -105,7 +105,7 @@ def add_fault(
     times: int | None = None,
     playbook: bool = False,
     status: int | None = None,
-    throttle: float | None = None,
+    throttle: float | str | None = None,
     stale: bool = False,
     expired: bool = False,
     clock: Duration | None = None,

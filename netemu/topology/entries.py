@@ -211,7 +211,7 @@ class FaultEntry(msgspec.Struct, forbid_unknown_fields=True, rename={"lasting": 
     lasting: Annotated[Length | None, Meta(description="How long it lasts.")] = None
     times: Annotated[int | None, Meta(description="How many requests meet it.")] = None
     status: Annotated[int | None, Meta(description="The answer is this, 400 to 599.")] = None
-    throttle: Annotated[float | None, Meta(description="429 above so many requests a second.")] = (
+    throttle: Annotated[Length | None, Meta(description="429 above this rate: 1, 5/s, 30/m.")] = (
         None
     )
     stale: Annotated[bool, Meta(description="Answers are as of when it began.")] = False

@@ -27,6 +27,8 @@ def planned(**given: Any) -> list[Fault]:
     for key in DURATIONS:
         if isinstance(text := told.get(key), str):
             told[key] = _seconds(key, text)
+    if isinstance(rate := told.get("throttle"), str):
+        told["throttle"] = _per_second(rate)
     playbook = told.pop("playbook", False)
     effect = {key: value for key, value in told.items() if key in Effect.__struct_fields__}
     frame = {key: value for key, value in told.items() if key not in effect}
@@ -59,6 +61,14 @@ def _fault(given: Mapping[str, Any]) -> Fault:
         return msgspec.convert(told, Fault)
     except msgspec.ValidationError as error:
         raise BadInput(f"a fault: {error}") from None
+
+
+def _per_second(text: str) -> float:
+    number, _, unit = text.partition("/")
+    try:
+        return float(number) / {"": 1.0, "s": 1.0, "m": 60.0}[unit]
+    except (ValueError, KeyError):
+        raise BadInput(f"a fault: throttle: {text!r} is no rate: write 1, 0.5/s or 30/m") from None
 
 
 def _seconds(key: str, text: str) -> float:

@@ -13,6 +13,12 @@ def test_times_are_seconds_from_now() -> None:
     assert (one.at, one.until, one.clock, one.methods) == (10.0, 70.0, -3600.0, ("GET",))
 
 
+@pytest.mark.parametrize(("rate", "second"), [("1/s", 1.0), ("30/m", 0.5), ("2", 2.0), (2.5, 2.5)])
+def test_a_rate_is_of_seconds_or_minutes(rate: str | float, second: float) -> None:
+    (one,) = planned(throttle=rate)
+    assert one.throttle == second
+
+
 def test_the_playbook_is_one_fault_after_another() -> None:
     faults = planned(playbook=True, path="/metadata/*")
     assert [one.times for one in faults] == [step.times for step in PLAYBOOK]
@@ -34,6 +40,10 @@ def test_the_playbook_is_one_fault_after_another() -> None:
         ({"status": 500, "color": "red"}, "color"),
         ({"hang": True, "times": 0}, "times"),
         ({"clock": float("nan")}, "clock"),
+        ({"throttle": "often"}, "'often' is no rate"),
+        ({"throttle": "1/h"}, "is no rate"),
+        ({"throttle": "nan/s"}, "throttle"),
+        ({"throttle": "0/s"}, "throttle"),
         ({"delay": float("nan")}, "delay"),
     ],
 )
