@@ -15,6 +15,7 @@ from hostagent.channel.frames import pack
 from netemu.errors import BadInput
 from netemu.wire import control, runtime_dir
 from netemu.wire.control import PENDING, Hangs, NoAnswer, ask, listen
+from netemu.wire.questions import Enter, Follow, Reboot, Status
 
 Serve = Callable[[socket.socket], None]
 
@@ -49,7 +50,7 @@ def frames(link: socket.socket, *sent: bytes) -> None:
 
 def test_an_answer_comes_in_parts_behind_heartbeats(lab: Callable[[Serve], Path]) -> None:
     web = lab(lambda link: frames(link, PENDING, pack({"a": 1, "more": True}), PENDING, pack({})))
-    assert ask(web, "status") == ([{"a": 1, "more": True}, {}], [])
+    assert ask(web, Status()) == ([{"a": 1, "more": True}, {}], [])
 
 
 def test_descriptors_come_beside_the_first_part(lab: Callable[[Serve], Path]) -> None:
@@ -60,7 +61,7 @@ def test_descriptors_come_beside_the_first_part(lab: Callable[[Serve], Path]) ->
             rights = struct.pack("i", file.fileno())
             link.sendmsg([pack({})], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
-    (_, (descriptor,)) = ask(lab(serve), "enter")
+    (_, (descriptor,)) = ask(lab(serve), Enter(target="a"))
     os.close(descriptor)
 
 
@@ -68,7 +69,7 @@ def test_a_lab_that_answers_nothing_hangs(lab: Callable[[Serve], Path]) -> None:
     wait = threading.Event()
     web = lab(lambda link: wait.wait(10) and link.close())
     with pytest.raises(Hangs, match=r"^web: .*'netemu down web' ends it in any case"):
-        ask(web, "status")
+        ask(web, Status())
     wait.set()
 
 
@@ -83,7 +84,7 @@ def test_a_lab_that_only_ever_beats_is_given_up(lab: Callable[[Serve], Path]) ->
                 return
 
     with pytest.raises(Hangs):
-        ask(lab(serve), "reboot", within=0.5)
+        ask(lab(serve), Reboot(guest="x"), within=0.5)
 
 
 def test_a_stream_that_falls_silent_hangs(lab: Callable[[Serve], Path]) -> None:
@@ -95,7 +96,7 @@ def test_a_stream_that_falls_silent_hangs(lab: Callable[[Serve], Path]) -> None:
             link.sendall(pack({"what": "node", "more": True}))
             wait.wait(10)
 
-    news = listen(lab(serve), "follow")
+    news = listen(lab(serve), Follow())
     assert next(news) == {"what": "node"}
     with pytest.raises(Hangs):
         next(news)
@@ -112,7 +113,7 @@ def test_a_lab_that_takes_nobody_hangs(tmp_path: Path) -> None:
         waits.connect(address)
         for question in (ask, listen):
             with pytest.raises(Hangs):
-                list(question(full, "status"))
+                list(question(full, Status()))
         with pytest.raises(Hangs):
             control.supervisor(full, within=0.1)
 
@@ -120,18 +121,18 @@ def test_a_lab_that_takes_nobody_hangs(tmp_path: Path) -> None:
 def test_a_lab_that_is_gone_does_not_answer(tmp_path: Path, lab: Callable[[Serve], Path]) -> None:
     for question in (ask, listen):
         with pytest.raises(NoAnswer):
-            list(question(tmp_path / "gone", "status"))
+            list(question(tmp_path / "gone", Status()))
     with pytest.raises(NoAnswer, match="web: the lab ended before it had answered"):
-        ask(lab(frames), "status")
+        ask(lab(frames), Status())
 
 
 @pytest.mark.parametrize("garbage", [b"\xff" * 8, b"\0\0\0\1\xc1", b"\0\0\0\1\xa0"])
 def test_what_is_no_answer_is_said(lab: Callable[[Serve], Path], garbage: bytes) -> None:
     with pytest.raises(NoAnswer):
-        ask(lab(lambda link: frames(link, garbage)), "status")
+        ask(lab(lambda link: frames(link, garbage)), Status())
 
 
 def test_what_the_lab_raised_is_raised(lab: Callable[[Serve], Path]) -> None:
     web = lab(lambda link: frames(link, PENDING, pack({"failed": "no such guest", "exit": 2})))
     with pytest.raises(BadInput, match="no such guest"):
-        ask(web, "reboot", guest="x")
+        ask(web, Reboot(guest="x"))
