@@ -1,4 +1,6 @@
-"""Carries faults out on the processes of one lab, from outside its sandbox."""
+"""Carries out faults on the processes of one lab, from outside its sandbox. Runs in the user's
+process.
+"""
 
 import os
 import resource
@@ -12,7 +14,8 @@ from netemu.chaos.plan import Fault, Kind
 from netemu.client import labs
 from netemu.errors import NetemuError, NotSo
 
-# Inside the sandbox: the agents' stores. A file system larger than this is not ours to fill.
+# The agents' stores, inside the sandbox. A file system larger than this is not the lab's, and is
+# not filled.
 _STORES: Final = "run/hostagent"
 _FILLABLE: Final = 1 << 30
 _FACTORY: Final = "netemu.kernel.factory"
@@ -69,7 +72,7 @@ def _kill(processes: Processes, target: str) -> Callable[[], None]:
 
 def _stop(processes: Processes, target: str) -> Callable[[], None]:
     pid = _running(processes, target)
-    # By a descriptor: meanwhile it may have been killed, and its number given to another.
+    # By a descriptor: the process may have been killed meanwhile, and its number reused.
     process = os.pidfd_open(pid)
     signal.pidfd_send_signal(process, signal.SIGSTOP)
 
@@ -123,7 +126,7 @@ _STRIKES: Final[dict[Kind, Callable[[Processes, str], Callable[[], None]]]] = {
     Kind.LIMIT: _limit,
 }
 REFUSALS: Final = (NetemuError, OSError, ValueError)
-"""What a fault may raise when there is nothing to strike, or it may not."""
+"""The errors of a fault that finds nothing to strike, or is not allowed to."""
 
 
 def _running(processes: Processes, target: str) -> int:

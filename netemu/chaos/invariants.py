@@ -1,4 +1,4 @@
-"""What has to hold whatever happens, judged from what was acknowledged and what guests were told.
+"""The invariants: judged from what was acknowledged and what guests were told.
 
 Pure: observations go in, breaches come out, each with its witness.
 """
@@ -26,14 +26,14 @@ NEIGHBOURS: Final = "a guest that attacks nobody is answered each time"
 PROMPT: Final = "it is answered as promptly as in quiet"
 APART: Final = "it hears no frame of an attacker's"
 OF_HOSTILE: Final = (NEIGHBOURS, PROMPT, APART, OWN_ANSWER, LIVENESS, SERVICES, STANDING, FLAT)
-"""Those that a run with hostile guests is judged by."""
+"""The invariants of a run with hostile guests."""
 
 LONGEST_LOG: Final = 16 << 20
 """Bytes; a lab's log is cut there."""
 
-# As promptly: three times as long at most, and what one core's turn of a busy machine takes.
+# The limit of promptness: three times as long, and the time of one core's turn on a busy machine.
 _TIMES_QUIET, _TURN = 3.0, 1.0
-# What attacks may leave: KiB that an allocator keeps, descriptors of what is under way.
+# What may remain after attacks: KiB that an allocator keeps, descriptors in use.
 _KEPT, _UNDER_WAY = 16384, 32
 
 ALL: Final = (

@@ -1,4 +1,6 @@
-"""Commands and polls against a lab while faults strike it; each in a thread of its own."""
+"""Commands and polls against a lab while faults strike it; each in a thread of its own. Runs in the
+user's process.
+"""
 
 import os
 import random
@@ -17,7 +19,7 @@ from netemu.errors import BadInput, NetemuError
 _IDENTITY: Final = "/metadata/v1/InstanceInfo"
 _EVENTS: Final = "/metadata/scheduledevents?api-version=2020-07-01"
 _PATIENCE: Final = 2.0
-# Where it is measured how long an answer takes, one that comes late is none that is missing.
+# Where answers are timed, a late answer does not count as missing.
 _LONG: Final = 20.0
 # Azure answers a guest five times a second at most; two requests a look stay below it.
 _PAUSE: Final = 0.5
@@ -43,7 +45,7 @@ class Commands(threading.Thread):
 
     @property
     def acknowledged(self) -> int:
-        """How many were."""
+        """How many commands were acknowledged."""
         return self.sent - self.refused
 
     def run(self) -> None:
@@ -74,7 +76,7 @@ class Commands(threading.Thread):
     def _set(self) -> None:
         guest, value = self._draw.choice(self._guests), str(next(self._numbers))
         possible = self.settings.setdefault(guest, set())
-        possible.add(value)  # without an answer it may be there or not
+        possible.add(value)  # without an answer it may exist or not
         try:
             labs.set_properties(self._lab, guest, {_SETTING: value})
         except BadInput:

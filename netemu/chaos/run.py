@@ -1,4 +1,4 @@
-"""One run: faults by a plan, under load, and the verdict."""
+"""One run: faults by a plan, under load, and the verdict. Runs in the user's process."""
 
 import os
 import threading

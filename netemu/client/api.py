@@ -25,12 +25,8 @@ _numbers = count(1)
 class Lab(AttachedLab):
     """A lab of this process's own.
 
-    `source` is a lab file's path, its text (a `str` with a line break or ": " in it), what stands
-    in it as a mapping, or None for the built-in lab of node1 with web1 to web3 and node2 with db1
-    to db3. Without a `name` it gets one that no other has. `time_scale` multiplies all durations
-    of RFC 3927. With `access_log` the lab's log has a line for each request answered. What guests
-    write in directories that are `shared` is seen outside; elsewhere, in root's lab, it stays with
-    the guest. Raises BadInput if there is anything wrong with them.
+    `source` is a lab file's path, its text (a `str` with a line break or ": " in it), its content
+    as a mapping, or None for the built-in lab of node1 with web1 to web3 and node2 with db1 to db3.
     """
 
     def __init__(

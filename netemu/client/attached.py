@@ -101,9 +101,10 @@ class AttachedLab(EventVerbs, LinkVerbs, Blocking):
             raise NotSo(f"{self.name}: there is no log: {error.strerror}") from None
 
     def until(self, seen: Callable[[], Seen], *, timeout: float = 10.0) -> Seen:
-        """Look until `seen()` gives something true, and give that. Raises NotSo after `timeout` s.
+        """Call `seen()` until it returns something true, and return that. Raises NotSo after
+        `timeout` s.
 
-        What a command changes is known to the guests a few milliseconds after it has returned.
+        The guests know what a command changes a few milliseconds after it has returned.
         """
         deadline = time.monotonic() + timeout
         while not (found := seen()):
@@ -216,14 +217,14 @@ class AttachedLab(EventVerbs, LinkVerbs, Blocking):
             for descriptor in sandbox.values():
                 os.close(descriptor)
 
-    # What befalls it.
+    # What happens to it.
 
     def make(self, call: Call[Told]) -> Told:
-        """Ask the lab. Returns what the call reads from its answer."""
+        """Ask the lab. Returns what the call reads from the answer."""
         return Maintenance(self.name).make(call)
 
     def event(self, event_id: str) -> Event:
-        """One event as it is now, ended or not. Raises NotSo if there is none of this ID."""
+        """One event as it is now, ended or not. Raises NotSo if no event has this ID."""
         for event in self.events(history=True):
             if event.id == event_id:
                 return event
@@ -275,4 +276,4 @@ def _close(stream: Any) -> None:
     try:
         stream.close()
     except OSError:
-        pass  # what was still to be written has nobody to read it
+        pass  # nobody reads what was still to be written

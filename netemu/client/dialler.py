@@ -1,8 +1,9 @@
-"""Sockets in a lab's network namespaces, for a process that is not there and cannot go there.
+"""Makes sockets in a lab's network namespaces, for a process that cannot enter them.
 
-A socket belongs to the namespace in which it was made, and may be used from anywhere. A process of
-an ordinary user has to enter the lab's user namespace to make one, which is for good and only for
-a single thread: so one small process a lab does that, and hands the sockets over.
+Runs in a process of its own, one for each lab. A socket belongs to the namespace in which it was
+made, and may be used from anywhere. An ordinary user's process has to enter the lab's user
+namespace to make one. It cannot come back from there, and must have a single thread: so one small
+process enters, and hands the sockets over.
 """
 
 import http.client
@@ -29,7 +30,7 @@ _START: Final = (
 )
 
 
-# What is asked for, in one byte, and how it is made.
+# What is asked for, as one byte, and how it is made.
 Kind = Literal["tcp", "netlink"]
 _KINDS: Final[Mapping[Kind, bytes]] = {"tcp": b"t", "netlink": b"n"}
 _MAKERS: Final[Mapping[bytes, Callable[[], socket.socket]]] = {

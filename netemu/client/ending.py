@@ -1,7 +1,7 @@
-"""Ends a lab: in order where it answers, by force where it does not.
+"""Ends a lab: in order if it answers, by force if it does not.
 
-Runs outside the sandbox. It ends processes of the lab only: its supervisor, and what holds the
-lab's lock while there is no supervisor yet. The kernel ends the rest with the supervisor.
+Runs outside the sandbox. It ends the lab's own processes only: its supervisor, and what holds the
+lab's lock while there is no supervisor yet. The kernel ends the rest.
 """
 
 import os
@@ -17,11 +17,11 @@ from netemu.errors import MachineCannot, NotSo
 from netemu.wire import control, runtime_dir
 from netemu.wire.questions import Down
 
-# How long a lab may take to end in order before it is killed: its services have two seconds.
+# Seconds that a lab may take to end in order before it is killed: its services have two.
 _PATIENCE: Final = 5.0
-# … of which so much to say that it will. One whose loop runs says so at once.
+# … and those within which it must say that it will. A loop that runs says so at once.
 _TELLING: Final = 2.0
-# How long the kernel may take to end ten thousand guests' processes and sockets.
+# Seconds that the kernel may take to end ten thousand guests' processes and sockets.
 _LONG_PATIENCE: Final = 120.0
 _LOOK: Final = 0.02
 
@@ -39,14 +39,14 @@ def end(name: str, lab: tuple[int, int] | None = None) -> None:
 
 
 def await_end(process: int, patience: float | None) -> bool:
-    """Wait `patience` seconds (None: for as long as it takes) for the end of a pidfd's process."""
+    """Wait for the end of a pidfd's process, for `patience` seconds; None: as long as it takes."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
     return bool(poll.poll(None if patience is None else max(0.0, patience) * 1000))
 
 
 def _in_order(name: str, lab: tuple[int, int]) -> bool:
-    """Tell the lab to go down; whether it has. One that is just starting is waited for."""
+    """Tell the lab to go down. Returns whether it has. One that is just starting is waited for."""
     directory = runtime_dir.root() / name
     deadline = time.monotonic() + _PATIENCE
     while runtime_dir.identity(name) == lab and not runtime_dir.clear(name):
@@ -68,7 +68,7 @@ def _by_force(name: str, lab: tuple[int, int]) -> None:
     while runtime_dir.identity(name) == lab and not runtime_dir.clear(name):
         for process in _holders(runtime_dir.root() / name):
             with _opened(process) as holder:
-                # Once more, now that its number cannot come to be another's.
+                # Check again: from here on, its number cannot become another's.
                 if holder is not None and _holds(process, runtime_dir.root() / name):
                     signal.pidfd_send_signal(holder, signal.SIGKILL)
                     await_end(holder, deadline - time.monotonic())
@@ -84,7 +84,7 @@ def _holders(directory: Path) -> list[int]:
 
 
 def _holds(process: int, directory: Path) -> bool:
-    """Whether a process has the lab's locked directory open. Those of others are not seen."""
+    """Whether a process has the lab's locked directory open. Those of other users cannot be seen."""
     try:
         lab = directory.stat()
         for descriptor in os.listdir(f"/proc/{process}/fd"):

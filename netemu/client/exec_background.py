@@ -21,9 +21,9 @@ from netemu.kernel.groups import pass_over_setgroups
 from netemu.wire.source import SOURCE
 from netemu.wire.standard_streams import keep_their_places
 
-# As env(1) and timeout(1) have it: not the command has failed, but what was to run it.
+# The exit codes of env(1) and timeout(1): the command did not fail, it could not be run.
 _NOT_STARTED: Final = 125
-# Without the site's packages it starts in half the time, and this needs none of them.
+# Without site packages, which it does not need, it starts in half the time.
 _START: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from netemu.client.exec_background import main; "
@@ -46,7 +46,7 @@ def start(
     keep_their_places()
     caller = os.pidfd_open(os.getpid())
     try:
-        # A session of its own: Ctrl-C is the caller's to answer, once.
+        # A session of its own: Ctrl-C goes to the caller, once.
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _START, SOURCE, str(caller), told, which, *command],
             pass_fds=(caller, *namespaces.values()),
@@ -62,7 +62,8 @@ def main(caller: int, told: str, groups: bool, command: Sequence[str]) -> NoRetu
     pairs = (pair.split("=") for pair in told.split(","))
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
     directory, guest = working_directory(), is_guest(namespaces)
-    # In the C locale Python gives itself another (PEP 538); that is not for the command.
+    # In the C locale Python sets another locale for itself (PEP 538), which the command must not
+    # see.
     if b"LC_CTYPE=" not in Path("/proc/self/environ").read_bytes():
         os.environ.pop("LC_CTYPE", None)
     try:

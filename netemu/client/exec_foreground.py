@@ -17,13 +17,13 @@ from netemu.errors import MachineCannot, NotSo
 from netemu.kernel import confinement, guest_ids, guest_limits, seccomp
 from netemu.kernel import namespaces as ns
 
-# In this order each can be entered from the one before: the user namespaces that grant the rights,
-# and a guest's own last but for those that it owns.
+# Each can be entered from the one before: first the user namespaces that grant the rights, last a
+# guest's own, except for the namespaces that it owns.
 _ORDER = ("sandbox", "pid", "net", "ipc", "user", "mnt", "uts")
-# The sandbox and its nodes are owned by the sandbox's user, which has to come first there.
+# The sandbox and its nodes belong to the sandbox's user namespace, which comes first there.
 _ORDER_OF_SANDBOX = ("user", "pid", "net", "mnt")
 
-# As shells have it: the command was not found, or cannot be run.
+# A shell's exit codes: the command was not found, or cannot be run.
 NOT_FOUND, NOT_RUNNABLE = 127, 126
 
 
@@ -50,12 +50,12 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
 
 
 def is_guest(namespaces: Mapping[str, int]) -> bool:
-    """Whether these are a guest's, and not a node's or the sandbox's own."""
+    """Whether these namespaces are a guest's, not a node's or the sandbox's."""
     return "sandbox" in namespaces
 
 
 def working_directory() -> str:
-    """The caller's, or / if that has been removed."""
+    """The caller's working directory, or / if that has been removed."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def fork() -> int:
 
 
 def ended(*processes: int, patience: float | None = 0) -> list[int]:
-    """Those of these processes (pidfds) that have ended, waiting `patience` s for the first."""
+    """Those of these processes (pidfds) that have ended. Waits `patience` seconds for the first."""
     poll = select.poll()
     for process in processes:
         poll.register(process, select.POLLIN)
@@ -154,7 +154,7 @@ def _end(name: str, why: str, code: int) -> NoReturn:
 
 
 def shell() -> list[str]:
-    """The shell that the user likes, or one that every machine has."""
+    """The user's $SHELL, or a shell that every machine has."""
     for candidate in (os.environ.get("SHELL", ""), "/bin/bash", "/bin/sh"):
         if candidate and os.access(candidate, os.X_OK):
             return [candidate]

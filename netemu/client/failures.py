@@ -1,4 +1,4 @@
-"""How a command that a program has run in a guest may fail."""
+"""The errors of a command that a program has run in a guest. Pure."""
 
 import subprocess
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
-"""Labs from outside: bring one up, find it, ask it, enter it, take it down.
+"""Labs from outside: bring one up, find it, ask it, enter it, take it down. Runs in the user's
+process.
 
-What the command line does, a program can do with these functions. All raise NetemuError.
+The command line uses these functions, and so can programs. All raise NetemuError.
 """
 
 import os
@@ -21,18 +22,18 @@ from netemu.wire.progress import Step, steps
 from netemu.wire.source import python_path
 from netemu.wire.standard_streams import keep_their_places
 
-# What only brings a lab up, or changes a guest, is imported there: half of what a verb would take
-# that asks a lab that runs.
+# Modules that are only needed to bring a lab up, or to change a guest, are imported there. They
+# would take half of the time of a verb that asks a running lab.
 if TYPE_CHECKING:
     from netemu.topology import Lab
     from netemu.wire.profile import Profile
     from netemu.wire.store_address import StoreAddress
 
-# How long a lab that does not answer may take to have ended or begun, seconds.
+# Seconds that a lab which does not answer may take to end or to begin.
 _PATIENCE: Final = 5.0
-# Sockets that programs keep outside /run are a few dozen; each is a mount of every guest's.
+# Sockets of the machine's programs outside /run are a few dozen; each is a mount of every guest.
 _MOST_MASKED: Final = 128
-# Of these each guest has its own, so nothing of the machine's can be shared there.
+# Each guest has its own of these, so nothing of the machine's can be shared there.
 _OF_EACH_GUEST: Final = ("proc", "sys", "run", "dev")
 
 
@@ -147,9 +148,10 @@ def _directory(shared: str | Path) -> str:
 
 
 def _claim_or_join(lab: "Lab") -> tuple[Path, int] | None:
-    """The place of a lab that is to be brought up, or None if this very lab runs already.
+    """The directory of a lab that is to be brought up, and its lock; None if this very lab runs
+    already.
 
-    One that has just been killed holds its lock for a moment longer, and does not answer: it is
+    A lab that has just been killed holds its lock for a moment longer, and does not answer: it is
     waited for.
     """
     deadline = time.monotonic() + _PATIENCE
@@ -189,7 +191,7 @@ def _launch(
         try:
             sandbox.communicate(order)
         except BrokenPipeError:
-            pass  # it has said why, on the pipe
+            pass  # it has reported why, on the pipe
         try:
             for step in steps(hear):
                 on_step(step)
@@ -272,10 +274,10 @@ def certificate(name: str) -> str:
 
 
 def overview() -> list[dict[str, Any]]:
-    """Every lab of this user that runs, in few words: what `netemu list --json` prints.
+    """Every running lab of this user, in short: what `netemu list --json` prints.
 
-    One that hangs is there too, as `hung`, and one that is just starting or ending as `starting`;
-    of these only the name is known. No lab is waited for longer than for the slowest.
+    A hanging lab is there too, as `hung`, and one that is just starting or ending as `starting`; of
+    these only the name is known. The call takes no longer than the slowest lab.
     """
     names = running()
     if not names:
@@ -413,7 +415,7 @@ def take_down(name: str) -> bool:
 
 
 def take_all_down(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """The same for several labs at one time, so that none waits for one that hangs."""
+    """The same for several labs in parallel, so that none waits for one that hangs."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(max(1, len(names))) as pool:
@@ -421,7 +423,7 @@ def take_all_down(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 
 def follow(name: str) -> None:
-    """Wait until the lab ends, however it does."""
+    """Wait until the lab ends, for whatever reason."""
     try:
         process = os.pidfd_open(supervisor(name))
     except (NotSo, ProcessLookupError):

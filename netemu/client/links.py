@@ -90,7 +90,7 @@ def _one_of(word: str, known: Iterable[str]) -> None:
 
 
 def clear_links(guests: str | Iterable[str] | None = None, *, wire: Wire = "all") -> Call[None]:
-    """Have the wires of guests, or of all guests of nodes, be as they were; None: all there are."""
+    """End the impairment of the wires of guests, or of all guests of nodes; None: of all wires."""
     _one_of(wire, ("link-local", "tenant", "all"))
     targets = None if guests is None else _listed(guests)
     return Call(ClearLinks(targets, wire), lambda _: None)

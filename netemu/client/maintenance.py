@@ -24,7 +24,7 @@ from netemu.wire.questions import Question
 T = TypeVar("T")
 Word = TypeVar("Word", EventType, EventSource)
 Answers: TypeAlias = list[dict[str, Any]]
-# What can befall guests, and by whose wish.
+# What can happen to guests, and who wants it.
 Kind = Literal["freeze", "reboot", "redeploy", "preempt", "terminate"] | EventType
 Source = Literal["platform", "user"] | EventSource
 # A length of time: seconds, or a text as on the command line, "4m".
@@ -229,7 +229,7 @@ def _event(answers: Answers) -> Event:
 
 
 def _word(kind: type[Word], text: str) -> Word:
-    """The member that is meant, however it is capitalised."""
+    """The member of that name, in any case of letters."""
     try:
         return kind(text.capitalize())
     except ValueError:

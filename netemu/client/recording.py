@@ -1,4 +1,5 @@
-"""Captures at nodes' ports: for people with Debian's tcpdump, for tests at all of them at once.
+"""Captures at nodes' ports: with tcpdump at one of them, and for tests at all of them at once. Runs
+in the user's process.
 
 A capture at a port sees each frame as the guest sent it, before the guard, and what the guard let
 through to the guest.
@@ -27,7 +28,7 @@ _START: Final = (
 # Each frame told at once needs a slot of the longest frame's size (64 KiB and headers) in the
 # kernel's ring, and the usual 2 MiB have eight of the usual size: these are 256.
 _AT_ONCE: Final = ("--immediate-mode", "-s", "65550", "-B", "16384")
-# How long a capture may take to write what it has when it is to end, seconds.
+# Seconds that a capture may take to write what it has when it is to end.
 _PATIENCE: Final = 10.0
 
 
@@ -85,7 +86,7 @@ class Recording:
         with ExitStack() as undo:
             undo.callback(self.stop)
             for node in nodes:
-                # Opened here: inside, other places and other users are known.
+                # Opened here: inside, paths and users are different.
                 with (folder / f"{node}.pcapng").open("wb") as file:
                     self._running.append(_recorder(name, node, file))
             for node, process in zip(nodes, self._running, strict=True):

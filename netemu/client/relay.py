@@ -19,9 +19,9 @@ from typing import Any, Final, NoReturn
 
 from netemu.kernel import confinement
 
-# As shells have it: the exit code of a command that a signal has ended is this and the signal.
+# As in shells: the exit code of a command that a signal has ended is this plus the signal.
 SIGNALLED: Final = 128
-# What a caller may send the command, as if it were a child of its own.
+# The signals that a caller may send the command, as if it were its own child.
 FORWARDED: Final = (
     signal.SIGHUP,
     signal.SIGINT,
@@ -32,19 +32,19 @@ FORWARDED: Final = (
 )
 _OF_THE_TERMINAL: Final = (signal.SIGWINCH, signal.SIGCONT, signal.SIGTSTP)
 _HEARD: Final = (*FORWARDED, *_OF_THE_TERMINAL, signal.SIGCHLD)
-_TO_ALL: Final = (signal.SIGINT, signal.SIGQUIT)  # as a terminal sends them
+_TO_ALL: Final = (signal.SIGINT, signal.SIGQUIT)  # sent by a terminal
 _INPUT, _OUTPUT, _ERRORS = 0, 1, 2
 _FIRST_OTHER: Final = 3
 _STREAMS: Final = (_INPUT, _OUTPUT, _ERRORS)
 _CHUNK: Final = 65536
 _LOCAL_MODES: Final = 3  # in what tcgetattr gives
-# How often one that may not read looks it may again, seconds.
+# Seconds after which a caller that may not read looks whether it may.
 _LOOK_EVERY: Final = 1.0
 _PTMX: Final = os.makedev(5, 2)
 # asm-generic/ioctls.h, which Python's termios leaves out.
 _TIOCSPTLCK: Final = 0x40045431
 _TIOCGPTPEER: Final = 0x5441
-# A pipe holds no more, and so neither does what a command has said and nobody has read yet.
+# The size of a pipe, which limits the unread output of a command.
 _MOST_LEFT: Final = 1 << 20
 _STOPPED: Final = b"z"
 
@@ -56,7 +56,7 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        # From where to where; and what the command has in the place of a stream.
+        # From where to where; and what the command has in the place of each stream.
         self._flows: dict[int, int] = {}
         self._theirs: dict[int, int] = {}
         self._terminal: int | None = None
@@ -194,7 +194,7 @@ class Relay:
             self._waiting = data
             self._write_waiting()
         elif not _write_all(sink, data):
-            del self._flows[descriptor]  # nobody listens: as the command would see it, too
+            del self._flows[descriptor]  # nobody listens: the command sees that, too
             if not self.terminal:
                 os.close(descriptor)
 
@@ -220,7 +220,7 @@ class Relay:
             except OSError:  # nothing is left, or the other end is closed
                 pass
 
-    # What the caller is sent.
+    # Signals to the caller.
 
     def _received(self, number: int) -> int | None:
         """Do what a signal asks for. Returns the child's status when it has ended."""
@@ -240,7 +240,7 @@ class Relay:
         return None
 
     def _be_stopped(self) -> None:
-        """Stop, as the command has, until the caller's shell has us go on."""
+        """Stop, as the command has, until the caller's shell continues us."""
         self._leave_raw_mode()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._enter_raw_mode()
@@ -284,12 +284,12 @@ class Relay:
 
 
 def block() -> None:
-    """Have signals wait until `follow` hears them, or the child has been forked."""
+    """Block signals until `follow` hears them, or the child has been forked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
 
 
 def unblock() -> None:
-    """Take signals again."""
+    """Unblock signals."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 
 

@@ -1,4 +1,4 @@
-"""How much a lab's guests send and receive, by the counters of their ports."""
+"""The traffic of a lab's guests, from the counters of their ports. Runs in the user's process."""
 
 import os
 import time
