@@ -84,7 +84,7 @@ def _holders(directory: Path) -> list[int]:
 
 
 def _holds(process: int, directory: Path) -> bool:
-    """Whether a process has the lab's locked directory open. Those of other users cannot be seen."""
+    """Whether a process has the lab's locked directory open. Those of others cannot be seen."""
     try:
         lab = directory.stat()
         for descriptor in os.listdir(f"/proc/{process}/fd"):
