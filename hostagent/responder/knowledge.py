@@ -152,13 +152,18 @@ class Knowledge(Replica):
         filed = self._events_of.get(name, {})
         if of_set := self._events_of_set.get(placed.guest.availability_set or ""):
             filed = {**filed, **of_set}
-        active = [event for event in filed.values() if event.status not in FINAL]
-        ended = [event for event in filed.values() if event.status in FINAL]
+        events: tuple[Event, ...] = ()
+        history: tuple[Event, ...] = ()
+        if filed:
+            active = [event for event in filed.values() if event.status not in FINAL]
+            ended = [event for event in filed.values() if event.status in FINAL]
+            events = tuple(sorted(active, key=lambda event: event.not_before))
+            history = tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True))
         return View(
             guest=placed.guest,
             incarnation=placed.incarnation,
-            events=tuple(sorted(active, key=lambda event: event.not_before)),
-            history=tuple(sorted(ended, key=lambda event: event.ended or 0.0, reverse=True)),
+            events=events,
+            history=history,
             edits=placed.edits,
             arrived=self._arrived.get(placed.guest.name, 1),
         )
