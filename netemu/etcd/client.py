@@ -72,6 +72,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+        await asyncio.sleep(0)  # until sockets are closed
 
     def close(self) -> None:
         """Let all connections go."""
@@ -120,17 +121,23 @@ class Client:
 
     async def create(self, key: str, value: bytes, lease: int = 0) -> tuple[Entry, bool]:
         """Make a key unless it exists. Returns its value then, and whether it is new."""
-        made = messages.transaction([Version(key, 0)], [Put(key, value, lease)])
         while True:
-            revision = await self._ask(
-                "/v3/kv/txn",
-                made,
-                lambda answer: messages.revision(answer) if messages.succeeded(answer) else None,
-            )
+            revision = await self.create_all([Put(key, value, lease)])
             if revision is not None:
                 return Entry(key, value, revision, revision, lease), True
             if (entry := await self.get(key)) is not None:
                 return entry, False
+
+    async def create_all(self, puts: Sequence[Put]) -> int | None:
+        """Make keys at one revision, which it gives; None: some were there, and none is made.
+
+        When an answer was lost, the second attempt finds them there.
+        """
+        return await self._ask(
+            "/v3/kv/txn",
+            messages.transaction([Version(one.key, 0) for one in puts], puts),
+            lambda answer: messages.revision(answer) if messages.succeeded(answer) else None,
+        )
 
     # Leases.
 

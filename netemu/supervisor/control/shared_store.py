@@ -13,7 +13,7 @@ rest.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, get_args
 
@@ -33,7 +33,7 @@ from hostagent.channel.messages import (
 from hostagent.controller import Watch
 from hostagent.controller.calls import Call
 from netemu.errors import NotSo
-from netemu.etcd import Change, Client, Compacted, Put, Refused, Removal, Unreachable
+from netemu.etcd import Change, Client, Compacted, Put, Refused, Removal, Together, Unreachable
 from netemu.etcd.messages import Operation
 from netemu.supervisor.control.membership import Membership, Part
 from netemu.supervisor.control.remote_node import RemoteNode, state_of
@@ -79,6 +79,7 @@ class SharedStore(Store):
         self.trouble = ""
         self.machines: dict[str, Sequence[str]] = {}
         self._client = client
+        self._together = Together(client)
         self._part = part
         self._local = local
         self._told = told
@@ -164,7 +165,7 @@ class SharedStore(Store):
         """Keep a command. The answer, if it has been carried out before; None: it will be."""
         value = encode(command)
         key = self._membership.key("commands", node, command.command_id)
-        entry, new = await self._client.create(key, value, await self._lease())
+        entry, new = await self._together.create(key, value, await self._lease())
         if entry.value != value:
             reason = f"command id {command.command_id} was used for another command"
             raise AgentRefuses(node, "command-id-reused", reason)
@@ -299,11 +300,17 @@ class SharedStore(Store):
                 await asyncio.sleep(_SWARM)
 
     async def _work(self, node: str, queue: "asyncio.Queue[Command]") -> None:
-        """Have the node's agent carry its commands out, one after the other."""
+        """Have the node's agent carry its commands out, one after the other.
+
+        The answers to those that were waiting together are kept together.
+        """
         while True:
-            command = await queue.get()
-            answer = await self._agents_answer(node, command)
-            await self._keep(node, command.command_id, answer)
+            commands = [await queue.get()]
+            while not queue.empty() and len(commands) < _AT_ONCE // 2:
+                commands.append(queue.get_nowait())
+            await self._keep(
+                node, {one.command_id: await self._agents_answer(node, one) for one in commands}
+            )
 
     async def _agents_answer(self, node: str, command: Command) -> Done | Failed:
         """What the agent answers. It is asked until that is known, or its node has failed."""
@@ -322,25 +329,34 @@ class SharedStore(Store):
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _keep(self, node: str, command_id: str, answer: Done | Failed) -> None:
-        """Keep an answer as soon as the store is there.
+    async def _keep(self, node: str, answers: Mapping[str, Done | Failed]) -> None:
+        """Keep answers, by command, as soon as the store is there.
 
         A command that is refused has changed nothing: it goes, and may come again.
         """
         pause = _FIRST_PAUSE
-        kept = self._membership.key("answers", node, command_id)
+        key, refused = self._membership.key, False
         while True:
             try:
-                acts: list[Operation] = [Put(kept, encode(answer), await self._lease())]
-                if isinstance(answer, Failed):
-                    acts.append(Removal(self._membership.key("commands", node, command_id)))
+                lease = await self._lease()
+                acts: list[Operation] = [
+                    Put(key("answers", node, command_id), encode(answer), lease)
+                    for command_id, answer in answers.items()
+                ]
+                acts += [
+                    Removal(key("commands", node, command_id))
+                    for command_id, answer in answers.items()
+                    if isinstance(answer, Failed)
+                ]
                 await self._client.when([], acts)
             except Unreachable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            except Refused:
-                self._kept = None
-                return
+            except Refused as error:
+                if refused:  # whoever waits is told that there is no answer
+                    log.error("%s: answers are not kept: %s", node, error)
+                    return
+                self._kept, refused = None, True  # the lease may be gone
             else:
                 return
 

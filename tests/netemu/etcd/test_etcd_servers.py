@@ -16,6 +16,7 @@ from netemu.etcd import (
     Put,
     Refused,
     Removal,
+    Together,
     Unreachable,
     Version,
 )
@@ -64,6 +65,21 @@ def test_a_key_is_made_once_and_changed_by_who_knows_it(servers: Servers, prefix
             assert await client.when([Held(key, b"third")], [Removal(key)])
             await client.delete_under(prefix + "o")
             assert (await client.under(prefix))[0] == []
+
+    asyncio.run(script())
+
+
+def test_keys_that_are_made_at_once_share_a_transaction(servers: Servers, prefix: str) -> None:
+    async def script() -> None:
+        async with servers.client() as client:
+            together = Together(client)
+            await client.put(prefix + "7", b"other")
+            many = [together.create(f"{prefix}{number}", b"") for number in range(250)]
+            found = await asyncio.gather(*many)
+            assert [number for number, (_, new) in enumerate(found) if not new] == [7]
+            assert found[7][0].value == b"other"
+            # The hundred of which one was there were made one by one, the others together.
+            assert len({entry.created for entry, _ in found[100:200]}) == 1
 
     asyncio.run(script())
 

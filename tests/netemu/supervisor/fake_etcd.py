@@ -1,7 +1,7 @@
 """A store of keys in memory, in the place of `netemu.etcd.Client`: away, and losing answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from netemu.etcd import Change, Compacted, Entry, Held, Put, Refused, Removal, Unreachable
 
@@ -12,6 +12,8 @@ class FakeEtcd:
     def __init__(self) -> None:
         self.away = False
         self.losing = 0
+        self.made_together: list[int] = []
+        """The size of each transaction that made keys."""
         self.dropped = 0
         """The last revision that is no longer told of."""
         self.keys: dict[str, Entry] = {}
@@ -75,6 +77,15 @@ class FakeEtcd:
             else:
                 await self.delete(one.key)
         return True
+
+    async def create_all(self, puts: Sequence[Put]) -> int | None:
+        await self._reach()
+        self.made_together.append(len(puts))
+        if any(one.key in self.keys for one in puts):
+            return None
+        for one in puts:
+            await self.put(*one)
+        return len(self.history)
 
     async def delete(self, key: str) -> None:
         await self._reach()

@@ -8,7 +8,7 @@ import pytest
 
 from hostagent.channel.messages import Place, Start, encode
 from hostagent.controller import calls
-from hostagent.model import EventType, Guest
+from hostagent.model import Event, EventType, Guest
 from netemu.errors import NotSo
 from netemu.supervisor.control import membership, shared_store, store
 from netemu.supervisor.control.membership import Part
@@ -87,6 +87,29 @@ def test_a_command_is_kept_with_its_answer_and_carried_out_once(
             await stage.store.append("n1", calls.cancel(event.id, "mine"))
         assert refused.value.code == "command-id-reused"
         assert [one.id for one in (await stage.store.snapshot("n1")).events] == [event.id]
+
+    play(script)
+
+
+def test_commands_that_come_at_once_share_a_transaction(play: Callable[[Script], None]) -> None:
+    """One of them uses another's ID: it alone is refused."""
+
+    async def script(stage: Stage) -> None:
+        await stage.store.append("n1", calls.place(PLACE, "used"))
+        stage.etcd.made_together.clear()
+        names = [str(number) for number in range(20)]
+        plans = [calls.schedule(["a"], EventType.FREEZE, command_id=one) for one in names]
+        events = await asyncio.gather(*(stage.store.append("n1", one) for one in plans))
+        assert len({one.id for one in events}) == 20
+        assert stage.etcd.made_together == [20]
+        assert len(stage.keys("answers")) == 21
+        again = [calls.withdraw(["a"], "used"), calls.start(events[0].id, "new")]
+        found = await asyncio.gather(
+            *(stage.store.append("n1", one) for one in again), return_exceptions=True
+        )
+        assert isinstance(found[0], AgentRefuses)
+        assert found[0].code == "command-id-reused"
+        assert isinstance(found[1], Event)
 
     play(script)
 
