@@ -85,7 +85,7 @@ class SharedStore(Store):
         self._told = told
         self._membership = Membership(client, part)
         self._kept: tuple[float, int] | None = None  # a lease of commands, and until when it serves
-        self._queues: dict[str, asyncio.Queue[Command]] = {
+        self._queues: dict[str, asyncio.Queue[list[Command]]] = {
             node: asyncio.Queue() for node in part.here
         }
         self._waiting: dict[str, asyncio.Future[Done | Failed]] = {}  # by command
@@ -235,15 +235,18 @@ class SharedStore(Store):
         if whole:
             answers, _ = await self._client.under(self._membership.key("answers", ""))
             answered = {_name(one.key) for one in answers if _is_done(one.value)}
+        came: dict[tuple[str, int], list[Command]] = {}
         for change in changes:
             node, _ = _name(change.key)
             if change.entry is None or node in self._elsewhere or _name(change.key) in answered:
                 continue
             command = _decoded(change.entry.value)
             if node in self._queues and isinstance(command, _COMMANDS):
-                self._queues[node].put_nowait(command)
+                came.setdefault((node, change.revision), []).append(command)
             else:
                 log.warning("%s: no command for a node of this lab", change.key)
+        for (node, _), commands in came.items():
+            self._queues[node].put_nowait(commands)
 
     async def _take_answers(self, changes: list[Change], _: bool) -> None:
         for change in changes:
@@ -299,18 +302,16 @@ class SharedStore(Store):
                     await asyncio.sleep(_LONGEST_PAUSE)
                 await asyncio.sleep(_SWARM)
 
-    async def _work(self, node: str, queue: "asyncio.Queue[Command]") -> None:
-        """Have the node's agent carry its commands out, one after the other.
+    async def _work(self, node: str, queue: "asyncio.Queue[list[Command]]") -> None:
+        """Have the node's agent carry its commands out, in order.
 
-        The answers to those that were waiting together are kept together.
+        Those of one revision came at once, so none of them is before another.
         """
         while True:
-            commands = [await queue.get()]
-            while not queue.empty() and len(commands) < _AT_ONCE // 2:
-                commands.append(queue.get_nowait())
-            await self._keep(
-                node, {one.command_id: await self._agents_answer(node, one) for one in commands}
-            )
+            commands = await queue.get()
+            answers = await asyncio.gather(*(self._agents_answer(node, one) for one in commands))
+            ids = [one.command_id for one in commands]
+            await self._keep(node, dict(zip(ids, answers, strict=True)))
 
     async def _agents_answer(self, node: str, command: Command) -> Done | Failed:
         """What the agent answers. It is asked until that is known, or its node has failed."""
