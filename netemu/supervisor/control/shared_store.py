@@ -13,7 +13,7 @@ rest.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar, get_args
 
@@ -88,6 +88,7 @@ class SharedStore(Store):
         self._queues: dict[str, asyncio.Queue[list[Command]]] = {
             node: asyncio.Queue() for node in part.here
         }
+        self._unkept: asyncio.Queue[tuple[str, Done | Failed]] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[Done | Failed]] = {}  # by command
         self._elsewhere = {node: RemoteNode(node) for node in part.elsewhere}
 
@@ -189,6 +190,7 @@ class SharedStore(Store):
             group.create_task(self._membership.stay(self._tell))
             group.create_task(self._follow("answers", self._take_answers))
             group.create_task(self._follow("commands", self._take_commands))
+            group.create_task(self._keep_answers())
             for node, queue in self._queues.items():
                 group.create_task(self._work(node, queue))
             if self._elsewhere:
@@ -310,8 +312,8 @@ class SharedStore(Store):
         while True:
             commands = await queue.get()
             answers = await asyncio.gather(*(self._agents_answer(node, one) for one in commands))
-            ids = [one.command_id for one in commands]
-            await self._keep(node, dict(zip(ids, answers, strict=True)))
+            for command, answer in zip(commands, answers, strict=True):
+                self._unkept.put_nowait((f"{node}/{command.command_id}", answer))
 
     async def _agents_answer(self, node: str, command: Command) -> Done | Failed:
         """What the agent answers. It is asked until that is known, or its node has failed."""
@@ -330,8 +332,16 @@ class SharedStore(Store):
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _keep(self, node: str, answers: Mapping[str, Done | Failed]) -> None:
-        """Keep answers, by command, as soon as the store is there.
+    async def _keep_answers(self) -> None:
+        """Keep the answers of all nodes: those that have come meanwhile together."""
+        while True:
+            answers = [await self._unkept.get()]
+            while not self._unkept.empty() and len(answers) < _AT_ONCE // 2:
+                answers.append(self._unkept.get_nowait())
+            await self._keep(answers)
+
+    async def _keep(self, answers: Sequence[tuple[str, Done | Failed]]) -> None:
+        """Keep answers, by node and command, as soon as the store is there.
 
         A command that is refused has changed nothing: it goes, and may come again.
         """
@@ -341,12 +351,11 @@ class SharedStore(Store):
             try:
                 lease = await self._lease()
                 acts: list[Operation] = [
-                    Put(key("answers", node, command_id), encode(answer), lease)
-                    for command_id, answer in answers.items()
+                    Put(key("answers", name), encode(answer), lease) for name, answer in answers
                 ]
                 acts += [
-                    Removal(key("commands", node, command_id))
-                    for command_id, answer in answers.items()
+                    Removal(key("commands", name))
+                    for name, answer in answers
                     if isinstance(answer, Failed)
                 ]
                 await self._client.when([], acts)
@@ -355,7 +364,7 @@ class SharedStore(Store):
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except Refused as error:
                 if refused:  # whoever waits is told that there is no answer
-                    log.error("%s: answers are not kept: %s", node, error)
+                    log.error("answers are not kept: %s", error)
                     return
                 self._kept, refused = None, True  # the lease may be gone
             else:
