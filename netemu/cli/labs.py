@@ -203,4 +203,6 @@ def _print_status(told: dict[str, Any]) -> None:
 def _state(guest: dict[str, Any]) -> Part:
     if guest["power"] != "running":
         return Styled(guest["power"], "yellow")
+    if "impaired" in guest:
+        return Styled(f"{guest['state']}, impaired", "yellow")
     return Styled(guest["state"], "green" if guest["state"] == "bound" else "yellow")

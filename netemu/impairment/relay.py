@@ -8,9 +8,9 @@ the next one is told everything again, because it says hello.
 
 From the supervisor: ["lay", wire], with the sockets of the guest's and of the node's end;
 ["begin", wire, seed, to, from, traces], with a file of each trace, to count frames from 0;
-["change", wire, to, from, traces], with those files; ["flush", wire], ["take", wire] and
-["count", question]. To it: ["hello"], ["laid", wire], and ["counts", question, what there is of
-some wires, whether there are more].
+["change", wire, to, from, traces], with those files; ["flush", wire], ["take", wire], and
+["count", question] and ["heard", question]. To it: ["hello"], ["laid", wire], and
+["counts", question, what there is of some wires, whether there are more].
 """
 
 import argparse
@@ -223,6 +223,8 @@ class Relay:
                 self._flush(wire)
             case ["take", str(wire)]:
                 self._close([wire])
+            case ["heard", int(question)]:
+                send(self._link, ["counts", question, {}, False], [])
             case ["count", int(question)]:
                 self._tell_counts(question)
 

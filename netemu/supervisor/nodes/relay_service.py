@@ -32,6 +32,7 @@ ANSWER_WITHIN: Final = 5.0
 _MOST_WAITING: Final = 20_000
 
 Both = tuple[Terms, Terms]  # to the guest, and from it
+Counts = dict[str, list[dict[str, int]]]  # by wire, in both directions
 
 
 class _Order(NamedTuple):
@@ -51,7 +52,7 @@ class RelayService:
         self._begun = asyncio.Event()
         self._orders: deque[_Order] = deque()
         self._laid: dict[str, asyncio.Future[None]] = {}
-        self._questions: dict[int, asyncio.Queue[tuple[dict[str, Any], bool]]] = {}
+        self._questions: dict[int, asyncio.Queue[tuple[Counts, bool]]] = {}
         self._number = 0
 
     @property
@@ -132,24 +133,30 @@ class RelayService:
         """Have it carry a wire no longer."""
         self._tell(["take", wire])
 
-    async def counts(self) -> dict[str, list[dict[str, int]]]:
-        """What happened to the frames of each wire, to the guest and from it; {} if the relay is
-        slow.
-        """
+    async def counts(self) -> Counts:
+        """What happened to the frames of each wire: to the guest, and from it; {} if it is slow."""
+        return await self._ask("count") or {}
+
+    async def heard(self) -> bool:
+        """Whether it has carried out what it was told, within a few seconds."""
+        return await self._ask("heard") is not None
+
+    async def _ask(self, word: str) -> Counts | None:
         if self._service is None:
-            return {}
+            return None
         self._number += 1
-        number, told = self._number, {}
+        number = self._number
+        told: Counts = {}
         answers = self._questions[number] = asyncio.Queue()
         try:
-            self._tell(["count", number])
+            self._tell([word, number])
             async with asyncio.timeout(ANSWER_WITHIN):
                 more = True
                 while more:
                     some, more = await answers.get()
                     told.update(some)
         except TimeoutError:
-            return {}
+            return None
         finally:
             del self._questions[number]
         return told

@@ -95,7 +95,7 @@ class Wires:
             _stop(one)
         self._relay.stop()
 
-    # What is given to wires. All raise NetemuError, and leave the wires then as they were.
+    # What is given to wires. All raise NetemuError.
 
     async def give(self, plans: Mapping[Key, Plan], traces: Mapping[str, bytes]) -> None:
         """Give each wire its plan in place of what it has; they begin now."""
@@ -171,6 +171,9 @@ class Wires:
             if plan.is_clean:
                 self._impaired.pop(key, None)
         self._rest()
+        relayed = any(key in self._impaired and self._impaired[key].splice for key in plans)
+        if relayed and not await self._relay.heard():
+            raise NotSo("the relay hangs: what was asked holds as soon as another one has begun")
 
     # What happens to guests.
 

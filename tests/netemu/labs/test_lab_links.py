@@ -123,6 +123,7 @@ def test_a_delay_is_felt_both_ways_by_this_guest_alone_until_it_is_cleared(
     # Nothing of it is where the guest's root could reach it.
     assert wires.exec("a", "ip", "-d", "link").stdout == before
     assert wires.guests()["a"]["impaired"] == ["link-local"]
+    assert "bound, impaired" in wires.netemu("status").stdout
     wires.netemu("link", "a", "--clear")
     assert min(taken(wires, "a") for _ in range(3)) < 0.399
     assert "relay" not in wires.exec("n1", "ip", "link").stdout

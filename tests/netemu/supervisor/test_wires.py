@@ -24,6 +24,7 @@ class Relay:
     def __init__(self, again: Any) -> None:
         self.again = again
         self.running = False
+        self.hangs = False
         self.refuses = ""
         self.told: list[tuple[Any, ...]] = []
         self.services: list[Any] = []
@@ -50,6 +51,9 @@ class Relay:
 
     def take(self, wire: str) -> None:
         self.told.append(("take", wire))
+
+    async def heard(self) -> bool:
+        return not self.hangs
 
     async def counts(self) -> dict[str, Any]:
         return {}
@@ -217,6 +221,16 @@ def test_if_one_wire_cannot_be_impaired_none_is(stage: Stage) -> None:
     stage.relay.refuses = ""
     stage.give(A, B, loss="5%")
     assert stage.spliced == {"p-a", "p-b"}
+
+
+def test_nothing_is_said_to_be_done_that_the_relay_has_not_heard(stage: Stage) -> None:
+    stage.give(A, loss="5%")
+    stage.relay.hangs = True
+    with pytest.raises(NotSo, match="the relay hangs: what was asked holds as soon as another"):
+        stage.give(A, loss="7%")
+    stage.loop.call_soon(stage.relay.again, "hung for 8 s")
+    stage.wait(0.1)
+    assert stage.relay.told[-1][3] == plan.read({"loss": "7%"}).to
 
 
 def test_a_wire_that_its_guest_has_destroyed_is_said_to_be(
