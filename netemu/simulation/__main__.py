@@ -11,7 +11,7 @@ from netemu.simulation import mutants
 
 
 def main() -> None:
-    """Run seeds, one after the other, until nobody reads any more."""
+    """Run seeds one after the other, until nobody reads the output any more."""
     first, count, *planted = sys.argv[1:]
     for name in planted:
         mutants.plant(mutants.BY_NAME[name])

@@ -18,12 +18,12 @@ from netemu.wire.source import python_path
 Outcome = dict[str, Any]
 """What a child prints: `run.Outcome` as a map."""
 
-# Seeds that a child runs: few enough that the children end at about the same time.
+# Seeds that a child runs: few enough for the children to end at about the same time.
 _SHARE: Final = 10
 
 
 def outcomes(first: int, count: int, mutant: str | None = None) -> Iterator[Outcome]:
-    """Run `count` seeds from `first` on, on all cores; in the order in which they end."""
+    """Run `count` seeds from `first` on, on all cores. Yields them as they end."""
     pending = [
         (start, min(_SHARE, first + count - start)) for start in range(first, first + count, _SHARE)
     ]
@@ -53,7 +53,7 @@ class Caught(NamedTuple):
 
 
 def hunt(mutant: Mutant, first: int, count: int) -> Caught:
-    """Run seeds until one of the mutant's own checkers sees it. `seed` is None: none did."""
+    """Run seeds until one of the mutant's own checkers sees it. `seed` is None if none did."""
     tried = 0
     with _closing(outcomes(first, count, mutant.name)) as results:
         for outcome in results:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from netemu.simulation.cluster import Cluster
 
 LIVELY_WITHIN: Final = 60.0
-"""Seconds after the last fault within which all is well again."""
+"""Seconds after the last fault within which the lab must be well again."""
 
 
 class Checker:
@@ -38,25 +38,25 @@ class Checker:
         """A guest's approval was answered with success."""
 
     def started(self, event_id: str) -> None:
-        """Somebody has asked that an event starts now."""
+        """A user has asked that an event starts now."""
 
     def set_to(self, guest: str, value: str, *, known: bool) -> None:
-        """A setting was acknowledged; or it is not `known` whether it was carried out."""
+        """A setting was acknowledged, or it is not `known` whether it was carried out."""
 
     def identity(self, guest: str, told: str) -> None:
-        """A guest was answered as this one."""
+        """A guest was answered under this name."""
 
     def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
         """A guest was told its scheduled events."""
 
     def moved(self, to: float) -> None:
-        """Somebody has moved the clock to so many seconds ahead."""
+        """A user has moved the clock to this many seconds ahead."""
 
     def moment(self) -> None:
         """Some time has passed."""
 
     def end(self) -> None:
-        """All faults are over, and time enough has passed."""
+        """All faults are over, and enough time has passed."""
 
 
 class Acknowledged(Checker):
@@ -95,7 +95,7 @@ class Acknowledged(Checker):
     def _at_home(self, guest: str) -> Sequence[Event] | None:
         mind = self.cluster.home(guest).mind
         if mind is None or guest not in mind.knowledge.guests:
-            return None  # liveness says so
+            return None  # the checker of liveness reports that
         return list(mind.knowledge.events.values())
 
 
@@ -140,7 +140,7 @@ class Feed(Checker):
             disk, mind = host.opened, host.mind
             if disk is None or mind is None:
                 continue
-            # Compared at the same sequence only, and once: what comes after may be on its way.
+            # Compared at the same sequence only, and once: later changes may be on their way.
             state = id(mind), mind.knowledge.sequence
             if self._compared.get(host.name) == state or state[1] != disk.sequence:
                 continue

@@ -47,22 +47,22 @@ nodes:
   n3: {fault_domain: 2, availability_set: s, guests: [f, g]}
 """
 EPOCH: Final = 1_800_000_000.0
-"""What the machine's clock says when a run begins."""
-# A process that has ended is started again after that, and after twice that the next time.
+"""The machine's time when a run begins."""
+# Seconds until a process that has ended is started again; twice that the next time.
 _FIRST_RESTART, _LAST_RESTART = 0.05, 5.0
 _START: Final = (0.05, 0.4)  # seconds until a process that was started serves
 _CLAIM: Final = (0.2, 1.5)
 
 
 class Clock:
-    """The machine's clock, which somebody may set."""
+    """The machine's clock, which can be set."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self.step = self.lowest = self.highest = 0.0
 
     def set(self, by: float) -> None:
-        """Set it forward, or back, by so many seconds."""
+        """Set it forward, or back, by this many seconds."""
         self.step += by
         self.lowest, self.highest = min(self.lowest, self.step), max(self.highest, self.step)
 
@@ -119,7 +119,7 @@ class Claims:
 
 
 class Machine:
-    """A machine in name: there is nothing that it could run, or be asked."""
+    """A machine in name only: it runs nothing, and nothing can be asked of it."""
 
     capabilities: frozenset[Capability] = frozenset()
 
@@ -128,16 +128,16 @@ class Machine:
         self._cluster = cluster
 
     async def renew(self) -> None:
-        """There is nothing of before."""
+        """Nothing is left from before."""
 
     async def boot(self, _program: object, _names: object) -> None:
         """It runs."""
 
     async def freeze(self) -> None:
-        """It stands still."""
+        """It is frozen."""
 
     def thaw(self) -> None:
-        """It goes on."""
+        """It runs again."""
 
     async def shut_down(self, _grace: float) -> None:
         """It has no programs."""
@@ -158,7 +158,7 @@ class Ports:
         self._claims = claims
 
     async def renew(self, node: WiredNode, wired: WiredGuest) -> None:
-        """Nothing is left of a wire that was none."""
+        """There is no wire to remove."""
 
     remove = renew
 
@@ -237,7 +237,7 @@ class Service:
 
 
 class Host(NodeServices):
-    """One node's software. What it does is that of a lab; what it starts is simulated."""
+    """One node's software. It behaves as in a lab; what it starts is simulated."""
 
     services: Sequence[Service]  # type: ignore[assignment]
 
@@ -250,7 +250,7 @@ class Host(NodeServices):
         self.commands = Path(f"/{self.name}/command")
         self.feed = Path(f"/{self.name}/feed")
         self._listeners = [cluster.network.listen(str(path)) for path in (self.commands, self.feed)]
-        self.opened: Repository | None = None  # by the agent that lives
+        self.opened: Repository | None = None  # by the living agent
         self.mind: Mind | None = None
         self._make_store()
 
@@ -296,7 +296,7 @@ class Host(NodeServices):
 
 
 class Mind:
-    """A responder without its sockets: what it knows and what it would answer."""
+    """A responder without its sockets: its knowledge, and its answers."""
 
     def __init__(self, cluster: "Cluster") -> None:
         self.process: Process | None = None
@@ -317,7 +317,7 @@ class Mind:
     def ask(
         self, mark: int, method: str, path: str, query: str | None = None, body: bytes = b""
     ) -> Any:
-        """A reply, or what it waits for; None while the process does nothing."""
+        """A reply, or a request that waits; None while the process does nothing."""
         if self.process is None or self.process.paused or not self.process.alive:
             return None
         headers = {"host": METADATA_TEXT, "metadata": "true"}
@@ -333,7 +333,7 @@ class Mind:
 
 
 class Cluster:
-    """The lab. Everything of it is made on `loop`, which runs while it is made."""
+    """The lab. All its objects are made on `loop`, which runs meanwhile."""
 
     def __init__(self, loop: Loop, seed: int, directory: Path) -> None:
         self.loop = loop

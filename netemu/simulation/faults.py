@@ -1,4 +1,4 @@
-"""What goes wrong, and when: drawn from the seed, at random and aimed at moments that matter."""
+"""The faults of a run, drawn from the seed: at random, and aimed at moments that matter."""
 
 import asyncio
 import random
@@ -13,9 +13,9 @@ _PAUSE: Final = (0.2, 4.0)
 _SHORT, _LONG = (0.05, 2.0), (8.5, 14.0)
 _AWAY: Final = (0.5, 25.0)
 _SPELL: Final = (0.5, 10.0)
-# A transaction ends with a crash before or after it, so often.
+# The chance of a crash before or after a transaction.
 _TORN: Final = 0.01
-# After a guest was shut down its node, or another, fails within that, so often.
+# The chance that a node fails within this time after a guest was shut down: its node, or another.
 _AIMED: Final = 0.15
 _SOON: Final = 0.06
 
@@ -37,7 +37,7 @@ class Faults:
         return [loop.create_task(self._strike())]
 
     async def stop(self) -> None:
-        """Strike no more, and have everything come back."""
+        """End all faults, and have everything come back."""
         self._on = False
         cluster = self._cluster
         self._fair()
@@ -140,7 +140,7 @@ class Faults:
         self._cluster.wall.set(step)
 
     def _tear(self) -> str:
-        """What happens to the transaction that is about to be done: "", "before" or "after"."""
+        """What happens to the next transaction: "", "before" or "after"."""
         process = PROCESS.get()
         if not self._on or process is None or self._draw.random() >= _TORN:
             return ""
@@ -149,7 +149,7 @@ class Faults:
         return how
 
     def _aim(self, guest: str) -> None:
-        """Fail a node just when a guest is between two."""
+        """Fail a node while a guest is between two nodes."""
         if self._on and self._draw.random() < _AIMED:
             home = self._cluster.home(guest).name
             node = self._draw.choice([home, *sorted(self._cluster.hosts)])

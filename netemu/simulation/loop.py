@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-# A repository's transaction takes about so long, seconds: enough for others to come in between.
+# Seconds that a repository's transaction takes: long enough for others to run in between.
 STORAGE_DELAY: Final = 0.002
 
 
@@ -33,7 +33,7 @@ class Process:
         self._at_end: list[Callable[[], None]] = []
 
     def at_end(self, action: Callable[[], None]) -> None:
-        """Have what the kernel does when a process ends: it closes what the process had open."""
+        """Add what the kernel does when a process ends: it closes what the process had open."""
         self._at_end.append(action)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
@@ -47,7 +47,7 @@ class Process:
         return context
 
     def crash(self) -> None:
-        """End at once: nothing of it runs any more."""
+        """End at once: none of its code runs any more."""
         if not self.alive:
             return
         self.alive = False
@@ -56,7 +56,7 @@ class Process:
             action()
 
     def pause(self) -> None:
-        """Stop where it is, as by SIGSTOP."""
+        """Stop, as by SIGSTOP."""
         self.paused = True
 
     def go_on(self) -> None:
@@ -67,7 +67,7 @@ class Process:
             self._loop.put(max(when, self._loop.time()), handle)
 
     def park(self, when: float, handle: events.Handle) -> None:
-        """Keep what is due while it is paused."""
+        """Keep a callback that falls due while it is paused."""
         self._parked.append((when, handle))
 
 
@@ -75,12 +75,12 @@ PROCESS: Final[ContextVar[Process | None]] = ContextVar("process", default=None)
 """The process that runs now; None is the simulation itself, and what never fails."""
 
 
-# Callbacks in one moment of virtual time; a lab of this size needs some hundred.
+# The most callbacks in one moment of virtual time; a lab of this size needs some hundred.
 _MOST_AT_ONCE: Final = 100_000
 
 
 class Stuck(Exception):
-    """What is waited for has not come: nothing is due any more, or the clock stands still."""
+    """The awaited result cannot come: nothing is due any more, or the clock stands still."""
 
 
 class Loop(asyncio.BaseEventLoop):
@@ -92,7 +92,7 @@ class Loop(asyncio.BaseEventLoop):
         self._heap: list[tuple[float, int, events.Handle]] = []
         self._numbers = count()
         self._at_once = 0
-        # What dead processes have left: a coroutine that is collected would run its `finally`.
+        # Coroutines of dead processes: if one were collected, its `finally` would run.
         self._graveyard: list[object] = []
         self._over = False
         self.problems: list[dict[str, Any]] = []
@@ -100,8 +100,9 @@ class Loop(asyncio.BaseEventLoop):
         self.set_exception_handler(lambda _, context: self.problems.append(context))
         self.network: Any = None
         self.storage_fault: Callable[[], str] = lambda: ""
-        """Asked before each piece of storage work: "", or that the process ends "before" or "after"
-        it."""
+        """Called before each piece of storage work. Returns "", or "before" or "after" if the
+        process ends then.
+        """
 
     def time(self) -> float:
         """The virtual clock, in seconds."""
@@ -143,7 +144,7 @@ class Loop(asyncio.BaseEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: events.TimerHandle) -> None:
-        """The heap drops it when its time has come."""
+        """The heap drops a cancelled timer when its time has come."""
 
     # Running.
 
@@ -193,7 +194,7 @@ class Loop(asyncio.BaseEventLoop):
     def is_running(self) -> bool:
         return events._get_running_loop() is self
 
-    # What the code under test asks of a loop besides.
+    # What else the code under test asks of a loop.
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., T], *args: Any
@@ -242,7 +243,7 @@ class Loop(asyncio.BaseEventLoop):
         return False
 
     def __del__(self) -> None:
-        """There is nothing of the machine's that would have to be closed."""
+        """Nothing of the machine's has to be closed."""
 
 
 def _set(setter: Callable[[Any], None], future: "asyncio.Future[Any]", value: Any) -> None:

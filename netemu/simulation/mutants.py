@@ -241,7 +241,7 @@ def text_of(module: str) -> str:
 
 
 def planted(mutant: Mutant) -> str:
-    """The module's source with the defect in it. Raises BadInput if there is no place for it."""
+    """The module's source with the defect in it. Raises BadInput if its text is not there."""
     text = text_of(mutant.module)
     if text.count(mutant.old) != 1:
         raise BadInput(f"{mutant.name}: its text is {text.count(mutant.old)} times in the module")
@@ -279,7 +279,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def plant(mutant: Mutant) -> None:
-    """Have this process import the module with the defect in it. Raises BadInput: too late."""
+    """Have this process import the module with the defect. Raises BadInput if it is imported
+    already.
+    """
     if mutant.module in sys.modules:
         raise BadInput(f"{mutant.module} is imported already")
     sys.meta_path.insert(0, _Finder(mutant))

@@ -20,19 +20,19 @@ SLOW: Final = (0.005, 0.5)
 
 @dataclass
 class Weather:
-    """How the network behaves now, for all connections; probabilities are per write."""
+    """The present behaviour of the network, for all connections; probabilities are per write."""
 
     slow: float = 0.0
     cut: float = 0.0
     lose: float = 0.0
-    """Whole writes that never come: what a defect between two processes may do to frames."""
+    """Whole writes that are lost: what a defect between two processes may do to frames."""
     double: float = 0.0
-    """Whole writes that come twice."""
+    """Whole writes that arrive twice."""
 
 
 @dataclass
 class Listener:
-    """A listening socket, by path. `server` is who accepts, if anybody does."""
+    """A listening socket, by path. `server` accepts its connections; None: nobody does."""
 
     path: str
     factory: Callable[[], Any] | None = None
@@ -41,7 +41,7 @@ class Listener:
 
 
 class Server:
-    """What create_unix_server gives."""
+    """The result of create_unix_server."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -68,7 +68,7 @@ class Network:
         return self._listeners.setdefault(path, Listener(path))
 
     def serve(self, listener: Listener, factory: Callable[[], Any]) -> Server:
-        """Have the present process accept what waits, and what comes."""
+        """Have the present process accept waiting connections, and new ones."""
         process = PROCESS.get()
         listener.factory, listener.server = factory, process
         if process is not None:
@@ -107,7 +107,7 @@ class Network:
 
 @dataclass(frozen=True)
 class _Name:
-    """What a socket says of itself."""
+    """What a socket reports of itself."""
 
     path: str
 
@@ -132,7 +132,7 @@ class Transport(asyncio.Transport):
         self._open = True
         self._reading = True
         self._inbox: list[bytes] = []
-        self._ended = False  # the other end has ended, and all it said is in the inbox
+        self._ended = False  # the other end has ended, and all its data is in the inbox
         self._last_arrival = 0.0
         self.deaf = self.mute = False
         self.peer: Transport = self
@@ -182,7 +182,7 @@ class Transport(asyncio.Transport):
         weather = self._network.weather
         slow = weather.slow and self._draw.random() < weather.slow
         delay = self._draw.uniform(*(SLOW if slow else USUAL))
-        # In order: a stream does not overtake itself.
+        # In order: later data of a stream does not overtake earlier data.
         self._last_arrival = max(self._last_arrival, self._loop.time() + delay)
         return self._last_arrival
 
@@ -226,7 +226,7 @@ class Transport(asyncio.Transport):
     def can_write_eof(self) -> bool:
         return False
 
-    # What comes.
+    # Receiving.
 
     def _arrived(self, payload: bytes) -> None:
         if self._open:

@@ -29,7 +29,7 @@ _MEMORY: Final = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one seed has shown. `breaches` are pairs: a checker's name, and what it saw."""
+    """The outcome of one seed. `breaches` are pairs: a checker's name, and what it saw."""
 
     seed: int
     breaches: list[tuple[str, str]]
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def simulate(seed: int) -> Outcome:
-    """Run one seed in this process, which is of no other use then."""
+    """Run one seed in this process, which cannot be used for anything else then."""
     began = time.process_time()
     home = str(_MEMORY) if _MEMORY.is_dir() else None
     directory = Path(tempfile.mkdtemp(prefix="netemu-simulation-", dir=home))
@@ -99,7 +99,7 @@ async def _story(loop: Loop, seed: int, directory: Path, began: float) -> Outcom
 
 
 async def _sleep_unless_broken(seconds: float, judges: Sequence[checkers.Checker]) -> bool:
-    """Let time pass until an invariant is broken; whether none was."""
+    """Let time pass until an invariant is broken. Returns whether none was."""
     for _ in range(round(seconds)):
         await asyncio.sleep(1.0)
         if any(judge.breaches for judge in judges):

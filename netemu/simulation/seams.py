@@ -44,5 +44,5 @@ def install(loop: Loop, wall: Any, seed: int) -> None:
             module.uuid4 = lambda: uuid(draw)
     log_module: Any = event_log
     log_module.datetime = SimpleNamespace(now=lambda zone: datetime.fromtimestamp(wall(), zone))
-    # Lines about the past would name this machine's clock, and be another's in each run.
+    # Log lines would contain this machine's clock, and differ in each run.
     event_log.log.disabled = True

@@ -1,4 +1,4 @@
-"""What users and guests do: commands, settings, approvals, polls. Drawn from the seed."""
+"""The actions of users and guests, drawn from the seed: commands, settings, approvals, polls."""
 
 import asyncio
 import json
@@ -146,7 +146,7 @@ class Workload:
         await self.cluster.supervisor.spawn(self.cluster.impact.reboot(self._guest(draw)))
 
     async def _advance(self, draw: random.Random) -> None:
-        """As `netemu clock advance`: every node that is there, to one point."""
+        """As `netemu clock advance`: move every running node to one time."""
         to = self.cluster.feeds.clock_offset + draw.uniform(0, 20)
         for checker in self.checkers:
             checker.moved(to)
@@ -169,7 +169,7 @@ class Workload:
         mind = self.cluster.home(name).mind
         if mind is None:
             return
-        # What can be told changes with what is known, and with time: each second is enough.
+        # Answers change with the knowledge, and with time: once a second is enough.
         state = id(mind), mind.knowledge.sequence, int(self.cluster.loop.time())
         if self._polled.get(name) == state or (told := self.cluster.told(name)) is None:
             return
