@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from hostagent.model import Event, EventStatus
-from netemu.supervisor.guests.power import Power
+from netemu.supervisor.guests.power import Power, demand, severest
 
 if TYPE_CHECKING:
     from netemu.simulation.cluster import Cluster
@@ -246,9 +246,14 @@ class Lively(Checker):
         for host in cluster.hosts.values():
             if host.failed:
                 self.breach(f"{host.name} is still away")
+        now, events = cluster.feeds.now(), list(cluster.feeds.lab.open.values())
         for name in cluster.hardware:
             power = cluster.hardware.power(name)
             if power is Power.GONE:
+                continue
+            # An event that has only just come may keep it away, for a while that its table bounds.
+            wanted = severest(demand(one, now) for one in events if name in one.guests)
+            if wanted is not Power.RUNNING and power is wanted:
                 continue
             if power is not Power.RUNNING or not cluster.hardware.bound(name):
                 self.breach(f"{name} is {power}, {cluster.impact.problems.get(name, '')}")
