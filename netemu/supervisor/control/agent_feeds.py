@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hostagent.channel.messages import Placed, Snapshot
 from hostagent.controller import Watch
-from hostagent.faults import Fault, in_words
+from hostagent.faults import MAX_FAULTS, Fault, in_words
 from hostagent.model import FINAL, Event, EventStatus
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.lab_events import LabEvents
@@ -14,6 +15,8 @@ from netemu.supervisor.control.store import Known, Store
 
 # Clocks that differ by more, in seconds, are being moved, one node after another.
 _APART = 1.0
+# Faults of one guest that are known to be over: four times as many as it can have.
+_OVER = 4 * MAX_FAULTS
 
 
 class AgentFeeds:
@@ -36,6 +39,7 @@ class AgentFeeds:
         self._news = asyncio.Event()
         self._latest = 0.0
         self._faults: dict[str, dict[str, Fault]] = {}  # by guest, as last heard
+        self._over: dict[str, deque[str]] = {}  # by guest, the last that are over
         self._feeds = {node: _Feed(node, self.lab, self.poke, self._placed) for node in nodes}
 
     async def run(self) -> None:
@@ -97,9 +101,15 @@ class AgentFeeds:
         return [node for node, feed in self._feeds.items() if feed.clock_offset < latest - _APART]
 
     def _placed(self, guest: str, faults: Sequence[Fault]) -> None:
-        """Log which faults of a guest are new, and which are over."""
+        """Log which faults of a guest are new, and which are over.
+
+        A node that was away may tell once more of one that is over.
+        """
         before = self._faults.get(guest, {})
-        self._faults[guest] = now = {fault.id: fault for fault in faults}
+        over = self._over.setdefault(guest, deque(maxlen=_OVER))
+        now = {fault.id: fault for fault in faults if fault.id not in over}
+        self._faults[guest] = now
+        over.extend(before.keys() - now.keys())
         for fault in {**before, **now}.values():
             if (fault.id in now) != (fault.id in before):
                 self._event_log.write(
