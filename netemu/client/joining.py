@@ -8,6 +8,7 @@ import msgspec
 from netemu.errors import NotSo
 from netemu.etcd import Client
 from netemu.etcd.http import Endpoint, context
+from netemu.topology.labfile import check_name
 from netemu.wire.order import Begun
 from netemu.wire.store_address import StoreAddress
 
@@ -17,8 +18,9 @@ _WITHIN: Final = 8.0
 def begun(name: str, address: StoreAddress) -> tuple[Begun, StoreAddress]:
     """The lab of a name that has begun elsewhere, and the address by which it is joined.
 
-    Raises NotSo: there is none, or the store does not answer.
+    Raises NotSo: there is none, or the store does not answer; and BadInput.
     """
+    check_name(name, "NAME")
     return asyncio.run(_begun(name, address))
 
 

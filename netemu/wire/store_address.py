@@ -14,8 +14,10 @@ from netemu.errors import BadInput
 PORT: Final = 2379
 """etcd's own, where none is said."""
 MOST_SERVERS: Final = 9
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _SERVER: Final = re.compile(
-    r"(?:\[(?P<v6>[0-9a-fA-F]*:[0-9a-fA-F:.]*)\]|(?P<host>[A-Za-z0-9.-]+))(?::(?P<port>\d+))?"
+    r"(?:\[(?P<v6>[0-9a-fA-F]*:[0-9a-fA-F:.]*)\]"
+    rf"|(?P<host>(?=[^:]{{1,253}}(?::|$)){_LABEL}(?:\.{_LABEL})*))(?::(?P<port>[0-9]{{1,5}}))?"
 )
 _EXAMPLE: Final = "it would look like etcd://10.0.0.1:2379,10.0.0.2"
 

@@ -18,7 +18,9 @@ def test_servers_have_names_or_addresses_and_ports() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "a", "http://a", "etcd://", "etcd://a,", "etcd://a:0", "etcd://a:70000", "etcd://a b",
-     "etcd://a:x", "etcd://[a]", "etcd://ä", "etcd://a/b", "etcd://" + ",".join("abcdefghij")],
+     "etcd://a:x", "etcd://a..b", "etcd://-a", "etcd://" + 64 * "a",
+     "etcd://" + 130 * "a.", "etcd://a:٣", "etcd://[a]", "etcd://ä", "etcd://a/b",
+     "etcd://" + ",".join("abcdefghij")],
 )  # fmt: skip
 def test_what_is_no_store_is_said(text: str) -> None:
     with pytest.raises(BadInput, match="--store"):
