@@ -123,6 +123,34 @@ def test_what_the_marker_takes_is_said(pytester: pytest.Pytester) -> None:
     done.stdout.fnmatch_lines(["*gests*"])
 
 
+def test_what_the_marker_of_an_agent_takes_is_said(pytester: pytest.Pytester) -> None:
+    """A user who misspells an agent is told so when tests are collected."""
+    for marker, told in (
+        ("", "takes one agent"),
+        ("({'agent': {'run': 'x'}, 'drained': 'smoke'})", "'smoke' is none of"),
+        ("({'agent': {'run': 'x'}, 'drained': 'mark'}, rows='A99')", "'A99' is no row"),
+        ("(file='nowhere.yaml')", "nowhere.yaml"),
+    ):
+        decorated = f"@pytest.mark.netemu_agent{marker}" if marker else ""
+        pytester.makepyfile(f"import pytest\n{decorated}\ndef test_one(netemu_row): pass\n")
+        done = pytester.runpytest_subprocess("--strict-markers")
+        done.stdout.fnmatch_lines([f"*{told.replace('[', '?')}*"])
+
+
+def test_an_agent_is_a_test_for_each_row_about_it(pytester: pytest.Pytester) -> None:
+    """Rows of other clouds, and those about what the agent does not handle, are not there."""
+    pytester.makepyfile(
+        """
+        import pytest
+        AGENT = {"agent": {"run": "x"}, "drained": "mark", "handles": ["reboot"]}
+        @pytest.mark.netemu_agent(AGENT, rows="A01-A04,E01")
+        def test_mine(netemu_row): pass
+        """
+    )
+    done = pytester.runpytest_subprocess("--collect-only", "-q")
+    done.stdout.fnmatch_lines(["*::test_mine?A01?", "*1 test collected*"])
+
+
 @pytest.mark.lab
 def test_the_readmes_ten_lines(run_pytest: RunPytest, place: Path) -> None:
     """A user copies ten lines from the README, and his own drain agent is tested, root or not."""

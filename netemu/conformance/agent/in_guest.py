@@ -230,15 +230,16 @@ class Runner:
         return agent
 
     def _read(self, output: Any) -> None:
-        for raw in output:
-            line = raw.decode(errors="replace").rstrip()
-            if self._lines < MAX_LINES:
-                self._journal.add("line", line)
-            self._lines += 1
-            for what in ("drained", "returned"):
-                kind, argument = self._plan[what]
-                if kind == "log" and re.search(argument, line):
-                    self._journal.mark(what, line)
+        with output:
+            for raw in output:
+                line = raw.decode(errors="replace").rstrip()
+                if self._lines < MAX_LINES:
+                    self._journal.add("line", line)
+                self._lines += 1
+                for what in ("drained", "returned"):
+                    kind, argument = self._plan[what]
+                    if kind == "log" and re.search(argument, line):
+                        self._journal.mark(what, line)
 
     def _ended(self, code: int) -> bool:
         """Write down an end of the agent; whether it is to be started again."""
