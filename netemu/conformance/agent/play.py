@@ -30,7 +30,7 @@ from netemu.conformance.agent.story import Story
 from netemu.conformance.agent.watch import Watch
 from netemu.errors import NetemuError
 
-AT_ONCE: Final = 10
+AT_ONCE: Final = 16
 """Rows played at a time. The agents of all run from the lab's start on."""
 
 FAILED: Final = "not played"
@@ -158,9 +158,8 @@ async def _play_in(
     places = asyncio.Semaphore(AT_ONCE)
     guests = [f"{row.id.lower()}{letter}" for row in rows for letter in row.members]
     watch = Watch(lab, work, guests)
-    watching = asyncio.create_task(watch.run())
     try:
-        async with AsyncMaintenance(lab) as plan:
+        async with AsyncMaintenance(lab) as plan, asyncio.TaskGroup() as tasks:
 
             async def one(row: Row) -> Outcome:
                 async with places:
@@ -169,18 +168,16 @@ async def _play_in(
                     on_done(outcome)
                     return outcome
 
-            tasks = [asyncio.create_task(one(row)) for row in rows]
-            # A watch that fails ends the play: no row could be judged any more.
-            playing = asyncio.gather(*tasks)
-            both: set[asyncio.Future[Any]] = {playing, watching}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and not playing.done():
-                playing.cancel()
-                watching.result()
-            return list(await playing)
+            watching = tasks.create_task(watch.run())
+            played = [tasks.create_task(one(row)) for row in rows]
+            await asyncio.wait(played)
+            watching.cancel()
+    except ExceptionGroup as errors:
+        # Without a watch no row can be judged.
+        raise errors.exceptions[0] from None
     finally:
-        watching.cancel()
         watch.close()
+    return [task.result() for task in played]
 
 
 async def _play_row(story: Story, row: Row, agent: Agent) -> Outcome:

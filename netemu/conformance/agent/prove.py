@@ -1,4 +1,4 @@
-"""Proves that rows can fail: each is played with three bad agents, and at least one fails it."""
+"""Proves that rows can fail: each is played with bad agents in turn, until one fails it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,13 @@ class Proof:
 
 
 def prove(rows: Sequence[Row], on_done: Callable[[str, Outcome], None]) -> Proof:
-    """Play the rows with the bad agents, one after the other."""
+    """Play the rows with the bad agents, one after the other; a row that has failed is proven."""
     proof = Proof(rows, {name: [] for name in own.BAD})
     for name in own.BAD:
-        for cloud in dict.fromkeys(row.cloud for row in rows):
+        left = proof.unproven()
+        for cloud in dict.fromkeys(row.cloud for row in left):
             agent = own.of(name, cloud)
-            of_cloud = [row for row in rows if row.cloud == cloud]
+            of_cloud = [row for row in left if row.cloud == cloud]
 
             def done(outcome: Outcome, name: str = name) -> None:
                 on_done(name, outcome)

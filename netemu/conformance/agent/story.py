@@ -77,6 +77,12 @@ class Story:
         marks = self._watch.marks[self.guest(letter)]
         return any(one.what == what and one.at >= since for one in marks)
 
+    def _is_over(self, letter: str) -> bool:
+        """Whether the agent has ended, and is not started again before the guest boots."""
+        states = [one.what for one in self._watch.marks[self.guest(letter)]
+                  if one.what in ("boot", "started", "ended", "killed")]  # fmt: skip
+        return self.agent.run.restart == "no" and states[-1:] == ["ended"]
+
     async def begin(self, letters: str) -> bool:
         """Wait until the agent asks, and measure how often; whether it does.
 
@@ -116,7 +122,10 @@ class Story:
         since = event.created if event else self.record.at(label)
         seconds = 2 * self.record.patience + extra + 2.0
         await self.until(
-            lambda: all(self._marked(one, DRAINED, since - 0.05) for one in letters), seconds
+            lambda: all(
+                self._marked(one, DRAINED, since - 0.05) or self._is_over(one) for one in letters
+            ),
+            seconds,
         )
 
     async def returned(self, letter: str, after: str) -> None:
@@ -124,7 +133,9 @@ class Story:
         if self.agent.returns:
             since = self.record.at(after)
             seconds = 2 * self.record.patience + 2.0
-            await self.until(lambda: self._marked(letter, RETURNED, since), seconds)
+            await self.until(
+                lambda: self._marked(letter, RETURNED, since) or self._is_over(letter), seconds
+            )
 
     # Events.
 

@@ -42,4 +42,4 @@ while True:
     elif out and not told:
         clouds.mark("returned")
         out = False
-    time.sleep(0.1)
+    time.sleep(0.15)
