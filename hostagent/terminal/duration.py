@@ -27,7 +27,7 @@ def seconds(text: str) -> float:
     elif re.fullmatch(f"({_PIECE.pattern})+", text):
         length = sum(float(number) * _UNITS[unit] for number, unit in _PIECE.findall(text))
     else:
-        raise ValueError(f"{text!r} is no duration: write 90, 500ms, 5m or 1h30m")
+        raise ValueError(f"{text!r} is not a duration: write 90, 500ms, 5m or 1h30m")
     if length > LONGEST_DAYS * 86400.0:
         raise ValueError(f"{text[:40]} is too long: a duration is {LONGEST_DAYS} d at most")
     return length

@@ -229,7 +229,7 @@ def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":
     for part in wanted.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise BadInput(f"--rows: {part!r} is no row; write them as 02,18-23")
+            raise BadInput(f"--rows: {part!r} is not a row; write them as 02,18-23")
         if len(first) > _DIGITS or len(last) > _DIGITS:
             raise BadInput(f"--rows: {part[:40]!r}: rows are 01 to {len(CATALOGUE)}")
         ids |= {f"{number:02}" for number in range(int(first), int(last or first) + 1)}

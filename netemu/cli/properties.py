@@ -26,7 +26,7 @@ def set_properties(name: str | None, guest: str, changes: tuple[str, ...], as_js
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not key:
-            raise BadInput(f"{change!r} is no change of a property: write KEY=VALUE, or KEY=")
+            raise BadInput(f"{change!r} does not change a property: write KEY=VALUE, or KEY=")
         if key in wanted:
             raise BadInput(f"{key}: stands twice")
         wanted[key] = value

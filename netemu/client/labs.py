@@ -137,7 +137,7 @@ def may_be_shared(path: Path) -> bool:
 def _directory(shared: str | Path) -> str:
     path = Path(shared).resolve()
     if not path.is_dir():
-        raise BadInput(f"{shared}: cannot be shared with guests: it is no directory")
+        raise BadInput(f"{shared}: cannot be shared with guests: it is not a directory")
     if not may_be_shared(path):
         own = ", ".join(f"/{one}" for one in _OF_EACH_GUEST)
         raise BadInput(

@@ -240,7 +240,7 @@ def _word(kind: type[Word], text: str) -> Word:
 def _seconds(length: Duration | None) -> float | None:
     if length is None or not isinstance(length, str):
         if length is not None and not math.isfinite(length):
-            raise BadInput(f"{length} is no length of time")
+            raise BadInput(f"{length} is not a length of time")
         return length
     from hostagent.terminal.duration import seconds
 

@@ -21,6 +21,6 @@ def load(path: Path) -> bytes:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise BadInput(f"{path}: is no trace: it is not UTF-8 text") from None
+        raise BadInput(f"{path}: is not a trace: it is not UTF-8 text") from None
     except ValueError as error:  # a NUL in the path is one, too
-        raise BadInput(f"{path}: is no trace: {error}") from None
+        raise BadInput(f"{path}: is not a trace: {error}") from None

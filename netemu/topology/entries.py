@@ -348,7 +348,7 @@ _WORDS: list[tuple[str, Callable[[re.Match[str]], str]]] = [
     (r"^Object missing required field `(.*)`", lambda match: f"{match[1]!r} is missing here"),
     (
         r"^Invalid enum value (.*)",
-        lambda match: f"{match[1]} is no policy; it is {' or '.join(Policy)}",
+        lambda match: f"{match[1]} is not a policy; it is {' or '.join(Policy)}",
     ),
     (
         rf"<= {MAX_GUESTS_PER_NODE}$",

@@ -68,7 +68,9 @@ def _per_second(text: str) -> float:
     try:
         return float(number) / {"": 1.0, "s": 1.0, "m": 60.0}[unit]
     except (ValueError, KeyError):
-        raise BadInput(f"a fault: throttle: {text!r} is no rate: write 1, 0.5/s or 30/m") from None
+        raise BadInput(
+            f"a fault: throttle: {text!r} is not a rate: write 1, 0.5/s or 30/m"
+        ) from None
 
 
 def _seconds(key: str, text: str) -> float:

@@ -59,7 +59,7 @@ def parse(
         found = _SERVER.fullmatch(one)
         port = int(found["port"] or PORT) if found else 0
         if found is None or not 0 < port < 65536:
-            raise BadInput(f"--store {text!r}: {one!r} is no server; {_EXAMPLE}")
+            raise BadInput(f"--store {text!r}: {one!r} is not a server; {_EXAMPLE}")
         servers.append((found["v6"] or found["host"], port))
     if len(servers) > MOST_SERVERS:
         raise BadInput(f"--store: at most {MOST_SERVERS} servers")

@@ -128,7 +128,7 @@ def _adapter(text: str, place: str) -> Adapter:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise BadInput(f"{place}: {pattern!r} is no regular expression: {error}") from None
+        raise BadInput(f"{place}: {pattern!r} is not a regular expression: {error}") from None
     if word == "call" and "/" in argument.partition(" ")[0]:
         raise BadInput(f"{place}: {text!r}: NAME is a command's name, without a directory")
     return word, argument

@@ -140,7 +140,7 @@ def test_the_first_demand_that_fails_is_the_verdict_and_crashes_are_told() -> No
         ({"drained": "call /bin/x"}, "without a directory"),
         ({"returned": "exit"}, "cannot say that it is back"),
         ({"poll": "2h"}, "at most 60 s"),
-        ({"poll": "often"}, "no duration"),
+        ({"poll": "often"}, "not a duration"),
         ({"handles": ["sleep"]}, "handles"),
         ({"agent": {"run": ""}}, "agent.run: is empty"),
         ({"agents": {}}, "agents"),

@@ -56,7 +56,7 @@ def test_a_lab_with_impaired_wires_survives_its_way_to_the_sandbox(tmp_path: Pat
         ("{name: a, link: 5}", "a mapping"),
         ("{name: a, tenant_link: {loss: 5%}}", "has no tenant interface"),
         ("{name: a, link: {trace: nowhere.up}}", "nowhere.up: cannot be read: No such file"),
-        ("{name: a, link: {trace: bad.up}}", "bad.up: is no trace: line 1"),
+        ("{name: a, link: {trace: bad.up}}", "bad.up: is not a trace: line 1"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, entry: str, words: str) -> None:

@@ -52,7 +52,7 @@ def test_a_supervisor_that_ends_before_is_said() -> None:
 
 def test_a_reason_that_is_no_text_is_told_all_the_same():
     hear, tell = os.pipe()
-    Progress(tell).failed(NotSo("/tmp/\udcff: it is no directory"))
-    with pytest.raises(NotSo, match=r"/tmp/\?: it is no directory"):
+    Progress(tell).failed(NotSo("/tmp/\udcff: it is not a directory"))
+    with pytest.raises(NotSo, match=r"/tmp/\?: it is not a directory"):
         list(steps(hear))
     os.close(hear)

@@ -19,7 +19,7 @@ def chosen(wanted: str) -> Sequence[Row]:
         for one in (first, last) if dash else (first,):
             if one not in order:
                 raise BadInput(
-                    f"--rows: {one[:40]!r} is no row; write them as A01,E02-E04; --list has all"
+                    f"--rows: {one[:40]!r} is not a row; write them as A01,E02-E04; --list has all"
                 )
         ids |= set(order[order.index(first) : order.index(last or first) + 1])
     return [row for row in ROWS if row.id in ids]
