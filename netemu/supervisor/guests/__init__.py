@@ -1,4 +1,5 @@
-"""What hangs on a port: `machine` is the seam, and `namespace_machine` its one kind so far.
+"""What hangs on a port: `machine` is the seam, `namespace_machine` its one kind so far, and
+`kinds` chooses.
 
 Beside it, what a machine is given: its first process, its /etc/hosts, a place for what its programs
 say; and the table of powers. Runs in the sandbox. It knows no node: `netemu.supervisor.nodes` puts

@@ -7,13 +7,12 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from netemu.interfaces import GUEST_WIRE, TENANT_WIRE
 from netemu.kernel import addressing, links, netlink
 from netemu.kernel import namespaces as ns
-from netemu.kernel.factory import BATCH, FIRST_HELD
 from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
@@ -22,10 +21,8 @@ from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.etc_hosts import Names
 from netemu.supervisor.guests.guest_init import GuestInit
 from netemu.supervisor.guests.machine import Capability, Port
-from netemu.wire.limits import MANY, MOST_OPENED
+from netemu.wire.limits import MOST_OPENED
 
-# Machines whose namespaces are made while those before them are wired: some 50 ms of work.
-_AHEAD: Final = 50
 _INDEX: Final = {GUEST_WIRE: links.GUEST_INDEX, TENANT_WIRE: links.TENANT_INDEX}
 _TENANT_PREFIX, _TENANT_BROADCAST = 15, "198.19.255.255"
 
@@ -77,7 +74,11 @@ class NamespaceMachine:
         """Have a new namespace. Nobody waits until the one before is gone, or looks at it."""
         (net,) = await self._factory.guests(1)
         self._replace(net)
-        _call(self.name, net)
+        self.call()
+
+    def call(self) -> None:
+        """Let `ip netns` in the sandbox find the namespace by the guest's name."""
+        ns.call(self.name, f"/proc/{os.getpid()}/fd/{self.net}")
 
     def attach(self, node: int, port: Port) -> None:
         """Make a veth, and set the end in this namespace up."""
@@ -178,34 +179,3 @@ def _assigned(index: int, given: Sequence[str]) -> Sequence[netlink.Message]:
             for one in given
         ),
     )
-
-
-async def made_ahead(factory: Factory, names: Sequence[str]) -> AsyncIterator[NamespaceMachine]:
-    """Machines, whose namespaces the factory makes while those before are being wired."""
-    rest, count = iter(names), len(names)
-    ahead = asyncio.create_task(factory.guests(min(count, _AHEAD)))
-    while count:
-        made = await ahead
-        count -= len(made)
-        if count:
-            ahead = asyncio.create_task(factory.guests(min(count, _AHEAD)))
-            await asyncio.sleep(0)  # it is asked before the caller goes on
-        for net in made:
-            name = next(rest)
-            _call(name, net)
-            yield NamespaceMachine(name, net, factory)
-
-
-def _call(name: str, net: int) -> None:
-    ns.call(name, f"/proc/{os.getpid()}/fd/{net}")
-
-
-async def leave_to_others(factory: Factory, machines: Sequence[NamespaceMachine]) -> None:
-    """Have other processes hold the namespaces of a large lab, for its descriptors are bounded."""
-    if len(machines) <= MANY:
-        return
-    for start in range(0, len(machines), BATCH):
-        batch = machines[start : start + BATCH]
-        process = await factory.hold([one.net for one in batch])
-        for descriptor, one in enumerate(batch, start=FIRST_HELD):
-            one.leave_to(process, descriptor)

@@ -18,8 +18,8 @@ from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses
 from netemu.linklocal.addresses import BROADCAST_TEXT
+from netemu.supervisor.guests.kinds import leave_to_others, made_ahead
 from netemu.supervisor.guests.machine import Machine, Port
-from netemu.supervisor.guests.namespace_machine import NamespaceMachine, leave_to_others, made_ahead
 from netemu.topology import Guest, Lab, Node, Policy
 from netemu.wire.profile import Profile
 from netemu.wire.progress import Progress
@@ -95,11 +95,11 @@ async def wire(
 ) -> list[WiredNode]:
     """Build the whole lab. Every port is up and guarded when this returns; nobody has spoken."""
     total = len(lab.guests)
-    made: list[NamespaceMachine] = []
+    made: list[Machine] = []
     namespaces.NAMES.mkdir(exist_ok=True)
     wired = []
     nets = [net for _ in lab.nodes for net in await factory.nodes(1)]
-    machines = made_ahead(factory, [guest.name for guest in lab.guests])
+    machines = made_ahead(factory, lab.guests)
     for node, net in zip(lab.nodes, nets, strict=True):
         mine = [await anext(machines) for _ in node.guests]
         made += mine
