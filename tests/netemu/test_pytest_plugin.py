@@ -128,7 +128,7 @@ def test_what_the_marker_of_an_agent_takes_is_said(pytester: pytest.Pytester) ->
     for marker, told in (
         ("", "takes one agent"),
         ("({'agent': {'run': 'x'}, 'drained': 'smoke'})", "'smoke' is none of"),
-        ("({'agent': {'run': 'x'}, 'drained': 'mark'}, rows='A99')", "'A99' is no row"),
+        ("({'agent': {'run': 'x'}, 'drained': 'mark'}, rows='A99')", "'A99' is not a row"),
         ("(file='nowhere.yaml')", "nowhere.yaml"),
     ):
         decorated = f"@pytest.mark.netemu_agent{marker}" if marker else ""
