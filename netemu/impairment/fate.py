@@ -17,15 +17,21 @@ from netemu.impairment.trace import Playing
 
 _STREAMS: Final = ("loss", "corrupt", "duplicate", "reorder", "jitter", "model")
 _NORMAL: Final = NormalDist()
+# A burst that was not cut takes the room of as many as these it is long.
+_FULL: Final = 1_515
 # A draw of exactly 0 has no place in a normal distribution.
 _SMALLEST: Final = 1e-12
 
 
 class Departure(NamedTuple):
-    """A frame leaves at `due`; `flip` is the bit of it that is flipped, -1 is none."""
+    """A frame leaves at `due`; `flip` is the bit of it that is flipped, -1 is none.
+
+    It takes the room of so many in the queue.
+    """
 
     due: float
     flip: int
+    room: int = 1
 
 
 @dataclass
@@ -87,22 +93,23 @@ class Fate:
             counts.corrupted += 1
             flip = int(corrupt / terms.corrupt * length * 8)
         departures = []
+        room = 1 + length // _FULL
         copies = 2 if duplicate < terms.duplicate else 1
         for copy in range(copies):
-            if self.queued >= terms.limit:
+            if self.queued + room > terms.limit:
                 counts.overflowed += 1
                 break
-            self.queued += 1
+            self.queued += room
             counts.duplicated += copy
             overtakes = reorder < terms.reorder
-            departures.append(Departure(self._due(length, now, overtakes, jitter), flip))
+            departures.append(Departure(self._due(length, now, overtakes, jitter), flip, room))
         if departures and reorder < terms.reorder:
             counts.reordered += 1
         return departures
 
-    def left(self) -> None:
-        """A departure has been made."""
-        self.queued -= 1
+    def left(self, room: int = 1) -> None:
+        """A departure has been made, of this room."""
+        self.queued -= room
 
     def flush(self) -> None:
         """All that waits has been thrown away."""

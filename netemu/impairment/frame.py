@@ -13,6 +13,9 @@ _NEEDS_CHECKSUM: Final = 1
 # Of what a burst is: TCP by IPv4, UDP; and whether its first segment alone has CWR.
 _TCP4, _UDP, _ECN = 1, 5, 0x80
 _FIN_AND_PUSH, _CWR = 0x09, 0x80
+_TCP_HEAD, _UDP_HEAD = 20, 8
+# Linux's TCP_MIN_MSS: of less a guest could have 64 KiB cut into 65,000 frames.
+_SMALLEST: Final = 48
 _DESTINATION_AND_SOURCE: Final = 12
 _TAG: Final = struct.Struct("!HH")
 
@@ -20,7 +23,8 @@ _TAG: Final = struct.Struct("!HH")
 def segments(frame: bytes) -> list[bytes]:
     """Cut a burst into the frames that it stands for, as a network card would; else the frame.
 
-    Each then has a fate of its own, whatever a guest has its interface do.
+    Each then has a fate of its own, whatever a guest has its interface do. A burst that says of
+    itself what cannot be is cut into nothing: its guest's root may have made it up.
     """
     _, burst, _, size, start, offset = HEADER.unpack_from(frame)
     kind = burst & ~_ECN
@@ -29,7 +33,12 @@ def segments(frame: bytes) -> list[bytes]:
     if kind not in (_TCP4, _UDP) or not size or body[ip : ip + 1] != b"\x45" or start != ip + 20:
         return [frame]
     tcp = kind == _TCP4
-    head = start + (body[start + 12] >> 4) * 4 if tcp else start + 8
+    shortest = _TCP_HEAD if tcp else _UDP_HEAD
+    if size < _SMALLEST or len(body) < start + shortest or offset > shortest - 2:
+        return []
+    head = start + ((body[start + 12] >> 4) * 4 if tcp else shortest)
+    if not start + shortest <= head <= len(body):
+        return []
     header = HEADER.pack(_NEEDS_CHECKSUM, 0, 0, 0, start, offset)
     cut: list[bytes] = []
     for at in range(head, len(body), size):
@@ -61,7 +70,7 @@ def with_tag(frame: bytes, protocol: int, tag: int) -> bytes:
     """
     flags, burst, head, segment, start, offset = HEADER.unpack_from(frame)
     if flags & _NEEDS_CHECKSUM:
-        start += _TAG.size
+        start = (start + _TAG.size) & 0xFFFF
     header = HEADER.pack(flags, burst, head, segment, start, offset)
     at = HEADER.size + _DESTINATION_AND_SOURCE
     return header + frame[HEADER.size : at] + _TAG.pack(protocol, tag) + frame[at:]

@@ -66,7 +66,7 @@ _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _HEADER: Final = frames_of.HEADER.size
-_Waiting = tuple[float, int, "Side", Fate, bytes]
+_Waiting = tuple[float, int, "Side", Fate, int, bytes]
 
 
 class Side:
@@ -174,18 +174,18 @@ class Relay:
                     known = protocol if status & _VLAN_PROTOCOL_VALID else _8021Q
                     frame = frames_of.with_tag(frame, known, tag)
             for one in frames_of.segments(frame) if frame[1] else (frame,):
-                for due, flip in fate.offer(len(one) - _HEADER, time.monotonic()):
+                for due, flip, room in fate.offer(len(one) - _HEADER, time.monotonic()):
                     whole = one if flip < 0 else frames_of.flipped(one, flip)
                     self._number += 1
-                    heappush(self._waiting, (due, self._number, side, fate, whole))
+                    heappush(self._waiting, (due, self._number, side, fate, room, whole))
 
     def _send_what_is_due(self) -> None:
         waiting = self._waiting
         for _ in range(_SENT):
             if not waiting or waiting[0][0] > time.monotonic() + _SLACK:
                 break
-            _, _, side, fate, frame = heappop(waiting)
-            fate.left()
+            _, _, side, fate, room, frame = heappop(waiting)
+            fate.left(room)
             try:
                 side.out.send(frame)
             except OSError:

@@ -105,6 +105,16 @@ def test_the_queue_is_never_longer_than_its_limit(steps: list[bool], limit: int)
         assert fate.queued == waiting <= limit
 
 
+def test_a_burst_takes_the_room_of_as_many_frames_as_it_is_long() -> None:
+    """Else a guest's root could have the relay keep 64 KiB a frame."""
+    fate = Fate(1, "x", Terms(delay=1.0, limit=50))
+    (departure,) = fate.offer(64_000, 0.0)
+    assert departure.room == fate.queued == 43
+    assert fate.offer(64_000, 0.0) == []
+    fate.left(departure.room)
+    assert fate.queued == 0
+
+
 def test_a_blackhole_and_a_wire_that_is_down_pass_nothing() -> None:
     for terms in (Terms(blackhole=True), Terms(down=True)):
         fate = Fate(1, "x", terms)

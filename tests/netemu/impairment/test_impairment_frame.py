@@ -52,7 +52,7 @@ def burst_of(
 
 
 @given(
-    payload=st.binary(min_size=1, max_size=700), tcp=st.booleans(), size=st.integers(10, 300),
+    payload=st.binary(min_size=1, max_size=700), tcp=st.booleans(), size=st.integers(48, 300),
     tags=st.sampled_from([b"", b"\x81\x00\x00\x05", b"\x88\xa8\x00\x00\x81\x00\x00\x05"]),
 )  # fmt: skip
 def test_a_burst_is_cut_into_whole_frames(
@@ -81,6 +81,30 @@ def test_a_burst_is_cut_into_whole_frames(
         assert len(mine) == size or last
         said += mine
     assert said == payload
+
+
+@given(
+    whole=st.binary(min_size=24, max_size=120),
+    said=st.tuples(
+        st.integers(0, 1), st.sampled_from([0, 1, 5, 0x81, 3]), st.integers(0, 99),
+        st.integers(0, 200), st.just(34) | st.integers(0, 0xFFFF), st.integers(0, 0xFFFF),
+    ),
+    ip=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_whatever_a_guests_root_makes_up_harms_nobody(
+    whole: bytes, said: tuple[int, ...], ip: bool, data: st.DataObject
+) -> None:
+    """A relay that ended by an error would take the wires of all guests along."""
+    body = MACS + b"\x08\x00\x45" + whole if ip else whole
+    made = struct.pack("=BBHHHH", *said) + body
+    for one in frame.segments(made):
+        frame.with_tag(one, 0x8100, 7)
+        frame.flipped(one, data.draw(st.integers(0, (len(one) - 10) * 8 - 1)))
+
+
+@given(st.binary(min_size=60, max_size=3000), st.integers(1, 47))
+def test_a_burst_of_tiny_segments_is_cut_into_nothing(payload: bytes, size: int) -> None:
+    assert frame.segments(burst_of(payload, size=size)) == []
 
 
 @given(st.binary(min_size=30, max_size=200), st.integers(0, 255), st.integers(0, 300))
