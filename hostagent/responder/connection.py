@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         *("caller", "deadline", "pending"),
         *("_answers", "_blocked", "_clear", "_descriptor", "_eof", "_hop_limit", "_limits"),
         *("_lingering", "_loop", "_reader", "_replies", "_responder", "_resting", "_served"),
-        *("_asked", "_clock", "_kept", "_transport", "_unsent", "_waiting"),
+        *("_asked", "_clock", "_kept", "_most", "_transport", "_unsent", "_waiting"),
     )
 
     def __init__(
@@ -110,6 +110,7 @@ class Connection(asyncio.Protocol):
         self._eof = False
         self._asked = b""
         self._kept: Kept | None = None  # the answers to that
+        self._most = 0  # and how many requests may have been answered before them
         self._clock = responder.answers.clock
         self._loop = asyncio.get_running_loop()
         timeout = responder.limits.request_timeout
@@ -138,15 +139,17 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle received bytes, whose amount the socket's buffer limits."""
         # Hot path: clients repeat the same bytes, and the kernel takes nine tenths of the time.
-        kept = None
-        if self._resting:
-            kept = self._kept
-            if kept is None or data != self._asked or self._clock() >= kept.dated_until:
-                self._asked = data
-                kept = self._kept = self._replies.get(self.caller, data)
-            else:
-                kept.hits += 1
-        if kept is not None and kept.keep and self._served + kept.count < self._limits.requests:
+        kept = self._kept if self._resting else None
+        if (
+            kept is not None
+            and data == self._asked
+            and self._clock() < kept.dated_until
+            and self._served < self._most
+        ):
+            kept.hits += 1
+        elif self._resting:
+            kept = self._recall(data)
+        if kept is not None:
             self._served += kept.count
             self.deadline = _LATELY
             # Write around the transport, which would take 2 % of the request's time, unless it has
@@ -214,6 +217,18 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _recall(self, data: bytes) -> Kept | None:
+        """Return kept answers for these bytes, if they are to be sent and the connection stays."""
+        kept = self._replies.get(self.caller, data)
+        self._most = 0 if kept is None or not kept.keep else self._limits.requests - kept.count
+        if self._served >= self._most:
+            kept = None
+        else:
+            assert kept is not None
+            self._replies.used(kept)
+        self._asked, self._kept = data, kept
+        return kept
 
     def _proceed(self, asked: bytes = b"") -> None:
         """Answer the complete requests; `asked` is all of their bytes, or b"" if not known."""

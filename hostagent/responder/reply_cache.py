@@ -115,17 +115,17 @@ class ReplyCache:
         Valid only if no part of another request was received before these bytes.
         """
         kept = self._kept.get((caller, asked))
-        if kept is None:
+        if kept is None or (self._clock() >= kept.dated_until and not self._is_dated_again(kept)):
             return None
-        if self._clock() < kept.dated_until:
-            kept.hits += 1
-        elif not self._is_dated_again(kept):
-            return None
+        return kept
+
+    def used(self, kept: Kept) -> None:
+        """Count and record the answers that `get` has returned: they are sent."""
+        kept.hits += 1
         if self._record is not None:
-            kept.dated_until = -inf  # each question has to be recorded here
+            kept.dated_until = -inf  # the next ones have to be recorded here, too
             for access in kept.accesses:
                 self._record(access)
-        return kept
 
     def keep(self, caller: Caller, asked: bytes, made: Sequence[Made | None], keep: bool) -> None:
         """Keep the answers to these bytes for as long as each of them holds, if all do."""
@@ -160,7 +160,7 @@ class ReplyCache:
         """Return what the guest has asked, oldest first."""
         for kept in self._kept.values():
             kept.count_hits()
-        return self._polls.of(guest)
+        return tuple(row for row in self._polls.of(guest) if row.count)
 
     def date(self) -> bytes:
         """Return the time as an HTTP date."""
@@ -181,7 +181,7 @@ class ReplyCache:
         kept.frame = self.date().join(kept.around)
         rows: list[tuple[Poll, int]] = []
         for _, guest, poll in kept.accesses:
-            row = self._polls.note(guest or "", replace(poll, at=now, count=1))
+            row = self._polls.note(guest or "", replace(poll, at=now, count=0))
             if rows and rows[-1][0] is row:
                 rows[-1] = row, rows[-1][1] + 1
             else:

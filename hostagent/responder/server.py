@@ -205,6 +205,7 @@ class Responder:
         if kept is not None and (
             not kept.keep or (kept.count < self.limits.requests and self._has_room(caller))
         ):
+            self.answers.replies.used(kept)
             self._send_at_once(sock, caller, data, kept.frame, kept.keep, kept.count)
             return
         reader = RequestReader()

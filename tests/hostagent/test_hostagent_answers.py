@@ -128,6 +128,7 @@ class World:
         kept = self.answers.replies.get(caller, data)
         if kept is not None:
             assert kept.count == 1
+            self.answers.replies.used(kept)
             return kept.frame
         reply = _asked(self.answers, caller, data)
         if isinstance(reply, Pending):

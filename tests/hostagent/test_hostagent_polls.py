@@ -11,6 +11,7 @@ from hostagent.model import EventType
 from hostagent.polls_asked import PollsAsked
 from hostagent.responder import poll_log
 from hostagent.responder.poll_log import LEAST_ROWS, MOST_ROWS, PollLog, events_told
+from hostagent.responder.server import Limits
 from tests.hostagent import test_hostagent_waiting as waiting
 from tests.hostagent.asking import CREATED, Asker, event
 from tests.hostagent.test_hostagent_answers import REQUESTS, World, get
@@ -63,7 +64,7 @@ def test_every_request_is_counted_whether_its_answer_is_kept_or_not(kept):
     world.told(1, REQUESTS[0])
     world.time += 1
     world.told(1, REQUESTS[0])
-    rows = world.answers._polls.of("web1")
+    rows = world.answers.replies.polls_of("web1")
     assert sum(row.count for row in rows) == 5
     assert {(row.method, row.target, row.status) for row in rows} == {("GET", INFO, 200)}
     assert rows[-1].at == world.time
@@ -72,7 +73,7 @@ def test_every_request_is_counted_whether_its_answer_is_kept_or_not(kept):
 def test_a_long_target_is_cut():
     world = World()
     world.told(1, get("/" + "x" * 1000))
-    assert len(world.answers._polls.of("web1")[0].target) == poll_log.MAX_TARGET
+    assert len(world.answers.replies.polls_of("web1")[0].target) == poll_log.MAX_TARGET
 
 
 def test_who_is_no_guest_is_not_recorded():
@@ -127,7 +128,7 @@ def test_a_fault_is_in_the_record_and_an_answer_that_was_not_given_is_status_0(r
             except ConnectionResetError:
                 pass
             writer.close()
-        rows = world.responder.answers._polls.of("web1")
+        rows = world.responder.answers.replies.polls_of("web1")
         assert [(row.status, row.fault) for row in rows] == [
             (500, fault(1).id),
             (0, fault(2).id),
@@ -135,9 +136,25 @@ def test_a_fault_is_in_the_record_and_an_answer_that_was_not_given_is_status_0(r
         ]
         reader, _ = await world.connect(b"nonsense\r\n\r\n")
         await reader.read()
-        assert world.responder.answers._polls.of("web1")[-1].status == 400
+        assert world.responder.answers.replies.polls_of("web1")[-1].status == 400
 
     run(scenario)
+
+
+def test_the_last_request_of_a_connection_is_counted_once(run):
+    """Its answer may not be a kept one: the connection ends with it."""
+
+    async def scenario(world):
+        for _ in range(2):
+            reader, writer = await world.connect()
+            for _ in range(4):
+                writer.write(ASK)
+                assert (await waiting.answer(reader))[0] == 200
+            assert await reader.read() == b""
+        rows = world.responder.answers.replies.polls_of("web1")
+        assert sum(row.count for row in rows) == 8
+
+    run(scenario, limits=Limits(requests=4))
 
 
 class Peer:
