@@ -56,7 +56,8 @@ def conformance_agent(
         outcomes: list[Outcome] = []
     else:
         outcomes = _judge(agent, rows, pcap)
-        columns = [reporting.column("agent", outcomes)]
+        name = f"{agent.run.source} {agent.run.version}".strip() or "agent"
+        columns = [reporting.column(name, outcomes)]
         good = all(one.ok for one in outcomes)
         shown = reporting.table_rows([one.row for one in outcomes])
     if as_json:

@@ -55,8 +55,12 @@ class Watch:
                 )
         for guest, path in self._journals.items():
             for line in self._new(guest, path):
-                told = json.loads(line)
-                self.marks[guest].append(Mark(guest, told["at"], told["what"], told["text"]))
+                try:
+                    told = json.loads(line)
+                    mark = Mark(guest, float(told["at"]), str(told["what"]), str(told["text"]))
+                except (ValueError, LookupError, TypeError):
+                    continue  # a guest's root may write anything there
+                self.marks[guest].append(mark)
 
     def _new(self, key: str, path: Path) -> list[str]:
         """Return the whole lines that a file has got since the last call."""

@@ -8,11 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from netemu.client import labs
 from netemu.conformance.agent import judge as j
 from netemu.conformance.agent import own, reporting, spec
 from netemu.conformance.agent.play import Outcome, shape_of
 from netemu.conformance.agent.records import Happened, Mark, Moment, Record, Request
 from netemu.conformance.agent.rows import ROWS
+from netemu.conformance.agent.watch import Watch
 from netemu.errors import BadInput
 from netemu.topology import parse
 from tests.conftest import Person
@@ -180,6 +182,38 @@ def test_rows_are_at_least_forty_and_their_labs_can_be() -> None:
             shape = shape_of(agent, rows, lab, Path("/tmp"))
             made = parse(json.dumps(shape), source="shape")  # JSON is YAML
             assert len(made.guests) == sum(len(row.members) for row in rows)
+
+
+def test_a_watch_reads_whole_lines_of_the_log_and_the_journals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The responders' lines are as the log has them; what a guest's root scribbles is ignored."""
+    log, journal = tmp_path / "log", tmp_path / "a.journal"
+    monkeypatch.setattr(labs, "log_file", lambda _: log)
+    watch = Watch("lab", tmp_path, ["a", "b"])
+    log.write_text(
+        "2026-11-27 16:48:29,758 responder INFO access caller=1 guest=a status=200 GET /x y\n"
+        "2026-11-27 16:48:29,770 INFO lab is up\n"
+        "2026-11-27 16:48:30,000 responder INFO access caller=1 gue"
+    )
+    journal.write_text('{"at": 1.5, "what": "drained", "text": ""}\nscribble\n[]\n{"at": 2')
+    watch.look()
+    (seen,) = watch.requests["a"]
+    assert (seen.method, seen.target, seen.status, round(seen.at % 1, 3)) == (
+        "GET",
+        "/x y",
+        200,
+        0.758,
+    )
+    assert watch.marks["a"] == [Mark("a", 1.5, "drained")]
+    with log.open("a") as more:
+        more.write("st=a status=404 GET /z\n")
+    with journal.open("a") as more:
+        more.write(', "what": "returned", "text": "t"}\n')
+    watch.look()
+    watch.close()
+    assert [one.status for one in watch.requests["a"]] == [200, 404]
+    assert watch.marks["a"][1:] == [Mark("a", 2.0, "returned", "t")]
 
 
 def test_a_page_has_a_timeline_of_the_row() -> None:
