@@ -11,7 +11,7 @@ _PROGRAMS: Final = Path(__file__).resolve().parent / "agents"
 _DRAIN_AGENT: Final = (
     Path(__file__).resolve().parents[2] / "scenario" / "masked_reboot" / "drain-agent.py"
 )
-BAD: Final = ("naive", "one_shot", "memory_only")
+BAD: Final = ("naive", "memory_only", "one_shot")
 
 
 def of(program: str, cloud: Cloud) -> Agent:
@@ -23,16 +23,18 @@ def of(program: str, cloud: Cloud) -> Agent:
             "drained": "mark",
             "returned": "mark",
             "poll": 1.0,
-            "handles": ["preempt", *(["freeze"] if cloud == "gce" else _AZURE[cloud])],
+            "handles": _HANDLES[cloud],
+            "needs": {"keeps-one": program in BAD},  # so that the row about it can fail
         },
         program,
         _PROGRAMS,
     )
 
 
-_AZURE: Final[dict[str, list[str]]] = {
-    "azure": ["reboot", "redeploy", "freeze", "terminate"],
-    "ec2": [],
+_HANDLES: Final = {
+    "azure": ["reboot", "redeploy", "freeze", "preempt", "terminate"],
+    "ec2": ["preempt"],
+    "gce": ["freeze", "preempt"],
 }
 
 

@@ -138,7 +138,7 @@ def test_the_first_demand_that_fails_is_the_verdict_and_crashes_are_told() -> No
         ({"drained": "smoke"}, "'smoke' is none of exit, file PATH"),
         ({"drained": "file"}, "write it as 'file PATH'"),
         ({"drained": "exit now"}, "write it as 'exit'"),
-        ({"drained": "log ("}, "no regular expression"),
+        ({"drained": "log ("}, "not a regular expression"),
         ({"drained": "call /bin/x"}, "without a directory"),
         ({"returned": "exit"}, "cannot say that it is back"),
         ({"poll": "2h"}, "at most 60 s"),
@@ -176,6 +176,7 @@ def test_rows_are_at_least_forty_and_their_labs_can_be() -> None:
     assert len({row.id for row in ROWS}) == len(ROWS)
     for cloud in ("azure", "ec2", "gce"):
         agent = own.of("reference", cloud)
+        assert {own.of(name, cloud).run.cloud for name in own.BAD} == {cloud}
         of_cloud = [row for row in ROWS if row.cloud == cloud]
         for lab in {row.lab for row in of_cloud}:
             rows = [row for row in of_cloud if row.lab == lab]
@@ -230,7 +231,7 @@ def test_a_page_has_a_timeline_of_the_row() -> None:
 
 def test_the_command_line_refuses_what_does_not_go_together(person: Person) -> None:
     for arguments, told in (
-        (("--suite", "agent", "--rows", "A99"), "no row"),
+        (("--suite", "agent", "--rows", "A99"), "not a row"),
         (("--suite", "agent", "--agent", "x"), "--drained"),
         (("--suite", "agent", "--drained", "mark"), "--agent"),
         (("--suite", "agent", "--name", "x"), "labs of its own"),

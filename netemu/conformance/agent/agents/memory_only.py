@@ -1,6 +1,7 @@
 """A bad agent: knows in memory alone that it is out, so it never comes back after a reboot.
 
-`memory_only.py azure|ec2|gce`. Runs in a guest. A failed request is "no event" to it.
+`memory_only.py azure|ec2|gce`. Runs in a guest. A failed request is "no event" to it, and it asks
+eight times a second.
 """
 
 import sys
@@ -30,4 +31,4 @@ while True:
     elif out and not event:
         clouds.mark("returned")
         out = False
-    time.sleep(1.0)
+    time.sleep(0.12)

@@ -1,6 +1,7 @@
-"""A bad agent: no error handling, no Resources, approves first, asks all the time.
+"""A bad agent: no error handling, no Resources, remembers nothing, approves first.
 
-`naive.py azure|ec2|gce`. Runs in a guest. Anything but a 404 is EC2's notice to it.
+`naive.py azure|ec2|gce`. Runs in a guest. Anything but a 404 is EC2's notice to it. It waits for
+the network when it starts, and trusts it from then on.
 """
 
 import sys
@@ -14,7 +15,8 @@ def azure() -> bool:
     """Whether there is any event; each is approved at once."""
     events = clouds.azure_events()
     for one in events:
-        clouds.approve(one["EventId"])
+        if one["EventStatus"] == "Scheduled":
+            clouds.approve(one["EventId"])
     return bool(events)
 
 
@@ -33,13 +35,20 @@ def gce() -> bool:
     return bool(told != ("NONE", "FALSE"))
 
 
+look = {"azure": azure, "ec2": ec2, "gce": gce}[sys.argv[1]]
+while True:
+    try:
+        look()
+        break
+    except OSError:
+        time.sleep(0.2)
 out = False
 while True:
-    told = {"azure": azure, "ec2": ec2, "gce": gce}[sys.argv[1]]()
+    told = look()
     if told and not out:
         clouds.drain()
         out = True
     elif out and not told:
         clouds.mark("returned")
         out = False
-    time.sleep(0.15)
+    time.sleep(0.25)
