@@ -166,13 +166,6 @@ ALL: Final[Sequence[Mutant]] = (
         ("Acknowledged",),
     ),
     Mutant(
-        "guest-left-behind-is-not-forgotten",
-        _PLACEMENT,
-        "        self._unwanted[node].update(guests)\n",
-        "",
-        ("OnOneNode",),
-    ),
-    Mutant(
         "old-agent-keeps-the-guest",
         _MOVES,
         "            left = await self._placement.withdraw(host.name, (name,), command_id)\n",
@@ -196,8 +189,8 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "restored-node-keeps-strangers",
         _RELOCATION,
-        "        self._placement.disown(node, known - self._guests_on(host))\n",
-        "",
+        "            self._withdraw_strangers(host)\n",
+        "            pass\n",
         ("OnOneNode",),
     ),
     Mutant(

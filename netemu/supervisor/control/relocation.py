@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID, uuid4, uuid5
 
-from hostagent.channel.messages import HEARTBEAT_INTERVAL
+from hostagent.channel.messages import HEARTBEAT_INTERVAL, Withdraw
 from hostagent.controller import calls
 from hostagent.model import EventType
 from netemu.errors import BadInput, NetemuError, NotSo
@@ -129,19 +129,30 @@ class Relocation:
         await host.dead()
         await self._let_go(host)
         node = host.name
-        if not self._guests_on(host):
+        if self._guests_on(host):
+            self._withdraw_strangers(host)
+        else:
             host.forget()
         self._back_at[node] = time.monotonic()
         host.start()
         self._store.restore(node)
         self._placement.restore(node)
         await self._store.settle(node, calls.advance_to(self._watching.clock_offset))
-        known = {one.guest.name for one in (await self._store.snapshot(node)).guests}
-        self._placement.disown(node, known - self._guests_on(host))
         await self._placement.tell(node)
         await host.serving()
         _require_running(host)
         self._hardware.set_ports(host.wired, up=True)
+
+    def _withdraw_strangers(self, host: NodeServices) -> None:
+        """Take guests that are elsewhere off the dead node's disk, before its agent runs again.
+
+        A command may be waiting for that agent. It would acknowledge an event of a guest that it
+        still knew, and the guest would never be told.
+        """
+        with self._store.dead(host.name) as dead:
+            known = {one.guest.name for one in dead.snapshot().guests}
+            if strangers := tuple(sorted(known - self._guests_on(host))):
+                dead.append(Withdraw(command_id=str(uuid4()), names=strangers))
 
     def _guests_on(self, host: NodeServices) -> set[str]:
         """The guests that are on the node, and not gone for good."""

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from hostagent.channel.messages import Place, Schedule
+from hostagent.controller import CommandRefused
 from hostagent.model import EventType
 from hostagent.model import Guest as PlacedGuest
 from netemu.errors import NotSo
@@ -245,6 +246,26 @@ def test_a_node_that_comes_back_with_guests_still_knows_them(stage: Stage) -> No
     asyncio.run(stage.relocation.restore("old"))
     assert list(stage.placed("old")) == ["a"]
     assert [one.id for one in stage.known("old").events] == [event]
+
+
+def test_a_node_that_comes_back_acknowledges_no_event_of_a_guest_that_has_left(
+    stage: Stage,
+) -> None:
+    """A user's command that waited for the agent is the first thing that the agent hears."""
+    told: list[str] = []
+
+    def tell() -> None:
+        try:
+            told.append(stage.tell("old", "b"))
+        except CommandRefused as refusal:
+            told.append(str(refusal))
+
+    stage.relocation.fail("old")
+    stage.hardware.replace(stage.hardware.wired("b"), stage.hosts["new"].wired)
+    stage.store.before["advance", "old"] = tell
+    asyncio.run(stage.relocation.restore("old"))
+    assert told == ["not on this node: b"]
+    assert list(stage.placed("old")) == ["a"]
 
 
 def test_who_goes_elsewhere_does_not_wait_for_a_node_that_hangs(stage: Stage) -> None:
