@@ -125,7 +125,9 @@ def _hoard(stage: LabStage) -> Observed:
     claimed = [one for one in wanted if one in held]
     frames = [stage.signed(arp(stage, psrc=one, pdst=one)) for one in wanted]
     stage.attacker.send(frames)
-    _come_back(stage)
+    # An announcement of a free address counts as a claim, whenever the node comes to look at it.
+    stage.reboot(stage.one.name)
+    stage.await_bound(stage.one.name)
     through = stage.sightings()
     spoken = {frame.data[28:32] for frame in through}
     if seen.verdict == ALLOWED or len(spoken) > 1:

@@ -230,6 +230,7 @@ signal.signal(signal.SIGCONT, lambda *_: None)
 signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
 signal.signal(signal.SIGALRM, lambda *_: os.kill(0, signal.SIGCONT))
 os.setpgid(0, 0)
+open('/run/netemu-begun', 'w').close()
 last, longest = time.monotonic(), 0.0
 end = last + 60
 while time.monotonic() < end and not os.path.exists('/run/netemu-stop'):
@@ -245,11 +246,15 @@ os.rename('/run/netemu-longest.new', '/run/netemu-longest')
 def _clock(stage: LabStage) -> Observed:
     """Freeze a guest whose processes are prepared for it, and read how long they stood still."""
     with stage.process_of_attacker() as guest:
-        guest.run("rm", "-f", "/run/netemu-stop", "/run/netemu-longest")
+        guest.run("rm", "-f", "/run/netemu-begun", "/run/netemu-stop", "/run/netemu-longest")
         wrong = guest.call(Inside.start, [sys.executable, "-c", _CLOCK], {})
         if wrong:
             return Observed(FAILED, [wrong])
-        time.sleep(0.3)
+        end = time.monotonic() + _PATIENCE
+        while guest.run("test", "-e", "/run/netemu-begun")[0]:
+            if time.monotonic() > end:
+                return Observed(FAILED, ["the guest's clock does not begin"])
+            time.sleep(0.05)
         with _Frozen(stage):
             time.sleep(_FROZEN)
         guest.run("touch", "/run/netemu-stop")

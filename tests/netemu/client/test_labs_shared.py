@@ -18,7 +18,7 @@ def test_a_guests_own_directories_cannot_be_shared(path: str) -> None:
 
 def test_others_can(tmp_path: Path) -> None:
     assert labs._directory(tmp_path) == str(tmp_path)
-    with pytest.raises(BadInput, match="no directory"):
+    with pytest.raises(BadInput, match="not a directory"):
         labs._directory(tmp_path / "none")
 
 
