@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from hostagent.http.grammar import LINE_END, MAX_BODY, check_field_line
+from hostagent.http.grammar import LINE_END, MAX_BODY, TOKEN, check_field_line
 from hostagent.http.request import BadRequest
 
 MAX_LINE: Final = 256
@@ -13,8 +13,23 @@ only the size."""
 MAX_FRAMING: Final = 16384
 """Bytes of a body's framing: two thousand chunks."""
 
-# A size of more digits is too large whatever they are. RFC 9112 §7.1.1: extensions are ignored.
-_size = re.compile(rb"([0-9A-Fa-f]{1,8})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+# RFC 9112 §7.1.1, RFC 9110 §5.6.4. A reader that takes less than this for an extension may look for
+# the chunk's data elsewhere.
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENSION: Final = (
+    rb"[\t ]*;[\t ]*" + TOKEN + rb"+(?:[\t ]*=[\t ]*(?:" + TOKEN + rb"+|" + _QUOTED + rb"))?"
+)
+# A size of more digits is too large whatever they are. Extensions are ignored.
+_size = re.compile(rb"([0-9A-Fa-f]{1,8})(?:" + _EXTENSION + rb")*")
+
+# RFC 9110 §6.5.1. Other trailers are discarded (RFC 9112 §7.1.2).
+_NO_TRAILERS: Final = (b"content-length", b"host", b"transfer-encoding")
+
+
+def _check_trailer(line: bytes) -> None:
+    check_field_line(line)
+    if line.partition(b":")[0].lower() in _NO_TRAILERS:
+        raise BadRequest(400, "a trailer must not tell where the message ends or where it goes")
 
 
 class Chunks:
@@ -47,7 +62,7 @@ class Chunks:
             if not self._in_trailer:
                 self._begin_chunk(line)
             elif line:
-                check_field_line(line)  # RFC 9112 §7.1.2: unknown trailers are discarded
+                _check_trailer(line)
             else:
                 return True
 

@@ -27,13 +27,13 @@ CHUNKED: Final = -1
 #
 # RFC 9110 §5.6.2 token; RFC 3986 §3.3 pchar, with % followed by two digits, but no control
 # characters: those could end a line or a string in a program that decodes the path.
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _PERCENT: Final = rb"%(?!0|1|7[Ff])[0-9A-Fa-f]{2}"
 _PCHAR: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]|" + _PERCENT
 _TARGET: Final = rb"(/(?:" + _PCHAR + rb"|/)*)(?:\?((?:" + _PCHAR + rb"|[/?])*))?"
-_METHOD: Final = rb"(" + _TOKEN + rb"{1,32})"
+_METHOD: Final = rb"(" + TOKEN + rb"{1,32})"
 # RFC 9112 §5: no space before the colon; RFC 9110 §5.5: VCHAR, SP, HTAB, obs-text.
-_FIELD: Final = _TOKEN + rb"+:[\t\x20-\x7e\x80-\xff]*"
+_FIELD: Final = TOKEN + rb"+:[\t\x20-\x7e\x80-\xff]*"
 
 WHOLE_HEAD = re.compile(
     rb"(?!CONNECT )"

@@ -38,7 +38,7 @@ def _head(
     headers = combine(fields)
     length = check_headers(headers, version)
     connection = headers.get("connection", "").lower()
-    options = [option.strip() for option in connection.split(",")] if connection else ()
+    options = [option.strip(" \t") for option in connection.split(",")] if connection else ()
     request = Request(
         method=method.decode("ascii"),
         path=path.decode("ascii"),

@@ -106,7 +106,9 @@ def test_requests_of_one_head_have_their_own_bodies():
         (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", False),
         (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Foo , CLOSE\r\n", False),
         (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: closed\r\n", True),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\xa0\r\n", True),
         (b"GET / HTTP/1.0\r\n", False),
+        (b"GET / HTTP/1.0\r\nConnection: \x85keep-alive\r\n", False),
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n", True),
         (b"GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n", False),
     ],
@@ -277,6 +279,12 @@ REFUSED = {
     "bare LF after a chunk": (chunked(b"2\r\nhi\n0\r\n\r\n"), 400),
     "a chunk longer than it says": (chunked(b"2\r\nhid\r\n0\r\n\r\n"), 400),
     "a chunk shorter than it says": (chunked(b"3\r\nhi\r\n0\r\n\r\n"), 400),
+    "space after a chunk's size": (chunked(b"2 \r\nhi\r\n0\r\n\r\n"), 400),
+    "an extension without a name": (chunked(b"2;\r\nhi\r\n0\r\n\r\n"), 400),
+    "an extension without its value": (chunked(b"2;a=\r\nhi\r\n0\r\n\r\n"), 400),
+    "an extension with a quote left open": (chunked(b'2;a="b\r\nhi\r\n0\r\n\r\n'), 400),
+    "CL in a trailer": (chunked(b"0\r\ncontent-Length: 5\r\n\r\n"), 400),
+    "TE in a trailer": (chunked(b"0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400),
     "a trailer that is no field": (chunked(b"0\r\nnonsense\r\n\r\n"), 400),
     "a folded trailer": (chunked(b"0\r\nA: b\r\n c\r\n\r\n"), 400),
     "a chunk too large": (chunked(b"%x\r\n" % (MAX_BODY + 1)), 413),
@@ -317,7 +325,7 @@ REFUSED = {
         (b"1\r\nh\r\n01\r\ni\r\n000\r\n\r\n", b"hi"),
         (b"A\r\n0123456789\r\n1\r\n\n\r\n0\r\n\r\n", b"0123456789\n"),
         (b'2;a;b="c;d" ;e\r\nhi\r\n0 ;f\r\n\r\n', b"hi"),  # RFC 9112 §7.1.1: to be ignored
-        (b"2 \r\nhi\r\n0\r\nContent-Length: 5\r\nA: b\r\n\r\n", b"hi"),  # §7.1.2
+        (b"2\r\nhi\r\n0\r\nEtag: 5\r\nA: b\r\n\r\n", b"hi"),  # §7.1.2
         (b"%x\r\n" % MAX_BODY + b"x" * MAX_BODY + b"\r\n0\r\n\r\n", b"x" * MAX_BODY),
     ],
 )
