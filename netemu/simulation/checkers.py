@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from hostagent.model import Event, EventStatus
-from netemu.supervisor.guests.power import Power, demand, severest
+from netemu.supervisor.guests.power import Power, demands_until
 
 if TYPE_CHECKING:
     from netemu.simulation.cluster import Cluster
 
 LIVELY_WITHIN: Final = 60.0
 """Seconds after the last fault within which the lab must be well again."""
+COMES_BACK: Final = 5.0
+"""Seconds after an event within which its guests must run again: they move, boot, and claim."""
 
 
 class Checker:
@@ -246,14 +248,9 @@ class Lively(Checker):
         for host in cluster.hosts.values():
             if host.failed:
                 self.breach(f"{host.name} is still away")
-        now, events = cluster.feeds.now(), list(cluster.feeds.lab.open.values())
         for name in cluster.hardware:
             power = cluster.hardware.power(name)
             if power is Power.GONE:
-                continue
-            # An event that has only just come may keep it away, for a while that its table bounds.
-            wanted = severest(demand(one, now) for one in events if name in one.guests)
-            if wanted is not Power.RUNNING and power is wanted:
                 continue
             if power is not Power.RUNNING or not cluster.hardware.bound(name):
                 self.breach(f"{name} is {power}, {cluster.impact.problems.get(name, '')}")
@@ -289,7 +286,8 @@ class OneClock(Checker):
         self._furthest = max(self._furthest, to)
 
     def end(self) -> None:
-        set_back = self.cluster.wall.highest - self.cluster.wall.lowest
+        # Each time the machine's clock is set back the agents move theirs on; forward, they follow.
+        set_back = self.cluster.wall.set_back
         for host in self.cluster.hosts.values():
             if host.opened is None:
                 continue
@@ -313,6 +311,13 @@ ALL: Final[Sequence[type[Checker]]] = (
     *(Acknowledged, NeverBack, SameBytes, Feed, Whole, NotEarly, Itself, NotStale, Once),
     *(Lively, OnOneNode, OneClock, NothingHidden),
 )
+
+
+def in_effect(event: Event, now: float) -> bool:
+    """Whether an event changes its guests now, or they may still be coming back from it."""
+    if event.started is None or event.notice_only:
+        return False
+    return event.started <= now < demands_until(event) + COMES_BACK
 
 
 def parsed(document: bytes) -> dict[str, Any]:

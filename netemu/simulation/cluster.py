@@ -59,12 +59,14 @@ class Clock:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self.step = self.lowest = self.highest = 0.0
+        self.step = 0.0
+        self.set_back = 0.0
+        """Seconds that it was set back, all times together."""
 
     def set(self, by: float) -> None:
         """Set it forward, or back, by this many seconds."""
         self.step += by
-        self.lowest, self.highest = min(self.lowest, self.step), max(self.highest, self.step)
+        self.set_back += max(0.0, -by)
 
     def __call__(self) -> float:
         """The time, epoch seconds."""

@@ -19,6 +19,7 @@ from netemu.simulation.cluster import Cluster
 from netemu.simulation.faults import Faults
 from netemu.simulation.loop import Loop
 from netemu.simulation.workload import Workload
+from netemu.supervisor.control.agent_feeds import AgentFeeds
 
 FAULTS: Final = 60.0
 """Virtual seconds under faults; then checkers.LIVELY_WITHIN without."""
@@ -83,6 +84,7 @@ async def _story(loop: Loop, seed: int, directory: Path, began: float) -> Outcom
                 "a node stays away"
             )
     if whole and await _sleep_unless_broken(checkers.LIVELY_WITHIN, judges):
+        await events_over(cluster.feeds)
         for judge in judges:
             judge.end()
     trace = json.dumps([cluster.event_log.entries(), faults.done], default=str)
@@ -105,6 +107,18 @@ async def _sleep_unless_broken(seconds: float, judges: Sequence[checkers.Checker
         if any(judge.breaches for judge in judges):
             return False
     return True
+
+
+async def events_over(feeds: AgentFeeds) -> None:
+    """Wait until no event is in effect: a guest that has just booted has no address yet.
+
+    Events start for as long as the longest notice after the last command.
+    """
+    for _ in range(round(checkers.LIVELY_WITHIN)):
+        now = feeds.now()
+        if not any(checkers.in_effect(event, now) for event in feeds.events().values()):
+            return
+        await asyncio.sleep(1.0)
 
 
 def forked(seed: int) -> Outcome:
