@@ -208,6 +208,13 @@ ALL: Final[Sequence[Mutant]] = (
         ("Once",),
     ),
     Mutant(
+        "events-that-moved-wait-for-the-feed",
+        _FEEDS,
+        "            feed.expect(events)\n",
+        "            pass\n",
+        ("Once",),
+    ),
+    Mutant(
         "guest-not-booted-after-its-event",
         _IMPACT,
         "        if not fresh and self._hardware.power(name) in (wanted, Power.GONE):\n",

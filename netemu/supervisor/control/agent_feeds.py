@@ -83,6 +83,16 @@ class AgentFeeds:
         feed = self._feeds[node]
         return Known(feed.clock_offset, list(feed.guests.values()), list(feed.events.values()))
 
+    def adopted(self, node: str, events: Iterable[Event], sequence: float) -> None:
+        """The node's agent has had these events, from other nodes, since this sequence.
+
+        Its feed may be late. If the other nodes forget the events meanwhile no node seems to have
+        them, and what no node has is forgotten: it would be carried out a second time.
+        """
+        feed = self._feeds[node]
+        if not feed.connected or feed.sequence < sequence:
+            feed.expect(events)
+
     def events(self) -> Mapping[str, Event]:
         """Every event by its ID, as the agent has it that is furthest."""
         return self.lab.all
@@ -161,6 +171,12 @@ class _Feed(Watch):
         self._tell_placed = placed
         self._name = node
         self._lab = lab
+
+    def expect(self, events: Iterable[Event]) -> None:
+        """The feed is about to tell of these events, or of more."""
+        for event in events:
+            self.events.setdefault(event.id, event)
+            self._lab.acknowledged(self._name, event)
 
     def _place(self, placed: Placed) -> None:
         super()._place(placed)

@@ -6,12 +6,13 @@ it; an event's ID keeps it from being there twice.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from uuid import uuid4
 
 from msgspec.structs import replace
 
 from hostagent.channel.messages import Adopt, Placed
-from hostagent.model import sees
+from hostagent.model import Event, sees
 from netemu.errors import NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.event_log import EventLog
@@ -102,7 +103,14 @@ class Moves:
         """
         domain = self._hosts[node].wired.node.fault_domain
         moved = [replace(guest, fault_domain=domain) for guest in guests]
-        return moved, await self._placement.adopt(node, moved, known)
+        return moved, await self._take_over(node, moved, known)
+
+    async def _take_over(self, node: str, guests: Sequence[Guest], known: Known) -> int:
+        sequence = await self._placement.adopt(node, guests, known)
+        names = {guest.name for guest in guests}
+        moved = [one for one in known.guests if one.guest.name in names]
+        self._feeds.adopted(node, _events_of(moved, known), sequence)
+        return sequence
 
     async def rewire(self, guests: Iterable[Guest], node: str, reason: str | None = None) -> None:
         """Put guests that the node's agent has taken over on the node, where they will boot."""
@@ -183,7 +191,7 @@ class Moves:
         try:
             here = await self._store.snapshot(node)
             carried = _carried(here, guest.name, incarnation, edits)
-            sequence = await self._placement.adopt(node, (guest,), late._replace(guests=[carried]))
+            sequence = await self._take_over(node, (guest,), late._replace(guests=[carried]))
             await self.applied(node, sequence)
         except NodeFailed:
             host = self._hosts[node]
@@ -195,9 +203,15 @@ class Moves:
                         command_id=str(uuid4()),
                         clock_offset=late.clock_offset,
                         guests=(carried,),
-                        events=tuple(one for one in late.events if sees(carried.guest, one)),
+                        events=tuple(_events_of((carried,), late)),
                     )
                 )
+            self._feeds.adopted(node, _events_of((carried,), late), inf)
+
+
+def _events_of(guests: Sequence[Placed], known: Known) -> list[Event]:
+    """The events that any of the guests can see."""
+    return [event for event in known.events if any(sees(one.guest, event) for one in guests)]
 
 
 def _numbers(known: Known) -> Mapping[str, tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +10,7 @@ import pytest
 
 from hostagent.channel.messages import Place, Schedule
 from hostagent.controller import CommandRefused
-from hostagent.model import EventType
+from hostagent.model import Event, EventType
 from hostagent.model import Guest as PlacedGuest
 from netemu.errors import NotSo
 from netemu.supervisor.control import placement, relocation, store
@@ -73,6 +73,10 @@ class FakeWatching:
     def __init__(self, hosts: Mapping[str, FakeHost]) -> None:
         self._hosts = hosts
         self.told: dict[str, Known] = {}
+        self.events: list[tuple[str, str]] = []  # what was adopted: the node and the event
+
+    def adopted(self, node: str, events: Iterable[Event], _sequence: float) -> None:
+        self.events += [(node, event.id) for event in events]
 
     def poke(self) -> None:
         pass
@@ -237,6 +241,22 @@ def test_a_node_that_comes_back_with_nobody_on_it_has_forgotten_everything(stage
     assert stage.hosts["old"].found == [[]]
     there = stage.known("old")
     assert (list(there.guests), list(there.events)) == ([], [])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_lab_knows_at_once_which_events_have_moved(stage: Stage, fails: bool) -> None:
+    """Also if the new node fails before it has all of them: they are brought to its disk."""
+    early, late = stage.tell("old", "a"), []
+    stage.tell("old", "b")
+
+    def tell() -> None:
+        late.append(stage.tell("old", "a"))
+        if fails:
+            stage.store.before["now", "new"] = lambda: stage.relocation.fail("new")
+
+    stage.store.before["withdraw", "old"] = tell
+    asyncio.run(stage.relocation.move("a"))
+    assert set(stage.watching.events) == {("new", early), ("new", *late)}
 
 
 def test_a_node_that_comes_back_with_guests_still_knows_them(stage: Stage) -> None:
