@@ -13,7 +13,9 @@ from netemu.scenario.masked_reboot import load
 WELL = b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nweb1"
 
 
-def ask(answer: bytes | None, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+def ask(
+    answer: bytes | None, capsys: pytest.CaptureFixture[str], patience: float = 20.0
+) -> dict[str, object]:
     """What is told of a request to a server that answers so; None: not at all."""
     heard: list[bytes] = []
 
@@ -32,7 +34,7 @@ def ask(answer: bytes | None, capsys: pytest.CaptureFixture[str]) -> dict[str, o
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            await load.ask(f"http://127.0.0.1:{port}/", "127.0.0.2")
+            await load.ask(f"http://127.0.0.1:{port}/", "127.0.0.2", patience)
 
     peers: list[str] = []
     asyncio.run(play())
@@ -63,16 +65,15 @@ def test_all_else_is_a_failure(answer: bytes, why: str, capsys: pytest.CaptureFi
     assert (told["ok"], told["server"], told["why"]) == (False, None, why)
 
 
-def test_patience_ends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "PATIENCE", 0.05)
-    told = ask(None, capsys)
+def test_patience_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    told = ask(None, capsys, patience=0.05)
     assert (told["ok"], told["why"]) == (False, "timeout")
     assert isinstance(told["took"], float)
     assert told["took"] >= 0.05
 
 
 def test_nobody_there_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    asyncio.run(load.ask("http://127.0.0.1:9/", "127.0.0.2"))
+    asyncio.run(load.ask("http://127.0.0.1:9/", "127.0.0.2", 20.0))
     told = json.loads(capsys.readouterr().out)
     assert re.fullmatch("Connection refused", told["why"])
 
@@ -83,7 +84,7 @@ def test_the_rate_is_constant_and_no_client_asks_twice_at_once(
     asking: set[str] = set()
     asked: list[str] = []
 
-    async def ask(url: str, source: str) -> None:
+    async def ask(url: str, source: str, patience: float) -> None:
         assert source not in asking
         asking.add(source)
         asked.append(source)
