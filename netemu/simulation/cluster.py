@@ -21,7 +21,7 @@ from hostagent.responder.approvals import Approvals
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.poll_log import PollLog
-from netemu.errors import NotSo
+from netemu.errors import MachineCannot, NotSo
 from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.simulation import seams
 from netemu.simulation.loop import Loop, Process
@@ -130,7 +130,9 @@ class Machine:
         self._cluster = cluster
 
     async def renew(self) -> None:
-        """Nothing is left from before."""
+        """Nothing is left from before. Raises MachineCannot for a while, as a fault."""
+        if self._name in self._cluster.refusing:
+            raise MachineCannot("it does not boot")
 
     async def boot(self, _program: object, _names: object) -> None:
         """It runs."""
@@ -361,6 +363,8 @@ class Cluster:
         claims: Any = self.claims
         ports: Any = Ports(self.claims)
         logs: Any = None  # no guest has a program
+        self.refusing: set[str] = set()
+        """The guests whose machines do not boot."""
         self.shut_down: Callable[[str], None] = lambda _guest: None
         """Called with each guest that is being shut down."""
         self.hardware = Hardware(self.lab, self.nodes, claims, ports, logs)

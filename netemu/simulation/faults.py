@@ -41,6 +41,7 @@ class Faults:
         self._on = False
         cluster = self._cluster
         self._fair()
+        cluster.refusing.clear()
         for transport in cluster.network.transports:
             transport.mute = transport.deaf = False
         for service in self._services():
@@ -58,6 +59,7 @@ class Faults:
             (self._weather, 3),
             (self._silence, 2),
             (self._set_clock, 1),
+            (self._refuse, 1),
         )
         while self._on:
             await asyncio.sleep(self._draw.uniform(*_PAUSE))
@@ -138,6 +140,13 @@ class Faults:
         step = self._draw.uniform(-30, 30)
         self._note(f"clock {step:+.1f}")
         self._cluster.wall.set(step)
+
+    def _refuse(self) -> None:
+        """A guest's machine does not boot for a while."""
+        refusing, guest = self._cluster.refusing, self._draw.choice(list(self._cluster.hardware))
+        self._note(f"refuse {guest}")
+        refusing.add(guest)
+        self._cluster.loop.call_later(self._draw.uniform(*_SPELL), refusing.discard, guest)
 
     def _tear(self) -> str:
         """What happens to the next transaction: "", "before" or "after"."""
