@@ -139,6 +139,7 @@ class Faults:
     def _set_clock(self) -> None:
         step = self._draw.uniform(-30, 30)
         self._note(f"clock {step:+.1f}")
+        self._cluster.latest()  # events that have started by now have not started early
         self._cluster.wall.set(step)
 
     def _refuse(self) -> None:

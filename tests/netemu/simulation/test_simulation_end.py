@@ -8,6 +8,7 @@ import pytest
 from hostagent.model import Event, EventSource, EventStatus, EventType
 from netemu.simulation.checkers import COMES_BACK, LIVELY_WITHIN, OneClock
 from netemu.simulation.cluster import Clock
+from netemu.simulation.faults import Faults
 from netemu.simulation.loop import Loop
 from netemu.simulation.run import events_over
 from netemu.supervisor.guests.power import READING
@@ -81,3 +82,12 @@ def test_a_clock_that_is_set_back_twice_moves_the_agents_on_twice() -> None:
     host.opened.clock_offset = 57.0
     checker.end()
     assert checker.breaches
+
+
+def test_the_time_is_noted_before_the_clock_is_set_back() -> None:
+    done: list[str] = []
+    wall = SimpleNamespace(set=lambda _step: done.append("set"))
+    latest = lambda: done.append("noted")  # noqa: E731
+    cluster: Any = SimpleNamespace(loop=Loop(), wall=wall, latest=latest)
+    Faults(cluster, 1)._set_clock()
+    assert done == ["noted", "set"]
