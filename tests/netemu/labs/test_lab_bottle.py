@@ -145,6 +145,8 @@ def test_killed_at_any_moment_of_up_nothing_is_left(alone: Person, part: int) ->
                 continue
         _, said = process.communicate(timeout=60)
         died += process.returncode != 0
+        if process.returncode == 0:  # the machine was busier as `up` was measured
+            whole *= 0.8
         assert "Traceback" not in said
         assert gone(lambda: not processes_of(alone)), processes_of(alone)
         if number % 2:  # a command that looks removes the files …
