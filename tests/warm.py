@@ -84,7 +84,8 @@ def warm(prefix: tuple[str, ...], environment: Mapping[str, str]) -> "Warm":
     read = {name: text for name, text in environment.items() if name.startswith(_OF_PYTHON)}
     key = prefix, *sorted(read.items())
     if key not in _started:
-        _started[key] = Warm(prefix, environment)
+        # Nothing else: by their environments some tests find what their commands have left.
+        _started[key] = Warm(prefix, {"PATH": environment["PATH"], **read})
     return _started[key]
 
 
