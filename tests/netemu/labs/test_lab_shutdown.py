@@ -75,7 +75,9 @@ def test_programs_end_as_in_their_cloud(fresh_lab: Callable[..., RunningLab]) ->
         assert (rude["ended"], len(rude["killed"])) == ([], 1)
         assert rude["after"] >= 1.0
         assert typed["killed"] == []
-        assert {"bash", "sh"} <= {name for name, _ in typed["ended"]}
+        ended = {name for name, _ in typed["ended"]}
+        assert "sh" in ended
+        assert ended & {"bash", "python", "python3"}  # on a busy machine, what has yet to become it
         story.until(lambda: story.powers("preempted")[-1:] == ["gone"])
         for guest in ("hard", "preempted"):
             assert said(guest, "asked to end", 0)
