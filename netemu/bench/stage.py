@@ -65,7 +65,7 @@ class Outcome(msgspec.Struct):
 def measure(module: str, job: msgspec.Struct) -> Report:
     """Run `module` in a sandbox with this job; its progress goes to standard error."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", module],
+        [sys.executable, "-P", "-m", module, str(os.getpid())],
         input=msgspec.json.encode(job),
         stdout=subprocess.PIPE,
         check=False,
@@ -85,6 +85,8 @@ def main(job_type: type[_Job], run: Any) -> int:
     out = os.dup(1)
     try:
         confinement.end_with_parent()
+        if str(os.getppid()) != sys.argv[1]:  # it ended before the kernel was asked
+            return 1
         sandbox.enter()
         confinement.end_with_parent()  # entering the sandbox resets it
         if (child := os.fork()) != 0:
