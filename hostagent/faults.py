@@ -31,7 +31,7 @@ class Effect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     the service's clock is wrong by so many seconds. `garble`: the body is garbage. `truncate`: the
     connection ends after so many bytes of the body. `delay`: the answer comes so many seconds
     later. `reset`: the connection is reset instead of the answer, or where it is truncated. `hang`:
-    there is no answer: the connection is closed after `delay`, or when the fault is over.
+    no answer is sent: the connection is closed after `delay`, or when the fault is over.
     """
 
     status: Annotated[int, Meta(ge=400, le=599)] | None = None

@@ -86,7 +86,7 @@ def up(
 @lab_name
 @click.option("--all", "everything", is_flag=True, help="Every lab of this user.")
 def down(lab: str | None, name: str | None, everything: bool) -> None:
-    """Take LAB down, or the only one that runs. That none runs is no error."""
+    """Take LAB down, or the only one that runs. It is not an error if none runs."""
     from netemu.client import labs
 
     names = labs.running()

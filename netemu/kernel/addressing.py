@@ -21,7 +21,7 @@ _SCOPE_LINK = 253
 def address(
     index: int, text: str, prefix: int, broadcast: str, *, link_scope: bool = True
 ) -> Message:
-    """Add an address, of link scope or global. It is no error if the link has it already."""
+    """Add an address, of link scope or global. It is not an error if the link has it already."""
     scope = _SCOPE_LINK if link_scope else 0
     return Message(
         f"address {text}",
@@ -30,7 +30,7 @@ def address(
 
 
 def no_address(index: int, text: str, prefix: int, broadcast: str) -> Message:
-    """Remove an address. It is no error if the link does not have it."""
+    """Remove an address. It is not an error if the link does not have it."""
     return Message(
         f"address {text} removed",
         encode(*_address(index, text, prefix, broadcast, _DELADDR, DO, _SCOPE_LINK)),
@@ -57,7 +57,7 @@ def neighbour(index: int, text: str, mac: str) -> Message:
 
 
 def no_neighbour(index: int, text: str) -> Message:
-    """Remove a neighbour. It is no error if there is none."""
+    """Remove a neighbour. It is not an error if there is none."""
     return Message(
         f"neighbour {text} removed",
         encode(_neighbour(index), DELNEIGH, DO, [("NDA_DST", text)]),

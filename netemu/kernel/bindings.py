@@ -64,7 +64,7 @@ class Bindings:
             self._change(NEWSETELEM, bindings[start : start + _AT_ONCE])
 
     def remove(self, bindings: Sequence[Binding]) -> None:
-        """Remove these bindings. It is no error if some are gone."""
+        """Remove these bindings. It is not an error if some are gone."""
         for start in range(0, len(bindings), _AT_ONCE):
             self._change(DELSETELEM, bindings[start : start + _AT_ONCE])
         self._route.run(addressing.no_neighbour(self._bridge, b.address) for b in bindings)

@@ -113,7 +113,7 @@ def place(index: int, name: str, bridge_index: int) -> Message:
 
 
 def no_link(name: str, index: int) -> Message:
-    """Remove a link; the other end of a wire goes with it. It is no error if it is gone."""
+    """Remove a link; the other end of a wire goes with it. It is not an error if it is gone."""
     return Message(f"{name} removed", fill(_no_link(), index), tolerate=errno.ENODEV)
 
 
@@ -123,7 +123,7 @@ def _no_link() -> bytes:
 
 
 def retire(port: str, index: int) -> tuple[Message, Message]:
-    """Set a port down, take it off its bridge, and free its name. It is no error if it is gone.
+    """Set a port down, take it off its bridge, and free its name. It is not an error if it is gone.
 
     The link itself ends with the namespace of its other end. The kernel removes those in batches;
     removing one link takes some 30 ms, during which the caller would wait.
@@ -176,8 +176,9 @@ def down(name: str, index: int) -> Message:
 
 
 def no_carrier(port: str, index: int) -> Message:
-    """Set a port down, so that the other end of its wire loses its carrier. It is no error if it is
-    gone.
+    """Set a port down, so that the other end of its wire loses its carrier.
+
+    It is not an error if it is gone.
     """
     return down(port, index)._replace(tolerate=errno.ENODEV)
 

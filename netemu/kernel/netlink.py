@@ -31,7 +31,7 @@ BATCH = 64
 
 
 class Message(NamedTuple):
-    """A request in bytes, and in words for errors. `tolerate` is an errno that is no error."""
+    """A request in bytes, and in words for errors. `tolerate` is an errno that is not an error."""
 
     what: str
     data: bytes

@@ -162,7 +162,7 @@ class Ports:
         self._claims = claims
 
     async def renew(self, node: WiredNode, wired: WiredGuest) -> None:
-        """There is no wire to remove."""
+        """Do nothing: the simulation has no wires."""
 
     remove = renew
 
@@ -170,7 +170,7 @@ class Ports:
         await asyncio.sleep(0.01)
 
     async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
-        """There is no guard."""
+        """Do nothing: the simulation has no guard."""
 
     def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
         """It is dark."""

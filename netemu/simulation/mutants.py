@@ -236,7 +236,7 @@ def text_of(module: str) -> str:
     """A module's source, without importing it."""
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
-        raise BadInput(f"{module}: there is no such module")
+        raise BadInput(f"{module}: the module does not exist")
     return Path(found.origin).read_text()
 
 

@@ -37,7 +37,7 @@ def test_it_can_be_run(script: str) -> None:
         (["start", "--servers", "0"], "--servers 0: 1 to 9"),
         (["start", "--port", "80"], "--port 80: 1000 to 65499"),
         (["start", "--dir"], "--dir: its value is missing"),
-        (["stop", "--all", "x"], "--all: there is no such option"),
+        (["stop", "--all", "x"], "--all: unknown option"),
     ],
 )
 def test_etcd_is_told_what_is_wrong(arguments: list[str], wrong: str) -> None:

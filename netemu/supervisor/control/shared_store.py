@@ -363,7 +363,7 @@ class SharedStore(Store):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except Refused as error:
-                if refused:  # whoever waits is told that there is no answer
+                if refused:  # those who wait are told that none came
                     log.error("answers are not kept: %s", error)
                     return
                 self._kept, refused = None, True  # the lease may be gone

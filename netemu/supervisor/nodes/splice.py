@@ -67,7 +67,7 @@ class Splice:
     def open(self) -> tuple[socket.socket, socket.socket]:
         """The sockets that a relay needs: of the guest's end, and of the node's.
 
-        Raises NotSo if there is no wire.
+        Raises NotSo if the wire does not exist.
         """
         with inside(self.place.net):
             try:

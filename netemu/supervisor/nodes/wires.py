@@ -37,7 +37,7 @@ class Wire(StrEnum):
 
 
 Key = tuple[str, Wire]  # the guest, and which of its wires
-# Where a wire's port is; None while there is no wire, or its guest is off.
+# Where the port of a wire is; None while the wire is not made, or its guest is off.
 Where = Callable[[Key], Place | None]
 # Set a wire's port up or down, from the node's side, if its guest runs.
 SetCarrier = Callable[[Key, bool], None]
