@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -20,6 +20,8 @@ from netemu.kernel.factory_client import Factory
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
 from netemu.supervisor.boot.lab_log import keep_short
+from netemu.supervisor.boot.parts import Parts
+from netemu.supervisor.boot.plan_questions import PlanQuestions
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
@@ -42,7 +44,7 @@ from netemu.supervisor.nodes.services import GRACE, Overseer, Service
 from netemu.supervisor.nodes.tenant import TenantNetwork
 from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
 from netemu.topology import Guest
-from netemu.wire import event_questions, link_questions, questions, runtime_dir
+from netemu.wire import event_questions, questions, runtime_dir
 from netemu.wire.order import Order
 from netemu.wire.profile import Identity
 from netemu.wire.progress import Progress
@@ -57,19 +59,6 @@ log = logging.getLogger(__name__)
 CLAIMING_AT_MOST: Final = 180.0
 # … and for the first answers: to start a thousand processes takes a small machine half of it.
 ANSWERING_AT_MOST: Final = 60.0
-
-
-class Parts(NamedTuple):
-    """The parts of a lab that is wired."""
-
-    hardware: Hardware
-    placement: Placement
-    watching: AgentFeeds
-    relocation: Relocation
-    impact: Impact
-    maintenance: Maintenance
-    faults: Faults
-    links: Links
 
 
 class Supervisor:
@@ -320,24 +309,14 @@ class Supervisor:
 
     def _handlers(self) -> list[Handler[Any]]:
         return [
+            *PlanQuestions(self._whole, self._require_here).handlers(),
             Handler(questions.Status, self._status),
             Handler(questions.Enter, self._enter),
-            Handler(link_questions.Link, self._link),
-            Handler(link_questions.ClearLinks, self._clear_links),
-            Handler(link_questions.Links, self._links),
             Handler(questions.Reboot, self._reboot),
             Handler(questions.SetProperties, self._set),
             Handler(questions.Fail, self._fail),
             Handler(questions.Restore, self._restore),
-            Handler(event_questions.Schedule, self._schedule),
-            Handler(event_questions.Transition, self._transition),
-            Handler(event_questions.Planned, self._planned),
-            Handler(event_questions.AddFaults, self._add_faults),
-            Handler(event_questions.ClearFaults, self._clear_faults),
-            Handler(event_questions.Faults, self._faults),
             Handler(event_questions.Polls, self._polls),
-            Handler(event_questions.Advance, self._advance),
-            Handler(event_questions.Times, self._times),
             Handler(questions.Events, self._events),
             Handler(questions.Down, self._take_down),
             Handler(questions.Keep, self._keep),
@@ -447,7 +426,7 @@ class Supervisor:
                 raise BadInput(f"{target}: lab {self._lab.name} has no such guest or node")
         return [{"kinds": list(found)}], list(found.values())
 
-    async def _of_guest(self, guest: str) -> "Parts":
+    async def _of_guest(self, guest: str) -> Parts:
         """The lab's parts, once it is up. Raises BadInput if it has no such guest."""
         self._require_here(guest)
         if all(one.name != guest for one in self._lab.guests):
@@ -462,7 +441,7 @@ class Supervisor:
                 where = f"machine {machine}" if name == node else f"machine {machine}, node {node}"
                 raise NotSo(f"{name}: is on {where}: that can only be done there")
 
-    async def _whole(self) -> "Parts":
+    async def _whole(self) -> Parts:
         await self._ready.wait()
         assert self._parts is not None
         return self._parts
@@ -500,88 +479,15 @@ class Supervisor:
         """What has happened, as far as it is kept."""
         return [*self._event_log.entries(), {}], []
 
-    async def _schedule(self, question: event_questions.Schedule) -> Answer:
-        """Plan an event."""
-        event = await (await self._whole()).maintenance.schedule(
-            question.guests,
-            question.kind,
-            notice=question.notice,
-            duration=question.duration,
-            source=question.source,
-            description=question.description,
-            notice_only=question.notice_only,
-        )
-        return [{"event": msgspec.to_builtins(event)}], []
-
-    async def _transition(self, question: event_questions.Transition) -> Answer:
-        """Approve, start, complete or cancel an event."""
-        plans = (await self._whole()).maintenance
-        event = await plans.transition(question.action, question.event_id)
-        return [{"event": msgspec.to_builtins(event)}], []
-
-    async def _planned(self, question: event_questions.Planned) -> Answer:
-        """The events of the lab."""
-        events = (await self._whole()).maintenance.events(history=question.history)
-        return [*({"event": msgspec.to_builtins(one)} for one in events), {}], []
-
-    async def _add_faults(self, question: event_questions.AddFaults) -> Answer:
-        """Have the metadata service misbehave."""
-        self._require_here(*question.guests)
-        await (await self._whole()).faults.add(question.guests, question.faults)
-        return [{}], []
-
-    async def _clear_faults(self, question: event_questions.ClearFaults) -> Answer:
-        """End faults."""
-        self._require_here(*question.guests)
-        await (await self._whole()).faults.clear(question.guests, question.ids)
-        return [{}], []
-
-    async def _faults(self, _: event_questions.Faults) -> Answer:
-        """The faults that are not over."""
-        return [*await (await self._whole()).faults.listed(), {}], []
-
     async def _polls(self, question: event_questions.Polls) -> Answer:
         """What a guest has asked, at the nodes where it has been."""
         parts = await self._of_guest(question.guest)
         rows = await parts.faults.polls(question.guest)
         return [*({"poll": msgspec.to_builtins(row)} for row in rows), {}], []
 
-    async def _advance(self, question: event_questions.Advance) -> Answer:
-        """Move the metadata plane's clock."""
-        now = await (await self._whole()).maintenance.advance(question.seconds)
-        return [{"now": now}], []
-
-    async def _times(self, _: event_questions.Times) -> Answer:
-        """The metadata plane's time, by node."""
-        return [{"times": await (await self._whole()).maintenance.now()}], []
-
     async def _certificate(self, _: questions.Certificate) -> Answer:
         """The certificate that verifies the documents which the lab signs."""
         return [{"certificate": Signer(self._order.signing_key.encode()).certificate.decode()}], []
-
-    async def _link(self, question: link_questions.Link) -> Answer:
-        """Impair wires."""
-        self._require_here(*question.targets)
-        links = (await self._whole()).links
-        await links.link(
-            question.targets,
-            question.wire,
-            question.plan,
-            question.timed,
-            question.direction,
-            question.traces,
-        )
-        return [{}], []
-
-    async def _clear_links(self, question: link_questions.ClearLinks) -> Answer:
-        """End impairments."""
-        self._require_here(*(question.targets or ()))
-        await (await self._whole()).links.clear(question.targets, question.wire)
-        return [{}], []
-
-    async def _links(self, _: link_questions.Links) -> Answer:
-        """The impaired wires."""
-        return [*await (await self._whole()).links.list(), {}], []
 
     async def _keep(self, _: questions.Keep) -> Answer:
         """Stay up when the owner ends."""
