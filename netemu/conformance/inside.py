@@ -228,9 +228,12 @@ class Inside(Taps):
 
     def borrow(self, address: str, device: str) -> None:
         """Add an address here until `give_back`, or the end of this process."""
+        # An end between the two would leave it there, or take one that was there before.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         code, _, _ = self.run(["ip", "address", "add", address, "dev", device])
         if code == 0:
             self._borrowed.append((address, device))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def give_back(self) -> None:
         """Remove the addresses that were added."""
@@ -345,6 +348,15 @@ def _serve(link: Link) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     inside = Inside()
     try:
+        _answer_calls(link, inside)
+    except ConnectionError:
+        pass
+    finally:
+        inside.give_back()
+
+
+def _answer_calls(link: Link, inside: Inside) -> None:
+    try:
         while (call := link.receive(Call)) is not None:
             method: Callable[..., Any] = getattr(inside, call.method)
             try:
@@ -353,10 +365,10 @@ def _serve(link: Link) -> None:
             except Exception as error:
                 answer = Answer(repr(error))
             link.send(answer)
-    except BrokenPipeError:
-        pass
     finally:
-        inside.give_back()
+        # The parent's end closes the channel and sends SIGTERM: whichever comes second must not
+        # interrupt what is given back.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def main() -> None:
