@@ -389,7 +389,7 @@ class Supervisor:
             "state": claims.state(guest) if claims else "down",
             "port_mark": guest.mark,
             "runs": bool(guest.run),
-            "power": str(parts.hardware.power(guest.name)) if parts else "running",
+            "power": parts.hardware.told_power(guest.name) if parts else "running",
             **({"tenant": list(guest.tenant)} if guest.tenant else {}),
             **self._impaired(guest.name),
             **({"problem": problem} if problem else {}),

@@ -207,6 +207,9 @@ class Impact:
         if Action.SHUT_DOWN in actions:
             await self._give_grace(name, fresh)
             actions, fresh = self._plan(name)  # that may have taken long
+            if Action.SHUT_DOWN not in actions:  # its programs have ended: it is too late
+                self._asked[name] = HARD
+                actions, fresh = self._plan(name)
         problem = None
         for action in actions:
             if action is Action.MOVE:

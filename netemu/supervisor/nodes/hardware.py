@@ -55,7 +55,7 @@ class Hardware:
         self._node_of = {one.guest.name: node for node in nodes for one in node.guests}
         self._power = dict.fromkeys(self._wired, Power.RUNNING)
         self._turns = {name: asyncio.Lock() for name in self._wired}
-        self._ending: set[str] = set()  # guests whose programs have been asked to end
+        self._ending: set[str] = set()  # asked to shut down, and not off yet
         self._dark: set[str] = set()  # nodes whose ports are all down
         self.wires = Wires(self._place, self._set_carrier, relay_ended)
 
@@ -74,6 +74,10 @@ class Hardware:
     def power(self, guest: str) -> Power:
         """Whether the guest runs."""
         return self._power[guest]
+
+    def told_power(self, guest: str) -> str:
+        """Its power in words. What runs in a guest that shuts down ends before its power does."""
+        return "shutting down" if guest in self._ending else str(self._power[guest])
 
     def node_of(self, guest: str) -> WiredNode:
         """The node that the guest is on, or was on when it went."""
@@ -108,7 +112,8 @@ class Hardware:
                 self._power[guest] = _LEADS_TO[action]
 
     async def ask_to_end(self, guest: str, grace: float) -> Ending | None:
-        """Give a guest's programs so many seconds to end by themselves, before it is shut down.
+        """Give a guest's programs so many seconds to end by themselves, before SHUT_DOWN, which has
+        to follow.
 
         What they did, if it is known; `cut` ends it at once. Nothing waits for it but its caller.
         """
@@ -120,8 +125,6 @@ class Hardware:
         except (MachineCannot, OSError) as error:
             log.error("%s: its programs are not asked to end: %s", guest, error)
             return None
-        finally:
-            self._ending.discard(guest)
 
     def cut(self, guest: str) -> None:
         """End the grace period of a guest that shuts down."""
@@ -226,6 +229,7 @@ class Hardware:
         """End all processes of a guest, and set its wires down."""
         wired = self._wired[guest]
         wired.machine.cut()
+        self._ending.discard(guest)
         self._claims.unplug(wired.guest)
         self._ports.go_dark(self._node_of[guest], wired)
         self.wires.flush(guest)

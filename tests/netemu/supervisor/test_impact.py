@@ -18,7 +18,7 @@ from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.lab_events import LabEvents
 from netemu.supervisor.control.store import AgentSilent
 from netemu.supervisor.guests.endings import Ending
-from netemu.supervisor.guests.power import Power
+from netemu.supervisor.guests.power import Action, Power
 from netemu.topology import SOFT, parse
 from tests.netemu.supervisor.machines import FakeLab
 
@@ -335,6 +335,35 @@ def test_programs_are_asked_to_end_and_what_they_do_is_told(play: Callable[[Scri
     play(script)
 
 
+def test_a_guest_whose_programs_have_ended_is_not_called_running(
+    play: Callable[[Script], None],
+) -> None:
+    """From the end of its grace until its power is off nothing runs in it, and status says so."""
+
+    async def script(stage: Stage) -> None:
+        await stage.hardware.ask_to_end("a", SOFT)
+        assert stage.hardware.told_power("a") == "shutting down"
+        await stage.hardware.do("a", Action.SHUT_DOWN)
+        assert stage.hardware.told_power("a") == "off"
+
+    play(script)
+
+
+def test_a_shutdown_that_has_begun_is_not_taken_back(play: Callable[[Script], None]) -> None:
+    """The event goes away during the grace: the guest's programs have ended, so it boots."""
+
+    async def script(stage: Stage) -> None:
+        stage.lab.machines["a"].stubborn = True
+        event = stage.start(EventType.REBOOT, "a", not_before=95.0)
+        await stage.until(lambda: stage.lab.machines["a"].graces == [SOFT])
+        stage.feeds.lab.forget("n", event.id)
+        stage.lab.machines["a"].cut()
+        await stage.until(lambda: ("a", "boot") in stage.lab.done)
+        assert stage.hardware.told_power("a") == "running"
+
+    play(script)
+
+
 def test_a_hard_reboot_waits_for_nobody(play: Callable[[Script], None]) -> None:
     """Programs that do not end hold a reboot up, until somebody cuts the power."""
 
@@ -346,6 +375,7 @@ def test_a_hard_reboot_waits_for_nobody(play: Callable[[Script], None]) -> None:
         assert stage.lab.done == []
         with pytest.raises(NotSo, match="a is shutting down: nothing can be run in it"):
             await stage.hardware.enter("a")
+        assert stage.hardware.told_power("a") == "shutting down"
         async with asyncio.timeout(10), stage.hardware.hold("a"):
             pass
         await stage.impact.reboot("a", hard=True)
