@@ -148,7 +148,7 @@ def test_a_watch_misses_nothing_while_each_server_is_stopped_in_turn(
                 servers.signal(number, signal.SIGSTOP)
                 try:
                     async with asyncio.timeout(60):
-                        while done < before + 5:
+                        while done < before + 5 and not writer.done():
                             await asyncio.sleep(0.01)
                 finally:
                     servers.signal(number, signal.SIGCONT)
