@@ -220,7 +220,7 @@ def _adopt(repository: Repository, command: Adopt) -> list[Delta]:
         if event.status not in FINAL and repository.event(event.id) is None:
             _check_room(repository)
         deltas += repository.join(event, here)
-    deltas += repository.adopt(command.guests)
+    deltas += repository.adopt(command.guests, command.before)
     return deltas + repository.advance(command.clock_offset)
 
 

@@ -13,7 +13,7 @@ machine's.
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import asdict, replace
 
-from hostagent.channel.messages import Delta, Placed, parts
+from hostagent.channel.messages import Delta, Left, Placed, parts
 from hostagent.database import (
     Damaged,
     Database,
@@ -207,10 +207,15 @@ class Repository:
                 )
         return self._tell_placed(changed)
 
-    def adopt(self, moved: Iterable[Placed]) -> list[Delta]:
+    def adopt(
+        self, moved: Iterable[Placed], before: Mapping[str, Collection[str]] | None = None
+    ) -> list[Delta]:
         """Put guests from another node on this one. Their numbers continue above those that they
         had there and those that they ever had here.
+
+        `before` is of guests that are adopted again: the IDs of the faults that they came with.
         """
+        again = before or {}
         changed: list[Placed] = []
         for one in moved:
             known = self.placed(one.guest.name)
@@ -220,24 +225,29 @@ class Repository:
                 other = known.guest != one.guest
                 incarnation = max(incarnation, known.incarnation + other)
                 edits = max(edits, known.edits + other)
-            faults = one.faults if known is None else _joined(known.faults, one.faults)
+            faults = one.faults
+            if known is not None and one.guest.name in again:
+                faults = _joined(known.faults, again[one.guest.name], one.faults)
             changed.append(replace(one, incarnation=incarnation, edits=edits, faults=faults))
         return self._tell_placed(changed)
 
-    def withdraw(self, names: Iterable[str]) -> tuple[dict[str, tuple[int, int]], list[Delta]]:
+    def withdraw(self, names: Iterable[str]) -> tuple[dict[str, Left], list[Delta]]:
         """Take guests off this node; unknown names are ignored.
 
-        Also returns the incarnation and the edits of each that was here. Their events stay.
+        Also returns what was known of each that was here. Their events stay.
         """
-        gone: dict[str, tuple[int, int]] = {}
+        gone: dict[str, Left] = {}
         for name in names:
-            for _, _, incarnation, edits, _ in self._db.delete("guests", "name = ?", name):
-                gone[name] = incarnation, edits
+            for placed in map(_placed, self._db.delete("guests", "name = ?", name)):
+                gone[name] = Left(placed.incarnation, placed.edits, placed.faults)
         if not gone:
             return {}, []
         last = self._db.number("SELECT coalesce(max(number), 0) FROM floors")
         floors = enumerate(gone.items(), last + 1)
-        self._db.put("floors", [(number, name, sum(left)) for number, (name, left) in floors])
+        self._db.put(
+            "floors",
+            [(number, name, left.incarnation + left.edits) for number, (name, left) in floors],
+        )
         old = self._db.delete(
             "floors",
             "number IN (SELECT number FROM floors ORDER BY number DESC LIMIT -1 OFFSET ?)",
@@ -489,9 +499,16 @@ def _body(one: Placed) -> bytes:
     return msgspec.json.encode(members, order="deterministic")
 
 
-def _joined(known: tuple[Fault, ...], carried: tuple[Fault, ...]) -> tuple[Fault, ...]:
-    """Return the faults of both nodes, each as the one has it that has used it more."""
-    merged = {one.id: one for one in known}
-    for one in carried:
-        merged[one.id] = max(one, merged.get(one.id, one), key=lambda fault: fault.used)
+def _joined(
+    known: Iterable[Fault], before: Collection[str], carried: Iterable[Fault]
+) -> tuple[Fault, ...]:
+    """Return the faults of both nodes, each as the one has it that has used it more.
+
+    `before` are the IDs of those that both have had: one that either has no more has ended.
+    """
+    there = {one.id: one for one in carried}
+    merged = {one.id: one for one in known if one.id in there or one.id not in before}
+    for one in there.values():
+        if one.id in merged or one.id not in before:
+            merged[one.id] = max(one, merged.get(one.id, one), key=lambda fault: fault.used)
     return not_over(merged.values(), -inf)[:MAX_FAULTS]

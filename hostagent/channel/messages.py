@@ -34,7 +34,7 @@ from hostagent.model import (
     SetName,
 )
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 PART_BYTES: Final = 256 * 1024
 """Lists and snapshots are cut into parts of about this size: far from MAX_FRAME even when the item
@@ -89,11 +89,15 @@ class Place(_Base, frozen=True):
     guests: Annotated[tuple[Guest, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
 
 
+WITHDRAWN_AT_ONCE: Final = 16
+"""Guests that one command withdraws: its answer fits a frame, whatever faults they have."""
+
+
 class Withdraw(_Base, frozen=True):
     """These guests are no longer on this node."""
 
     command_id: CommandId
-    names: Names
+    names: Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=WITHDRAWN_AT_ONCE)]
 
 
 class Schedule(_Base, frozen=True):
@@ -208,11 +212,15 @@ class Adopt(_Base, frozen=True):
     The guests' incarnations continue above those on either node. Active and ended events come
     along; of an event known on both nodes the version further along stays. The clock is moved
     forward to `clock_offset` if it is behind.
+
+    `before` is of guests that are adopted again, with what the other node was told last: the faults
+    that each had when it was adopted first. Those of them that the other node has no more end here.
     """
 
     command_id: CommandId
     clock_offset: ClockOffset
     guests: Annotated[tuple[Placed, ...], Meta(max_length=MAX_GUESTS)] = ()
+    before: dict[GuestName, tuple[FaultId, ...]] = {}
     events: tuple[Event, ...] = ()
 
 
@@ -240,18 +248,26 @@ class ListPolls(_Base, frozen=True):
     guest: GuestName
 
 
+class Left(Struct, frozen=True, array_like=True):
+    """What a node knew last of a guest that was withdrawn. A part of messages."""
+
+    incarnation: Count
+    edits: Count
+    faults: Annotated[tuple[Fault, ...], Meta(max_length=MAX_FAULTS)] = ()
+
+
 class Done(_Base, frozen=True):
     """The command is stored. `now` is the metadata plane's time at which it was applied.
 
     `sequence` is the number of the last delta then: a responder that has applied it knows the
-    command's effect. `left`: the last incarnation and edits of each guest withdrawn.
+    command's effect. `left` is of each guest withdrawn.
     """
 
     command_id: CommandId
     now: float
     sequence: Sequence = 0
     event: Event | None = None
-    left: dict[GuestName, tuple[Count, Count]] = {}
+    left: dict[GuestName, Left] = {}
 
 
 class Failed(_Base, frozen=True):

@@ -1,13 +1,15 @@
 """What can be asked of an agent: each call's messages, and how their answers are read. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 from uuid import uuid4
 
 from msgspec import Struct
 
 from hostagent.channel.frames import FrameError
 from hostagent.channel.messages import (
+    WITHDRAWN_AT_ONCE,
     AddFaults,
     Adopt,
     Advance,
@@ -21,6 +23,7 @@ from hostagent.channel.messages import (
     Done,
     Events,
     Guests,
+    Left,
     ListEvents,
     ListGuests,
     ListPolls,
@@ -47,6 +50,9 @@ from hostagent.verb import Verb
 Answers: TypeAlias = Sequence[Answer | Welcome]
 """The parts of the answer to one question."""
 
+NONE_BEFORE: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+"""No guest is adopted again."""
+
 T = TypeVar("T")
 _Item = TypeVar("_Item", bound=Struct)
 
@@ -71,15 +77,14 @@ def place(guests: Iterable[Guest], command_id: str | None = None) -> Call[int]:
     return Call(lambda: placements(placed, name), _sequence)
 
 
-def withdraw(
-    names: Iterable[str], command_id: str | None = None
-) -> Call[dict[str, tuple[int, int]]]:
+def withdraw(names: Iterable[str], command_id: str | None = None) -> Call[dict[str, Left]]:
     """Take guests off the node; unknown names are ignored.
 
-    Returns the last incarnation and edits of each, for the node that adopts it.
+    Returns what the node knew last of each, for the node that adopts it. One command, unless there
+    are more than WITHDRAWN_AT_ONCE: then several.
     """
-    command = Withdraw(command_id=_id(command_id), names=tuple(names))
-    return _one(command, lambda answers: _done(answers).left)
+    leaving, name = tuple(names), _id(command_id)
+    return Call(lambda: withdrawals(leaving, name), _left)
 
 
 def adopt(
@@ -87,16 +92,18 @@ def adopt(
     events: Iterable[Event],
     clock_offset: float,
     command_id: str | None = None,
+    before: Mapping[str, tuple[str, ...]] = NONE_BEFORE,
 ) -> Call[int]:
     """Put guests from another node on this one, with that node's events and clock.
 
     Their incarnations continue above their last ones. Of an event known on both nodes the
     version further along stays. The clock is moved forward to `clock_offset` seconds ahead if
-    it is behind. One command, unless that is too much for one frame: then several. Returns the
-    sequence number of the change; see `responders`.
+    it is behind. `before` is of guests that are adopted again, with what the other node was told
+    last: the IDs of the faults that they were adopted with first. One command, unless that is too
+    much for one frame: then several. Returns the sequence number of the change; see `responders`.
     """
     placed, known, name = tuple(guests), tuple(events), _id(command_id)
-    return Call(lambda: adoptions(placed, known, clock_offset, name), _sequence)
+    return Call(lambda: adoptions(placed, known, clock_offset, name, before), _sequence)
 
 
 def schedule(
@@ -261,7 +268,11 @@ def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
 
 
 def adoptions(
-    guests: Iterable[Placed], events: Iterable[Event], clock_offset: float, name: str
+    guests: Iterable[Placed],
+    events: Iterable[Event],
+    clock_offset: float,
+    name: str,
+    before: Mapping[str, tuple[str, ...]] = NONE_BEFORE,
 ) -> Iterator[Adopt]:
     """Return the commands that move guests here, like `placements`.
 
@@ -269,12 +280,26 @@ def adoptions(
     """
     for number, part in enumerate(_parts([*events, *guests])):
         if part or number == 0:
+            placed = tuple(one for one in part if isinstance(one, Placed))
+            names = {one.guest.name for one in placed}
             yield Adopt(
                 command_id=f"{name}.{number}" if number else name,
                 clock_offset=clock_offset,
-                guests=tuple(one for one in part if isinstance(one, Placed)),
+                guests=placed,
                 events=tuple(one for one in part if isinstance(one, Event)),
+                before={guest: ids for guest, ids in before.items() if guest in names},
             )
+
+
+def withdrawals(names: Sequence[str], name: str) -> Iterator[Withdraw]:
+    """Return the commands that withdraw the guests, like `placements`; none for none."""
+    for first in range(0, len(names), WITHDRAWN_AT_ONCE):
+        part = tuple(names[first : first + WITHDRAWN_AT_ONCE])
+        yield Withdraw(command_id=f"{name}.{first}" if first else name, names=part)
+
+
+def _left(answers: Sequence[Answers]) -> dict[str, Left]:
+    return {name: left for one in answers for name, left in _done(one).left.items()}
 
 
 def _parts(items: Iterable[_Item]) -> Iterator[tuple[_Item, ...]]:

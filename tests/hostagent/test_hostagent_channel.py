@@ -2,10 +2,12 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hostagent.channel.frames import MAX_DEPTH, MAX_FRAME, Decoder, FrameError, pack
 from hostagent.channel.messages import (
     VERSION,
+    WITHDRAWN_AT_ONCE,
     Adopt,
     Advance,
     Applied,
@@ -20,6 +22,7 @@ from hostagent.channel.messages import (
     Guests,
     Heartbeat,
     Hello,
+    Left,
     ListEvents,
     ListGuests,
     ListResponders,
@@ -38,6 +41,7 @@ from hostagent.channel.messages import (
     parts,
     snapshot,
 )
+from hostagent.faults import MAX_FAULTS, Fault
 from hostagent.model import MAX_GUESTS, Event, EventSource, EventType, Guest
 
 ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
@@ -52,6 +56,7 @@ EVENT = Event(
     not_before=900.0,
     duration=60.0,
 )
+FAULT = Fault(id="0000000a", at=1.5, until=2.5, status=500, methods=("PUT",), used=3, times=5)
 LONG = "n" * 63
 EVERY_MESSAGE = [
     Hello(version=VERSION, role="responder"),
@@ -73,11 +78,12 @@ EVERY_MESSAGE = [
         clock_offset=5.0,
         guests=(Placed(guest=GUEST, incarnation=3, edits=1),),
         events=(EVENT,),
+        before={"web1": ("0000000a",)},
     ),
     Now(),
     ListEvents(history=True),
     ListGuests(),
-    Done(command_id="c", now=3.0, event=EVENT, left={"web1": (7, 2)}),
+    Done(command_id="c", now=3.0, event=EVENT, left={"web1": Left(7, 2, (FAULT,))}),
     Clock(now=4.5, clock_offset=1.5),
     Failed(code="conflict", reason="no"),
     Events(events=(EVENT,), more=True),
@@ -87,6 +93,15 @@ EVERY_MESSAGE = [
     Heartbeat(sequence=5),
     Hello(version=VERSION, role="watcher"),
 ]
+
+
+def test_the_longest_answer_to_a_withdrawal_fits_a_frame():
+    methods = ("M" * 16,) * 8
+    long = replace(FAULT, path="\U0001f600" * 256, methods=methods, truncate=1 << 20, throttle=1e-9)
+    left = {f"{LONG[:-4]}{n:04}": Left(1 << 60, 1 << 60, (long,) * MAX_FAULTS)
+            for n in range(WITHDRAWN_AT_ONCE)}  # fmt: skip
+    (done,) = read(encode(Done(command_id="c" * 64, now=3.0, sequence=1 << 60, left=left)))
+    assert done.left == left
 
 
 def read(data):

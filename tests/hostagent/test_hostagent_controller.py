@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hostagent.channel.messages import VERSION, Placed, Welcome, encode
+from hostagent.channel.messages import VERSION, WITHDRAWN_AT_ONCE, Left, Placed, Welcome, encode
 from hostagent.controller import AgentUnreachable, CommandRefused, Controller, SyncController
 from hostagent.model import Event, EventSource, EventStatus, EventType, Guest
 
@@ -52,7 +52,7 @@ def test_the_walk(running):
         clock = controller.now()
         assert clock.clock_offset == 600
         assert clock.now == pytest.approx(before + 600, abs=5)
-        assert controller.withdraw(["web2"]) == {"web2": (3, 0)}
+        assert controller.withdraw(["web2"]) == {"web2": Left(3, 0)}
         assert [one.guest for one in controller.guests()] == [Guest(name="web1", port=3)]
 
 
@@ -73,7 +73,9 @@ def test_the_walk_on_asyncios_own_loop(running):
             assert len(await controller.events()) == 2
             assert len(await controller.guests()) == 3
             assert (await controller.now()).clock_offset == 0
-            assert await controller.withdraw(["web0", "web9"]) == {"web0": (3, 0)}
+            many = [f"web{i}" for i in range(9, 9 + WITHDRAWN_AT_ONCE)]
+            assert await controller.withdraw([]) == {}
+            assert await controller.withdraw([*many, "web0"]) == {"web0": Left(3, 0)}
 
     asyncio.run(walk())
 

@@ -356,10 +356,19 @@ def test_a_guest_takes_its_faults_along(store, tmp_path):
     assert known(other) == left.faults
     # The old node has told it more meanwhile.
     store.use("web1", fault(1).id, 2)
-    do(other, Adopt, clock_offset=0.0, guests=(store.placed("web1"),))
-    assert [(one.id, one.used) for one in known(other)] == [(fault(1).id, 2), (fault(2).id, 0)]
-    do(other, Adopt, clock_offset=0.0, guests=(left,))  # the old node's word comes late
-    assert known(other)[0].used == 2
+    do(store, ClearFaults, ids=(fault(2).id,))
+    add(store, fault(3, hang=True))
+    # So has the new one.
+    add(other, fault(4, hang=True))
+    before = {"web1": (fault(1).id, fault(2).id)}
+    do(other, Adopt, clock_offset=0.0, guests=(store.placed("web1"),), before=before)
+    told = [(fault(1).id, 2), (fault(4).id, 0), (fault(3).id, 0)]
+    assert [(one.id, one.used) for one in known(other)] == told
+    do(other, ClearFaults, ids=(fault(1).id,))
+    do(other, Adopt, clock_offset=0.0, guests=(store.placed("web1"),), before=before)
+    assert [one.id for one in known(other)] == [fault(4).id, fault(3).id]
+    do(other, Adopt, clock_offset=0.0, guests=(left,))  # it has been elsewhere meanwhile
+    assert known(other) == left.faults
     do(other, Withdraw, names=("web1",))
     do(other, Place, guests=(Guest(name="web1"),))
     assert known(other) == ()

@@ -20,6 +20,7 @@ from hostagent.channel.messages import (
     Complete,
     Done,
     Failed,
+    Left,
     Place,
     Placed,
     Schedule,
@@ -202,7 +203,7 @@ def test_its_numbers_go_on_above_those_of_both_nodes(store):
     for number in range(5):
         store(Schedule, event_id=event_id(number), guests=("a",), type=EventType.REBOOT)
     left = store(Withdraw, names=("a", "nobody")).left
-    assert left == {"a": (6, 0)}
+    assert left == {"a": Left(6, 0)}
     store(Adopt, guests=(moved(incarnation=2, edits=1),), clock_offset=0.0)
     assert store.placed()["a"] == moved(incarnation=7, edits=2)
     # One that is here already, and was somewhere else meanwhile.
@@ -369,7 +370,7 @@ class Moves(RuleBasedStateMachine):
             self.change(source, self.events - 1, meanwhile)
         self.home[name] = 1 - source
         left = self.stores[source](Withdraw, self.wall, names=(name,)).left
-        self.adopt(name, source, numbers=left[name])
+        self.adopt(name, source, numbers=(left[name].incarnation, left[name].edits))
 
     def adopt(self, name, source, killed="no", numbers=None):
         there, here = self.stores[source], self.stores[1 - source]

@@ -15,7 +15,7 @@ from hostagent.controller import calls
 from hostagent.faults import Fault, is_over
 from netemu.errors import BadInput, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
-from netemu.supervisor.control.store import Store
+from netemu.supervisor.control.store import AgentRefuses, NodeFailed, Store
 from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Lab
 from netemu.wire.faults import planned
@@ -48,18 +48,46 @@ class Faults:
         Raises BadInput and NotSo; guests of other nodes may have been told then.
         """
         for node, names in self._by_node(guests).items():
+            await self._add(node, names, faults)
+
+    async def _add(self, node: str, names: Sequence[str], faults: Sequence[Fault]) -> None:
+        told = True
+        try:
             await self._store.settle(node, calls.add_faults(names, faults), patient=False)
+        except AgentRefuses as error:
+            if error.code != "unknown-guest" or self._by_node(names).keys() == {node}:
+                raise
+            told = False  # one has moved meanwhile
+        for home, some in self._by_node(names).items():
+            for name in () if told and home == node else some:
+                try:
+                    await self._add(home, (name,), faults)
+                except AgentRefuses as error:
+                    if error.code != "conflict":  # it took them along
+                        raise
 
     async def clear(self, guests: Iterable[str], ids: Sequence[str]) -> None:
         """End faults: of these guests (none: of all) those with these IDs (none: all).
 
-        An ID may be written by its beginning.
+        An ID may be written by its beginning. Raises BadInput and NotSo; where one node is away,
+        those of the others have ended.
         """
         known = {one["fault"]["id"] for one in await self.listed()}
         whole = [self._whole_id(one, known) for one in ids]
+        away: NodeFailed | None = None
         for node, names in self._by_node(guests or self._names()).items():
-            if not self._store.away(node):
-                await self._store.append(node, calls.clear_faults(names, whole))
+            try:
+                await self._clear(node, names, whole)
+            except NodeFailed as error:  # a guest that heals takes its faults along
+                away = error
+        if away is not None:
+            raise NotSo(f"{away}: faults of its guests are not cleared")
+
+    async def _clear(self, node: str, names: Sequence[str], ids: Sequence[str]) -> None:
+        await self._store.settle(node, calls.clear_faults(names, ids), patient=False)
+        for home, moved in self._by_node(names).items():
+            if home != node:  # the agent may have forgotten them before it was told
+                await self._clear(home, moved, ids)
 
     async def listed(self) -> list[dict[str, Any]]:
         """Return each guest's faults that are not over, with times of the metadata clock."""

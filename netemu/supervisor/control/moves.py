@@ -1,6 +1,8 @@
 """Guests that change their node: with all that is known of them. Runs in the supervisor.
 
-A guest takes along what its agent knew: its incarnation and its events, those that are over too.
+A guest takes along what its agent knew: its incarnation, its events, those that are over too, and
+its faults. It boots on its new node before the old one has forgotten it. So what has changed on the
+old one since is brought after it, as a difference: the new one may have been told something, too.
 Where an agent's node fails meanwhile, what it had acknowledged is read from its disk, or added to
 it; an event's ID keeps it from being there twice.
 """
@@ -11,7 +13,8 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
-from hostagent.channel.messages import Adopt, Placed
+from hostagent.channel.messages import Adopt, Left, Placed
+from hostagent.controller.calls import NONE_BEFORE
 from hostagent.model import Event, sees
 from netemu.errors import NetemuError, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
@@ -71,13 +74,13 @@ class Moves:
         host = self._hosts[self._hardware.node_of(name).node.name]
         self._moving[name] = (host,)
         try:
-            node = await self._to_another(self._hardware.wired(name).guest, host)
-            await self._leave(name, host, node)
+            known = await self._store.snapshot(host.name)
+            node = await self._to_another(self._hardware.wired(name).guest, host, known)
+            await self._leave(name, host, node, known)
         finally:
             del self._moving[name]
 
-    async def _to_another(self, guest: Guest, host: NodeServices) -> str:
-        known = await self._store.snapshot(host.name)
+    async def _to_another(self, guest: Guest, host: NodeServices, known: Known) -> str:
         refusals: dict[str, NotSo] = {}
         while True:
             candidates = [one for one in self.candidates(host.name) if one.name not in refusals]
@@ -105,8 +108,14 @@ class Moves:
         moved = [replace(guest, fault_domain=domain) for guest in guests]
         return moved, await self._take_over(node, moved, known)
 
-    async def _take_over(self, node: str, guests: Sequence[Guest], known: Known) -> int:
-        sequence = await self._placement.adopt(node, guests, known)
+    async def _take_over(
+        self,
+        node: str,
+        guests: Sequence[Guest],
+        known: Known,
+        before: Mapping[str, tuple[str, ...]] = NONE_BEFORE,
+    ) -> int:
+        sequence = await self._placement.adopt(node, guests, known, before)
         names = {guest.name for guest in guests}
         moved = [one for one in known.guests if one.guest.name in names]
         self._feeds.adopted(node, _events_of(moved, known), sequence)
@@ -142,41 +151,43 @@ class Moves:
             self._tell_problem(host, f"{why}; its guests keep what it has told the lab")
             return self._feeds.known(host.name)
 
-    async def _leave(self, name: str, host: NodeServices, node: str) -> None:
-        """Have the old agent forget the guest; what it was told meanwhile comes along, too."""
+    async def _leave(self, name: str, host: NodeServices, node: str, known: Known) -> None:
+        """Have the old agent forget the guest; what it was told since it said what was `known`
+        comes along, too.
+        """
         try:
-            late, numbers = await self._withdraw(name, host)
-            if numbers is not None:
-                await self._follow(self._hardware.wired(name).guest, node, late, *numbers)
+            late, left = await self._withdraw(name, host)
+            if left is not None:
+                had = [one.faults for one in known.guests if one.guest.name == name]
+                before = {name: tuple(fault.id for faults in had for fault in faults)}
+                await self._follow(self._hardware.wired(name).guest, node, late, left, before)
         except NetemuError as error:  # it has moved all the same
             problem = f"what {host.name} was told last of it may be lost: {error}"
             self._event_log.write("guest", guest=name, node=node, problem=problem)
 
-    async def _withdraw(
-        self, name: str, host: NodeServices
-    ) -> tuple[Known, tuple[int, int] | None]:
-        """What the old agent was told last, and the guest's numbers, if it knew the guest."""
+    async def _withdraw(self, name: str, host: NodeServices) -> tuple[Known, Left | None]:
+        """What the old agent was told last, and what it knew of the guest, if it did."""
         command_id = str(uuid4())
-        left: Mapping[str, tuple[int, int]] = {}
+        left: Mapping[str, Left] = {}
         try:
             left = await self._placement.withdraw(host.name, (name,), command_id)
             late = await self._store.snapshot(host.name)
         except (AgentRefuses, AgentSilent):  # later, then: it can store nothing more either
             self._placement.disown(host.name, (name,))
             late = await self._store.snapshot(host.name)
-            left = {**_numbers(late), **left}
+            left = {**_held(late), **left}
         except NodeFailed:  # what it had acknowledged is on its disk
             await host.dead()
             late = self.left_by(host)
             # It may have forgotten the guest, and nobody has heard its answer.
             left = {
-                **_numbers(late),
+                **_held(late),
                 **self._withdrawn(host, command_id),
                 **left,
             }
         return late, left.get(name)
 
-    def _withdrawn(self, host: NodeServices, command_id: str) -> Mapping[str, tuple[int, int]]:
+    def _withdrawn(self, host: NodeServices, command_id: str) -> Mapping[str, Left]:
         try:
             with self._store.dead(host.name) as dead:
                 done = dead.answer(command_id)
@@ -185,25 +196,31 @@ class Moves:
         return {} if done is None else done.left
 
     async def _follow(
-        self, guest: Guest, node: str, late: Known, incarnation: int, edits: int
+        self,
+        guest: Guest,
+        node: str,
+        late: Known,
+        left: Left,
+        before: Mapping[str, tuple[str, ...]],
     ) -> None:
         """Have the new agent know what the old one was told last, even if it has failed since."""
         try:
             here = await self._store.snapshot(node)
-            carried = _carried(here, guest.name, incarnation, edits)
-            sequence = await self._take_over(node, (guest,), late._replace(guests=[carried]))
+            late = late._replace(guests=[_carried(here, guest.name, left)])
+            sequence = await self._take_over(node, (guest,), late, before)
             await self.applied(node, sequence)
         except NodeFailed:
             host = self._hosts[node]
             await host.dead()
             with self._store.dead(node) as dead:
-                carried = _carried(dead.snapshot(), guest.name, incarnation, edits)
+                carried = _carried(dead.snapshot(), guest.name, left)
                 dead.append(
                     Adopt(
                         command_id=str(uuid4()),
                         clock_offset=late.clock_offset,
                         guests=(carried,),
                         events=tuple(_events_of((carried,), late)),
+                        before=dict(before),
                     )
                 )
             self._feeds.adopted(node, _events_of((carried,), late), inf)
@@ -214,11 +231,11 @@ def _events_of(guests: Sequence[Placed], known: Known) -> list[Event]:
     return [event for event in known.events if any(sees(one.guest, event) for one in guests)]
 
 
-def _numbers(known: Known) -> Mapping[str, tuple[int, int]]:
-    return {one.guest.name: (one.incarnation, one.edits) for one in known.guests}
+def _held(known: Known) -> Mapping[str, Left]:
+    return {one.guest.name: Left(one.incarnation, one.edits, one.faults) for one in known.guests}
 
 
-def _carried(here: Known, name: str, incarnation: int, edits: int) -> Placed:
-    """The guest as its new agent has it, with the numbers that it had when it left the old one."""
+def _carried(here: Known, name: str, left: Left) -> Placed:
+    """The guest as its new agent has it, with what it had when it left the old one."""
     (placed,) = (one for one in here.guests if one.guest.name == name)
-    return replace(placed, incarnation=incarnation, edits=edits)
+    return replace(placed, incarnation=left.incarnation, edits=left.edits, faults=left.faults)

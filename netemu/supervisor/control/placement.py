@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from hostagent.channel.messages import Left
 from hostagent.controller import calls
 from hostagent.model import Guest as PlacedGuest
 from hostagent.model import sees
@@ -202,10 +203,17 @@ class Placement:
 
     # Guests that change places.
 
-    async def adopt(self, node: str, guests: Iterable[Guest], known: Known) -> int:
+    async def adopt(
+        self,
+        node: str,
+        guests: Iterable[Guest],
+        known: Known,
+        earlier: Mapping[str, tuple[str, ...]] = calls.NONE_BEFORE,
+    ) -> int:
         """Have a node's agent take over guests, with what was `known` of them elsewhere.
 
-        It is stored there then. Returns the sequence as of which responders know of it.
+        It is stored there then. `earlier` is of those that are there already: the faults that they
+        came with. Returns the sequence as of which responders know of it.
         Raises NodeFailed, AgentRefuses and AgentSilent; then none of them is to be there.
         """
         before = {placed.guest.name: placed for placed in known.guests}
@@ -215,7 +223,7 @@ class Placement:
             concerned = [
                 event for event in known.events if any(sees(one.guest, event) for one in placed)
             ]
-            take = calls.adopt(placed, concerned, known.clock_offset)
+            take = calls.adopt(placed, concerned, known.clock_offset, before=earlier)
             try:
                 sequence = await self._store.settle(node, take)
             except (AgentRefuses, AgentSilent):  # of several commands the first may be done
@@ -227,11 +235,11 @@ class Placement:
 
     async def withdraw(
         self, node: str, guests: Iterable[str], command_id: str
-    ) -> Mapping[str, tuple[int, int]]:
+    ) -> Mapping[str, Left]:
         """Have a node's agent forget guests: they are elsewhere.
 
-        Returns the last incarnation and edits of each that it had. Raises NodeFailed, AgentRefuses
-        and AgentSilent.
+        Returns what it knew last of each that it had. Raises NodeFailed, AgentRefuses and
+        AgentSilent.
         """
         names = tuple(guests)
         async with self._locks[node]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID, uuid4, uuid5
 
-from hostagent.channel.messages import HEARTBEAT_INTERVAL, Withdraw
+from hostagent.channel.messages import HEARTBEAT_INTERVAL
 from hostagent.controller import calls
 from hostagent.model import EventType
 from netemu.errors import BadInput, NetemuError, NotSo
@@ -151,8 +151,9 @@ class Relocation:
         """
         with self._store.dead(host.name) as dead:
             known = {one.guest.name for one in dead.snapshot().guests}
-            if strangers := tuple(sorted(known - self._guests_on(host))):
-                dead.append(Withdraw(command_id=str(uuid4()), names=strangers))
+            strangers = sorted(known - self._guests_on(host))
+            for command in calls.withdrawals(strangers, str(uuid4())):
+                dead.append(command)
 
     def _guests_on(self, host: NodeServices) -> set[str]:
         """The guests that are on the node, and not gone for good."""

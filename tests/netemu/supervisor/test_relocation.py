@@ -8,13 +8,15 @@ from uuid import uuid4
 
 import pytest
 
-from hostagent.channel.messages import Place, Schedule
+from hostagent.channel.messages import AddFaults, ClearFaults, Place, Schedule, Withdraw
 from hostagent.controller import CommandRefused
+from hostagent.faults import Fault
 from hostagent.model import Event, EventType
 from hostagent.model import Guest as PlacedGuest
 from netemu.errors import NotSo
 from netemu.supervisor.control import placement, relocation, store
 from netemu.supervisor.control.carried_out import CarriedOut
+from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Known
@@ -81,6 +83,9 @@ class FakeWatching:
     def poke(self) -> None:
         pass
 
+    def now(self) -> float:
+        return time.time()
+
     def known(self, node: str) -> Known:
         return self.told[node]
 
@@ -100,7 +105,8 @@ class Stage:
     """A relocation and a placement among fakes, but for the repositories: every guest is placed."""
 
     def __init__(self, fake_store: Callable[..., FakeStore]) -> None:
-        self.lab = FakeLab(parse(LAB, source="lab.yaml"))
+        self.plan = parse(LAB, source="lab.yaml")
+        self.lab = FakeLab(self.plan)
         self.lab.claims.off |= set("abcd")  # nobody has an address
         self.hardware, nodes = self.lab.hardware, self.lab.nodes
         self.store = fake_store(*(node.node.name for node in nodes))
@@ -131,6 +137,26 @@ class Stage:
         event = self.store.do(node, command).event
         assert event is not None
         return event.id
+
+    def user_faults(self) -> Faults:
+        """The faults that users change."""
+        watching: Any = self.watching
+        return Faults(self.plan, self.store, self.lab.nodes, watching)
+
+    def add_fault(self, node: str, number: int) -> None:
+        """Have a node's agent acknowledge a fault of guest a."""
+        fault = Fault(id=f"{number:08x}", at=0.0, status=500)
+        self.store.do(node, AddFaults(command_id=str(uuid4()), guests=("a",), faults=(fault,)))
+
+    def clear_fault(self, node: str, number: int) -> None:
+        """Have a node's agent end a fault of guest a."""
+        command = ClearFaults(command_id=str(uuid4()), guests=("a",), ids=(f"{number:08x}",))
+        self.store.do(node, command)
+
+    def faults(self, node: str) -> list[int]:
+        """The faults that guest a has on a node."""
+        (placed,) = (one for one in self.known(node).guests if one.guest.name == "a")
+        return [int(fault.id, 16) for fault in placed.faults]
 
     def known(self, node: str) -> Known:
         with self.store.dead(node) as dead:
@@ -171,6 +197,74 @@ def test_a_guest_takes_along_what_its_agent_was_told_last(stage: Stage) -> None:
     assert {one.id for one in stage.known("new").events} == {early, *late}
     assert list(stage.placed("old")) == ["b"]
     assert late
+
+
+@pytest.mark.parametrize("end", ["well", "new fails", "old fails", "answer lost", "refused"])
+def test_faults_change_on_both_nodes_while_the_guest_moves(stage: Stage, end: str) -> None:
+    """What a user adds or clears meanwhile is so in the end, whichever agent was told."""
+    for number in (1, 2, 3):
+        stage.add_fault("old", number)
+
+    def change() -> None:
+        stage.clear_fault("old", 1)
+        stage.add_fault("old", 4)
+        stage.clear_fault("new", 2)
+        stage.add_fault("new", 5)
+        if end == "new fails":
+            stage.store.before["adopt", "new"] = lambda: stage.relocation.fail("new")
+        elif end == "old fails":
+            stage.relocation.fail("old")
+        elif end == "answer lost":
+            stage.store.after["withdraw", "old"] = lambda: stage.relocation.fail("old")
+        elif end == "refused":
+            stage.store.full.add("old")
+        else:  # after the last look at the new node
+            stage.store.before["adopt", "new"] = lambda: stage.clear_fault("new", 3)
+
+    stage.store.before["withdraw", "old"] = change
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "SETTLED_WITHIN", 0.02)
+        asyncio.run(stage.relocation.move("a"))
+    assert sorted(stage.faults("new")) == ([4, 5] if end == "well" else [3, 4, 5])
+    assert not [one for one in stage.log.entries if "problem" in one]
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_guest_moves_while_a_user_has_its_faults_changed(stage: Stage, forgotten: bool) -> None:
+    """The old agent, which the command reaches, has forgotten the guest, or still knows it."""
+    faults = stage.user_faults()
+
+    def move() -> None:
+        if forgotten:
+            stage.store.do("old", Withdraw(command_id=str(uuid4()), names=("a",)))
+        stage.store.do("new", Place(command_id=str(uuid4()), guests=(PlacedGuest(name="a"),)))
+        stage.hardware.replace(stage.hardware.wired("a"), stage.hosts["new"].wired)
+
+    async def script() -> None:
+        stage.store.before["addfaults", "old"] = move
+        await faults.add(["a"], [Fault(id="0000000a", at=0.0, status=500)])
+        assert stage.faults("new") == [10]
+        stage.hardware.replace(stage.hardware.wired("a"), stage.hosts["old"].wired)
+        stage.store.before["clearfaults", "old"] = move
+        await faults.clear(["a"], [])
+        assert stage.faults("new") == []
+
+    asyncio.run(script())
+
+
+def test_that_faults_of_a_failed_nodes_guests_are_not_cleared_is_said(stage: Stage) -> None:
+    """The guest will take them along when it heals."""
+    faults = stage.user_faults()
+    stage.add_fault("old", 1)
+    stage.relocation.fail("third")
+
+    async def script() -> None:
+        stage.watching.told["third"] = stage.known("third")
+        with pytest.raises(NotSo, match="third has failed: faults of its guests are not cleared"):
+            await faults.clear([], [])
+
+    asyncio.run(script())
+    assert stage.faults("old") == []
 
 
 @pytest.mark.parametrize("step", ["now", "adopt"])
