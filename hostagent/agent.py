@@ -27,13 +27,11 @@ from hostagent.channel.messages import (
     Done,
     Failed,
     Heartbeat,
-    ListPolls,
-    ListResponders,
     Polls,
     Responders,
-    Schedule,
     encode,
 )
+from hostagent.channel.requests import ListPolls, ListResponders, Schedule
 from hostagent.model import MAX_GUESTS
 from hostagent.peers import MAX_BUFFERED, Door, Peer
 from hostagent.polls_asked import PollsAsked

@@ -12,31 +12,15 @@ from typing import Final, assert_never
 import msgspec
 from msgspec.structs import replace
 
+from hostagent.channel import requests
 from hostagent.channel.messages import (
-    AddFaults,
-    Adopt,
-    Advance,
     Answer,
-    Approve,
-    Cancel,
-    ClearFaults,
     Clock,
-    Command,
-    Complete,
     Delta,
     Done,
     Events,
     Failed,
     Guests,
-    ListEvents,
-    ListGuests,
-    Now,
-    Place,
-    Query,
-    Schedule,
-    Start,
-    Transition,
-    Withdraw,
     encode,
     parts,
 )
@@ -64,11 +48,11 @@ MAX_COUNT: Final = 1 << 40
 """The highest incarnation that an adopted guest may have. No node counts that far, and the rest of
 the range cannot be used up."""
 
-_REQUESTS: Final[dict[type[Transition], Request]] = {
-    Start: Request.START,
-    Approve: Request.APPROVE,
-    Complete: Request.COMPLETE,
-    Cancel: Request.CANCEL,
+_REQUESTS: Final[dict[type[requests.Transition], Request]] = {
+    requests.Start: Request.START,
+    requests.Approve: Request.APPROVE,
+    requests.Complete: Request.COMPLETE,
+    requests.Cancel: Request.CANCEL,
 }
 
 _answer = msgspec.msgpack.Decoder(Done)
@@ -83,7 +67,7 @@ class Refused(Exception):
 
 
 def execute(
-    repository: Repository, command: Command, wall: float
+    repository: Repository, command: requests.Command, wall: float
 ) -> tuple[Done | Failed, list[Delta]]:
     """Carry out a command inside the caller's transaction; `wall` is real time, epoch seconds.
 
@@ -104,11 +88,11 @@ def execute(
             deltas = repository.settle(wall)
             done, changes = _apply(repository, command, wall + repository.clock_offset)
             deltas += changes
-            if isinstance(command, (Advance, Adopt)):  # what has fallen due now
+            if isinstance(command, (requests.Advance, requests.Adopt)):  # what has fallen due now
                 deltas += repository.settle(wall)
             now = wall + repository.clock_offset
             answer = msgspec.structs.replace(done, now=now, sequence=repository.sequence)
-            if deltas or not isinstance(command, Approve):
+            if deltas or not isinstance(command, requests.Approve):
                 # Approvals that change nothing are not stored: guests may send them without end.
                 repository.remember(command.command_id, fingerprint, msgspec.msgpack.encode(answer))
     except Refused as refusal:
@@ -126,53 +110,55 @@ def answered(repository: Repository, command_id: str) -> Done | None:
     return None if known is None else _answer.decode(known[1])
 
 
-def look_up(repository: Repository, query: Query, wall: float) -> list[Answer]:
+def look_up(repository: Repository, query: requests.Query, wall: float) -> list[Answer]:
     """Answer a query, in as many parts as it takes; `wall` is real time, epoch seconds."""
     answers: list[Answer]
-    if isinstance(query, Now):
+    if isinstance(query, requests.Now):
         offset = repository.clock_offset
         return [Clock(now=wall + offset, clock_offset=offset)]
-    if isinstance(query, ListGuests):
+    if isinstance(query, requests.ListGuests):
         answers = [Guests(guests=part, more=True) for part in parts(repository.guests())]
     else:
-        assert isinstance(query, ListEvents)
+        assert isinstance(query, requests.ListEvents)
         events = repository.events(history=query.history)
         answers = [Events(events=part, more=True) for part in parts(events)]
     answers[-1] = msgspec.structs.replace(answers[-1], more=False)
     return answers
 
 
-def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, list[Delta]]:
+def _apply(
+    repository: Repository, command: requests.Command, now: float
+) -> tuple[Done, list[Delta]]:
     done = Done(command_id=command.command_id, now=now)
     match command:
-        case Place():
+        case requests.Place():
             _check_placement(repository, command.guests)
             return done, repository.place(command.guests)
-        case Withdraw():
+        case requests.Withdraw():
             left, deltas = repository.withdraw(command.names)
             return msgspec.structs.replace(done, left=left), deltas
-        case Adopt():
+        case requests.Adopt():
             return done, _adopt(repository, command)
-        case Schedule():
+        case requests.Schedule():
             event = _planned(repository, command, now)
             return msgspec.structs.replace(done, event=event), repository.add(event)
-        case Start() | Complete() | Cancel() | Approve():
+        case requests.Start() | requests.Complete() | requests.Cancel() | requests.Approve():
             found = repository.event(command.event_id)
             if found is None or not _may(repository, command, found):
                 # One reason for both: a guest must not learn of events that it cannot see.
                 raise Refused("unknown-event", f"no event {command.event_id} on this node")
-            by = command.guest if isinstance(command, Approve) else None
+            by = command.guest if isinstance(command, requests.Approve) else None
             after, deltas = repository.change(found, _REQUESTS[type(command)], now, by)
             return msgspec.structs.replace(done, event=after), deltas
-        case Advance():
+        case requests.Advance():
             to = command.to
             if to is None:
                 to = repository.clock_offset + (command.seconds or 0.0)
             _check_clock(to)
             return done, repository.advance(to)
-        case AddFaults():
+        case requests.AddFaults():
             return done, _add_faults(repository, command, now)
-        case ClearFaults():
+        case requests.ClearFaults():
             ids, names = set(command.ids), set(command.guests)
             kept = [
                 replace(one, faults=tuple(f for f in one.faults if ids and f.id not in ids))
@@ -184,7 +170,7 @@ def _apply(repository: Repository, command: Command, now: float) -> tuple[Done, 
             assert_never(command)
 
 
-def _add_faults(repository: Repository, command: AddFaults, now: float) -> list[Delta]:
+def _add_faults(repository: Repository, command: requests.AddFaults, now: float) -> list[Delta]:
     new = tuple(
         replace(one, at=now + one.at, until=None if one.until is None else now + one.until)
         for one in command.faults
@@ -204,7 +190,7 @@ def _add_faults(repository: Repository, command: AddFaults, now: float) -> list[
     return repository.change_faults(changed)
 
 
-def _adopt(repository: Repository, command: Adopt) -> list[Delta]:
+def _adopt(repository: Repository, command: requests.Adopt) -> list[Delta]:
     """Store the events before the guests, so that no guest is here without its events."""
     _check_placement(repository, [one.guest for one in command.guests])
     _check_clock(command.clock_offset)
@@ -235,9 +221,9 @@ def _check_room(repository: Repository) -> None:
         raise Refused("too-many", f"a node holds {MAX_ACTIVE_EVENTS} active events")
 
 
-def _may(repository: Repository, command: Transition, event: Event) -> bool:
+def _may(repository: Repository, command: requests.Transition, event: Event) -> bool:
     """Whether the command may touch the event: a guest may approve only what it can see."""
-    if not isinstance(command, Approve) or command.guest is None:
+    if not isinstance(command, requests.Approve) or command.guest is None:
         return True
     placed = repository.placed(command.guest)
     return placed is not None and sees(placed.guest, event)
@@ -275,7 +261,7 @@ def _check_same(name: str, other: str, what: str) -> None:
         raise Refused("conflict", f"{what} is guest {other}'s; it cannot be {name}'s as well")
 
 
-def _planned(repository: Repository, command: Schedule, now: float) -> Event:
+def _planned(repository: Repository, command: requests.Schedule, now: float) -> Event:
     placed = repository.some_placed(command.guests)
     unknown = [name for name in dict.fromkeys(command.guests) if name not in placed]
     if unknown:

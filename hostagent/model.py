@@ -12,6 +12,8 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from hostagent import times
+
 MAX_GUESTS: Final = 1023
 """Guests on one node: a Linux bridge has 1,023 usable ports."""
 
@@ -33,7 +35,7 @@ LONGEST_DESCRIPTION: Final = 1024
 Description = Annotated[str, Meta(max_length=LONGEST_DESCRIPTION)]
 Domain = Annotated[int, Meta(ge=0, le=1023)]
 Seconds = Annotated[float, Meta(gt=0, le=LONGEST)]
-Epoch = Annotated[float, Meta(ge=0, le=253402300799)]  # to the end of the year 9999
+Epoch = Annotated[float, Meta(ge=0, le=times.LAST)]
 
 _OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 Address = Annotated[str, Meta(pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}\Z")]
@@ -184,6 +186,14 @@ class View(Struct, frozen=True):
     def revision(self) -> int:
         """The number of changes to anything in this view. It never goes back."""
         return self.incarnation + self.edits
+
+    def own(self, now: float) -> "list[Event]":
+        """Return the guest's own events of `events`, as they are at `now`."""
+        return [at(known, now) for known in self.events if concerns(known, self.guest.name)]
+
+    def own_history(self) -> "list[Event]":
+        """Return the guest's own events that have ended, of `history`."""
+        return [event for event in self.history if concerns(event, self.guest.name)]
 
 
 def concerns(event: Event, name: str) -> bool:

@@ -12,34 +12,19 @@ from hostagent import credentials
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     VERSION,
-    AddFaults,
-    Adopt,
-    Advance,
     Applied,
-    Approve,
-    Cancel,
-    ClearFaults,
-    Complete,
     Failed,
     Hello,
-    ListEvents,
-    ListGuests,
-    ListPolls,
-    ListResponders,
     Message,
     MessageError,
-    Now,
-    Place,
     Polls,
     Role,
-    Schedule,
-    Start,
     Used,
     Welcome,
-    Withdraw,
     decode,
     encode,
 )
+from hostagent.channel.requests import Approve, Command, Query
 from hostagent.transactions import Request
 
 log = logging.getLogger(__name__)
@@ -55,25 +40,6 @@ ROLES: Final[dict[Door, tuple[Role, ...]]] = {
 MAX_BUFFERED: Final = 4 << 20
 """Bytes that may wait for a slow peer, in addition to one snapshot or list: a few of the longest
 frames. A peer further behind is dropped; a subscriber then connects again for a new snapshot."""
-
-_REQUESTS: Final = (
-    Place,
-    Withdraw,
-    Adopt,
-    Schedule,
-    Start,
-    Complete,
-    Cancel,
-    Approve,
-    Advance,
-    AddFaults,
-    ClearFaults,
-    Now,
-    ListEvents,
-    ListGuests,
-    ListPolls,
-    ListResponders,
-)
 
 
 class Server(Protocol):
@@ -161,7 +127,7 @@ class Peer(asyncio.Protocol):
                 if self.door == "feed":
                     self._agent.subscribe(self)
                 self.welcomed = True
-        elif self.role == "controller" and isinstance(message, _REQUESTS):
+        elif self.role == "controller" and isinstance(message, Command | Query):
             self._submit(message)
         elif self.role == "responder" and isinstance(message, Applied):
             self.applied = message.sequence

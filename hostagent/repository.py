@@ -22,7 +22,8 @@ from typing import Final
 import msgspec
 from msgspec.structs import asdict, replace
 
-from hostagent.channel.messages import Delta, Left, Placed, parts
+from hostagent.channel.messages import Delta, Left, parts
+from hostagent.channel.requests import Placed
 from hostagent.database import (
     Damaged,
     Database,

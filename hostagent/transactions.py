@@ -9,21 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from hostagent.channel.messages import (
-    Answer,
+from hostagent.channel.messages import Answer, Delta, Failed, Snapshot, Used, encode, snapshot
+from hostagent.channel.requests import (
     Command,
-    Delta,
-    Failed,
     ListEvents,
     ListGuests,
     ListPolls,
     ListResponders,
     Now,
     Query,
-    Snapshot,
-    Used,
-    encode,
-    snapshot,
 )
 from hostagent.commands import execute, look_up
 from hostagent.database import RepositoryError, told

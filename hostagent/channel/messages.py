@@ -16,22 +16,22 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from hostagent.channel.frames import pack
+from hostagent.channel.requests import (
+    Command,
+    CommandId,
+    Count,
+    Placed,
+    Query,
+    Tagged,
+)
 from hostagent.faults import MAX_FAULTS, Fault, FaultId
 from hostagent.model import (
-    LONGEST,
-    MAX_GUESTS,
-    Description,
     Event,
     EventId,
-    EventSource,
-    EventType,
-    Guest,
     GuestName,
-    Seconds,
-    SetName,
 )
 
 VERSION: Final = 6
@@ -43,11 +43,7 @@ that tips it over is an event with a thousand guests, and still few parts."""
 HEARTBEAT_INTERVAL: Final = 2.0
 """Seconds. A responder tolerates several missing ones. A heartbeat is 30 bytes."""
 
-CommandId = Annotated[str, Meta(min_length=1, max_length=64)]
-Names = Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
-Count = Annotated[int, Meta(ge=0, lt=1 << 62)]  # SQLite's integers have 64 bits
 Sequence = Annotated[int, Meta(ge=0)]
-ClockOffset = Annotated[float, Meta(ge=0)]  # the agent refuses more than MAX_CLOCK_OFFSET
 Role = Literal["controller", "responder", "watcher"]
 """The latter two are for the feed; a watcher only reads."""
 
@@ -56,196 +52,18 @@ class MessageError(Exception):
     """A frame's map is not a message of this set; the text says where it is wrong."""
 
 
-class _Base(
-    Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-    tag_field="message",
-    tag=str.lower,
-):
-    """A message: a map whose member `message` is the type's name in lower case."""
-
-
-class Hello(_Base, frozen=True):
+class Hello(Tagged, frozen=True):
     """The first message of every connection, from the side that connected."""
 
     version: int
     role: Role
 
 
-class Welcome(_Base, frozen=True):
+class Welcome(Tagged, frozen=True):
     """The agent's answer to Hello."""
 
     version: int
     node: str
-
-
-class Place(_Base, frozen=True):
-    """These guests are on this node now; a guest already placed is updated."""
-
-    command_id: CommandId
-    guests: Annotated[tuple[Guest, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
-
-
-WITHDRAWN_AT_ONCE: Final = 16
-"""Guests that one command withdraws: its answer fits a frame, whatever faults they have."""
-
-
-class Withdraw(_Base, frozen=True):
-    """These guests are no longer on this node."""
-
-    command_id: CommandId
-    names: Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=WITHDRAWN_AT_ONCE)]
-
-
-class Schedule(_Base, frozen=True):
-    """Plan an event. The agent stamps it with its own clock, which may have been advanced.
-
-    `notice` is the seconds until `not_before`, or None for the type's least notice; with 0 the
-    event has started. The answer holds the event.
-
-    An event may also concern guests of other nodes: `elsewhere` names them, and `sets_elsewhere`
-    their availability sets, whose members here see the event. `guests` may then be none.
-    """
-
-    command_id: CommandId
-    event_id: EventId
-    type: EventType
-    guests: Annotated[tuple[GuestName, ...], Meta(max_length=MAX_GUESTS)]
-    elsewhere: Annotated[tuple[GuestName, ...], Meta(max_length=MAX_GUESTS)] = ()
-    sets_elsewhere: Annotated[tuple[SetName, ...], Meta(max_length=MAX_GUESTS)] = ()
-    source: EventSource = EventSource.PLATFORM
-    description: Description = ""
-    notice: Annotated[float, Meta(ge=0, le=LONGEST)] | None = None
-    duration: Seconds | None = None
-    notice_only: bool = False
-
-
-class Start(_Base, frozen=True):
-    """Start a scheduled event without waiting for its `not_before`."""
-
-    command_id: CommandId
-    event_id: EventId
-
-
-class Complete(_Base, frozen=True):
-    """End the activity of a started event."""
-
-    command_id: CommandId
-    event_id: EventId
-
-
-class Cancel(_Base, frozen=True):
-    """Cancel a scheduled event."""
-
-    command_id: CommandId
-    event_id: EventId
-
-
-class Approve(_Base, frozen=True):
-    """A guest agrees that the event may start.
-
-    `guest` has agreed, and must be able to see the event. A responder must name it; a controller,
-    which may approve anything, need not.
-    """
-
-    command_id: CommandId
-    event_id: EventId
-    guest: GuestName | None = None
-
-
-class Advance(_Base, frozen=True):
-    """Move the metadata plane's clock forward; it cannot be moved back.
-
-    Give exactly one: `seconds` is by how much, `to` is how many seconds it is ahead of the
-    machine's clock afterwards (a clock that is ahead by more stays). `to` may be sent to many
-    nodes, and again, and moves none of them twice.
-    """
-
-    command_id: CommandId
-    seconds: Annotated[float, Meta(gt=0)] | None = None
-    to: ClockOffset | None = None
-
-    def __post_init__(self) -> None:
-        """Raise ValueError unless one of the two is given."""
-        if (self.seconds is None) == (self.to is None):
-            raise ValueError("give `seconds` or `to`, and not both")
-
-
-class AddFaults(_Base, frozen=True):
-    """From now on the metadata service misbehaves towards these guests.
-
-    `at` and `until` of the faults are seconds from now. The faults follow those that the guests
-    have already.
-    """
-
-    command_id: CommandId
-    guests: Names
-    faults: Annotated[tuple[Fault, ...], Meta(min_length=1, max_length=MAX_FAULTS)]
-
-
-class ClearFaults(_Base, frozen=True):
-    """End faults: of these guests (none named: of all) those with these IDs (none named: all)."""
-
-    command_id: CommandId
-    guests: Annotated[tuple[GuestName, ...], Meta(max_length=MAX_GUESTS)] = ()
-    ids: Annotated[tuple[FaultId, ...], Meta(max_length=MAX_GUESTS)] = ()
-
-
-class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A guest, the incarnation of what it can see, the number of its own changes, and its faults.
-
-    A part of messages, not a message itself.
-    """
-
-    guest: Guest
-    incarnation: Count
-    edits: Count = 0
-    faults: Annotated[tuple[Fault, ...], Meta(max_length=MAX_FAULTS)] = ()
-
-
-class Adopt(_Base, frozen=True):
-    """These guests have moved here from another node, with what that node knew.
-
-    The guests' incarnations continue above those on either node. Active and ended events come
-    along; of an event known on both nodes the version further along stays. The clock is moved
-    forward to `clock_offset` if it is behind.
-
-    `before` is of guests that are adopted again, with what the other node was told last: the faults
-    that each had when it was adopted first. Those of them that the other node has no more end here.
-    """
-
-    command_id: CommandId
-    clock_offset: ClockOffset
-    guests: Annotated[tuple[Placed, ...], Meta(max_length=MAX_GUESTS)] = ()
-    before: dict[GuestName, tuple[FaultId, ...]] = {}
-    events: tuple[Event, ...] = ()
-
-
-class Now(_Base, frozen=True):
-    """Ask for the metadata plane's time."""
-
-
-class ListEvents(_Base, frozen=True):
-    """Ask for the active events, with `history` also for those that have ended."""
-
-    history: bool = False
-
-
-class ListGuests(_Base, frozen=True):
-    """Ask for the guests placed on this node."""
-
-
-class ListResponders(_Base, frozen=True):
-    """Ask for the last delta that each responder process has applied."""
-
-
-class ListPolls(_Base, frozen=True):
-    """Ask what a guest has asked, and been told, of late."""
-
-    guest: GuestName
 
 
 class Left(Struct, frozen=True, array_like=True):
@@ -256,7 +74,7 @@ class Left(Struct, frozen=True, array_like=True):
     faults: Annotated[tuple[Fault, ...], Meta(max_length=MAX_FAULTS)] = ()
 
 
-class Done(_Base, frozen=True):
+class Done(Tagged, frozen=True):
     """The command is stored. `now` is the metadata plane's time at which it was applied.
 
     `sequence` is the number of the last delta then: a responder that has applied it knows the
@@ -267,10 +85,10 @@ class Done(_Base, frozen=True):
     now: float
     sequence: Sequence = 0
     event: Event | None = None
-    left: dict[GuestName, Left] = {}
+    left: dict[GuestName, Left] = field(default_factory=dict)
 
 
-class Failed(_Base, frozen=True):
+class Failed(Tagged, frozen=True):
     """The command was refused and changed nothing; `command_id` None: it was the connection."""
 
     code: str
@@ -278,28 +96,28 @@ class Failed(_Base, frozen=True):
     command_id: CommandId | None = None
 
 
-class Clock(_Base, frozen=True):
+class Clock(Tagged, frozen=True):
     """The metadata plane's time, and how far it is ahead of the machine's; in seconds."""
 
     now: float
     clock_offset: float
 
 
-class Events(_Base, frozen=True):
+class Events(Tagged, frozen=True):
     """A part of the answer to ListEvents."""
 
     events: tuple[Event, ...]
     more: bool = False
 
 
-class Guests(_Base, frozen=True):
+class Guests(Tagged, frozen=True):
     """A part of the answer to ListGuests."""
 
     guests: tuple[Placed, ...]
     more: bool = False
 
 
-class Responders(_Base, frozen=True):
+class Responders(Tagged, frozen=True):
     """The number of the last delta, and of the last that each responder process has applied.
 
     A responder that is not connected is not listed; it may still answer from older knowledge.
@@ -329,27 +147,27 @@ class Poll(Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True)
     count: int = 1
 
 
-class AskPolls(_Base, frozen=True):
+class AskPolls(Tagged, frozen=True):
     """To each responder: what has the guest asked? It answers Polls with the same number."""
 
     number: int
     guest: GuestName
 
 
-class Polls(_Base, frozen=True):
+class Polls(Tagged, frozen=True):
     """What a guest has asked: one responder's rows, or in the answer to ListPolls all."""
 
     number: int = 0
     polls: tuple[Poll, ...] = ()
 
 
-class Applied(_Base, frozen=True):
+class Applied(Tagged, frozen=True):
     """A responder has applied the delta `sequence`."""
 
     sequence: Sequence
 
 
-class Used(_Base, frozen=True):
+class Used(Tagged, frozen=True):
     """From a responder: a fault of a guest has met so many requests in all. It is not answered."""
 
     guest: GuestName
@@ -357,7 +175,7 @@ class Used(_Base, frozen=True):
     used: Annotated[int, Meta(ge=0)]
 
 
-class Snapshot(_Base, frozen=True):
+class Snapshot(Tagged, frozen=True):
     """A part of all that is known, as of `sequence`."""
 
     sequence: Sequence
@@ -368,7 +186,7 @@ class Snapshot(_Base, frozen=True):
     more: bool = False
 
 
-class Delta(_Base, frozen=True):
+class Delta(Tagged, frozen=True):
     """One change.
 
     `placed`: new or changed guests; `withdrawn`: names of guests that left; `events`: new or
@@ -382,21 +200,16 @@ class Delta(_Base, frozen=True):
     withdrawn: tuple[GuestName, ...] = ()
     events: tuple[Event, ...] = ()
     forgotten: tuple[EventId, ...] = ()
-    incarnations: dict[GuestName, int] = {}
+    incarnations: dict[GuestName, int] = field(default_factory=dict)
     clock_offset: float | None = None
 
 
-class Heartbeat(_Base, frozen=True):
+class Heartbeat(Tagged, frozen=True):
     """Nothing has changed since `sequence`, and the agent is alive."""
 
     sequence: Sequence
 
 
-Transition: TypeAlias = Start | Complete | Cancel | Approve
-Command: TypeAlias = (
-    Place | Withdraw | Adopt | Schedule | Transition | Advance | AddFaults | ClearFaults
-)
-Query: TypeAlias = Now | ListEvents | ListGuests | ListResponders | ListPolls
 Answer: TypeAlias = Done | Failed | Clock | Events | Guests | Responders | Polls
 Feed: TypeAlias = Snapshot | Delta | Heartbeat
 """What a feed sends about the node. Its other messages concern the connection or an approval."""

@@ -2,7 +2,8 @@
 
 from msgspec.structs import replace
 
-from hostagent.channel.messages import Delta, Feed, Heartbeat, Placed, Snapshot
+from hostagent.channel.messages import Delta, Feed, Heartbeat, Snapshot
+from hostagent.channel.requests import Placed
 from hostagent.model import Event
 
 

@@ -8,6 +8,7 @@ import click
 from hostagent.cli.options import BadInput, Refused, Unable
 from hostagent.terminal.duration import EXPLAINED, Duration
 from hostagent.terminal.output import say, say_json
+from hostagent.times import to_seconds
 
 if TYPE_CHECKING:
     from hostagent.controller import SyncController
@@ -284,7 +285,7 @@ def advance(ctx: click.Context, duration: float, as_json: bool) -> None:
     if as_json:
         say_json({"now": now})
     else:
-        say(_utc(now))
+        say(to_seconds(now))
 
 
 @controller.command()
@@ -296,7 +297,7 @@ def clock(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         say_json({"now": told.now, "clock_offset": told.clock_offset})
     else:
-        say(f"{_utc(told.now)}, {told.clock_offset:g} s ahead")
+        say(f"{to_seconds(told.now)}, {told.clock_offset:g} s ahead")
 
 
 @controller.command(name="list")
@@ -355,12 +356,6 @@ def guests(ctx: click.Context, as_json: bool) -> None:
     )
 
 
-def _utc(epoch: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _print_json(told: object) -> None:
     import msgspec
 
@@ -372,6 +367,6 @@ def _print_event(event: "Event", as_json: bool) -> None:
         _print_json(event)
     else:
         say(
-            f"{event.id} {event.type} {event.status}, not before {_utc(event.not_before)}: "
+            f"{event.id} {event.type} {event.status}, not before {to_seconds(event.not_before)}: "
             f"{', '.join(event.guests)}"
         )

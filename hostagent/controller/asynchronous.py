@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import TypeVar
 
-from hostagent.channel.messages import Answer, Command, Query, Welcome
+from hostagent.channel.messages import Answer, Welcome
+from hostagent.channel.requests import Command, Query
 from hostagent.controller.calls import Call, Verbs
 from hostagent.controller.conversation import (
     CHUNK,

@@ -7,39 +7,19 @@ from uuid import uuid4
 
 from msgspec import Struct
 
+from hostagent.channel import requests
 from hostagent.channel.frames import FrameError
 from hostagent.channel.messages import (
-    WITHDRAWN_AT_ONCE,
-    AddFaults,
-    Adopt,
-    Advance,
     Answer,
-    Approve,
-    Cancel,
-    ClearFaults,
     Clock,
-    Command,
-    Complete,
     Done,
     Events,
     Guests,
     Left,
-    ListEvents,
-    ListGuests,
-    ListPolls,
-    ListResponders,
-    Now,
-    Place,
-    Placed,
     Poll,
     Polls,
-    Query,
     Responders,
-    Schedule,
-    Start,
-    Transition,
     Welcome,
-    Withdraw,
     parts,
 )
 from hostagent.controller.conversation import CommandRefused
@@ -63,7 +43,7 @@ class Call(NamedTuple, Generic[T]):
     `questions` raises CommandRefused if no frame can carry one. It returns the same each time.
     """
 
-    questions: Callable[[], Iterable[Command | Query]]
+    questions: Callable[[], Iterable[requests.Command | requests.Query]]
     read: Callable[[Sequence[Answers]], T]
 
 
@@ -88,7 +68,7 @@ def withdraw(names: Iterable[str], command_id: str | None = None) -> Call[dict[s
 
 
 def adopt(
-    guests: Iterable[Placed],
+    guests: Iterable[requests.Placed],
     events: Iterable[Event],
     clock_offset: float,
     command_id: str | None = None,
@@ -126,7 +106,7 @@ def schedule(
     sets, whose members on this node see it. `notice_only`: announce it, and do nothing to the
     guests.
     """
-    command = Schedule(
+    command = requests.Schedule(
         command_id=_id(command_id),
         event_id=_id(event_id),
         type=event_type,
@@ -144,22 +124,22 @@ def schedule(
 
 def start(event_id: str, command_id: str | None = None) -> Call[Event]:
     """Start a scheduled event at once."""
-    return _move(Start, event_id, command_id)
+    return _move(requests.Start, event_id, command_id)
 
 
 def complete(event_id: str, command_id: str | None = None) -> Call[Event]:
     """End a started event."""
-    return _move(Complete, event_id, command_id)
+    return _move(requests.Complete, event_id, command_id)
 
 
 def cancel(event_id: str, command_id: str | None = None) -> Call[Event]:
     """Cancel a scheduled event."""
-    return _move(Cancel, event_id, command_id)
+    return _move(requests.Cancel, event_id, command_id)
 
 
 def approve(event_id: str, command_id: str | None = None) -> Call[Event]:
     """Start a scheduled event on a guest's behalf; one that has started stays so."""
-    return _move(Approve, event_id, command_id)
+    return _move(requests.Approve, event_id, command_id)
 
 
 def add_faults(
@@ -169,7 +149,9 @@ def add_faults(
 
     `at` and `until` of the faults are seconds from now. `guests` returns what is left of them.
     """
-    command = AddFaults(command_id=_id(command_id), guests=tuple(guests), faults=tuple(faults))
+    command = requests.AddFaults(
+        command_id=_id(command_id), guests=tuple(guests), faults=tuple(faults)
+    )
     return _one(command, lambda _: None)
 
 
@@ -177,13 +159,13 @@ def clear_faults(
     guests: Iterable[str] = (), ids: Iterable[str] = (), command_id: str | None = None
 ) -> Call[None]:
     """End faults: of these guests (none: of all) those with these IDs (none: all)."""
-    command = ClearFaults(command_id=_id(command_id), guests=tuple(guests), ids=tuple(ids))
+    command = requests.ClearFaults(command_id=_id(command_id), guests=tuple(guests), ids=tuple(ids))
     return _one(command, lambda _: None)
 
 
 def advance(seconds: float, command_id: str | None = None) -> Call[float]:
     """Move the metadata plane's clock forward; returns its time then, epoch seconds."""
-    command = Advance(command_id=_id(command_id), seconds=seconds)
+    command = requests.Advance(command_id=_id(command_id), seconds=seconds)
     return _one(command, lambda answers: _done(answers).now)
 
 
@@ -192,29 +174,29 @@ def advance_to(clock_offset: float, command_id: str | None = None) -> Call[float
 
     Returns its time then. Unlike `advance`, it may be repeated, and sent to many nodes.
     """
-    command = Advance(command_id=_id(command_id), to=clock_offset)
+    command = requests.Advance(command_id=_id(command_id), to=clock_offset)
     return _one(command, lambda answers: _done(answers).now)
 
 
 def now() -> Call[Clock]:
     """Return the metadata plane's time, and how far it is ahead of the machine's."""
-    return _one(Now(), lambda answers: _only(answers, Clock))
+    return _one(requests.Now(), lambda answers: _only(answers, Clock))
 
 
 def events(*, history: bool = False) -> Call[tuple[Event, ...]]:
     """Return the events that have not ended, with `history` also those that have."""
     return _one(
-        ListEvents(history=history),
+        requests.ListEvents(history=history),
         lambda parts: tuple(
             event for part in parts if isinstance(part, Events) for event in part.events
         ),
     )
 
 
-def guests() -> Call[tuple[Placed, ...]]:
+def guests() -> Call[tuple[requests.Placed, ...]]:
     """Return the guests on the node with their incarnations."""
     return _one(
-        ListGuests(),
+        requests.ListGuests(),
         lambda parts: tuple(
             guest for part in parts if isinstance(part, Guests) for guest in part.guests
         ),
@@ -227,12 +209,12 @@ def responders() -> Call[Responders]:
     A guest that boots on a node where it was before may get old answers until every responder
     of the node has applied the sequence that `adopt` or `place` returned.
     """
-    return _one(ListResponders(), lambda answers: _only(answers, Responders))
+    return _one(requests.ListResponders(), lambda answers: _only(answers, Responders))
 
 
 def polls(guest: str) -> Call[tuple[Poll, ...]]:
     """Return what the guest has asked of late, and been told, oldest first."""
-    return _one(ListPolls(guest=guest), lambda answers: _only(answers, Polls).polls)
+    return _one(requests.ListPolls(guest=guest), lambda answers: _only(answers, Polls).polls)
 
 
 class Verbs:
@@ -257,32 +239,32 @@ class Verbs:
     polls = Verb(polls)
 
 
-def placements(guests: Iterable[Guest], name: str) -> Iterator[Place]:
+def placements(guests: Iterable[Guest], name: str) -> Iterator[requests.Place]:
     """Return the commands that place the guests: one, or several if they do not fit a frame.
 
     Each is all or nothing. The first has the id `name`, the others one derived from it.
     """
     for number, part in enumerate(_parts(guests)):
         if part or number == 0:
-            yield Place(command_id=f"{name}.{number}" if number else name, guests=part)
+            yield requests.Place(command_id=f"{name}.{number}" if number else name, guests=part)
 
 
 def adoptions(
-    guests: Iterable[Placed],
+    guests: Iterable[requests.Placed],
     events: Iterable[Event],
     clock_offset: float,
     name: str,
     before: Mapping[str, tuple[str, ...]] = NONE_BEFORE,
-) -> Iterator[Adopt]:
+) -> Iterator[requests.Adopt]:
     """Return the commands that move guests here, like `placements`.
 
     The events come first, so that no guest is here without them.
     """
     for number, part in enumerate(_parts([*events, *guests])):
         if part or number == 0:
-            placed = tuple(one for one in part if isinstance(one, Placed))
+            placed = tuple(one for one in part if isinstance(one, requests.Placed))
             names = {one.guest.name for one in placed}
-            yield Adopt(
+            yield requests.Adopt(
                 command_id=f"{name}.{number}" if number else name,
                 clock_offset=clock_offset,
                 guests=placed,
@@ -291,11 +273,11 @@ def adoptions(
             )
 
 
-def withdrawals(names: Sequence[str], name: str) -> Iterator[Withdraw]:
+def withdrawals(names: Sequence[str], name: str) -> Iterator[requests.Withdraw]:
     """Return the commands that withdraw the guests, like `placements`; none for none."""
-    for first in range(0, len(names), WITHDRAWN_AT_ONCE):
-        part = tuple(names[first : first + WITHDRAWN_AT_ONCE])
-        yield Withdraw(command_id=f"{name}.{first}" if first else name, names=part)
+    for first in range(0, len(names), requests.WITHDRAWN_AT_ONCE):
+        part = tuple(names[first : first + requests.WITHDRAWN_AT_ONCE])
+        yield requests.Withdraw(command_id=f"{name}.{first}" if first else name, names=part)
 
 
 def _left(answers: Sequence[Answers]) -> dict[str, Left]:
@@ -314,11 +296,11 @@ def _id(given: str | None) -> str:
     return str(uuid4()) if given is None else given
 
 
-def _move(kind: type[Transition], event_id: str, command_id: str | None) -> Call[Event]:
+def _move(kind: type[requests.Transition], event_id: str, command_id: str | None) -> Call[Event]:
     return _one(kind(command_id=_id(command_id), event_id=event_id), _event)
 
 
-def _one(question: Command | Query, read: Callable[[Answers], T]) -> Call[T]:
+def _one(question: requests.Command | requests.Query, read: Callable[[Answers], T]) -> Call[T]:
     return Call(lambda: (question,), lambda answers: read(answers[0]))
 
 

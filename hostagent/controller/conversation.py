@@ -4,25 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from hostagent.channel import requests
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import (
     VERSION,
     Answer,
     Clock,
-    Command,
     Done,
     Events,
     Failed,
     Guests,
     Hello,
-    ListEvents,
-    ListGuests,
-    ListPolls,
-    ListResponders,
     MessageError,
-    Now,
     Polls,
-    Query,
     Responders,
     Welcome,
     decode,
@@ -62,16 +56,16 @@ class AgentUnreachable(ControllerError):
         super().__init__(f"agent at {where}: {why.strerror or str(why) or 'no answer in time'}")
 
 
-Question: TypeAlias = Hello | Command | Query
+Question: TypeAlias = Hello | requests.Command | requests.Query
 GREETING: Final = Hello(version=VERSION, role="controller")
 
 _ANSWER_TO: Final[Mapping[type[Question], type[Answer | Welcome]]] = {
     Hello: Welcome,
-    Now: Clock,
-    ListEvents: Events,
-    ListGuests: Guests,
-    ListResponders: Responders,
-    ListPolls: Polls,
+    requests.Now: Clock,
+    requests.ListEvents: Events,
+    requests.ListGuests: Guests,
+    requests.ListResponders: Responders,
+    requests.ListPolls: Polls,
 }
 """The answer's type by the question's type; a command is answered by Done with its own ID."""
 

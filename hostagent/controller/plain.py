@@ -5,19 +5,10 @@ import time
 from pathlib import Path
 from typing import TypeVar
 
-from hostagent.channel.messages import Answer, Command, Query, Welcome
+from hostagent.channel.messages import Answer, Welcome
+from hostagent.channel.requests import Command, Query
+from hostagent.controller import conversation
 from hostagent.controller.calls import Call, Verbs
-from hostagent.controller.conversation import (
-    CHUNK,
-    GREETING,
-    RETRY_DELAY,
-    TIMEOUT,
-    AgentUnreachable,
-    CommandRefused,
-    Conversation,
-    Question,
-    check,
-)
 from hostagent.verb import Blocking
 
 T = TypeVar("T")
@@ -26,19 +17,19 @@ T = TypeVar("T")
 class SyncController(Verbs, Blocking):
     """Commands one node's agent; every call blocks until its answer or its timeout."""
 
-    def __init__(self, path: Path | str, timeout: float = TIMEOUT) -> None:
+    def __init__(self, path: Path | str, timeout: float = conversation.TIMEOUT) -> None:
         """Connect to the agent's command socket; raises AgentUnreachable, CommandRefused."""
         self.path = Path(path)
         self.timeout = timeout
         self.node = ""
-        self._conversation = Conversation()
+        self._conversation = conversation.Conversation()
         self._socket: socket.socket | None = None
         try:
             self._open(time.monotonic() + timeout)
         except OSError as error:  # TimeoutError is one
             self.close()
-            raise AgentUnreachable(path, error) from error
-        except CommandRefused:
+            raise conversation.AgentUnreachable(path, error) from error
+        except conversation.CommandRefused:
             self.close()
             raise
 
@@ -61,21 +52,21 @@ class SyncController(Verbs, Blocking):
         return call.read([self._ask(question) for question in call.questions()])
 
     def _open(self, deadline: float) -> None:
-        self._conversation = Conversation()
+        self._conversation = conversation.Conversation()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_left(deadline))
         self._socket.connect(str(self.path))
-        (welcome,) = check(self._exchange(GREETING, deadline))
+        (welcome,) = conversation.check(self._exchange(conversation.GREETING, deadline))
         assert isinstance(welcome, Welcome)
         self.node = welcome.node
 
-    def _exchange(self, question: Question, deadline: float) -> list[Answer | Welcome]:
+    def _exchange(self, question: conversation.Question, deadline: float) -> list[Answer | Welcome]:
         assert self._socket is not None
         self._socket.settimeout(_left(deadline))
         self._socket.sendall(self._conversation.ask(question))
         while True:
             self._socket.settimeout(_left(deadline))
-            answers = self._conversation.feed(self._socket.recv(CHUNK))
+            answers = self._conversation.feed(self._socket.recv(conversation.CHUNK))
             if answers is not None:
                 return answers
 
@@ -86,16 +77,16 @@ class SyncController(Verbs, Blocking):
             try:
                 if self._socket is None:
                     self._open(deadline)
-                return check(self._exchange(request, deadline))
+                return conversation.check(self._exchange(request, deadline))
             except TimeoutError as error:
                 self.close()
-                raise AgentUnreachable(self.path, problem) from error
+                raise conversation.AgentUnreachable(self.path, problem) from error
             except OSError as error:
                 problem = error
                 self.close()
-                time.sleep(min(RETRY_DELAY, max(deadline - time.monotonic(), 0.0)))
+                time.sleep(min(conversation.RETRY_DELAY, max(deadline - time.monotonic(), 0.0)))
             except BaseException as error:
-                if not isinstance(error, CommandRefused):
+                if not isinstance(error, conversation.CommandRefused):
                     self.close()
                 raise
 

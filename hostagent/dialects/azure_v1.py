@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from hostagent.http import Request, Response
-from hostagent.model import FINAL, Event, EventStatus, View, at, boundary, concerns
+from hostagent.model import FINAL, Event, EventStatus, View, boundary
 
 NOTICE: Final = 300.0
 """Seconds before `not_before` from which an event is shown."""
@@ -103,11 +103,9 @@ def _event(event: Event) -> str:
 
 def _at_hand(view: View, now: float) -> list[Event]:
     """Return the events shown at `now`: within their notice, or started and not yet over."""
-    # What falls due between two messages of the agent happens on time nevertheless.
-    events = [at(known, now) for known in view.events if concerns(known, view.guest.name)]
     return [
         event
-        for event in events
+        for event in view.own(now)
         if event.status is EventStatus.STARTED
         or (event.status not in FINAL and now >= event.not_before - NOTICE)
     ]

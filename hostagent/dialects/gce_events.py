@@ -2,22 +2,19 @@
 `shutdown-details`. Pure.
 """
 
-from datetime import UTC, datetime
 from typing import Final
 
+from hostagent import model
 from hostagent.model import (
     FINAL,
     Event,
-    EventSource,
     EventStatus,
     EventType,
     Guest,
     View,
-    at,
-    boundary,
-    concerns,
 )
 from hostagent.properties import value
+from hostagent.times import to_seconds
 
 NOTICE: Final = 60.0
 """Seconds before maintenance from which it is shown."""
@@ -46,7 +43,7 @@ def notice(guest: Guest) -> float:
 
 def next_moment(view: View, now: float) -> float:
     """Return when what is shown of the events next changes by itself."""
-    return min(boundary(view, now, NOTICE), boundary(view, now, notice(view.guest)))
+    return min(model.boundary(view, now, NOTICE), model.boundary(view, now, notice(view.guest)))
 
 
 def etag(view: View, now: float, writes: int = 0) -> str:
@@ -54,7 +51,7 @@ def etag(view: View, now: float, writes: int = 0) -> str:
     the guest's own `writes`.
     """
     lead = notice(view.guest)
-    phase = sum(_passed(at(event, now), now, lead) for event in view.events)
+    phase = sum(_passed(model.at(event, now), now, lead) for event in view.events)
     return f"{(view.revision + writes) * _PHASES + phase:016x}"
 
 
@@ -67,14 +64,9 @@ def _passed(event: Event, now: float, preemption: float) -> int:
     )
 
 
-def _own(view: View, now: float) -> list[Event]:
-    """Return the guest's own events, as they are now."""
-    return [at(known, now) for known in view.events if concerns(known, view.guest.name)]
-
-
 def maintenance(view: View, now: float) -> str:
     """Return `maintenance-event`."""
-    for event in _own(view, now):
+    for event in view.own(now):
         if event.type is EventType.PREEMPT:
             continue
         started = event.status is EventStatus.STARTED
@@ -88,7 +80,7 @@ def maintenance(view: View, now: float) -> str:
 def preempted(view: View, now: float) -> str:
     """Return `preempted`."""
     lead = notice(view.guest)
-    for event in _own(view, now):
+    for event in view.own(now):
         if event.type is EventType.PREEMPT:
             due = event.status is EventStatus.SCHEDULED and now >= event.not_before - lead
             if due or event.status is EventStatus.STARTED:
@@ -100,8 +92,8 @@ def upcoming(view: View, now: float) -> dict[str, str | tuple[str, ...]] | None:
     """Return `upcoming-maintenance`: the first that has not ended, or the last that was completed;
     None if there is none.
     """
-    events = [one for one in _own(view, now) if one.type in _REASONS]
-    ended = [one for one in view.history if concerns(one, view.guest.name) and one.type in _REASONS]
+    events = [one for one in view.own(now) if one.type in _REASONS]
+    ended = [one for one in view.own_history() if one.type in _REASONS]
     told = [one for one in events if one.status not in FINAL]
     told += [one for one in (*events, *ended) if one.status in FINAL - {EventStatus.CANCELLED}]
     if not told:
@@ -110,10 +102,10 @@ def upcoming(view: View, now: float) -> dict[str, str | tuple[str, ...]] | None:
     pending = event.status is EventStatus.SCHEDULED
     start = event.started or event.not_before
     end = event.ended or start + (WINDOW if event.duration is None else event.duration)
-    planned = event.created < event.not_before and event.source is EventSource.PLATFORM
+    planned = event.created < event.not_before and event.source is model.EventSource.PLATFORM
     return {
         "can-reschedule": "true" if pending and planned else "false",
-        "latest-window-start-time": _time(event.not_before),
+        "latest-window-start-time": to_seconds(event.not_before),
         "maintenance-reasons": (_REASONS[event.type],),
         "maintenance-status": "PENDING"
         if pending
@@ -121,8 +113,8 @@ def upcoming(view: View, now: float) -> dict[str, str | tuple[str, ...]] | None:
         if event.status in FINAL
         else "ONGOING",
         "type": "SCHEDULED" if planned else "UNSCHEDULED",
-        "window-end-time": _time(end),
-        "window-start-time": _time(start),
+        "window-end-time": to_seconds(end),
+        "window-start-time": to_seconds(start),
     }
 
 
@@ -134,18 +126,13 @@ def is_notified(guest: Guest) -> bool:
 
 def shutdown_details(view: View, now: float) -> dict[str, str | int] | None:
     """Return `shutdown-details`; None if the guest is not about to be stopped."""
-    for event in _own(view, now):
+    for event in view.own(now):
         if event.type is EventType.TERMINATE and event.status not in FINAL:
             pending = event.status is EventStatus.SCHEDULED
             return {
                 "max-duration": round(max(event.not_before - event.created, 0.0)),
-                "request-timestamp": _time(event.created),
+                "request-timestamp": to_seconds(event.created),
                 "stop-state": "PENDING_STOP" if pending else "STOPPING",
                 "target-state": "DELETED",
             }
     return None
-
-
-def _time(epoch: float) -> str:
-    """Return `2024-12-01T19:00:01Z`."""
-    return datetime.fromtimestamp(min(epoch, 253402300799), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

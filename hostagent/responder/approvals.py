@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 from uuid import uuid4
 
-from hostagent.channel.messages import Approve, Done, Failed, encode
+from hostagent.channel.messages import Done, Failed, encode
+from hostagent.channel.requests import Approve
 
 TIMEOUT: Final = 5.0
 """Seconds for the agent to store an approval. It commits in ms and restarts in a second."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection
 from math import inf
 from typing import Final
 
-from hostagent.channel.messages import Delta, Feed, Placed, Snapshot
+from hostagent.channel.messages import Delta, Feed, Snapshot
 from hostagent.channel.replica import Replica
+from hostagent.channel.requests import Placed
 from hostagent.faults import Fault
 from hostagent.model import FINAL, Event, Guest, View
 

@@ -1,12 +1,12 @@
 """`netemu clock`: the metadata plane's time."""
 
 import time
-from datetime import UTC, datetime
 
 import click
 
 from hostagent.terminal.duration import Duration
 from hostagent.terminal.output import say, say_json
+from hostagent.times import to_milliseconds
 from netemu.cli.options import as_json, of_lab
 
 # Nodes whose clocks differ by less show the same time: they are asked one after the other.
@@ -55,15 +55,11 @@ def _print(times: dict[str, float], as_json: bool) -> None:
     """The time, or each node's if they differ; `""` stands for all nodes."""
     if as_json:
         latest = max(times.values())
-        told = {"now": _iso(latest), "ahead": max(0.0, round(latest - time.time(), 3))}
-        nodes = {node: _iso(now) for node, now in times.items() if node}
+        told = {"now": to_milliseconds(latest), "ahead": max(0.0, round(latest - time.time(), 3))}
+        nodes = {node: to_milliseconds(now) for node, now in times.items() if node}
         say_json({**told, "nodes": nodes} if nodes else told)
         return
     for node, now in times.items():
         ahead = round(now - time.time())
         whose = f"{node}: " if node else ""
-        say(f"{whose}{_iso(now)}{f', {ahead} s ahead' if ahead else ''}")
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+        say(f"{whose}{to_milliseconds(now)}{f', {ahead} s ahead' if ahead else ''}")

@@ -7,6 +7,7 @@ import click
 
 from hostagent.terminal.duration import EXPLAINED, Duration
 from hostagent.terminal.output import say, say_json
+from hostagent.times import to_milliseconds
 from netemu.cli import completing
 from netemu.cli.options import as_json as json_option
 from netemu.cli.options import of_lab
@@ -73,7 +74,16 @@ def list_faults(name: str | None, as_json: bool) -> None:
     known = Maintenance(labs.the_one(name)).faults()
     if as_json:
         told = [{"guest": guest, **msgspec.to_builtins(one)} for guest, one in known]
-        say_json([{**one, "at": _iso(one["at"]), "until": _iso(one.get("until"))} for one in told])
+        say_json(
+            [
+                {
+                    **one,
+                    "at": to_milliseconds(one["at"]),
+                    "until": to_milliseconds(one.get("until")),
+                }
+                for one in told
+            ]
+        )
         return
     if not known:
         say("no faults")
@@ -111,9 +121,3 @@ def clear(name: str | None, guests: tuple[str, ...], ids: tuple[str, ...]) -> No
     from netemu.client.maintenance import Maintenance
 
     Maintenance(labs.the_one(name)).clear_faults(guests, ids)
-
-
-def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

@@ -1,12 +1,12 @@
 """`netemu maintenance`: the controller's verbs."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hostagent.terminal.duration import EXPLAINED, Duration
 from hostagent.terminal.output import say, say_json
+from hostagent.times import to_milliseconds
 from netemu.cli import completing
 from netemu.cli.options import as_json as json_option
 from netemu.cli.options import of_lab
@@ -145,18 +145,12 @@ def _as_json(event: "Event") -> dict[str, Any]:
         "source": event.source.value,
         "description": event.description,
         "guests": list(event.guests),
-        "created": _iso(event.created),
-        "not_before": _iso(event.not_before),
+        "created": to_milliseconds(event.created),
+        "not_before": to_milliseconds(event.not_before),
         "duration": event.duration,
         "notice_only": event.notice_only,
-        "approved": _iso(event.approved),
+        "approved": to_milliseconds(event.approved),
         "approved_by": event.approved_by,
-        "started": _iso(event.started),
-        "ended": _iso(event.ended),
+        "started": to_milliseconds(event.started),
+        "ended": to_milliseconds(event.ended),
     }
-
-
-def _iso(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from hostagent.terminal.output import say, say_json
+from hostagent.times import to_milliseconds
 from netemu.cli import completing
 from netemu.cli.options import of_lab
 
@@ -89,7 +90,7 @@ def _in_words(row: "Poll") -> str:
 
 def _as_json(guest: str, row: "Poll") -> dict[str, Any]:
     return {
-        "time": datetime.fromtimestamp(row.at, UTC).isoformat(timespec="milliseconds"),
+        "time": to_milliseconds(row.at),
         "guest": guest,
         "method": row.method,
         "target": row.target,

@@ -13,26 +13,13 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from netemu.errors import MachineCannot
 from netemu.kernel import exhaustion
+from netemu.kernel import factory_messages as messages
 from netemu.kernel.descriptor_link import close_all, receive, send
 from netemu.kernel.factory import LINK, NAMESPACES_OF_A_GUEST, TAKEN_OVER
-from netemu.kernel.factory_messages import (
-    Answer,
-    Boot,
-    Done,
-    End,
-    Failed,
-    Freeze,
-    Guests,
-    Hold,
-    Nodes,
-    Question,
-    read,
-    written,
-)
 
 # An answer takes milliseconds; on an overloaded machine perhaps a second.
 PATIENCE: Final = 10.0
@@ -40,9 +27,9 @@ PATIENCE: Final = 10.0
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 5.0
 _FOR_GUESTS: Final = ("PATH", "PYTHONPATH", "HOME", "USER", "SHELL", "TERM", "TZ", "LANG")
-
-
 _NONE: Final = -1
+
+_Made: TypeAlias = tuple[messages.Done, list[int]]
 
 
 class FactoryFailed(MachineCannot):
@@ -80,7 +67,7 @@ class Factory:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._number = 0
-        self._waiting: asyncio.Future[tuple[Answer, list[int]]] | None = None
+        self._waiting: asyncio.Future[tuple[messages.Answer, list[int]]] | None = None
         self._delay = _FIRST_DELAY
         self._wanted = True
 
@@ -91,11 +78,11 @@ class Factory:
 
     async def nodes(self, count: int) -> list[int]:
         """Descriptors of `count` (at most BATCH) new network namespaces, owned as we are."""
-        return (await self._ask(Nodes(count), []))[1]
+        return (await self._ask(messages.Nodes(count), []))[1]
 
     async def guests(self, count: int) -> list[int]:
         """Descriptors of `count` (at most BATCH) namespaces, each owned by a user of its own."""
-        return (await self._ask(Guests(count), []))[1]
+        return (await self._ask(messages.Guests(count), []))[1]
 
     async def boot(
         self,
@@ -112,7 +99,7 @@ class Factory:
         default `guest`), and an /etc/hosts that says `hosts`. The first process starts `program`
         and is its parent. Returns a pidfd and the guest's namespaces by kind.
         """
-        question = Boot(
+        question = messages.Boot(
             guest,
             hostname or guest,
             self._shared,
@@ -136,7 +123,7 @@ class Factory:
 
         They go on when that process gets SIGTERM, or ends in any other way.
         """
-        _, (pidfd,) = await self._ask_for_process(Freeze(), [pid_namespace])
+        _, (pidfd,) = await self._ask_for_process(messages.Freeze(), [pid_namespace])
         return pidfd
 
     async def end(self, pid_namespace: int, first: int, grace: float, tell: int) -> None:
@@ -144,7 +131,7 @@ class Factory:
 
         When all have ended, or after `grace` seconds, what they did is written to `tell`, as JSON.
         """
-        _, (pidfd,) = await self._ask_for_process(End(grace), [pid_namespace, first, tell])
+        _, (pidfd,) = await self._ask_for_process(messages.End(grace), [pid_namespace, first, tell])
         os.close(pidfd)
 
     async def hold(self, descriptors: list[int]) -> int:
@@ -157,12 +144,10 @@ class Factory:
         ends closes its descriptors one after another: a thousand take it 13 seconds. Several
         processes close them in parallel.
         """
-        answer, _ = await self._ask_for_process(Hold(), descriptors)
+        answer, _ = await self._ask_for_process(messages.Hold(), descriptors)
         return answer.process
 
-    async def _ask_for_process(
-        self, question: Question, descriptors: list[int]
-    ) -> tuple[Done, list[int]]:
+    async def _ask_for_process(self, question: messages.Question, descriptors: list[int]) -> _Made:
         """Ask for a process that outlives the factory, and take it over once its descriptors are
         here.
         """
@@ -175,7 +160,7 @@ class Factory:
         finally:
             close_all([theirs, leash])
 
-    async def _ask(self, question: Question, descriptors: list[int]) -> tuple[Done, list[int]]:
+    async def _ask(self, question: messages.Question, descriptors: list[int]) -> _Made:
         async with self._turn:
             try:
                 return await self._exchange(question, descriptors)
@@ -184,12 +169,14 @@ class Factory:
                 # next one.
                 return await self._exchange(question, descriptors)
 
-    async def _exchange(self, question: Question, descriptors: list[int]) -> tuple[Done, list[int]]:
+    async def _exchange(self, question: messages.Question, descriptors: list[int]) -> _Made:
         link = self._living()
         self._number += 1
         waiting = self._waiting = asyncio.get_running_loop().create_future()
         try:
-            self._put(link, [self._number, len(descriptors), *written(question)], descriptors)
+            self._put(
+                link, [self._number, len(descriptors), *messages.written(question)], descriptors
+            )
             async with asyncio.timeout(PATIENCE):
                 answer, made = await waiting
         except TimeoutError:
@@ -205,7 +192,7 @@ class Factory:
         finally:
             self._waiting = None
         self._delay = _FIRST_DELAY
-        if isinstance(answer, Failed):
+        if isinstance(answer, messages.Failed):
             raise MachineCannot(answer.reason)
         return answer, made
 
@@ -328,9 +315,9 @@ class Factory:
         elif lost:
             close_all(made)
             code = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            waiting.set_result((Failed(exhaustion.words(code)), []))
+            waiting.set_result((messages.Failed(exhaustion.words(code)), []))
         else:
-            waiting.set_result((read(answer[1:]), made))
+            waiting.set_result((messages.read(answer[1:]), made))
 
 
 def _environment() -> dict[str, str]:

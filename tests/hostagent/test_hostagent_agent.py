@@ -17,23 +17,25 @@ from hostagent.channel.frames import MAX_FRAME, Decoder
 from hostagent.channel.messages import (
     HEARTBEAT_INTERVAL,
     VERSION,
-    Advance,
-    Approve,
     Delta,
     Done,
     Events,
     Failed,
     Heartbeat,
     Hello,
+    Snapshot,
+    Welcome,
+    decode,
+    encode,
+)
+from hostagent.channel.requests import (
+    Advance,
+    Approve,
     ListEvents,
     ListGuests,
     Place,
     Schedule,
-    Snapshot,
-    Welcome,
     Withdraw,
-    decode,
-    encode,
 )
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.repository import Repository

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hostagent.channel.messages import Delta, Heartbeat, Placed, Snapshot
+from hostagent.channel.messages import Delta, Heartbeat, Snapshot
+from hostagent.channel.requests import Placed
 from hostagent.dialects import Dialects, Options
 from hostagent.http import RequestReader
 from hostagent.model import Event, EventSource, EventStatus, EventType, Guest

@@ -10,7 +10,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostagent.channel.messages import Placed, Snapshot
+from hostagent.channel.messages import Snapshot
+from hostagent.channel.requests import Placed
 from hostagent.dialects import NAMES, Dialects, Options
 from hostagent.dialects.outcomes import Approval, Park
 from hostagent.http import REASONS, BadRequest, Request, RequestReader, Response

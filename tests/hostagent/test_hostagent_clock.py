@@ -5,17 +5,8 @@ from math import inf, nan
 
 import pytest
 
-from hostagent.channel.messages import (
-    Adopt,
-    Advance,
-    Done,
-    Failed,
-    MessageError,
-    Place,
-    Placed,
-    Schedule,
-    decode,
-)
+from hostagent.channel.messages import Done, Failed, MessageError, decode
+from hostagent.channel.requests import Adopt, Advance, Place, Placed, Schedule
 from hostagent.commands import execute
 from hostagent.model import MAX_CLOCK_OFFSET, Event, EventSource, EventType, Guest
 from hostagent.repository import Repository

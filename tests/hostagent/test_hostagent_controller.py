@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from hostagent.channel.messages import VERSION, WITHDRAWN_AT_ONCE, Left, Placed, Welcome, encode
+from hostagent.channel.messages import VERSION, Left, Welcome, encode
+from hostagent.channel.requests import WITHDRAWN_AT_ONCE, Placed
 from hostagent.controller import AgentUnreachable, CommandRefused, Controller, SyncController
 from hostagent.model import Event, EventSource, EventStatus, EventType, Guest
 

@@ -2,18 +2,8 @@
 
 import pytest
 
-from hostagent.channel.messages import (
-    Clock,
-    Done,
-    Events,
-    Failed,
-    ListEvents,
-    Message,
-    Now,
-    Start,
-    Welcome,
-    encode,
-)
+from hostagent.channel.messages import Clock, Done, Events, Failed, Message, Welcome, encode
+from hostagent.channel.requests import ListEvents, Now, Start
 from hostagent.controller.conversation import GREETING, Conversation, Question
 
 START = Start(command_id="mine", event_id="e")

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from hostagent.channel.messages import Advance, Approve, Cancel, Done, Place, Schedule, Withdraw
+from hostagent.channel.messages import Done
+from hostagent.channel.requests import Advance, Approve, Cancel, Place, Schedule, Withdraw
 from hostagent.commands import execute
 from hostagent.database import Damaged, RepositoryError, UnknownSchema
 from hostagent.model import EventType, Guest

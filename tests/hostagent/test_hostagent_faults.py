@@ -9,21 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hostagent.channel.messages import (
+from hostagent.channel.messages import Delta, Done, Failed, Used, decode
+from hostagent.channel.replica import Replica
+from hostagent.channel.requests import (
     AddFaults,
     Adopt,
     Advance,
     ClearFaults,
-    Delta,
-    Done,
-    Failed,
     Place,
     Placed,
-    Used,
     Withdraw,
-    decode,
 )
-from hostagent.channel.replica import Replica
 from hostagent.commands import execute
 from hostagent.dialects import Dialects, Options
 from hostagent.faults import MAX_FAULTS, PLAYBOOK, Fault, in_words, is_over, matches

@@ -13,17 +13,15 @@ from hostagent.channel.frames import Decoder
 from hostagent.channel.messages import (
     VERSION,
     Applied,
-    Approve,
     Delta,
     Done,
     Failed,
     Heartbeat,
     Hello,
-    Place,
-    Schedule,
     decode,
     encode,
 )
+from hostagent.channel.requests import Approve, Place, Schedule
 from hostagent.controller import CommandRefused, Controller
 from hostagent.model import EventType, Guest
 from hostagent.repository import Repository

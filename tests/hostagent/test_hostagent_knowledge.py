@@ -3,8 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hostagent.channel.messages import Delta, Heartbeat, Placed, Snapshot, snapshot
+from hostagent.channel.messages import Delta, Heartbeat, Snapshot, snapshot
 from hostagent.channel.replica import Gap
+from hostagent.channel.requests import Placed
 from hostagent.commands import execute
 from hostagent.model import (
     FINAL,
@@ -181,7 +182,7 @@ COMMANDS = st.sampled_from(
 @given(steps=st.lists(st.tuples(COMMANDS, st.integers(0, 3), st.integers(0, 3)), max_size=25))
 def test_deltas_lead_where_a_snapshot_would(steps):
     """Whatever is commanded, one who has followed knows what one who asks again is told."""
-    from hostagent.channel import messages
+    from hostagent.channel import requests
 
     store = Repository(":memory:")
     follower = Knowledge()
@@ -199,7 +200,7 @@ def test_deltas_lead_where_a_snapshot_would(steps):
     for part in whole():
         follower.apply(part, 0.0)
     for number, (what, a, b) in enumerate(steps):
-        kind = getattr(messages, what.capitalize())
+        kind = getattr(requests, what.capitalize())
         an_event = f"{a:08x}{ID[8:]}"
         fields = {
             "place": {"guests": (Guest(name=f"g{a}", port=1 + b, availability_set=f"s{b % 2}"),)},

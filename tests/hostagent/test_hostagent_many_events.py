@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostagent.channel.messages import Delta, Placed, Snapshot
+from hostagent.channel.messages import Delta, Snapshot
+from hostagent.channel.requests import Placed
 from hostagent.model import FINAL, Event, EventSource, EventStatus, EventType, Guest, concerns, sees
 from hostagent.responder.knowledge import Knowledge
 

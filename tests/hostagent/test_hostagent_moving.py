@@ -12,23 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hostagent import commands
-from hostagent.channel.messages import (
+from hostagent.channel.messages import Done, Failed, Left, encode
+from hostagent.channel.replica import Replica
+from hostagent.channel.requests import (
     Adopt,
     Advance,
     Approve,
     Cancel,
     Complete,
-    Done,
-    Failed,
-    Left,
     Place,
     Placed,
     Schedule,
     Start,
     Withdraw,
-    encode,
 )
-from hostagent.channel.replica import Replica
 from hostagent.commands import MAX_CLOCK_OFFSET, MAX_COUNT, execute
 from hostagent.controller.calls import adoptions
 from hostagent.model import (

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from hostagent import repository as repository_module
-from hostagent.channel.messages import (
+from hostagent.channel.messages import Clock, Done
+from hostagent.channel.requests import (
     Advance,
     Approve,
     Cancel,
-    Clock,
     Complete,
-    Done,
     ListEvents,
     ListGuests,
     Now,

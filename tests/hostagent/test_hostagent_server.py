@@ -11,7 +11,8 @@ from math import inf
 
 import pytest
 
-from hostagent.channel.messages import Delta, Placed, Snapshot
+from hostagent.channel.messages import Delta, Snapshot
+from hostagent.channel.requests import Placed
 from hostagent.http import MAX_HEAD, RequestReader
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.responder import connection as connection_module

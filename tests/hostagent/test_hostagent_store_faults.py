@@ -14,14 +14,13 @@ import sys
 
 import pytest
 
-from hostagent.channel.messages import (
+from hostagent.channel.messages import Done, Failed
+from hostagent.channel.requests import (
     Adopt,
     Advance,
     Approve,
     Cancel,
     Complete,
-    Done,
-    Failed,
     Place,
     Placed,
     Schedule,

@@ -6,7 +6,8 @@ import pytest
 
 from hostagent import database as database_module
 from hostagent import repository as repository_module
-from hostagent.channel.messages import Approve, Done, Place, Schedule
+from hostagent.channel.messages import Done
+from hostagent.channel.requests import Approve, Place, Schedule
 from hostagent.commands import execute
 from hostagent.database import WAL_BYTES
 from hostagent.model import EventType, Guest

@@ -12,7 +12,8 @@ import pytest
 import uvloop
 
 from hostagent.channel.frames import Decoder
-from hostagent.channel.messages import Approve, Delta, Done, Failed, Placed, Snapshot, decode
+from hostagent.channel.messages import Delta, Done, Failed, Snapshot, decode
+from hostagent.channel.requests import Approve, Placed
 from hostagent.dialects import Dialects, Options
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.responder import approvals as approvals_module

@@ -9,7 +9,6 @@ from hostagent import subscription
 from hostagent.agent import Agent
 from hostagent.channel.messages import (
     VERSION,
-    Approve,
     Done,
     Failed,
     Heartbeat,
@@ -18,6 +17,7 @@ from hostagent.channel.messages import (
     Welcome,
     encode,
 )
+from hostagent.channel.requests import Approve
 from hostagent.controller import Controller, Watch
 from hostagent.controller.conversation import Conversation
 from hostagent.model import EventStatus, EventType, Guest

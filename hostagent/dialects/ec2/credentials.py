@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from hostagent.dialects.ec2.events import Entries, iso
+from hostagent.dialects.ec2.events import Entries
 from hostagent.model import Guest
 from hostagent.properties import region, value
 from hostagent.regions import aws
+from hostagent.times import to_seconds
 
 LIFE: Final = 6 * 3600
 """Seconds for which credentials are valid."""
@@ -30,7 +31,7 @@ def of_role(guest: Guest, role: str, now: float) -> Entries:
         "info": listed(
             {
                 "Code": "Success",
-                "LastUpdated": iso(issued),
+                "LastUpdated": to_seconds(issued),
                 "InstanceProfileArn": f"{arn}:instance-profile/{role}",
                 "InstanceProfileId": f"AIPA{_secret(guest, 'credentials', issued)[:17]}",
             }
@@ -44,7 +45,7 @@ def of_instance(guest: Guest, now: float) -> Entries:
     issued = now // RENEWED * RENEWED
     info = {
         "Code": "Success",
-        "LastUpdated": iso(issued),
+        "LastUpdated": to_seconds(issued),
         "AccountId": value(guest, "account_id"),
     }
     return {
@@ -65,12 +66,12 @@ def _credentials(guest: Guest, whose: str, issued: float) -> str:
     return listed(
         {
             "Code": "Success",
-            "LastUpdated": iso(issued),
+            "LastUpdated": to_seconds(issued),
             "Type": "AWS-HMAC",
             "AccessKeyId": f"ASIA{secret[:16]}",
             "SecretAccessKey": secret[16:56],
             "Token": secret,
-            "Expiration": iso(issued + LIFE),
+            "Expiration": to_seconds(issued + LIFE),
         }
     )
 

@@ -17,9 +17,9 @@ from hostagent.model import (
     View,
     at,
     boundary,
-    concerns,
 )
 from hostagent.properties import value
+from hostagent.times import LAST, to_seconds
 
 SPOT_NOTICE: Final = 120.0
 """Seconds before an interruption from which it is shown."""
@@ -55,8 +55,7 @@ def next_change(view: View, now: float) -> float:
 def events_tree(view: View, events: list[Event], now: float) -> Entries:
     """Return the tree below `events`; `events` are the guest's own, as they are now."""
     guest = view.guest
-    mine = [event for event in view.history if concerns(event, guest.name)]
-    ended = [*(event for event in events if event.status in FINAL), *mine]
+    ended = [*(event for event in events if event.status in FINAL), *view.own_history()]
     scheduled = [event for event in events if event.status not in FINAL]
     tree: Entries = {
         "maintenance/": {
@@ -67,7 +66,7 @@ def events_tree(view: View, events: list[Event], now: float) -> Entries:
     own = _own_recommendation(guest)
     times = [_recommended(guest, event) for event in scheduled if event.type is EventType.PREEMPT]
     if came := [when for when in (own, *times) if when <= now]:
-        tree["recommendations/"] = {"rebalance": f'{{"noticeTime": "{iso(min(came))}"}}'}
+        tree["recommendations/"] = {"rebalance": f'{{"noticeTime": "{to_seconds(min(came))}"}}'}
     return tree
 
 
@@ -134,7 +133,7 @@ def spot_tree(guest: Guest, events: list[Event], now: float) -> Entries:
     for event in events:
         if not _interrupted(guest, event, now):
             continue
-        when = iso(event.started or event.not_before)
+        when = to_seconds(event.started or event.not_before)
         action = value(guest, "spot_action")
         tree: Entries = {
             "instance-action": f'{{"action": "{action}", "time": "{when}"}}',
@@ -156,17 +155,12 @@ def autoscaling(guest: Guest, events: list[Event], now: float) -> str:
     return "Terminated" if state and ends else state
 
 
-def iso(epoch: float) -> str:
-    """Return `2019-01-21T09:00:43Z`."""
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 _MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 def _date(epoch: float, padded: bool) -> str:
     """Return `1 Jan 2019 09:00:43 GMT`, or `01 Jan …`, in English in any locale."""
-    when = datetime.fromtimestamp(min(epoch, 253402300799), UTC)
+    when = datetime.fromtimestamp(min(epoch, LAST), UTC)
     month = _MONTHS[3 * when.month - 3 : 3 * when.month]
     day = f"{when.day:02}" if padded else str(when.day)
     return f"{day} {month} {when.year} {when:%H:%M:%S} GMT"

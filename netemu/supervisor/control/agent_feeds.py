@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from hostagent.channel.messages import Placed, Snapshot
+from hostagent.channel.messages import Snapshot
+from hostagent.channel.requests import Placed
 from hostagent.controller import Watch
 from hostagent.faults import MAX_FAULTS, Fault, in_words
 from hostagent.model import FINAL, Event, EventStatus

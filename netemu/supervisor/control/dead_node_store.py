@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from hostagent.channel.messages import Command, Done, Failed
+from hostagent.channel.messages import Done, Failed
+from hostagent.channel.requests import Command
 from hostagent.commands import answered, execute
 from hostagent.repository import Repository, RepositoryError
 from netemu.errors import NotSo

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from hostagent.channel.messages import Placed, Poll
+from hostagent.channel.messages import Poll
+from hostagent.channel.requests import Placed
 from hostagent.controller import calls
 from hostagent.faults import Fault, is_over
 from netemu.errors import BadInput, NotSo

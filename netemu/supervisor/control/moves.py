@@ -13,7 +13,8 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
-from hostagent.channel.messages import Adopt, Left, Placed
+from hostagent.channel.messages import Left
+from hostagent.channel.requests import Adopt, Placed
 from hostagent.controller.calls import NONE_BEFORE
 from hostagent.model import Event, sees
 from netemu.errors import NetemuError, NotSo

@@ -10,20 +10,9 @@ from typing import Any
 
 import msgspec
 
-from hostagent.channel.messages import (
-    Answer,
-    Clock,
-    Events,
-    Guests,
-    ListEvents,
-    ListGuests,
-    Now,
-    Placed,
-    Query,
-    Responders,
-    snapshot,
-)
+from hostagent.channel.messages import Answer, Clock, Events, Guests, Responders, snapshot
 from hostagent.channel.replica import Replica
+from hostagent.channel.requests import ListEvents, ListGuests, Now, Placed, Query
 from hostagent.controller import Watch
 from hostagent.model import FINAL, Event
 from netemu.etcd import Change

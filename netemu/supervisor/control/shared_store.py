@@ -20,16 +20,8 @@ from typing import Any, Final, TypeVar, get_args
 import msgspec
 
 from hostagent.channel.frames import Decoder, FrameError
-from hostagent.channel.messages import (
-    Command,
-    Done,
-    Failed,
-    Message,
-    MessageError,
-    Query,
-    decode,
-    encode,
-)
+from hostagent.channel.messages import Done, Failed, Message, MessageError, decode, encode
+from hostagent.channel.requests import Command, Query
 from hostagent.controller import Watch
 from hostagent.controller.calls import Call
 from netemu.errors import NotSo

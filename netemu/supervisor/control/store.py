@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from hostagent.channel.messages import Command, Done, ListEvents, ListGuests, Now, Placed
+from hostagent.channel.messages import Done
+from hostagent.channel.requests import Command, ListEvents, ListGuests, Now, Placed
 from hostagent.controller import Watch, calls
 from hostagent.controller.calls import Answers, Call
 from hostagent.model import Event

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hostagent.channel.messages import Placed
+from hostagent.channel.requests import Placed
 from netemu.wire import runtime_dir
 from tests.conftest import Person, RunningLab
 from tests.netemu.labs.frames import SEND

@@ -11,16 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hostagent.channel.messages import (
-    Answer,
-    Command,
-    Delta,
-    Failed,
-    ListResponders,
-    Query,
-    Responders,
-    snapshot,
-)
+from hostagent.channel.messages import Answer, Delta, Failed, Responders, snapshot
+from hostagent.channel.requests import Command, ListResponders, Query
 from hostagent.commands import execute, look_up
 from hostagent.controller import CommandRefused, Watch
 from hostagent.controller.calls import Call

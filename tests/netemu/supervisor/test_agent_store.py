@@ -11,7 +11,7 @@ import pytest
 
 from hostagent import agent as agent_module
 from hostagent.agent import Agent
-from hostagent.channel.messages import Place
+from hostagent.channel.requests import Place
 from hostagent.controller import Watch, calls
 from hostagent.model import EventType, Guest
 from hostagent.repository import Repository

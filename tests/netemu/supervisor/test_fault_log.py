@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from hostagent.channel.messages import Placed
+from hostagent.channel.requests import Placed
 from hostagent.faults import Fault
 from hostagent.model import Guest
 from netemu.supervisor.control.agent_feeds import AgentFeeds

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hostagent.channel.messages import Complete
+from hostagent.channel.requests import Complete
 from hostagent.controller.calls import Call
 from hostagent.model import Event, EventSource, EventStatus, EventType
 from netemu.errors import NotSo

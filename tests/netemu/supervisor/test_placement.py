@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hostagent.channel.messages import Place, Withdraw
+from hostagent.channel.requests import Place, Withdraw
 from hostagent.controller import calls
 from hostagent.model import Guest as PlacedGuest
 from netemu.errors import BadInput, NotSo

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from hostagent.channel.messages import AddFaults, ClearFaults, Place, Schedule, Withdraw
+from hostagent.channel.requests import AddFaults, ClearFaults, Place, Schedule, Withdraw
 from hostagent.controller import CommandRefused
 from hostagent.faults import Fault
 from hostagent.model import Event, EventType

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hostagent.channel.messages import Cancel, Place, Schedule
+from hostagent.channel.requests import Cancel, Place, Schedule
 from hostagent.controller import calls
 from hostagent.model import EventSource, EventType, Guest
 from netemu.errors import BadInput, NotSo

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hostagent.channel.messages import Place, Start, encode
+from hostagent.channel.messages import encode
+from hostagent.channel.requests import Place, Start
 from hostagent.controller import calls
 from hostagent.model import Event, EventType, Guest
 from netemu.errors import NotSo
