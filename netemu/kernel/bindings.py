@@ -24,8 +24,9 @@ NEWSETELEM, DELSETELEM = 12, 14
 _NETDEV = 5  # NFPROTO_NETDEV
 _REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
 _NESTED = 0x8000
-# NFTA_SET_ELEM_LIST_TABLE, …_SET, …_ELEMENTS; NFTA_LIST_ELEM; NFTA_SET_ELEM_KEY; NFTA_DATA_VALUE
-_TABLE, _SET, _ELEMENTS, _ELEMENT, _KEY, _VALUE = 1, 2, 3, 1, 1, 1
+# NFTA_SET_ELEM_LIST_TABLE, …_SET, …_ELEMENTS; NFTA_LIST_ELEM; NFTA_SET_ELEM_KEY, …_TIMEOUT;
+# NFTA_DATA_VALUE
+_TABLE, _SET, _ELEMENTS, _ELEMENT, _KEY, _TIMEOUT, _VALUE = 1, 2, 3, 1, 1, 4, 1
 
 # An attribute's length is 16 bits: 40 bytes an element stay far below it.
 _AT_ONCE = 500
@@ -99,18 +100,39 @@ def change(kind: int, table: str, set_name: str, keys: Iterable[bytes]) -> bytes
         _attribute(_ELEMENT | _NESTED, _attribute(_KEY | _NESTED, _attribute(_VALUE, one)))
         for one in keys
     )
-    body = (
-        _attribute(_TABLE, table.encode() + b"\0")
-        + _attribute(_SET, set_name.encode() + b"\0")
-        + _attribute(_ELEMENTS | _NESTED, elements)
-    )
-    subsystem = struct.pack(">H", _SUBSYSTEM)
-    flags = _REQUEST | _ACK | (_CREATE if kind == NEWSETELEM else 0)
-    return (
-        _message(_BATCH_BEGIN, _REQUEST, b"\0\0" + subsystem)
-        + _message(_SUBSYSTEM << 8 | kind, flags, bytes((_NETDEV, 0, 0, 0)) + body)
-        + _message(_BATCH_END, _REQUEST, b"\0\0" + subsystem)
-    )
+    flags = _ACK | (_CREATE if kind == NEWSETELEM else 0)
+    body = _of_set(table, set_name) + _attribute(_ELEMENTS | _NESTED, elements)
+    return _batch(_change(kind, flags, body))
+
+
+def renewal(table: str, set_name: str, key: bytes, milliseconds: int) -> bytes:
+    """A transaction after which `key` is all that a set has, for so long; with 0, it is empty.
+
+    To add an element that is there does not renew its timeout: the set is emptied first.
+    """
+    emptied = _of_set(table, set_name)
+    if milliseconds <= 0:
+        return _batch(_change(DELSETELEM, _ACK, emptied))
+    one = _attribute(_KEY | _NESTED, _attribute(_VALUE, key))
+    one += _attribute(_TIMEOUT, struct.pack(">Q", milliseconds))
+    filled = emptied + _attribute(_ELEMENTS | _NESTED, _attribute(_ELEMENT | _NESTED, one))
+    return _batch(_change(DELSETELEM, 0, emptied) + _change(NEWSETELEM, _ACK | _CREATE, filled))
+
+
+def _of_set(table: str, set_name: str) -> bytes:
+    named = _attribute(_TABLE, table.encode() + b"\0")
+    return named + _attribute(_SET, set_name.encode() + b"\0")
+
+
+def _change(kind: int, flags: int, body: bytes) -> bytes:
+    family = bytes((_NETDEV, 0, 0, 0))
+    return _message(_SUBSYSTEM << 8 | kind, _REQUEST | flags, family + body)
+
+
+def _batch(changes: bytes) -> bytes:
+    subsystem = b"\0\0" + struct.pack(">H", _SUBSYSTEM)
+    begin = _message(_BATCH_BEGIN, _REQUEST, subsystem)
+    return begin + changes + _message(_BATCH_END, _REQUEST, subsystem)
 
 
 def key(binding: Binding) -> bytes:

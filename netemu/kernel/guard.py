@@ -101,9 +101,15 @@ class Rules(msgspec.Struct, frozen=True):
             yield self.more(ports[start : start + PORTS_AT_ONCE])
 
     def render(
-        self, *, bridge_mac: str, ports: Sequence[Port], same_node: bool, time_scale: float = 1.0
+        self,
+        *,
+        bridge_mac: str,
+        ports: Sequence[Port],
+        same_node: bool,
+        time_scale: float = 1.0,
+        leased: bool = False,
     ) -> str:
-        """The rules of a node with these ports."""
+        """The rules of a node with these ports; `leased`: silent unless a lease is renewed."""
         overheard = _scaled(OVERHEARD_PER_MINUTE, time_scale)
         sets = {name: elements(found) for name, found in _elements(ports).items()}
         values = {
@@ -120,6 +126,7 @@ class Rules(msgspec.Struct, frozen=True):
             "answer_burst": ANSWER_BURST,
             "connection_rate": CONNECTIONS_PER_SECOND,
             "connection_burst": CONNECTION_BURST,
+            **(_LEASED if leased else dict.fromkeys(_LEASED, "")),
             "ports": self._chains(ports),
         }
         return fill_in(self.node, values)
@@ -169,6 +176,17 @@ _SAME_NODE_ARP_OUT = f"""ether saddr @stations arp saddr ip != 0.0.0.0 accept
 _SAME_NODE_IP_OUT = """ether saddr @stations oifname . ether daddr . ip daddr @bound accept
         ether saddr @stations ether daddr ff:ff:ff:ff:ff:ff ip daddr { @{broadcast}, 255.255.255.255 } accept
         ether saddr @stations ether daddr & ff:ff:ff:80:00:00 == 01:00:5e:00:00:00 ip daddr 224.0.0.0/4 accept"""  # noqa: E501
+
+
+# Only labs on several machines have one: see `netemu.kernel.lease`. Every port is Ethernet's, so
+# the one element of the set holds for each frame.
+_LEASED: Final = {
+    "lease": """    # Until when guests may be heard at all.
+    set lease { type iface_type; flags timeout; }
+""",
+    "leased_in": "iiftype != @lease counter name refused_in drop",
+    "leased_out": "oiftype != @lease counter name refused_out drop",
+}
 
 
 def _scaled(rate: int, time_scale: float) -> int:

@@ -1,5 +1,7 @@
 """The order for a lab: what the client hands to the sandbox on standard input, in one frame."""
 
+from collections.abc import Container
+
 import msgspec
 
 from netemu.topology import Lab, Node
@@ -39,20 +41,30 @@ class Order(msgspec.Struct, frozen=True):
     @property
     def here(self) -> Lab:
         """The lab with what is to be on this machine alone."""
-        nodes = nodes_here(self.lab, self.store)
-        names = {guest.name for node in nodes for guest in node.guests}
-        faults = []
-        for fault in self.lab.faults:
-            guests = [one for one in fault["guests"] if one in names]
-            if guests or not fault["guests"]:  # none named: all
-                faults.append({**fault, "guests": guests})
-        return msgspec.structs.replace(self.lab, nodes=nodes, faults=tuple(faults))
+        lab = msgspec.structs.replace(self.lab, nodes=nodes_here(self.lab, self.store))
+        return part_of(lab, {guest.name for guest in lab.guests})
 
     @property
     def elsewhere(self) -> list[Node]:
         """The nodes that other machines have."""
         here = {one.name for one in nodes_here(self.lab, self.store)}
         return [one for one in self.lab.nodes if one.name not in here]
+
+
+def part_of(lab: Lab, names: Container[str]) -> Lab:
+    """A lab without guests that are not among `names`."""
+    nodes = tuple(
+        msgspec.structs.replace(
+            node, guests=tuple(guest for guest in node.guests if guest.name in names)
+        )
+        for node in lab.nodes
+    )
+    faults = []
+    for fault in lab.faults:
+        guests = [one for one in fault["guests"] if one in names]
+        if guests or not fault["guests"]:  # none named: all
+            faults.append({**fault, "guests": guests})
+    return msgspec.structs.replace(lab, nodes=nodes, faults=tuple(faults))
 
 
 def nodes_here(lab: Lab, store: StoreAddress | None) -> tuple[Node, ...]:

@@ -1,4 +1,4 @@
-"""The store of a lab that is kept on other servers, which are reached by the dialler outside.
+"""The way to the servers of a lab's store, by the dialler outside.
 
 Runs in the supervisor, only where the lab has such a store.
 """
@@ -6,18 +6,10 @@ Runs in the supervisor, only where the lab has such a store.
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
-from netemu.etcd import Client
-from netemu.etcd.http import Endpoint, context
+from netemu.etcd.http import Endpoint
 from netemu.supervisor.boot.store_dialler import CONNECTING
-from netemu.supervisor.control.membership import Part
-from netemu.supervisor.control.shared_store import SharedStore
-from netemu.supervisor.control.store import Store
-from netemu.wire.order import Begun, Order
 
 # Seconds for one question before the store counts as unavailable: enough for two servers that are
 # stopped and one that answers.
@@ -80,24 +72,3 @@ async def _ready(one: socket.socket, *, writing: bool = False) -> None:
         await ready.wait()
     finally:
         leave(one)
-
-
-def shared(
-    order: Order, link: socket.socket, local: Store, told: Callable[[str], None]
-) -> SharedStore:
-    """The store of the lab that is ordered. Raises BadInput for TLS files that cannot be used."""
-    address = order.store
-    assert address is not None
-    endpoints = [Endpoint(*one) for one in address.servers]
-    outside = Outside(link, endpoints)
-    tls = context(address.ca, address.cert, address.key)
-    client = Client(endpoints, tls=tls, dial=outside.dial, within=WITHIN)
-    part = Part(
-        lab=order.lab.name,
-        machine=address.machine,
-        here=[node.name for node in order.here.nodes],
-        elsewhere=[node.name for node in order.elsewhere],
-        activity=address.activity,
-        whole=msgspec.json.encode(Begun(order.lab, order.time_scale)),
-    )
-    return SharedStore(client, part, local, told)

@@ -50,7 +50,7 @@ from netemu.wire.profile import Identity
 from netemu.wire.progress import Progress
 
 if TYPE_CHECKING:
-    from netemu.supervisor.control.shared_store import SharedStore
+    from netemu.supervisor.boot.shared_lab import SharedLab
 
 log = logging.getLogger(__name__)
 
@@ -74,18 +74,11 @@ class Supervisor:
     ) -> None:
         self._order = order
         self._lab = order.here
-        # What is on other machines: nodes and guests, and which machine that is.
-        self._elsewhere = {
-            name: (node.machine or "the first", node.name)
-            for node in order.elsewhere
-            for name in (node.name, *(guest.name for guest in node.guests))
-        }
         self._directory = Path(f"/proc/self/fd/{directory}")
         self._progress = progress
         self._owner: int | None = owner  # a pidfd, for as long as the lab goes down with it
         self._dialler = dialler  # the way to the servers of the lab's store, if it has one
-        self._shared: SharedStore | None = None
-        self._storing: list[asyncio.Task[None]] = []
+        self._shared: SharedLab | None = None
         self._factory = Factory(self._factory_ended, order.shared, order.masked)
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
@@ -127,8 +120,6 @@ class Supervisor:
         shortening.cancel()
         log.info("lab %s goes down", self._lab.name)
         await self._stop_services()
-        for one in self._storing:
-            one.cancel()
         if self._shared is not None:
             await self._shared.end()
         return self._orphaned
@@ -159,7 +150,10 @@ class Supervisor:
         """Be up: keep the agents informed, carry out their events, and heal."""
         parts = self._parts
         assert parts is not None
-        duties = [overseeing, *self._storing]
+        duties = [overseeing]
+        if self._shared is not None:
+            self._shared.live(self._factory, parts)
+            duties += self._shared.duties
         duties += [
             asyncio.create_task(duty)
             for duty in (
@@ -181,9 +175,18 @@ class Supervisor:
             duty.cancel()
 
     async def _come_up(self, command_sockets: list[socket.socket]) -> None:
+        if self._order.store is not None and self._dialler is not None:
+            # A lab of one machine does not import this.
+            from netemu.supervisor.boot.shared_lab import SharedLab
+
+            self._shared = SharedLab(self._order, self._dialler, self._event_log, self._down.set)
+            self._lab = await self._shared.begin()
         lab, scale, profile = self._lab, self._order.time_scale, self._order.profile
-        manner = Manner(lab.policy, scale, profile)
+        leased = self._shared is not None and bool(self._order.elsewhere)
+        manner = Manner(lab.policy, scale, profile, leased)
         self._nodes = await wire(lab, self._factory, manner, progress=self._progress)
+        if self._shared is not None and leased:
+            self._shared.fence([node.net for node in self._nodes])
         tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
         tenant_net = await self._factory.nodes(1) if tenants else []
         network = TenantNetwork(lab, tenants, tenant_net[0]) if tenants else None
@@ -203,7 +206,8 @@ class Supervisor:
             host.start()
             self._hosts.append(host)
             await asyncio.sleep(0)  # so that a 'down' need not wait for all of them
-        store = await self._store()
+        agents = AgentStore(self._hosts)
+        store: Store = agents if self._shared is None else self._shared.keep(agents)
         by_address = profile.identity is Identity.ADDRESS
         placement = Placement(store, self._nodes, claims, by_address=by_address)
         hardware = Hardware(
@@ -238,6 +242,8 @@ class Supervisor:
             store, hardware, placement, relocation, watching, carried_out, self._event_log
         )
         maintenance = Maintenance(lab.name, store, self._nodes, watching, self._order.elsewhere)
+        if self._shared is not None:
+            maintenance.belongs = self._shared.belongs
         faults = Faults(lab, store, self._nodes, watching)
         links = Links(lab, hardware)
         self._parts = Parts(
@@ -253,23 +259,6 @@ class Supervisor:
                 self._nodes, self._progress, misled=faults.guests_of_the_file()
             )
         await self._parts.links.as_the_file_says()
-
-    async def _store(self) -> Store:
-        """The store of commands: with the agents, or outside if the order says so."""
-        agents = AgentStore(self._hosts)
-        if self._order.store is None or self._dialler is None:
-            return agents
-        # A lab of one machine does not import this.
-        from netemu.supervisor.boot.store_client import shared
-
-        self._shared = shared(self._order, self._dialler, agents, self._store_changed)
-        await self._shared.begin()
-        self._storing.append(asyncio.create_task(self._shared.run()))
-        return self._shared
-
-    def _store_changed(self, trouble: str) -> None:
-        state = "away" if trouble else "back"
-        self._event_log.write("store", state=state, reason=trouble or None)
 
     def _what_is_missing(self) -> str:
         """Why the lab is not up: guests without an address, or else agents that do not answer."""
@@ -356,24 +345,24 @@ class Supervisor:
     def _store_status(self) -> dict[str, Any]:
         if self._order.store is None:
             return {}
-        trouble = self._shared.trouble if self._shared is not None else "not asked yet"
+        trouble = "not asked yet" if self._shared is None else self._shared.trouble
         told = {"servers": str(self._order.store), "state": "away" if trouble else "there"}
         store = {**told, **({"problem": trouble} if trouble else {})}
         return {"store": store, "machine": self._order.store.machine, **self._others_status()}
 
     def _others_status(self) -> dict[str, Any]:
         """The nodes on other machines, and whether these are there."""
-        if not self._order.elsewhere or self._shared is None or self._parts is None:
+        if not self._order.elsewhere or self._parts is None:
             return {}
+        assert self._shared is not None
+        assert self._shared.store is not None
         return {
             "elsewhere": [
                 {
                     "name": node.name,
                     "machine": node.machine,
-                    "state": "away" if self._shared.away(node.name) else "there",
-                    "guests": [
-                        one.guest.name for one in self._parts.watching.known(node.name).guests
-                    ],
+                    "state": "away" if self._shared.store.away(node.name) else "there",
+                    "guests": list(self._parts.maintenance.guests_on(node.name)),
                 }
                 for node in self._order.elsewhere
             ]
@@ -429,16 +418,23 @@ class Supervisor:
     async def _of_guest(self, guest: str) -> Parts:
         """The lab's parts, once it is up. Raises BadInput if it has no such guest."""
         self._require_here(guest)
-        if all(one.name != guest for one in self._lab.guests):
+        parts = await self._whole()
+        if guest not in parts.hardware:
             raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
-        return await self._whole()
+        return parts
 
     def _require_here(self, *names: str) -> None:
         """Raise NotSo, with where it is, if a guest or node is on another machine."""
+        if self._shared is None or self._parts is None:
+            return
+        hardware = self._parts.hardware
+        here = {node.node.name for node in self._nodes}
         for name in names:
-            if name in self._elsewhere:
-                machine, node = self._elsewhere[name]
-                where = f"machine {machine}" if name == node else f"machine {machine}, node {node}"
+            if name in hardware and hardware.is_coming(name):
+                raise NotSo(f"{name}: is being brought to this machine")
+            if name in hardware or name in here:
+                continue
+            if where := self._shared.where(name, self._parts.maintenance.guests_on):
                 raise NotSo(f"{name}: is on {where}: that can only be done there")
 
     async def _whole(self) -> Parts:

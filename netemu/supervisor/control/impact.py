@@ -193,6 +193,8 @@ class Impact:
             while await self._carry_out(name):
                 pass
         except Exception as error:
+            if name not in self._hardware:  # it is on another machine by now
+                return
             if not isinstance(error, (NetemuError, OSError)):  # a mistake of ours
                 log.exception("%s: nothing more is done to it", name)
             self._fail(name, str(error) or type(error).__name__)

@@ -88,7 +88,7 @@ class Links:
         """The guests that are meant: of a node those that are on it now. Raises BadInput."""
         nodes: dict[str, list[str]] = {node.name: [] for node in self._lab.nodes}
         for name in self._hardware:
-            nodes[self._hardware.node_of(name).node.name].append(name)
+            nodes.setdefault(self._hardware.node_of(name).node.name, []).append(name)
         found: dict[str, None] = {}
         for target in targets:
             if target in self._hardware:

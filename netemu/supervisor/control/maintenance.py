@@ -33,7 +33,10 @@ _ACTS: dict[str, Act] = {
 
 
 class Maintenance:
-    """The events of one lab. All raise NetemuError."""
+    """The events of one lab. All raise NetemuError.
+
+    `belongs` is asked of a guest and a node on another machine: it may have left that since.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Maintenance:
         self._nodes = {wired.node.name: wired for wired in nodes}
         self._feeds = feeds
         self._elsewhere = {node.name: node for node in elsewhere}  # on other machines
+        self.belongs: Callable[[str, str], bool] = lambda _guest, _node: True
         self._clock = asyncio.Lock()
         self._ahead = 0.0
 
@@ -139,7 +143,13 @@ class Maintenance:
         if node in self._nodes:
             return {one.guest.name: one.guest.availability_set for one in self._nodes[node].guests}
         known = [one.guest for one in self._feeds.known(node).guests]
-        return {one.name: one.availability_set for one in known or self._elsewhere[node].guests}
+        guests = known or self._elsewhere[node].guests
+        return {one.name: one.availability_set for one in guests if self.belongs(one.name, node)}
+
+    def guests_on(self, node: str) -> Sequence[str]:
+        """The guests that a node on another machine has told of, and that are still there."""
+        known = [one.guest.name for one in self._feeds.known(node).guests]
+        return [name for name in known if self.belongs(name, node)]
 
     def _machine(self, node: str) -> str | None:
         return self._elsewhere[node].machine if node in self._elsewhere else "this one"

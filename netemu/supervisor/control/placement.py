@@ -203,6 +203,14 @@ class Placement:
 
     # Guests that change places.
 
+    def admit(self, guest: str, properties: Mapping[str, str]) -> None:
+        """A guest comes from another machine, with these properties."""
+        found = ("mac", "address")  # of itself, not given
+        self._properties[guest] = {
+            key: value for key, value in properties.items() if key not in found
+        }
+        self._gone.discard(guest)
+
     async def adopt(
         self,
         node: str,

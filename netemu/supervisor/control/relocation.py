@@ -7,8 +7,8 @@ surely dead. What the agent had acknowledged is on the disk, so nothing is lost.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4, uuid5
 
 from hostagent.channel.messages import HEARTBEAT_INTERVAL
@@ -21,7 +21,7 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import spread
 from netemu.supervisor.control.moves import Moves
 from netemu.supervisor.control.placement import Placement
-from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed, Store
+from netemu.supervisor.control.store import AgentRefuses, AgentSilent, Known, NodeFailed, Store
 from netemu.supervisor.guests.power import Power
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices
@@ -42,6 +42,13 @@ _FIRST_RETRY: Final = 0.5
 _LAST_RETRY: Final = 10.0
 # Moves from or to a node that is to come back: each asks two agents a few things, at most.
 _MOVED_WITHIN: Final = 60.0
+
+
+class Cause(NamedTuple):
+    """Why guests have to leave, in words, and an ID that no other cause has."""
+
+    id: UUID
+    why: str
 
 
 class Relocation:
@@ -80,6 +87,10 @@ class Relocation:
         self._changing = asyncio.Lock()  # a node is not evacuated and restored at once
         store.lose = lambda node, reason: self._lose(self._hosts[node], reason)
 
+    def __contains__(self, node: str) -> bool:
+        """Whether the node is on this machine."""
+        return node in self._hosts
+
     def host(self, node: str) -> NodeServices:
         """Raise BadInput unless there is such a node."""
         if node not in self._hosts:
@@ -91,8 +102,12 @@ class Relocation:
         return node in self._hosts and not self._hosts[node].failed
 
     def host_failed(self, guest: str) -> bool:
-        """Whether the guest is on a node that has failed, and is not wholly back."""
-        return self._hosts[self._hardware.node_of(guest).node.name].state != "running"
+        """Whether the guest is on a node that has failed, and is not wholly back.
+
+        So is one that comes from another machine, until it is on a node here.
+        """
+        node = self._hardware.node_of(guest).node.name
+        return self._hardware.is_coming(guest) or self._hosts[node].state != "running"
 
     async def move(self, guest: str) -> None:
         """Bring a guest that is off to another node. Raises NotSo if there is none for it."""
@@ -260,22 +275,51 @@ class Relocation:
             return False
         known = self._moves.left_by(host)
 
+        cause = Cause(self._failures[host.name], f"{host.name} has failed")
+        for problem in await self._take(moves, known, cause):
+            self._tell_problem(host, problem)
+        names = {guest.name for guest in leaving}
+        return names.isdisjoint(one.guest.name for one in host.wired.guests)
+
+    async def _take(
+        self, moves: Mapping[str, Sequence[Guest]], known: Known, cause: Cause
+    ) -> list[str]:
+        """Have nodes take guests that are off. Returns why some stay where they are."""
+        problems: list[str] = []
+
         async def take(node: str, guests: Sequence[Guest]) -> None:
             try:
                 moved, sequence = await self._moves.adopt(guests, known, node)
-                await self._explain(host, node, [guest.name for guest in moved])
+                await self._explain(cause, node, [guest.name for guest in moved])
                 await self._moves.applied(node, sequence)
-                await self._moves.rewire(moved, node, reason=f"{host.name} has failed")
+                await self._moves.rewire(moved, node, reason=cause.why)
             except (NetemuError, OSError) as error:  # it has failed as well: they stay for now
-                self._tell_problem(host, f"{node} takes nobody: {error}")
+                problems.append(f"{node} takes nobody: {error}")
             self._watching.poke()
 
         # In parallel: one may hang, and guests that go elsewhere need not wait for it.
         async with asyncio.TaskGroup() as group:
             for node, guests in moves.items():
                 group.create_task(take(node, guests))
-        names = {guest.name for guest in leaving}
-        return names.isdisjoint(one.guest.name for one in host.wired.guests)
+        return problems
+
+    async def receive(self, guests: Sequence[Guest], known: Known, cause: Cause) -> list[str]:
+        """Bring guests from another machine, which are off, to nodes here.
+
+        Returns why some are on none.
+        """
+        problems = []
+        for guest in guests:  # they are off, whatever their events would have done
+            started = [one.id for one in known.events if one.started and guest.name in one.guests]
+            self._carried_out.note(guest.name, started)
+        async with self._changing:
+            for domain in sorted({one.fault_domain for one in guests}):
+                some = [one for one in guests if one.fault_domain == domain]
+                moves = spread(some, domain, self._moves.candidates(""))
+                if sum(map(len, moves.values())) < len(some):
+                    problems.append("no node has room for all of them")
+                problems += await self._take(moves, known, cause)
+        return problems
 
     def _tell_problem(self, host: NodeServices, problem: str) -> None:
         """Say why guests stay on a failed node; once, and not at every attempt."""
@@ -283,21 +327,20 @@ class Relocation:
             self.problems[host.name] = problem
             self._event_log.write("node", node=host.name, problem=problem)
 
-    async def _explain(self, host: NodeServices, node: str, names: Sequence[str]) -> None:
+    async def _explain(self, cause: Cause, node: str, names: Sequence[str]) -> None:
         """Have the guests find out at their new node what has happened.
 
         Should its agent refuse: a guest that is not told why it was booted is still booted.
         """
         told = ",".join(names)  # others may follow later: that is another event
-        event_id = str(uuid5(self._failures[host.name], f"{node}/{told}"))
-        why = f"{host.name} has failed"
+        event_id = str(uuid5(cause.id, f"{node}/{told}"))
         reboot = calls.schedule(
-            names, EventType.REBOOT, notice=0.0, description=why, event_id=event_id
+            names, EventType.REBOOT, notice=0.0, description=cause.why, event_id=event_id
         )
         try:
             await self._store.settle(node, reboot)
         except (AgentRefuses, AgentSilent) as error:
-            log.warning("guests of %s are not told of its end: %s", host.name, error)
+            log.warning("guests are not told that %s: %s", cause.why, error)
             return
         for name in names:  # they are off already
             self._carried_out.note(name, (event_id,))

@@ -7,28 +7,33 @@ answered while the store is away. Commands are not taken then, and what was kept
 carried out, without a gap, when it is back.
 
 Its keys are `commands/NODE/ID` and `answers/NODE/ID`, kept for an hour, as agents remember
-commands; and `state/NODE/…`, what the node's agent knows, for other machines. `membership` has the
-rest.
+commands; and `state/NODE/…`, what the node's agent knows, for other machines. Where there are
+others an answer is kept after the state that it has led to, and both in the term in which they came
+about: what is acknowledged is known to whoever takes the machine's guests over. `membership` and
+`places` have the rest.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, NamedTuple, TypeVar, get_args
+from uuid import NAMESPACE_OID, uuid5
 
-import msgspec
+from msgspec.structs import replace
 
 from hostagent.channel.frames import Decoder, FrameError
 from hostagent.channel.messages import Done, Failed, Message, MessageError, decode, encode
 from hostagent.channel.requests import Command, Query
 from hostagent.controller import Watch
 from hostagent.controller.calls import Call
-from netemu.errors import NotSo
-from netemu.etcd import Change, Client, Compacted, Put, Refused, Removal, Together, Unreachable
+from netemu.etcd import Change, Client, Put, Refused, Removal, Together, Unreachable
 from netemu.etcd.messages import Operation
+from netemu.supervisor.control.following import follow
 from netemu.supervisor.control.membership import Membership, Part
-from netemu.supervisor.control.remote_node import RemoteNode, state_of
+from netemu.supervisor.control.places import Places
+from netemu.supervisor.control.published_state import PublishedState
+from netemu.supervisor.control.remote_node import RemoteNode
 from netemu.supervisor.control.store import (
     AgentRefuses,
     AgentSilent,
@@ -48,10 +53,8 @@ _SHARED: Final = 600
 _ANSWERED_WITHIN: Final = 10.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-# What one transaction may change: etcd takes 128 operations, as it comes.
-_AT_ONCE: Final = 100
-# Changes of a node's state come in swarms; other machines are told of a swarm at once.
-_SWARM: Final = 0.1
+# Answers in one transaction: etcd takes 128 operations, as it comes.
+_AT_ONCE: Final = 50
 _COMMANDS: Final = get_args(Command)
 
 T = TypeVar("T")
@@ -61,26 +64,32 @@ class SharedStore(Store):
     """The commands of all nodes of a lab; `local` reaches those that are here.
 
     `trouble` says why the store is away, if it is; `told` is called with it when it changes.
-    `machines` are those that are there, with their nodes; `changed` is called when they change.
     """
 
     def __init__(
-        self, client: Client, part: Part, local: Store, told: Callable[[str], None]
+        self,
+        client: Client,
+        part: Part,
+        membership: Membership,
+        places: Places,
+        local: Store,
+        told: Callable[[str], None],
     ) -> None:
         super().__init__([*part.here, *part.elsewhere])
         self.trouble = ""
-        self.machines: dict[str, Sequence[str]] = {}
         self._client = client
         self._together = Together(client)
         self._part = part
         self._local = local
         self._told = told
-        self._membership = Membership(client, part)
+        self._membership = membership
+        self._places = places
         self._kept: tuple[float, int] | None = None  # a lease of commands, and until when it serves
-        self._queues: dict[str, asyncio.Queue[list[Command]]] = {
+        self._queues: dict[str, asyncio.Queue[_Commands]] = {
             node: asyncio.Queue() for node in part.here
         }
-        self._unkept: asyncio.Queue[tuple[str, Done | Failed]] = asyncio.Queue()
+        self._unkept: asyncio.Queue[_Unkept] = asyncio.Queue()
+        self._state = PublishedState(client, membership, places, local, part.here)
         self._waiting: dict[str, asyncio.Future[Done | Failed]] = {}  # by command
         self._elsewhere = {node: RemoteNode(node) for node in part.elsewhere}
 
@@ -89,7 +98,7 @@ class SharedStore(Store):
     def away(self, node: str) -> bool:
         """Whether the node has failed, or its machine is not there."""
         if node in self._elsewhere:
-            return not any(node in nodes for nodes in self.machines.values())
+            return not any(node in one.nodes for one in self._places.machines.values())
         return super().away(node)
 
     def absence(self, node: str) -> str:
@@ -179,49 +188,23 @@ class SharedStore(Store):
     async def run(self) -> None:
         """Carry commands out, for as long as the lab is up."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._membership.stay(self._tell))
-            group.create_task(self._follow("answers", self._take_answers))
-            group.create_task(self._follow("commands", self._take_commands))
+            for kind, take in (("answers", self._take_answers), ("commands", self._take_commands)):
+                prefix = self._membership.key(kind, "")
+                group.create_task(follow(self._client, prefix, take, self.tell))
             group.create_task(self._keep_answers())
             for node, queue in self._queues.items():
                 group.create_task(self._work(node, queue))
             if self._elsewhere:
-                group.create_task(self._follow("machines", self._take_machines))
-                group.create_task(self._follow("state", self._take_state))
+                state = self._membership.key("state", "")
+                group.create_task(follow(self._client, state, self._take_state, self.tell))
                 for node in self._part.here:
-                    group.create_task(self._publish(node))
+                    group.create_task(self._state.publish(node))
 
-    async def begin(self) -> None:
-        """Take the machine's place; see `Membership.begin`."""
-        await self._membership.begin()
-
-    async def end(self) -> None:
-        """Take leave of the store, once `run` has been cancelled."""
-        await self._membership.end()
-        self._client.close()
-
-    def _tell(self, trouble: str) -> None:
+    def tell(self, trouble: str) -> None:
+        """The store is away, for that reason, or there ("")."""
         if bool(trouble) != bool(self.trouble):
             self._told(trouble)
         self.trouble = trouble
-
-    async def _follow(self, kind: str, take: Callable[[list[Change], bool], Any]) -> None:
-        """Have keys of a kind taken: all that there are (True), and then each change, in order."""
-        prefix, pause = self._membership.key(kind, ""), _FIRST_PAUSE
-        while True:
-            try:
-                entries, revision = await self._client.under(prefix)
-                there = sorted(entries, key=lambda one: one.modified)
-                await take([Change(one.key, one, one.modified) for one in there], True)
-                pause = _FIRST_PAUSE
-                async for changes in self._client.watch(prefix, revision + 1):
-                    await take(changes, False)
-            except Compacted:
-                continue
-            except NotSo as error:
-                self._tell(str(error))
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _take_commands(self, changes: list[Change], whole: bool) -> None:
         """Queue the commands for nodes that are here, unless they have been carried out."""
@@ -239,8 +222,8 @@ class SharedStore(Store):
                 came.setdefault((node, change.revision), []).append(command)
             else:
                 log.warning("%s: no command for a node of this lab", change.key)
-        for (node, _), commands in came.items():
-            self._queues[node].put_nowait(commands)
+        for (node, revision), commands in came.items():
+            self._queues[node].put_nowait(_Commands(revision, commands))
 
     async def _take_answers(self, changes: list[Change], _: bool) -> None:
         for change in changes:
@@ -248,16 +231,6 @@ class SharedStore(Store):
             answer = None if change.entry is None else _decoded(change.entry.value)
             if waiting is not None and not waiting.done() and isinstance(answer, Done | Failed):
                 waiting.set_result(answer)
-
-    async def _take_machines(self, changes: list[Change], whole: bool) -> None:
-        if whole:
-            self.machines.clear()
-        for change in changes:
-            _, machine = _name(change.key)
-            if change.entry is None:
-                self.machines.pop(machine, None)
-            else:
-                self.machines[machine] = msgspec.json.decode(change.entry.value)["nodes"]
 
     async def _take_state(self, changes: list[Change], whole: bool) -> None:
         told: dict[str, list[Change]] = {node: [] for node in self._elsewhere} if whole else {}
@@ -268,44 +241,32 @@ class SharedStore(Store):
         for node, its in told.items():
             self._elsewhere[node].take(its, whole=whole)
 
-    async def _publish(self, node: str) -> None:
-        """Keep what the node's agent tells in the store, for other machines."""
-        news = asyncio.Event()
-        watch = Watch(news.set)
-        kept: dict[str, bytes] | None = None  # not known: the machine may have been here before
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._local.watch(node, watch))
-            while True:
-                await news.wait()
-                news.clear()
-                prefix = self._membership.key("state", node, "")
-                wanted = {prefix + name: value for name, value in state_of(watch).items()}
-                try:
-                    if kept is None:
-                        await self._client.delete_under(prefix)
-                        kept = {}
-                    news_of_it: list[Operation] = [
-                        Put(key, value) for key, value in wanted.items() if kept.get(key) != value
-                    ]
-                    news_of_it += [Removal(key) for key in kept.keys() - wanted.keys()]
-                    for part in _batched(news_of_it, _AT_ONCE):
-                        await self._client.when([], part)
-                    kept = wanted
-                except NotSo:  # later, then
-                    news.set()
-                    await asyncio.sleep(_LONGEST_PAUSE)
-                await asyncio.sleep(_SWARM)
-
-    async def _work(self, node: str, queue: "asyncio.Queue[list[Command]]") -> None:
+    async def _work(self, node: str, queue: "asyncio.Queue[_Commands]") -> None:
         """Have the node's agent carry its commands out, in order.
 
-        Those of one revision came at once, so none of them is before another.
+        Those of one revision came at once, so none of them is before another. Those that came
+        before this machine's term may be of guests that are elsewhere by now.
         """
         while True:
-            commands = await queue.get()
-            answers = await asyncio.gather(*(self._agents_answer(node, one) for one in commands))
+            revision, commands = await queue.get()
+            term = self._membership.term
+            answers: Sequence[Done | Failed]
+            if revision < term and self._elsewhere:
+                answers = [_lost(one.command_id) for one in commands]
+            else:
+                asked = (self._agents_answer(node, self._of_term(one, term)) for one in commands)
+                answers = await asyncio.gather(*asked)
             for command, answer in zip(commands, answers, strict=True):
-                self._unkept.put_nowait((f"{node}/{command.command_id}", answer))
+                named = replace(answer, command_id=command.command_id)
+                self._unkept.put_nowait(_Unkept(node, command.command_id, named, term))
+
+    def _of_term(self, command: Command, term: int) -> Command:
+        """A command as an agent is told it: what it did in an earlier term may be of no use now."""
+        if not self._elsewhere:
+            return command
+        return replace(
+            command, command_id=str(uuid5(NAMESPACE_OID, f"{command.command_id}/{term}"))
+        )
 
     async def _agents_answer(self, node: str, command: Command) -> Done | Failed:
         """What the agent answers. It is asked until that is known, or its node has failed."""
@@ -328,12 +289,18 @@ class SharedStore(Store):
         """Keep the answers of all nodes: those that have come meanwhile together."""
         while True:
             answers = [await self._unkept.get()]
-            while not self._unkept.empty() and len(answers) < _AT_ONCE // 2:
+            while not self._unkept.empty() and len(answers) < _AT_ONCE:
                 answers.append(self._unkept.get_nowait())
-            await self._keep(answers)
+            if self._elsewhere:
+                done = [(one.node, one.answer) for one in answers]
+                await self._state.has(
+                    (node, answer.sequence) for node, answer in done if isinstance(answer, Done)
+                )
+            for term in sorted({one.term for one in answers}):
+                await self._keep(term, [one for one in answers if one.term == term])
 
-    async def _keep(self, answers: Sequence[tuple[str, Done | Failed]]) -> None:
-        """Keep answers, by node and command, as soon as the store is there.
+    async def _keep(self, term: int, answers: Sequence["_Unkept"]) -> None:
+        """Keep answers that were given in a term, as soon as the store is there.
 
         A command that is refused has changed nothing: it goes, and may come again.
         """
@@ -343,14 +310,23 @@ class SharedStore(Store):
             try:
                 lease = await self._lease()
                 acts: list[Operation] = [
-                    Put(key("answers", name), encode(answer), lease) for name, answer in answers
+                    Put(key("answers", one.node, one.command), encode(one.answer), lease)
+                    for one in answers
                 ]
                 acts += [
-                    Removal(key("commands", name))
-                    for name, answer in answers
-                    if isinstance(answer, Failed)
+                    Removal(key("commands", one.node, one.command))
+                    for one in answers
+                    if isinstance(one.answer, Failed)
                 ]
-                await self._client.when([], acts)
+                in_term = [self._membership.in_term(term)] if self._elsewhere else []
+                if not await self._client.when(in_term, acts):
+                    if await self._is_kept(answers[0]):  # the answer to that was lost
+                        return
+                    if term != self._membership.term:
+                        term = self._membership.term
+                        answers = [one._replace(answer=_lost(one.command)) for one in answers]
+                    await asyncio.sleep(pause)
+                    continue
             except Unreachable:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -362,13 +338,33 @@ class SharedStore(Store):
             else:
                 return
 
+    async def _is_kept(self, one: "_Unkept") -> bool:
+        entry = await self._client.get(self._membership.key("answers", one.node, one.command))
+        return entry is not None and entry.value == encode(one.answer)
+
+
+class _Commands(NamedTuple):
+    """Commands that came at one revision."""
+
+    revision: int
+    commands: list[Command]
+
+
+class _Unkept(NamedTuple):
+    """An answer of a node's agent to a command, and the term in which it was given."""
+
+    node: str
+    command: str
+    answer: Done | Failed
+    term: int
+
 
 _NODE_FAILED: Final = "node-failed"
 
 
-def _batched(acts: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:
-    for start in range(0, len(acts), size):
-        yield acts[start : start + size]
+def _lost(command: str) -> Failed:
+    reason = "its machine was away, and may have carried it out"
+    return Failed(code=_NODE_FAILED, reason=reason, command_id=command)
 
 
 def _only(question: Any) -> Call[Any]:

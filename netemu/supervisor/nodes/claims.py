@@ -109,6 +109,11 @@ class Claims:
         if node is not None:
             node.unplug(guest.mark)
 
+    def forget(self, guest: Guest) -> None:
+        """The guest is on another machine."""
+        if (shell := self._guests.pop(guest.mark, None)) is not None:
+            shell.close()
+
     def boot(self, wired: WiredGuest, node: WiredNode) -> None:
         """The guest boots, in a new namespace and by a wire to `node`: it claims again.
 
@@ -117,7 +122,13 @@ class Claims:
         guest = wired.guest
         self.unplug(guest)
         before = self._guests.get(guest.mark)
-        self._begin(wired, None if before is None else before.claimant.remembered)
+        if before is not None:
+            remembered = before.claimant.remembered
+        elif guest.last_address is not None:
+            remembered = addresses.from_text(guest.last_address)
+        else:
+            remembered = None
+        self._begin(wired, remembered)
         if before is not None:
             before.close()
         shell = self._nodes[guest.mark] = self._shells[node.node.name]

@@ -57,7 +57,31 @@ class Hardware:
         self._turns = {name: asyncio.Lock() for name in self._wired}
         self._ending: set[str] = set()  # asked to shut down, and not off yet
         self._dark: set[str] = set()  # nodes whose ports are all down
+        self._coming: set[str] = set()  # guests from elsewhere that are on no node yet
         self.wires = Wires(self._place, self._set_carrier, relay_ended)
+
+    def admit(self, wired: WiredGuest, node: WiredNode) -> None:
+        """A guest comes from elsewhere; it is off, and on no node that is here: see `replace`."""
+        name = wired.guest.name
+        self._wired[name], self._node_of[name] = wired, node
+        self._power[name] = Power.OFF
+        self._turns[name] = asyncio.Lock()
+        self._coming.add(name)
+
+    async def release(self, guest: str) -> None:
+        """A guest is elsewhere now: end it here, and know nothing of it any more."""
+        async with self._turns[guest]:
+            wired, node = self._wired[guest], self._node_of[guest]
+            if guest in self._coming:
+                wired.machine.remove()
+            elif self._power[guest] is not Power.GONE:
+                await self._shut_down(guest)
+                await self._remove(guest)
+            self._claims.forget(wired.guest)
+            self._coming.discard(guest)
+            node.guests.remove(wired)
+            for known in (self._wired, self._node_of, self._power, self._turns):
+                del known[guest]
 
     async def start_programs(self) -> None:
         """Start what the guests run at boot."""
@@ -79,6 +103,10 @@ class Hardware:
         """Its power in words. What runs in a guest that shuts down ends before its power does."""
         return "shutting down" if guest in self._ending else str(self._power[guest])
 
+    def is_coming(self, guest: str) -> bool:
+        """Whether the guest comes from elsewhere, and is on no node yet."""
+        return guest in self._coming
+
     def node_of(self, guest: str) -> WiredNode:
         """The node that the guest is on, or was on when it went."""
         return self._node_of[guest]
@@ -89,7 +117,7 @@ class Hardware:
 
     def bound(self, guest: str) -> bool:
         """Whether the guest runs and has an address."""
-        running = self._power[guest] is Power.RUNNING
+        running = self._power.get(guest) is Power.RUNNING  # or it is elsewhere by now
         return running and self._claims.bound(self._wired[guest].guest)
 
     async def enter(self, guest: str) -> Mapping[str, int]:
@@ -178,6 +206,7 @@ class Hardware:
         before = self._node_of[name]
         self._claims.unplug(wired.guest)
         before.guests.remove(self._wired[name])
+        self._coming.discard(name)
         wired.plugged = self._ports.guarded_ahead
         self._wired[name] = wired
         node.guests.append(wired)

@@ -78,11 +78,15 @@ class WiredNode:
 
 @dataclass(frozen=True)
 class Manner:
-    """How a lab is wired: its policy, its pace, and how its guests are kept apart."""
+    """How a lab is wired: its policy, its pace, and how its guests are kept apart.
+
+    Where it is `leased`, guests are silent unless the lease of their node's guard is renewed.
+    """
 
     policy: Policy
     time_scale: float = 1.0
     profile: Profile = field(default_factory=Profile)
+    leased: bool = False
 
     @property
     def same_node(self) -> bool:
@@ -133,6 +137,7 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         bridge_mac=node.mac,
         same_node=manner.same_node,
         time_scale=manner.time_scale,
+        leased=manner.leased,
     ):
         guard.load(rules, net)
     with inside(net), netlink.Netlink() as kernel:

@@ -78,3 +78,15 @@ def test_nft_reads_it(same_node: bool) -> None:
     if "unshare" in done.stderr:
         pytest.skip(f"no namespaces for this user: {done.stderr}")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_lab_on_several_machines_is_silent_without_a_lease() -> None:
+    """Before anything else is looked at, in both directions; other labs know of no lease."""
+    text = guard.standard().render(
+        bridge_mac="02:00:00:00:00:fe", ports=PORTS, same_node=False, leased=True
+    )
+    for chain, what in (("from_guest", "iiftype"), ("to_guest", "oiftype")):
+        first = text.split(f"chain {chain} {{")[1].strip().splitlines()[0]
+        assert first.startswith(f"{what} != @lease counter name refused_")
+        assert first.endswith(" drop")
+    assert "lease" not in rendered()

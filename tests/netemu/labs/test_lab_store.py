@@ -41,8 +41,15 @@ def elsewhere(lab: RunningLab) -> tuple[str, list[str]]:
     return node["state"], node["guests"]
 
 
+def here(lab: RunningLab) -> dict[str, str]:
+    """The guests on this machine, and the states of their claims."""
+    nodes = lab.status()["nodes"]
+    return {guest["name"]: guest["state"] for node in nodes for guest in node["guests"]}
+
+
 def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_servers: Servers) -> None:
-    """A user begins a lab on one machine and joins it on another, which is lost and comes back."""
+    """A user begins a lab on one machine and joins it on another, which is lost: its guest boots
+    on the other, with its events, and stays there when the machine comes back."""
     store = ("--store", address(open_servers))
     joining = ("join", "spread", *store, "--machine", "other")
     refused = other.netemu(*joining, check=1)
@@ -74,13 +81,19 @@ def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_server
         wait_until(
             lambda: "3600 s ahead" in person.netemu("clock", "show", "--name", "spread").stdout
         )
+        planned = lab.maintenance("schedule", "web2", "--in", "5h", "--duration", "1s")
         os.kill(theirs.status()["supervisor"], signal.SIGKILL)
         wait_until(lambda: elsewhere(lab)[0] == "away")
         refused = person.netemu("maintenance", "schedule", "web2", "--name", "spread", check=1)
         assert "web2: its node n2 is on another machine, which is away" in refused.stderr
-        lab.maintenance("schedule", "web1")
+        wait_until(lambda: here(lab) == {"web1": "bound", "web2": "bound"})
+        told = lab.exec("web2", "curl", "-s", "-HMetadata:true", f"169.254.169.254{events}")
+        assert planned["id"] in told.stdout.lower()
         other.netemu(*joining)
-        wait_until(lambda: elsewhere(lab) == ("there", ["web2"]))
+        wait_until(lambda: elsewhere(lab) == ("there", []))
+        refused = theirs.exec("web2", "true", check=1)
+        assert "web2: is on machine first, node n1: that" in refused.stderr
+        lab.maintenance("cancel", planned["id"])
         assert other.netemu("leave", "spread").stdout == "spread: left\n"
         wait_until(lambda: elsewhere(lab)[0] == "away")
     finally:

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-from netemu.etcd import Change, Compacted, Entry, Held, Put, Refused, Removal, Unreachable
+from netemu.etcd import Change, Compacted, Entry, Put, Refused, Unreachable, Version
+from netemu.etcd.messages import Comparison, Operation
 
 
 class FakeEtcd:
@@ -52,11 +53,15 @@ class FakeEtcd:
 
     async def put(self, key: str, value: bytes, lease: int = 0) -> int:
         await self._reach()
-        if lease and lease not in self.leases:
+        revision = self._put(key, value, lease)
+        self._lose()
+        return revision
+
+    def _put(self, key: str, value: bytes, lease: int = 0) -> int:
+        if lease and not self.leases.get(lease):
             raise Refused(5, "etcdserver: requested lease not found")
         revision = len(self.history) + 1
         self._note(key, Entry(key, value, revision, revision, lease))
-        self._lose()
         return revision
 
     async def create(self, key: str, value: bytes, lease: int = 0) -> tuple[Entry, bool]:
@@ -66,17 +71,25 @@ class FakeEtcd:
             await self.put(key, value, lease)
         return self.keys[key], new
 
-    async def when(self, comparisons: Iterable[Held], operations: Iterable[Put | Removal]) -> bool:
+    async def when(
+        self, comparisons: Iterable[Comparison], operations: Iterable[Operation]
+    ) -> bool:
         await self._reach()
-        values = {key: entry.value for key, entry in self.keys.items()}
-        if any(values.get(one.key) != one.value for one in comparisons):
+        if not all(map(self._holds, comparisons)):
             return False
         for one in operations:
             if isinstance(one, Put):
-                await self.put(*one)
-            else:
-                await self.delete(one.key)
+                self._put(*one)
+            elif one.key in self.keys:
+                self._note(one.key, None)
+        self._lose()
         return True
+
+    def _holds(self, one: Comparison) -> bool:
+        entry = self.keys.get(one.key)
+        if isinstance(one, Version):
+            return one.modified == (entry.modified if entry else 0)
+        return entry is not None and one.value == entry.value
 
     async def create_all(self, puts: Sequence[Put]) -> int | None:
         await self._reach()

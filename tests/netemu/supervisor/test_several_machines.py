@@ -10,17 +10,17 @@ from hostagent.channel.requests import Cancel, Place, Schedule
 from hostagent.controller import calls
 from hostagent.model import EventSource, EventType, Guest
 from netemu.errors import BadInput, NotSo
-from netemu.supervisor.control import membership, shared_store
+from netemu.supervisor.control import membership, published_state, shared_store
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.membership import Part
-from netemu.supervisor.control.shared_store import SharedStore
 from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import parse
 from tests.netemu.supervisor.fake_etcd import FakeEtcd
 from tests.netemu.supervisor.fake_store import FakeStore
+from tests.netemu.supervisor.shared import Shared
 
 LAB = """
 nodes:
@@ -34,21 +34,22 @@ class Machine:
 
     def __init__(self, etcd: FakeEtcd, name: str, node: str, other: str, local: FakeStore) -> None:
         self.local, self.told = local, list[str]()
-        client: Any = etcd
         part = Part("lab", name, (node,), (other,), None, b"lab")
         if name != "first":
             (activity,) = (one.value for key, one in etcd.keys.items() if key.endswith("activity"))
             part = part._replace(activity=activity.decode())
-        self.store = SharedStore(client, part, local, self.told.append)
-        nodes = {one.name: one for one in parse(LAB, source="lab.yaml").nodes}
+        lab = parse(LAB, source="lab.yaml")
+        self.shared = Shared(etcd, part, lab, local, self.told.append)
+        self.store = self.shared.store
+        nodes = {one.name: one for one in lab.nodes}
         here = WiredNode(nodes[node], -1, [WiredGuest(one, -1) for one in nodes[node].guests])
         self.log = EventLog()
         self.feeds = AgentFeeds(self.store, (node, other), self.log)
         self.plan = Maintenance("lab", self.store, [here], self.feeds, [nodes[other]])
 
     async def begin(self) -> None:
-        await self.store.begin()
-        self.running = asyncio.create_task(self.store.run())
+        await self.shared.begin()
+        self.running = asyncio.create_task(self.shared.run())
         self.feeding = asyncio.create_task(self.feeds.run())
 
     async def end(self) -> None:
@@ -103,7 +104,8 @@ def play(
 ) -> Callable[[Script], None]:
     monkeypatch.setattr(membership, "RENEWED_EVERY", 0.005)
     monkeypatch.setattr(membership, "ALIVE", 0.05)
-    monkeypatch.setattr(shared_store, "_SWARM", 0.001)
+    monkeypatch.setattr(published_state, "_SWARM", 0.001)
+    monkeypatch.setattr(published_state, "_PAUSE", 0.001)
 
     def run(script: Script) -> None:
         async def staged() -> None:
@@ -169,7 +171,7 @@ def test_that_the_other_machine_is_quicker_is_no_refusal(
     async def script(stage: Stage) -> None:
         other = await stage.joined()
         event = await stage.first.schedule("a", "c")
-        monkeypatch.setattr(shared_store, "_SWARM", 0.2)
+        monkeypatch.setattr(published_state, "_SWARM", 0.2)
         await other.schedule("c")  # from now on it tells of what it knows so much later
         cancel = Cancel(command_id="theirs", event_id=event.id)
         stage.first.local.after["cancel", "n1"] = lambda: other.local.do("n2", cancel)
@@ -227,16 +229,16 @@ def test_a_machine_has_a_name_of_its_own_and_the_last_one_ends_the_lab(
     async def script(stage: Stage) -> None:
         other = await stage.joined()
         with pytest.raises(NotSo, match="lab: a machine of the name other is there already"):
-            await stage.other().store.begin()
+            await stage.other().shared.begin()
         await other.end()
-        await other.store.end()
+        await other.shared.end()
         await stage.until(lambda: stage.first.store.away("n2"))
         assert any(key.endswith("/activity") for key in stage.etcd.keys)
         late = stage.other("late")
         await stage.first.end()
-        await stage.first.store.end()
+        await stage.first.shared.end()
         assert stage.etcd.keys == {}
         with pytest.raises(NotSo, match="lab: this lab has ended"):
-            await late.store.begin()
+            await late.shared.begin()
 
     play(script)

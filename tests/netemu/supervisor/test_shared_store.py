@@ -13,12 +13,14 @@ from hostagent.model import Event, EventType, Guest
 from netemu.errors import NotSo
 from netemu.supervisor.control import membership, shared_store, store
 from netemu.supervisor.control.membership import Part
-from netemu.supervisor.control.shared_store import SharedStore
 from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed, StoreAway
+from netemu.topology import parse
 from tests.netemu.supervisor.fake_etcd import FakeEtcd
 from tests.netemu.supervisor.fake_store import FakeStore
+from tests.netemu.supervisor.shared import Shared
 
 PLACE = [Guest(name="a")]
+LAB = parse("nodes: {n1: {guests: [a]}, n2: {guests: 0}}", source="lab.yaml")
 
 
 class Stage:
@@ -28,13 +30,13 @@ class Stage:
         self.local, self.etcd = local, FakeEtcd()
         self.told: list[str] = []
         self.lost: list[tuple[str, str]] = []
-        self.store = self.of_lab(local)
+        self.shared = self.of_lab(local)
+        self.store = self.shared.store
         self.store.lose = lambda node, reason: self.lost.append((node, reason))
 
-    def of_lab(self, local: FakeStore) -> SharedStore:
-        client: Any = self.etcd
+    def of_lab(self, local: FakeStore) -> Shared:
         part = Part("lab", "here", ("n1", "n2"), (), None, b"")
-        return SharedStore(client, part, local, self.told.append)
+        return Shared(self.etcd, part, LAB, local, self.told.append)
 
     def keys(self, kind: str) -> list[str]:
         return [key.split("/", 5)[5] for key in self.etcd.keys if f"/{kind}/" in key]
@@ -60,8 +62,8 @@ def play(
     def run(script: Script) -> None:
         async def staged() -> None:
             stage = Stage(fake_store("n1", "n2"))
-            await stage.store.begin()
-            running = asyncio.create_task(stage.store.run())
+            await stage.shared.begin()
+            running = asyncio.create_task(stage.shared.run())
             await script(stage)
             running.cancel()
             await asyncio.wait([running])
@@ -250,7 +252,7 @@ def test_one_lab_of_a_name_has_its_commands_in_a_store(
         monkeypatch.setattr(membership, "ALIVE", 5.0)  # the time that it is waited for
         beginning = asyncio.create_task(other.begin())
         await stage.store.append("n1", calls.place(PLACE))
-        await stage.store.end()
+        await stage.shared.end()
         await beginning
         assert stage.keys("commands") == []
 

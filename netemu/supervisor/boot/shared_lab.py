@@ -1,0 +1,210 @@
+"""What a lab has besides where its store is outside: its place there, and what comes and goes.
+
+Runs in the supervisor, only where the lab has such a store.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from netemu.errors import NetemuError, NotSo
+from netemu.etcd import Client
+from netemu.etcd.http import Endpoint, context
+from netemu.kernel.factory_client import Factory
+from netemu.kernel.lease import Lease
+from netemu.supervisor.boot.parts import Parts
+from netemu.supervisor.boot.store_client import WITHIN, Outside
+from netemu.supervisor.control.arrivals import Arrivals
+from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.lost_machines import LostMachines
+from netemu.supervisor.control.membership import Membership, Part
+from netemu.supervisor.control.places import Places
+from netemu.supervisor.control.shared_store import SharedStore
+from netemu.supervisor.control.store import Store
+from netemu.supervisor.guests.kinds import leave_to_others, made_ahead
+from netemu.supervisor.guests.machine import Machine
+from netemu.topology import Guest, Lab
+from netemu.wire.order import Begun, Order, part_of
+
+log = logging.getLogger(__name__)
+
+
+class SharedLab:
+    """This machine's part of a lab; `ended` is called when there is no such part any more."""
+
+    def __init__(
+        self,
+        order: Order,
+        link: socket.socket,
+        event_log: EventLog,
+        ended: Callable[[], None],
+    ) -> None:
+        address = order.store
+        assert address is not None
+        endpoints = [Endpoint(*one) for one in address.servers]
+        self._client = Client(
+            endpoints,
+            tls=context(address.ca, address.cert, address.key),
+            dial=Outside(link, endpoints).dial,
+            within=WITHIN,
+        )
+        self._part = Part(
+            lab=order.lab.name,
+            machine=address.machine,
+            here=[node.name for node in order.here.nodes],
+            elsewhere=[node.name for node in order.elsewhere],
+            activity=address.activity,
+            whole=msgspec.json.encode(Begun(order.lab, order.time_scale)),
+        )
+        self._order = order
+        self._event_log = event_log
+        self._ended = ended
+        self._membership = Membership(self._client, self._part)
+        self.places = Places(order.lab, self._client, self._membership)
+        self._fence = Fence()
+        self.store: SharedStore | None = None
+        self._arrivals: Arrivals | None = None
+        self.duties: list[asyncio.Task[None]] = []
+
+    @property
+    def trouble(self) -> str:
+        """Why the store is away, if it is."""
+        return "not asked yet" if self.store is None else self.store.trouble
+
+    async def begin(self) -> Lab:
+        """Take the machine's place in the store. Returns what is to be here of the lab.
+
+        Raises NotSo; see `Membership.begin`.
+        """
+        await self._membership.begin()
+        await self.places.read()
+        stay = self._membership.stay(self._tell, self._fence.last_until, self._returned)
+        self.duties.append(asyncio.create_task(stay))
+        here = self._order.here
+        return part_of(here, {guest.name for guest in here.guests} - self._elsewhere())
+
+    def _elsewhere(self) -> set[str]:
+        brought = self.places.brought().items()
+        return {name for name, place in brought if place.machine != self._part.machine}
+
+    def fence(self, nets: Sequence[int]) -> None:
+        """Have these nodes' guests be heard for as long as this machine is there."""
+        for net in nets:
+            self._fence.add(net)
+
+    def keep(self, local: Store) -> Store:
+        """The lab's store; `local` reaches the agents here."""
+        self.store = SharedStore(
+            self._client, self._part, self._membership, self.places, local, self._store_changed
+        )
+        duties = [
+            self.store.run(),
+            *([self.places.run(self._tell)] if self._part.elsewhere else []),
+        ]
+        self.duties += map(asyncio.create_task, duties)
+        return self.store
+
+    def live(self, factory: Factory, parts: Parts) -> None:
+        """Have guests come and go, now that the lab is up."""
+        if not self._part.elsewhere:
+            return
+
+        async def make(guests: Sequence[Guest]) -> Sequence[Machine]:
+            made = [one async for one in made_ahead(factory, guests)]
+            await leave_to_others(factory, made)
+            return made
+
+        lab = self._order.lab
+        self._arrivals = Arrivals(
+            lab,
+            self._part.machine,
+            self.places,
+            make,
+            parts.hardware,
+            parts.placement,
+            parts.relocation,
+            self._event_log,
+        )
+        lost = LostMachines(lab, self._client, self._membership, self.places, self._event_log)
+        self.duties += [asyncio.create_task(one) for one in (self._arrivals.run(), lost.heal())]
+
+    async def end(self) -> None:
+        """Take leave of the store."""
+        for duty in self.duties:
+            duty.cancel()
+        await self._membership.end()
+        self._client.close()
+
+    async def _returned(self) -> None:
+        """This machine was away for so long that its guests may be elsewhere."""
+        await self.places.read()
+        if self._arrivals is not None:
+            try:
+                await self._arrivals.let_go()
+            except (NetemuError, OSError) as error:
+                raise NotSo(f"guests that are elsewhere do not end here: {error}") from None
+        elif self._elsewhere():
+            log.error("machine %s was lost while it came up", self._part.machine)
+            self._ended()
+
+    def _tell(self, trouble: str) -> None:
+        if self.store is not None:
+            self.store.tell(trouble)
+
+    def _store_changed(self, trouble: str) -> None:
+        state = "away" if trouble else "back"
+        self._event_log.write("store", state=state, reason=trouble or None)
+
+    # What is where.
+
+    def belongs(self, guest: str, node: str) -> bool:
+        """Whether a guest that a node elsewhere had, or has by the lab file, may be there still."""
+        machine, of_node = self.places.machine_of(guest), self.places.machine_of_node(node)
+        return machine is None or of_node is None or machine == of_node
+
+    def where(self, name: str, guests_on: Callable[[str], Iterable[str]]) -> str:
+        """In words, where a guest or node is that is not here; "": there is none such.
+
+        `guests_on` are those that a node elsewhere is known to have.
+        """
+        named = {node.name: node.machine or "the first" for node in self._order.lab.nodes}
+        homes = {one.name: node.name for node in self._order.lab.nodes for one in node.guests}
+        if name in named:
+            return f"machine {self.places.machine_of_node(name) or named[name]}"
+        if name not in homes:
+            return ""
+        for node in self._part.elsewhere:
+            if name in guests_on(node):
+                return f"machine {self.places.machine_of_node(node) or named[node]}, node {node}"
+        home = homes[name]
+        machine = self.places.machine_of(name)
+        return f"machine {machine}" if machine else f"machine {named[home]}, node {home}"
+
+
+class Fence:
+    """The leases of the nodes here: their guests are heard until a deadline."""
+
+    def __init__(self) -> None:
+        self._leases: list[Lease] = []
+        self._deadline = 0.0
+        self._trouble = ""
+
+    def add(self, net: int) -> None:
+        """A node has been wired."""
+        self._leases.append(Lease(net))
+        self.last_until(self._deadline)
+
+    def last_until(self, deadline: float) -> None:
+        """Have all guests be heard until then, and no longer unless that is said again."""
+        self._deadline = deadline
+        now = asyncio.get_running_loop().time
+        for lease in self._leases:
+            try:
+                lease.last_until(deadline, now)
+            except (NetemuError, OSError) as error:  # another guard has been loaded by hand
+                if str(error) != self._trouble:
+                    self._trouble = str(error)
+                    log.error("guests are silent: %s", error)

@@ -1,0 +1,135 @@
+"""Guests that come to this machine from one that is lost, and those that are elsewhere by now.
+
+Runs in the supervisor of a lab on several machines, and carries out what `lost_machines` decides
+on one of them. A guest that comes is off, boots on a node here, and has all that was known of it. A
+guest that is elsewhere is ended here before this machine is heard again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+from uuid import NAMESPACE_OID, uuid5
+
+from msgspec.structs import replace
+
+from netemu.errors import NetemuError
+from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.placement import Placement
+from netemu.supervisor.control.places import Place, Places
+from netemu.supervisor.control.relocation import Cause, Relocation
+from netemu.supervisor.control.store import Known
+from netemu.supervisor.guests.machine import Machine
+from netemu.supervisor.nodes.hardware import Hardware
+from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
+from netemu.topology import Guest, Lab
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY: Final = 0.5
+_LAST_RETRY: Final = 10.0
+
+Make = Callable[[Sequence[Guest]], Awaitable[Sequence[Machine]]]
+
+
+class Arrivals:
+    """The coming and going of guests at `machine`; `make` makes the machines of those that come."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        machine: str,
+        places: Places,
+        make: Make,
+        hardware: Hardware,
+        placement: Placement,
+        relocation: Relocation,
+        event_log: EventLog,
+    ) -> None:
+        self._guests = {guest.name: guest for guest in lab.guests}
+        self._nodes = {guest.name: node for node in lab.nodes for guest in node.guests}
+        self._machine = machine
+        self._places = places
+        self._make = make
+        self._hardware = hardware
+        self._placement = placement
+        self._relocation = relocation
+        self._event_log = event_log
+
+    async def run(self) -> None:
+        """Take in who comes, for as long as the lab is up."""
+        pause: float | None = None
+        while True:
+            try:
+                async with asyncio.timeout(pause):
+                    await self._places.changed.wait()
+            except TimeoutError:
+                pass
+            self._places.changed.clear()
+            try:
+                problems = await self._take_in()
+            except (NetemuError, OSError) as error:
+                problems = [str(error)]
+            except Exception:
+                log.exception("guests of another machine are not taken in")
+                problems = ["a defect: the log has it"]
+            for problem in dict.fromkeys(problems):
+                log.error("guests of another machine are not taken in: %s", problem)
+            pause = None if not problems else min(2 * (pause or _FIRST_RETRY / 2), _LAST_RETRY)
+
+    async def _take_in(self) -> list[str]:
+        """Take in the guests that are to be here and are on no node yet; what is wrong."""
+        coming = {
+            name: place
+            for name, place in self._places.brought().items()
+            if place.machine == self._machine
+            and (name not in self._hardware or self._hardware.is_coming(name))
+        }
+        if not coming:
+            return []
+        await self._admit(coming)
+        problems = []
+        for before in sorted({place.before for place in coming.values()}):
+            some = {name: one for name, one in coming.items() if one.before == before}
+            told = ",".join(f"{name}/{one.epoch}" for name, one in sorted(some.items()))
+            cause = Cause(uuid5(NAMESPACE_OID, told), f"machine {before} is lost")
+            guests = [self._hardware.wired(name).guest for name in some]
+            problems += await self._relocation.receive(guests, _known(some), cause)
+        return problems
+
+    async def _admit(self, coming: Mapping[str, Place]) -> None:
+        """Make the machines of guests that come."""
+        new = [self._as_known(name, coming[name]) for name in coming if name not in self._hardware]
+        for guest, machine in zip(new, await self._make(new), strict=True):
+            wired = WiredGuest(guest, machine, plugged=False)
+            placed = coming[guest.name].placed
+            self._placement.admit(
+                guest.name, guest.properties if placed is None else placed.guest.properties
+            )
+            self._hardware.admit(wired, WiredNode(self._nodes[guest.name], -1, [wired]))
+
+    def _as_known(self, name: str, place: Place) -> Guest:
+        """The guest, which remembers the address that it had."""
+        guest = self._guests[name]
+        held = None if place.placed is None else place.placed.guest.properties.get("address")
+        return replace(guest, last_address=held or guest.last_address)
+
+    async def let_go(self) -> None:
+        """End the guests here that are elsewhere by now. Raises NetemuError, OSError."""
+        for name, place in self._places.brought().items():
+            if place.machine != self._machine and name in self._hardware:
+                node = self._hardware.node_of(name).node.name
+                await self._hardware.release(name)
+                if node in self._relocation:
+                    self._placement.disown(node, (name,))
+                self._event_log.write("guest", guest=name, node=node, state="elsewhere")
+
+
+def _known(places: Mapping[str, Place]) -> Known:
+    """What is known of guests that come together."""
+    events = {event.id: event for place in places.values() for event in place.events}
+    return Known(
+        max(place.clock_offset for place in places.values()),
+        [place.placed for place in places.values() if place.placed is not None],
+        list(events.values()),
+    )

@@ -1,0 +1,111 @@
+"""Keeps what the agents of this machine's nodes know in the store, for other machines.
+
+Runs in the supervisor of a lab on several machines.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from hostagent.controller import Watch
+from netemu.errors import NotSo
+from netemu.etcd import Client, Put, Removal
+from netemu.etcd.messages import Operation
+from netemu.supervisor.control.membership import Membership
+from netemu.supervisor.control.places import Places
+from netemu.supervisor.control.remote_node import state_of
+from netemu.supervisor.control.store import Store
+
+log = logging.getLogger(__name__)
+
+# Changes of a node's state come in swarms; other machines are told of a swarm at once.
+_SWARM: Final = 0.1
+_PAUSE: Final = 1.0
+# What one transaction may change: etcd takes 128 operations, as it comes.
+_AT_ONCE: Final = 100
+# An answer waits so long for the state that it has led to; an agent that tells nothing for as long
+# has failed.
+_WITHIN: Final = 5.0
+
+
+class PublishedState:
+    """The state of `nodes`, whose agents are asked through `local`."""
+
+    def __init__(
+        self,
+        client: Client,
+        membership: Membership,
+        places: Places,
+        local: Store,
+        nodes: Iterable[str],
+    ) -> None:
+        self._client = client
+        self._membership = membership
+        self._places = places
+        self._local = local
+        self._sequences = dict.fromkeys(nodes, 0)  # up to which one the store has it
+        self._more = asyncio.Event()
+
+    async def publish(self, node: str) -> None:
+        """Keep all that the node's agent tells, for as long as the lab is up."""
+        news = asyncio.Event()
+        watch = Watch(news.set)
+        prefix = self._membership.key("state", node, "")
+        kept: dict[str, bytes] = {}
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._local.watch(node, watch))
+            while True:
+                await news.wait()
+                news.clear()
+                sequence = watch.sequence
+                wanted = {prefix + name: value for name, value in state_of(watch).items()}
+                try:
+                    await self._change(kept, wanted)
+                except NotSo:  # later, then: some of it may have been kept
+                    news.set()
+                    kept = dict.fromkeys(kept | wanted, b"")
+                    await asyncio.sleep(_PAUSE)
+                else:
+                    kept = wanted
+                    self._sequences[node] = sequence
+                    self._more.set()
+                await asyncio.sleep(_SWARM)
+
+    async def _change(self, kept: dict[str, bytes], wanted: dict[str, bytes]) -> None:
+        acts: list[Operation] = [
+            Put(key, value) for key, value in wanted.items() if kept.get(key) != value
+        ]
+        acts += [Removal(key) for key in kept.keys() - wanted.keys()]
+        acts += self._taken_over(key for key in wanted if not kept.get(key))
+        in_term = self._membership.in_term(self._membership.term)
+        for part in _batched(acts, _AT_ONCE):
+            if not await self._client.when([in_term], part):
+                raise NotSo("this machine's place is being taken again")
+
+    def _taken_over(self, keys: Iterable[str]) -> list[Operation]:
+        """What the last machine of guests that have come here had kept of them goes."""
+        gone: list[Operation] = []
+        for guest in (key.rpartition("/guests/")[2] for key in keys if "/guests/" in key):
+            if (place := self._places.brought().get(guest)) is not None:
+                before = self._places.terms.get(place.before)
+                nodes = () if before is None else before.nodes
+                gone += [Removal(self._membership.key("state", n, "guests", guest)) for n in nodes]
+        return gone
+
+    async def has(self, sequences: Iterable[tuple[str, int]]) -> None:
+        """Wait, for a bounded time, until the store has what nodes knew as of these sequences."""
+        wanted = list(sequences)
+        try:
+            async with asyncio.timeout(_WITHIN):
+                while any(self._sequences[node] < sequence for node, sequence in wanted):
+                    self._more.clear()
+                    await self._more.wait()
+        except TimeoutError:
+            late = ", ".join(sorted(dict(wanted)))
+            log.warning("what %s has come to is not in the store in time", late)
+
+
+def _batched(acts: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:
+    for start in range(0, len(acts), size):
+        yield acts[start : start + size]
