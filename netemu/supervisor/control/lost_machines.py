@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from hostagent.channel.messages import Placed
+from hostagent.channel.requests import Placed
 from hostagent.model import Event, joined, sees
 from netemu.errors import NotSo
 from netemu.etcd import Client

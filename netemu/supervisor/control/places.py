@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from hostagent.channel.messages import Placed
+from hostagent.channel.requests import Placed
 from hostagent.model import Event
 from netemu.etcd import Change, Client, Entry, Held, Put, Version
 from netemu.etcd.messages import Comparison
