@@ -14,6 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from netemu.client.ending import await_end, end
 from netemu.errors import BadInput, MachineCannot, NotSo
 from netemu.wire import control, questions, runtime_dir
@@ -259,18 +261,13 @@ def the_one(name: str | None) -> str:
 
 def status(name: str) -> dict[str, Any]:
     """The state of a running lab, as `netemu status --json` prints it."""
-    (head, *nodes), _ = ask(_control(name), questions.Status())
-    return {
-        **{key: value for key, value in head.items() if key != "more"},
-        "nodes": [{key: value for key, value in node.items() if key != "more"} for node in nodes],
-        "supervisor": supervisor(name),
-    }
+    told, _ = ask(_control(name), questions.Status())
+    return {**msgspec.to_builtins(told), "supervisor": supervisor(name)}
 
 
 def certificate(name: str) -> str:
     """The certificate that the documents which a running lab signs are verified with, in PEM."""
-    answer, _ = ask(_control(name), questions.Certificate())
-    return str(answer[0]["certificate"])
+    return ask(_control(name), questions.Certificate())[0]
 
 
 def overview() -> list[dict[str, Any]]:
@@ -307,8 +304,8 @@ def _overview_of(name: str) -> dict[str, Any] | None:
 
 def enter(name: str, target: str | None) -> dict[str, int]:
     """Descriptors of the namespaces of a guest, a node or (None) the sandbox, in entering order."""
-    (answer,), descriptors = ask(_control(name), questions.Enter(target))
-    return dict(zip(answer["kinds"], descriptors, strict=True))
+    kinds, descriptors = ask(_control(name), questions.Enter(target))
+    return dict(zip(kinds, descriptors, strict=True))
 
 
 def log_file(name: str) -> Path:
@@ -336,8 +333,7 @@ def restore_node(name: str, node: str) -> None:
 
 def happened(name: str) -> list[dict[str, Any]]:
     """What has happened in the lab, oldest first: maps as `netemu events --json` prints them."""
-    answers, _ = ask(_control(name), questions.Events())
-    return [{key: value for key, value in one.items() if key != "more"} for one in answers[:-1]]
+    return ask(_control(name), questions.Events())[0]
 
 
 def happening(name: str) -> Iterator[dict[str, Any]]:
@@ -378,8 +374,7 @@ def set_properties(name: str, guest: str, properties: Mapping[str, str | bytes])
         if value and (wrong := wrong_property(key, value)):
             raise BadInput(f"{key}: {wrong}")
         wanted[key] = value
-    (told,), _ = ask(_control(name), questions.SetProperties(guest, wanted))
-    return told
+    return ask(_control(name), questions.SetProperties(guest, wanted))[0]
 
 
 def agents(name: str) -> dict[str, str]:

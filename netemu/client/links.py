@@ -5,12 +5,14 @@ Each is written once, for programs that block and for those that await: see
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hostagent.verb import Verb
-from netemu.client.maintenance import Call
+from netemu.client.maintenance import Call, just
 from netemu.errors import BadInput
 from netemu.impairment import plan, trace_file
 from netemu.impairment.plan import Direction
@@ -52,7 +54,7 @@ def link(
         raise BadInput(f"{error.place}: {error}") from None
     traces = _loaded((made or plan.Plan(timed=(timed,) if timed else ())).traces)
     asked = Link(_listed(guests), wire, made, timed, direction, traces)
-    return Call(asked, lambda _: None)
+    return just(asked)
 
 
 def _plan(given: dict[str, Any], direction: Direction | None) -> tuple[plan.Plan, None]:
@@ -93,16 +95,12 @@ def clear_links(guests: str | Iterable[str] | None = None, *, wire: Wire = "all"
     """End the impairment of the wires of guests, or of all guests of nodes; None: of all wires."""
     _one_of(wire, ("link-local", "tenant", "all"))
     targets = None if guests is None else _listed(guests)
-    return Call(ClearLinks(targets, wire), lambda _: None)
+    return just(ClearLinks(targets, wire))
 
 
 def links() -> Call[list[dict[str, Any]]]:
     """The wires that are impaired: maps as `netemu link list --json` prints them."""
-    return Call(Links(), _links)
-
-
-def _links(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in one.items() if key != "more"} for one in answers[:-1]]
+    return Call(Links(), msgspec.to_builtins)
 
 
 class LinkVerbs:

@@ -6,9 +6,7 @@ carries them out, at the agents of all nodes concerned: `supervisor.control.main
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
-
-import msgspec
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from hostagent.channel.messages import Poll
 from hostagent.faults import Fault
@@ -23,7 +21,6 @@ from netemu.wire.questions import Question
 
 T = TypeVar("T")
 Word = TypeVar("Word", EventType, EventSource)
-Answers: TypeAlias = list[dict[str, Any]]
 # What can happen to guests, and who wants it.
 Kind = Literal["freeze", "reboot", "redeploy", "preempt", "terminate"] | EventType
 Source = Literal["platform", "user"] | EventSource
@@ -32,10 +29,15 @@ Duration = float | str
 
 
 class Call(NamedTuple, Generic[T]):
-    """A question to the lab, and what `read` makes of the answers."""
+    """A question to the lab, and what `read` makes of the answer."""
 
-    question: Question
-    read: Callable[[Answers], T]
+    question: Question[Any]
+    read: Callable[[Any], T]
+
+
+def just(question: Question[T]) -> Call[T]:
+    """Ask the question, and return the answer as it is."""
+    return Call(question, lambda answer: answer)
 
 
 def schedule(
@@ -64,15 +66,12 @@ def schedule(
         description=description,
         notice_only=not impact,
     )
-    return Call(wanted, _event)
+    return just(wanted)
 
 
 def events(*, history: bool = False) -> Call[list[Event]]:
     """The events that have not ended, with `history` also the others; earliest first."""
-    return Call(
-        event_questions.Planned(history),
-        lambda answers: [msgspec.convert(one["event"], Event) for one in answers[:-1]],
-    )
+    return just(event_questions.Planned(history))
 
 
 def approve(event_id: str) -> Call[Event]:
@@ -146,26 +145,18 @@ def add_fault(
 
 def faults() -> Call[list[tuple[str, Fault]]]:
     """The faults that are not over, each with its guest; times are of the metadata clock."""
-    return Call(
-        event_questions.Faults(),
-        lambda answers: [
-            (one["guest"], msgspec.convert(one["fault"], Fault)) for one in answers[:-1]
-        ],
-    )
+    return Call(event_questions.Faults(), lambda known: [(one.guest, one.fault) for one in known])
 
 
 def clear_faults(guests: str | Iterable[str] = (), ids: str | Iterable[str] = ()) -> Call[None]:
     """End faults: of these guests (none: of all) those with these IDs (none: all)."""
     told = event_questions.ClearFaults(_several(guests), _several(ids))
-    return Call(told, lambda _: None)
+    return just(told)
 
 
 def polls(guest: str) -> Call[list[Poll]]:
     """What a guest has asked of late and been told, oldest first, as its nodes' responders know."""
-    return Call(
-        event_questions.Polls(guest),
-        lambda answers: [msgspec.convert(one["poll"], Poll) for one in answers[:-1]],
-    )
+    return just(event_questions.Polls(guest))
 
 
 def advance(seconds: Duration) -> Call[float]:
@@ -174,8 +165,7 @@ def advance(seconds: Duration) -> Call[float]:
     Notices begin, events start and end, tokens expire; TCP and RFC 3927 take their time as before.
     If a node does not move its clock, the others have moved theirs: the error says which.
     """
-    by = event_questions.Advance(_seconds(seconds) or 0.0)
-    return Call(by, lambda answers: float(answers[0]["now"]))
+    return just(event_questions.Advance(_seconds(seconds) or 0.0))
 
 
 def now() -> Call[dict[str, float]]:
@@ -183,7 +173,7 @@ def now() -> Call[dict[str, float]]:
 
     If no node runs it is the lab's, under the name "".
     """
-    return Call(event_questions.Times(), lambda answers: dict(answers[0]["times"]))
+    return just(event_questions.Times())
 
 
 class EventVerbs:
@@ -212,20 +202,16 @@ class Maintenance(EventVerbs, Blocking):
 
     def make(self, call: Call[T]) -> T:
         """Ask the lab. Returns what the call reads from the answer."""
-        answers, _ = ask(self._lab, call.question)
-        return call.read(answers)
+        answer, _ = ask(self._lab, call.question)
+        return call.read(answer)
 
 
 def _transition(action: Action, event_id: str) -> Call[Event]:
-    return Call(event_questions.Transition(action, event_id), _event)
+    return just(event_questions.Transition(action, event_id))
 
 
 def _several(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
-
-
-def _event(answers: Answers) -> Event:
-    return msgspec.convert(answers[0]["event"], Event)
 
 
 def _word(kind: type[Word], text: str) -> Word:

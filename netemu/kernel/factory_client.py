@@ -207,16 +207,10 @@ class Factory:
 
     # The life of the factory's process.
 
-    def status(self) -> dict[str, Any]:
-        """The state of the factory, in the form of a service's in `netemu status`."""
-        return {
-            "name": "factory",
-            "state": "running" if self._link is not None else "restarting",
-            "pid": self.pid,
-            "restarts": self.restarts,
-            "last_end": self.last_end,
-            "last_line": None,
-        }
+    @property
+    def runs(self) -> bool:
+        """Whether there is a factory now."""
+        return self._link is not None
 
     def ended(self, status: int) -> None:
         """The factory has ended with this status, as waitpid(2) reports it."""

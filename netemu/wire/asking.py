@@ -8,48 +8,40 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
-from hostagent.channel.frames import Decoder, FrameError
+from hostagent.channel.frames import FrameError
 from netemu.wire import runtime_dir
-from netemu.wire.control import SILENCE, NoAnswer, answers, framed, hangs
+from netemu.wire.control import SILENCE, NoAnswer, answers, framed, hangs, reader
 from netemu.wire.questions import Question
 
 _CHUNK: Final = 65536
+A = TypeVar("A")
 
 
-async def ask(lab: Path, question: Question) -> list[dict[str, Any]]:
+async def ask(lab: Path, question: Question[A]) -> A:
     """Ask the lab whose directory is `lab`. Raises the lab's error, NoAnswer or Hangs."""
-    told = []
-    async with aclosing(_replies(lab, question)) as replies:
+    async with aclosing(listen(lab, question)) as replies:
         async for answer in replies:
-            told.append(answer)
-            if not answer.get("more"):
-                return told
+            return answer
     raise NoAnswer(f"{lab.name}: the lab ended before it had answered")
 
 
-async def listen(lab: Path, question: Question) -> AsyncGenerator[dict[str, Any], None]:
+async def listen(lab: Path, question: Question[A]) -> AsyncGenerator[A, None]:
     """Ask the lab for a stream, and yield its messages until it ends. Raises NoAnswer and Hangs."""
-    async with aclosing(_replies(lab, question)) as replies:
-        async for one in replies:
-            yield {key: value for key, value in one.items() if key != "more"}
-
-
-async def _replies(lab: Path, question: Question) -> AsyncGenerator[dict[str, Any], None]:
-    frame, decoder = framed(question), Decoder()
+    frame, replies = framed(question), reader()
     try:
         address = runtime_dir.address(lab, runtime_dir.CONTROL)
         async with asyncio.timeout(SILENCE):
-            reader, writer = await asyncio.open_unix_connection(address)
+            stream, writer = await asyncio.open_unix_connection(address)
         try:
             writer.write(frame)
             while True:
                 async with asyncio.timeout(SILENCE):
-                    data = await reader.read(_CHUNK)
+                    data = await stream.read(_CHUNK)
                 if not data:
                     return
-                for answer in answers(decoder, data):
+                for answer in answers(question, replies, data):
                     yield answer
         finally:
             writer.close()

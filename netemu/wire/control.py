@@ -1,8 +1,7 @@
-"""The lab's control socket, from outside: a question in, maps and descriptors out.
+"""The lab's control socket, from outside: a question in, an answer and descriptors out.
 
-A connection carries one question. Frames are the channel's (length and msgpack). An answer is one
-map, or several where it grows with the lab: each but the last has `more`. Descriptors travel beside
-the first.
+A connection carries one question. The answer is one message, with descriptors beside it; of a
+question that is answered by a stream, one message after another.
 
 While the lab works on an answer, it sends a heartbeat every second. After a longer silence the
 asker takes the lab for hung. It never waits without a limit.
@@ -16,17 +15,32 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from hostagent.channel.frames import Decoder, FrameError, pack
+from hostagent.channel.frames import FrameError
 from netemu.errors import BadInput, NotSo, of_exit_code
-from netemu.wire import runtime_dir
+from netemu.wire import framing, runtime_dir
+from netemu.wire.progress import Failed
 from netemu.wire.questions import Question
 
+
+class Pending(msgspec.Struct, tag=True):
+    """A heartbeat: the answer is worked on."""
+
+
+class Told(msgspec.Struct, tag=True):
+    """An answer, of the type that its question names."""
+
+    answer: msgspec.Raw
+
+
+Reply = Pending | Told | Failed
+A = TypeVar("A")
+
 HEARTBEAT: Final = 1.0
-PENDING: Final = pack({"pending": True, "more": True})
+PENDING: Final = framing.framed(Pending())
 # Five heartbeats: on a busy machine the supervisor's loop may stop for a while, but not so long.
 SILENCE: Final = 5.0
 # No question takes longer but `wait`, which the supervisor limits.
@@ -61,29 +75,23 @@ def peer(link: socket.socket) -> Credentials:
     return Credentials(*struct.unpack("iII", told))
 
 
-def ask(
-    lab: Path, question: Question, *, within: float | None = LONGEST
-) -> tuple[list[dict[str, Any]], list[int]]:
-    """Ask the lab whose directory is `lab`. Raises the lab's error.
+def ask(lab: Path, question: Question[A], *, within: float | None = LONGEST) -> tuple[A, list[int]]:
+    """Ask the lab whose directory is `lab`. Returns the answer and descriptors; raises the lab's
+    error.
 
     Raises NoAnswer if the lab has ended, Hangs after SILENCE or after `within` seconds.
     """
     with _asking(lab, question, within) as replies:
-        told: list[dict[str, Any]] = []
-        descriptors: list[int] = []
-        for answer, received in replies:
-            descriptors += received
-            told.append(answer)
-            if not answer.get("more"):
-                return told, descriptors
+        for answer in replies:
+            return answer
     raise NoAnswer(f"{lab.name}: the lab ended before it had answered")
 
 
-def listen(lab: Path, question: Question) -> Iterator[dict[str, Any]]:
+def listen(lab: Path, question: Question[A]) -> Iterator[A]:
     """Ask the lab for a stream, and yield its messages until it ends. Raises NoAnswer and Hangs."""
     with _asking(lab, question, None) as replies:
         for one, _ in replies:
-            yield {key: value for key, value in one.items() if key != "more"}
+            yield one
 
 
 def supervisor(lab: Path, *, within: float = SILENCE) -> int:
@@ -92,25 +100,38 @@ def supervisor(lab: Path, *, within: float = SILENCE) -> int:
         return peer(link).process
 
 
-def framed(question: Question) -> bytes:
+def framed(question: Question[Any]) -> bytes:
     """The question's frame. Raises BadInput for text that is not UTF-8, and for too long a
     question.
     """
     try:
-        return pack(msgspec.to_builtins(question, builtin_types=(bytes,)))
+        return framing.framed(question)
     except UnicodeEncodeError as error:
         raise BadInput(f"{error.object!r} is not UTF-8 text") from None
     except FrameError as error:
         raise BadInput(f"{question.__struct_config__.tag}: {error}") from None
 
 
+def answers(question: Question[A], reader: "framing.Reader[Reply]", data: bytes) -> Iterator[A]:
+    """The answers in `data`, without heartbeats. Raises the error that one of them is."""
+    for reply in reader.feed(data):
+        match reply:
+            case Failed(reason, exit_code):
+                raise of_exit_code(exit_code, reason)
+            case Told(answer):
+                yield question.answer(bytes(answer))
+
+
+def reader() -> "framing.Reader[Reply]":
+    """Reads what the lab sends."""
+    return framing.Reader(Reply)
+
+
 @contextmanager
 def _asking(
-    lab: Path, question: Question, within: float | None
-) -> Iterator[Iterator[tuple[dict[str, Any], list[int]]]]:
-    """Yield the maps of the answer, each with the descriptors that came beside it. Raises BadInput
-    too.
-    """
+    lab: Path, question: Question[A], within: float | None
+) -> Iterator[Iterator[tuple[A, list[int]]]]:
+    """Yield the answers, each with the descriptors that came beside it. Raises BadInput too."""
     frame = framed(question)
     silence = SILENCE if within is None else min(SILENCE, within)
     end = None if within is None else time.monotonic() + within
@@ -118,7 +139,7 @@ def _asking(
         with _connected(lab, time.monotonic() + silence) as link:
             link.settimeout(silence)
             link.sendall(frame)
-            yield _replies(lab, link, silence, end)
+            yield _replies(lab, question, link, silence, end)
     except TimeoutError:
         raise hangs(lab, silence) from None
     except (OSError, FrameError) as error:
@@ -153,31 +174,24 @@ def _is_taken(link: socket.socket, address: str) -> bool:
 
 
 def _replies(
-    lab: Path, link: socket.socket, silence: float, end: float | None
-) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    decoder = Decoder()
+    lab: Path, question: Question[A], link: socket.socket, silence: float, end: float | None
+) -> Iterator[tuple[A, list[int]]]:
+    replies = reader()
+    descriptors: list[int] = []
     while True:
         left = silence if end is None else min(silence, end - time.monotonic())
         if left <= 0:
             raise hangs(lab, silence)
         link.settimeout(left)
-        data, descriptors, _, _ = socket.recv_fds(link, _CHUNK, 16)
-        for descriptor in descriptors:  # recv_fds passes no MSG_CMSG_CLOEXEC on
+        data, received, _, _ = socket.recv_fds(link, _CHUNK, 16)
+        for descriptor in received:  # recv_fds passes no MSG_CMSG_CLOEXEC on
             os.set_inheritable(descriptor, False)
         if not data:
             return
-        for answer in answers(decoder, data):
+        descriptors += received
+        for answer in answers(question, replies, data):
             yield answer, descriptors
             descriptors = []
-
-
-def answers(decoder: Decoder, data: bytes) -> Iterator[dict[str, Any]]:
-    """The answers in `data`, without heartbeats. Raises the error that one of them is."""
-    for answer in decoder.feed(data):
-        if "failed" in answer:
-            raise of_exit_code(answer["exit"], answer["failed"])
-        if not answer.get("pending"):
-            yield answer
 
 
 def hangs(lab: Path, silence: float) -> Hangs:

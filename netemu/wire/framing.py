@@ -27,7 +27,7 @@ def decoded(body: bytes, kind: Any) -> Any:
     """A frame's body as `kind`, a Struct or a union of them. Raises FrameError."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"not a message: {error}") from None
 
 

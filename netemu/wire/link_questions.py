@@ -1,15 +1,19 @@
 """Questions to a lab's control socket about impaired wires."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+from msgspec import Struct, field
+
 from netemu.impairment.plan import Direction, Plan, Timed
+from netemu.impairment.terms import Terms
 from netemu.wire.questions import Question
 
 Which = Literal["link-local", "tenant", "all"]
 """Which of a guest's wires; `all` are those that it has."""
 
 
-class Link(Question, tag="link"):
+class Link(Question[None], tag="link"):
     """Impair wires of these guests and nodes: by a plan, or by one more change of their schedule.
 
     `traces` are the files that the terms name, by their names.
@@ -23,12 +27,29 @@ class Link(Question, tag="link"):
     traces: dict[str, bytes]
 
 
-class ClearLinks(Question, tag="clear_links"):
+class ClearLinks(Question[None], tag="clear_links"):
     """End the impairment of these wires; None: of all."""
 
     targets: list[str] | None
     wire: Which
 
 
-class Links(Question, tag="links"):
+class ImpairedWire(Struct):
+    """A wire that is impaired: its terms now, its schedule, and what happened to its frames.
+
+    `age` is the seconds since its terms were given.
+    """
+
+    guest: str
+    wire: str
+    state: str
+    to: Terms
+    from_: Terms = field(name="from")
+    seed: int
+    schedule: Sequence[Timed]
+    age: float
+    counts: dict[Direction, dict[str, int]]
+
+
+class Links(Question[list[ImpairedWire]], tag="links"):
     """The wires that are impaired."""

@@ -5,7 +5,7 @@ import fcntl
 import os
 import termios
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -29,10 +29,16 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """The lab will not come up, and why; `exit_code` is that of the error's class."""
+    """What was asked for cannot be had, and why; `exit_code` is that of the error's class."""
 
     reason: str
     exit_code: int
+
+    @classmethod
+    def of(cls, error: NetemuError) -> Self:
+        """Return what tells of the error."""
+        reason = str(error).encode(errors="replace").decode()  # a path may be no text
+        return cls(reason, error.exit_code)
 
 
 Message = Step | Ready | Failed
@@ -61,9 +67,9 @@ class Progress:
 
     def failed(self, error: NetemuError) -> None:
         """Report why the lab will not come up; this is the last message."""
-        reason = str(error)[:_LONGEST].encode(errors="replace").decode()  # a path may be no text
+        told = Failed.of(error)
         try:
-            self._say(Failed(reason, error.exit_code))
+            self._say(Failed(told.reason[:_LONGEST], told.exit_code))
         finally:
             self._close()
 

@@ -6,10 +6,9 @@ Runs in the supervisor. It passes each question on, and decides nothing.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
-
+from hostagent.model import Event
 from netemu.supervisor.boot.parts import Parts
-from netemu.supervisor.control.control_server import Answer, Handler
+from netemu.supervisor.control.control_server import Handler
 from netemu.wire import event_questions, link_questions
 
 
@@ -20,7 +19,7 @@ class PlanQuestions:
         self._whole = whole
         self._here = here
 
-    def handlers(self) -> list[Handler[Any]]:
+    def handlers(self) -> list[Handler[Any, Any]]:
         """Return a handler for each kind of question."""
         return [
             Handler(event_questions.Schedule, self._schedule),
@@ -36,9 +35,8 @@ class PlanQuestions:
             Handler(link_questions.Links, self._links),
         ]
 
-    async def _schedule(self, question: event_questions.Schedule) -> Answer:
-        """Plan an event."""
-        event = await (await self._whole()).maintenance.schedule(
+    async def _schedule(self, question: event_questions.Schedule) -> Event:
+        return await (await self._whole()).maintenance.schedule(
             question.guests,
             question.kind,
             notice=question.notice,
@@ -47,46 +45,32 @@ class PlanQuestions:
             description=question.description,
             notice_only=question.notice_only,
         )
-        return [{"event": msgspec.to_builtins(event)}], []
 
-    async def _transition(self, question: event_questions.Transition) -> Answer:
-        """Approve, start, complete or cancel an event."""
+    async def _transition(self, question: event_questions.Transition) -> Event:
         plans = (await self._whole()).maintenance
-        event = await plans.transition(question.action, question.event_id)
-        return [{"event": msgspec.to_builtins(event)}], []
+        return await plans.transition(question.action, question.event_id)
 
-    async def _planned(self, question: event_questions.Planned) -> Answer:
-        """The events of the lab."""
-        events = (await self._whole()).maintenance.events(history=question.history)
-        return [*({"event": msgspec.to_builtins(one)} for one in events), {}], []
+    async def _planned(self, question: event_questions.Planned) -> list[Event]:
+        return (await self._whole()).maintenance.events(history=question.history)
 
-    async def _add_faults(self, question: event_questions.AddFaults) -> Answer:
-        """Have the metadata service misbehave."""
+    async def _add_faults(self, question: event_questions.AddFaults) -> None:
         self._here(*question.guests)
         await (await self._whole()).faults.add(question.guests, question.faults)
-        return [{}], []
 
-    async def _clear_faults(self, question: event_questions.ClearFaults) -> Answer:
-        """End faults."""
+    async def _clear_faults(self, question: event_questions.ClearFaults) -> None:
         self._here(*question.guests)
         await (await self._whole()).faults.clear(question.guests, question.ids)
-        return [{}], []
 
-    async def _faults(self, _: event_questions.Faults) -> Answer:
-        """The faults that are not over."""
-        return [*await (await self._whole()).faults.listed(), {}], []
+    async def _faults(self, _: event_questions.Faults) -> list[event_questions.FaultOfGuest]:
+        return await (await self._whole()).faults.listed()
 
-    async def _advance(self, question: event_questions.Advance) -> Answer:
-        """Move the metadata plane's clock."""
-        now = await (await self._whole()).maintenance.advance(question.seconds)
-        return [{"now": now}], []
+    async def _advance(self, question: event_questions.Advance) -> float:
+        return await (await self._whole()).maintenance.advance(question.seconds)
 
-    async def _times(self, _: event_questions.Times) -> Answer:
-        """The metadata plane's time, by node."""
-        return [{"times": await (await self._whole()).maintenance.now()}], []
+    async def _times(self, _: event_questions.Times) -> dict[str, float]:
+        return await (await self._whole()).maintenance.now()
 
-    async def _link(self, question: link_questions.Link) -> Answer:
-        """Impair wires."""
+    async def _link(self, question: link_questions.Link) -> None:
         self._here(*question.targets)
         links = (await self._whole()).links
         await links.link(
@@ -97,14 +81,10 @@ class PlanQuestions:
             question.direction,
             question.traces,
         )
-        return [{}], []
 
-    async def _clear_links(self, question: link_questions.ClearLinks) -> Answer:
-        """End impairments."""
+    async def _clear_links(self, question: link_questions.ClearLinks) -> None:
         self._here(*(question.targets or ()))
         await (await self._whole()).links.clear(question.targets, question.wire)
-        return [{}], []
 
-    async def _links(self, _: link_questions.Links) -> Answer:
-        """The impaired wires."""
-        return [*await (await self._whole()).links.list(), {}], []
+    async def _links(self, _: link_questions.Links) -> list[link_questions.ImpairedWire]:
+        return list(await (await self._whole()).links.list())

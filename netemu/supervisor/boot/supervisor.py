@@ -11,21 +11,21 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from hostagent.signing import Signer
 from netemu.errors import BadInput, NotSo
 from netemu.kernel import namespaces as ns
 from netemu.kernel.factory_client import Factory
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
+from netemu.supervisor.boot.guest_questions import GuestQuestions
 from netemu.supervisor.boot.lab_log import keep_short
 from netemu.supervisor.boot.parts import Parts
 from netemu.supervisor.boot.plan_questions import PlanQuestions
+from netemu.supervisor.boot.status import lab_status, of_factory
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
-from netemu.supervisor.control.control_server import Answer, ControlServer, Handler
+from netemu.supervisor.control.control_server import Beside, ControlServer, Handler
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
@@ -35,7 +35,6 @@ from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Store
 from netemu.supervisor.guests.logs import Logs
-from netemu.supervisor.guests.power import Power
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices, keep_signing_key
@@ -43,11 +42,11 @@ from netemu.supervisor.nodes.ports import Ports
 from netemu.supervisor.nodes.services import GRACE, Overseer, Service
 from netemu.supervisor.nodes.tenant import TenantNetwork
 from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
-from netemu.topology import Guest
-from netemu.wire import event_questions, questions, runtime_dir
+from netemu.wire import questions, runtime_dir
 from netemu.wire.order import Order
 from netemu.wire.profile import Identity
 from netemu.wire.progress import Progress
+from netemu.wire.status import LabStatus
 
 if TYPE_CHECKING:
     from netemu.supervisor.boot.shared_lab import SharedLab
@@ -296,16 +295,12 @@ class Supervisor:
 
     # The questions.
 
-    def _handlers(self) -> list[Handler[Any]]:
+    def _handlers(self) -> list[Handler[Any, Any]]:
         return [
+            *GuestQuestions(self._lab.name, self._whole, self._require_here).handlers(),
             *PlanQuestions(self._whole, self._require_here).handlers(),
             Handler(questions.Status, self._status),
             Handler(questions.Enter, self._enter),
-            Handler(questions.Reboot, self._reboot),
-            Handler(questions.SetProperties, self._set),
-            Handler(questions.Fail, self._fail),
-            Handler(questions.Restore, self._restore),
-            Handler(event_questions.Polls, self._polls),
             Handler(questions.Events, self._events),
             Handler(questions.Down, self._take_down),
             Handler(questions.Keep, self._keep),
@@ -313,88 +308,21 @@ class Supervisor:
             Handler(questions.Certificate, self._certificate),
         ]
 
-    async def _wait(self, _: questions.Wait) -> Answer:
+    async def _wait(self, _: questions.Wait) -> None:
         await self._ready.wait()
-        return [{}], []
 
-    async def _status(self, _: questions.Status) -> Answer:
-        nodes = [
-            {
-                "name": host.name,
-                "state": host.state,
-                **self._problem_of_node(host),
-                "guests": [self._guest_status(one.guest) for one in host.wired.guests],
-            }
-            for host in self._hosts
-        ] or [
-            {"name": node.name, "guests": [self._guest_status(guest) for guest in node.guests]}
-            for node in self._lab.nodes
-        ]
-        head = {
-            "name": self._lab.name,
-            "policy": str(self._lab.policy),
-            "state": "up" if self._ready.is_set() else "coming up",
-            "time_scale": self._order.time_scale,
-            "fingerprint": self._order.lab.fingerprint(),
-            "access_log": self._order.access_log,
-            **self._store_status(),
-            "services": [*(one.status() for one in self._services()), self._factory.status()],
-        }
-        return [head, *nodes], []
+    async def _status(self, _: questions.Status) -> LabStatus:
+        return lab_status(
+            self._order,
+            is_up=self._ready.is_set(),
+            hosts=self._hosts,
+            claims=self._claims,
+            parts=self._parts,
+            shared=self._shared,
+            services=[*(one.status() for one in self._services()), of_factory(self._factory)],
+        )
 
-    def _store_status(self) -> dict[str, Any]:
-        if self._order.store is None:
-            return {}
-        trouble = "not asked yet" if self._shared is None else self._shared.trouble
-        told = {"servers": str(self._order.store), "state": "away" if trouble else "there"}
-        store = {**told, **({"problem": trouble} if trouble else {})}
-        return {"store": store, "machine": self._order.store.machine, **self._others_status()}
-
-    def _others_status(self) -> dict[str, Any]:
-        """The nodes on other machines, and whether these are there."""
-        if not self._order.elsewhere or self._parts is None:
-            return {}
-        assert self._shared is not None
-        assert self._shared.store is not None
-        return {
-            "elsewhere": [
-                {
-                    "name": node.name,
-                    "machine": node.machine,
-                    "state": "away" if self._shared.store.away(node.name) else "there",
-                    "guests": list(self._parts.maintenance.guests_on(node.name)),
-                }
-                for node in self._order.elsewhere
-            ]
-        }
-
-    def _guest_status(self, guest: Guest) -> dict[str, Any]:
-        claims, parts = self._claims, self._parts
-        problem = parts.impact.problems.get(guest.name) if parts else None
-        return {
-            "name": guest.name,
-            "mac": guest.mac,
-            "address": claims.address(guest) if claims else None,
-            "state": claims.state(guest) if claims else "down",
-            "port_mark": guest.mark,
-            "runs": bool(guest.run),
-            "power": parts.hardware.told_power(guest.name) if parts else "running",
-            **({"tenant": list(guest.tenant)} if guest.tenant else {}),
-            **self._impaired(guest.name),
-            **({"problem": problem} if problem else {}),
-        }
-
-    def _impaired(self, guest: str) -> dict[str, list[str]]:
-        """The impaired wires of a guest, if there are any."""
-        wires = self._parts.hardware.wires.impaired(guest) if self._parts else ()
-        return {"impaired": [str(one) for one in wires]} if wires else {}
-
-    def _problem_of_node(self, host: NodeServices) -> dict[str, str]:
-        """Why guests of a failed node are still on it, if they should not be."""
-        problem = self._parts.relocation.problems.get(host.name) if self._parts else None
-        return {"problem": problem} if problem else {}
-
-    async def _enter(self, question: questions.Enter) -> Answer:
+    async def _enter(self, question: questions.Enter) -> Beside[list[str]]:
         """Descriptors of the namespaces of a guest, a node, or (None) the sandbox."""
         user, mnt, pid, net = (self._sandbox[kind] for kind in ("user", "mnt", "pid", "net"))
         sandbox = {"user": user, "mnt": mnt, "pid": pid, "net": net}
@@ -413,15 +341,7 @@ class Supervisor:
             else:
                 self._require_here(target)
                 raise BadInput(f"{target}: lab {self._lab.name} has no such guest or node")
-        return [{"kinds": list(found)}], list(found.values())
-
-    async def _of_guest(self, guest: str) -> Parts:
-        """The lab's parts, once it is up. Raises BadInput if it has no such guest."""
-        self._require_here(guest)
-        parts = await self._whole()
-        if guest not in parts.hardware:
-            raise BadInput(f"{guest}: lab {self._lab.name} has no such guest")
-        return parts
+        return Beside(list(found), list(found.values()))
 
     def _require_here(self, *names: str) -> None:
         """Raise NotSo, with where it is, if a guest or node is on another machine."""
@@ -442,55 +362,18 @@ class Supervisor:
         assert self._parts is not None
         return self._parts
 
-    async def _reboot(self, question: questions.Reboot) -> Answer:
-        """Reboot a guest."""
-        await (await self._of_guest(question.guest)).impact.reboot(
-            question.guest, hard=question.hard
-        )
-        return [{}], []
-
-    async def _set(self, question: questions.SetProperties) -> Answer:
-        """Change a guest's properties. Returns those that it was given."""
-        guest = question.guest
-        parts = await self._of_guest(guest)
-        if question.properties:
-            if parts.hardware.power(guest) is Power.GONE:
-                raise NotSo(f"{guest} is gone")
-            await parts.placement.change(guest, question.properties)
-        return [parts.placement.properties(guest)], []
-
-    async def _fail(self, question: questions.Fail) -> Answer:
-        """Have a node fail."""
-        self._require_here(question.node)
-        (await self._whole()).relocation.fail(question.node)
-        return [{}], []
-
-    async def _restore(self, question: questions.Restore) -> Answer:
-        """Have a node that has failed come back."""
-        self._require_here(question.node)
-        await (await self._whole()).relocation.restore(question.node)
-        return [{}], []
-
-    async def _events(self, _: questions.Events) -> Answer:
+    async def _events(self, _: questions.Events) -> list[questions.Happening]:
         """What has happened, as far as it is kept."""
-        return [*self._event_log.entries(), {}], []
+        return self._event_log.entries()
 
-    async def _polls(self, question: event_questions.Polls) -> Answer:
-        """What a guest has asked, at the nodes where it has been."""
-        parts = await self._of_guest(question.guest)
-        rows = await parts.faults.polls(question.guest)
-        return [*({"poll": msgspec.to_builtins(row)} for row in rows), {}], []
-
-    async def _certificate(self, _: questions.Certificate) -> Answer:
+    async def _certificate(self, _: questions.Certificate) -> str:
         """The certificate that verifies the documents which the lab signs."""
-        return [{"certificate": Signer(self._order.signing_key.encode()).certificate.decode()}], []
+        return Signer(self._order.signing_key.encode()).certificate.decode()
 
-    async def _keep(self, _: questions.Keep) -> Answer:
+    async def _keep(self, _: questions.Keep) -> None:
         """Stay up when the owner ends."""
         await self._whole()
         self._let_go()
-        return [{}], []
 
-    async def _take_down(self, _: questions.Down) -> Answer:
+    async def _take_down(self, _: questions.Down) -> None:
         self._down.set()
-        return [{}], []

@@ -12,22 +12,26 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from hostagent.channel.frames import Decoder, FrameError, pack
+from hostagent.channel.frames import FrameError, Splitter
 from netemu.errors import BadInput, MachineCannot, NetemuError
 from netemu.kernel import exhaustion
-from netemu.wire.control import HEARTBEAT, PENDING, peer
+from netemu.wire.control import HEARTBEAT, PENDING, Reply, Told, peer
+from netemu.wire.framing import BOUND, decoded, framed
+from netemu.wire.progress import Failed
 from netemu.wire.questions import Question
 
 log = logging.getLogger(__name__)
 
-Answer = tuple[list[dict[str, Any]], list[int]]
-Stream = Callable[[], AsyncIterator[dict[str, Any]]]
+Stream = Callable[[], AsyncIterator[Any]]
 
-Q = TypeVar("Q", bound=Question)
+A = TypeVar("A")
+Q = TypeVar("Q")
+A_co = TypeVar("A_co", covariant=True)
+Q_co = TypeVar("Q_co", covariant=True)
 
 # Connections at one time; each holds a descriptor of the supervisor's.
 MOST: Final = 64
@@ -49,8 +53,8 @@ class ControlServer:
     def __init__(
         self,
         listener: socket.socket,
-        handlers: "Sequence[Handler[Any]]",
-        streams: Mapping[type[Question], Stream],
+        handlers: "Sequence[Handler[Any, Any]]",
+        streams: Mapping[type[Question[Any]], Stream],
     ) -> None:
         self._listener = listener
         self._handlers = {handler.verb: handler for handler in handlers}
@@ -101,7 +105,7 @@ class ControlServer:
                 question = await self._question(link)
                 if question is None:
                     return
-                verb = question.get("verb")
+                verb = decoded(question, _Asked).verb
                 if isinstance(verb, str) and verb in self._streams:
                     await self._stream(link, self._streams[verb]())
                 else:
@@ -109,54 +113,55 @@ class ControlServer:
             except (OSError, FrameError) as error:  # TimeoutError is one too
                 log.debug("a control connection ends: %r", error)
 
-    async def _question(self, link: socket.socket) -> dict[str, Any] | None:
-        """The first whole frame; None if the client goes before."""
+    async def _question(self, link: socket.socket) -> bytes | None:
+        """The first whole message; None if the client goes before."""
         task = asyncio.current_task()
         assert task is not None
-        decoder = Decoder()
+        splitter = Splitter(BOUND)
         async with asyncio.timeout(ASKED_WITHIN):
             while data := await self._loop.sock_recv(link, _CHUNK):
-                for question in decoder.feed(data):
+                for question in splitter.feed(data):
                     self._silent.pop(task, None)
                     return question
         return None
 
-    async def _answer(self, link: socket.socket, verb: object, question: dict[str, Any]) -> None:
+    async def _answer(self, link: socket.socket, verb: object, question: bytes) -> None:
         beating = self._loop.create_task(_beat(link))
         try:
-            maps, descriptors = await self._outcome(verb, question)
+            reply, descriptors = await self._outcome(verb, question)
         finally:
             beating.cancel()
         # Nothing may run before the descriptors are sent: they belong to the supervisor, which may
         # close them.
-        frames = [pack({**one, "more": True}) for one in maps[:-1]] + [pack(maps[-1])]
+        frame = framed(reply)
         if descriptors:
             rights = struct.pack(f"{len(descriptors)}i", *descriptors)
-            # The socket's buffer holds heartbeats at most, so this small first piece is sent whole.
+            # The socket's buffer holds heartbeats at most, so this small message is sent whole.
             try:
-                sent = link.sendmsg([frames[0]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-                frames[0] = frames[0][sent:]
+                sent = link.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                frame = frame[sent:]
             except OSError as error:
                 if error.errno != errno.ETOOMANYREFS:  # the client has gone
                     raise
-                refused = {"failed": exhaustion.words(error), "exit": MachineCannot.exit_code}
-                frames = [pack(refused)]
-        await self._send(link, b"".join(frames))
+                frame = framed(Failed(exhaustion.words(error), MachineCannot.exit_code))
+        await self._send(link, frame)
 
-    async def _outcome(self, verb: object, question: dict[str, Any]) -> Answer:
-        """What the handler returns, or the error that it raises."""
+    async def _outcome(self, verb: object, question: bytes) -> tuple[Reply, Sequence[int]]:
+        """What the handler returns, or the error that it raises, and descriptors."""
         try:
             found = self._handlers.get(verb) if isinstance(verb, str) else None
             if found is None:
                 raise BadInput(f"this lab does not know {verb!r}; is it another version's?")
-            return await found.call(question)
+            answer = await found.call(question)
+            beside = answer.descriptors if isinstance(answer, Beside) else ()
+            return _told(answer.answer if isinstance(answer, Beside) else answer), beside
         except NetemuError as error:
-            return [{"failed": str(error), "exit": error.exit_code}], []
+            return Failed.of(error), ()
         except Exception as error:
             log.exception("%s failed", verb)
-            return [{"failed": f"{verb}: {error!r}; see the lab's log", "exit": 1}], []
+            return Failed(f"{verb}: {error!r}; see the lab's log", 1), ()
 
-    async def _stream(self, link: socket.socket, news: AsyncIterator[dict[str, Any]]) -> None:
+    async def _stream(self, link: socket.socket, news: AsyncIterator[Any]) -> None:
         """Send the news until the client goes. It sends nothing itself."""
         duties = {
             self._loop.create_task(self._tell(link, news)),
@@ -169,7 +174,7 @@ class ControlServer:
                 duty.cancel()
             await asyncio.gather(*duties, return_exceptions=True)
 
-    async def _tell(self, link: socket.socket, news: AsyncIterator[dict[str, Any]]) -> None:
+    async def _tell(self, link: socket.socket, news: AsyncIterator[Any]) -> None:
         coming = asyncio.ensure_future(anext(news))
         try:
             while True:
@@ -179,7 +184,7 @@ class ControlServer:
                     continue
                 one = coming.result()
                 coming = asyncio.ensure_future(anext(news))
-                await self._send(link, pack({**one, "more": True}))
+                await self._send(link, framed(_told(one)))
         finally:
             coming.cancel()
 
@@ -200,22 +205,47 @@ async def _beat(link: socket.socket) -> None:
             return
 
 
-class Handler(Generic[Q]):
+class Beside(Generic[A]):
+    """An answer with descriptors beside it, which stay the handler's."""
+
+    def __init__(self, answer: A, descriptors: Sequence[int]) -> None:
+        self.answer = answer
+        self.descriptors = descriptors
+
+
+class Kind(Protocol[Q_co, A_co]):
+    """A class of questions Q that are answered with A."""
+
+    def __call__(self, *args: Any, **fields: Any) -> Q_co: ...
+    def answer(self, body: bytes) -> A_co: ...
+
+
+class Handler(Generic[Q, A]):
     """A question, and the function that answers it."""
 
-    def __init__(self, kind: type[Q], answer: Callable[[Q], Awaitable[Answer]]) -> None:
+    def __init__(self, kind: Kind[Q, A], answer: Callable[[Q], Awaitable[A | Beside[A]]]) -> None:
         self.verb = _verb(kind)
         self._kind = kind
         self._answer = answer
 
-    async def call(self, question: dict[str, Any]) -> Answer:
+    async def call(self, question: bytes) -> A | Beside[A]:
         """Answer the question. Raises BadInput if it does not fit its type."""
         try:
-            asked = msgspec.convert(question, self._kind, builtin_types=(bytes,))
-        except msgspec.ValidationError as error:
+            asked: Q = decoded(question, self._kind)
+        except FrameError as error:
             raise BadInput(f"{self.verb}: {error}") from None
         return await self._answer(asked)
 
 
-def _verb(kind: type[Question]) -> str:
+class _Asked(msgspec.Struct):
+    """The part of a question that says what it is."""
+
+    verb: Any = None
+
+
+def _told(answer: object) -> Told:
+    return Told(msgspec.Raw(msgspec.msgpack.encode(answer)))
+
+
+def _verb(kind: Any) -> str:
     return str(kind.__struct_config__.tag)

@@ -6,9 +6,6 @@ guest changes its node.
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import msgspec
 
 from hostagent.channel.messages import Poll
 from hostagent.channel.requests import Placed
@@ -19,6 +16,7 @@ from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.store import AgentRefuses, NodeFailed, Store
 from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Lab
+from netemu.wire.event_questions import FaultOfGuest
 from netemu.wire.faults import planned
 
 
@@ -73,7 +71,7 @@ class Faults:
         An ID may be written by its beginning. Raises BadInput and NotSo; where one node is away,
         those of the others have ended.
         """
-        known = {one["fault"]["id"] for one in await self.listed()}
+        known = {one.fault.id for one in await self.listed()}
         whole = [self._whole_id(one, known) for one in ids]
         away: NodeFailed | None = None
         for node, names in self._by_node(guests or self._names()).items():
@@ -90,12 +88,12 @@ class Faults:
             if home != node:  # the agent may have forgotten them before it was told
                 await self._clear(home, moved, ids)
 
-    async def listed(self) -> list[dict[str, Any]]:
+    async def listed(self) -> list[FaultOfGuest]:
         """Return each guest's faults that are not over, with times of the metadata clock."""
         known = await asyncio.gather(*(self._placed(wired.node.name) for wired in self._nodes))
         now = self._feeds.now()
         return [
-            {"guest": placed.guest.name, "fault": msgspec.to_builtins(fault)}
+            FaultOfGuest(placed.guest.name, fault)
             for wired, guests in zip(self._nodes, known, strict=True)
             for placed in guests
             if any(one.guest.name == placed.guest.name for one in wired.guests)

@@ -1,7 +1,7 @@
 """What is asked of wires: to be impaired or not, by guests or by nodes. Runs in the supervisor."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from netemu.errors import BadInput
 from netemu.impairment import trace
@@ -9,7 +9,7 @@ from netemu.impairment.plan import Direction, Plan, Timed
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.wires import Key, Wire
 from netemu.topology import Lab
-from netemu.wire.link_questions import Which
+from netemu.wire.link_questions import ImpairedWire, Which
 
 _WIRES: Final[Mapping[Which, Sequence[Wire]]] = {
     "link-local": (Wire.LINK_LOCAL,),
@@ -70,7 +70,7 @@ class Links:
             keys = [(name, wire) for name in self._guests(names) for wire in _WIRES[which]]
             await self._hardware.wires.clear(keys)
 
-    async def list(self) -> Sequence[dict[str, Any]]:
+    async def list(self) -> Sequence[ImpairedWire]:
         """All that is impaired."""
         return await self._hardware.wires.list()
 

@@ -14,10 +14,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from netemu.supervisor.nodes.notices import Notices
 from netemu.wire.source import python_path
+from netemu.wire.status import ServiceStatus
 
 log = logging.getLogger(__name__)
 
@@ -155,16 +156,16 @@ class Service:
         """How it ended last, and its last words."""
         return ": ".join(filter(None, (self.last_end, self.last_line)))
 
-    def status(self) -> dict[str, Any]:
-        """Its state in `netemu status`. `pid` is its ID in the sandbox."""
-        return {
-            "name": self.name,
-            "state": self.state,
-            "pid": self.pid,
-            "restarts": self.restarts,
-            "last_end": self.last_end,
-            "last_line": self.last_line if self._wanted and self.last_end else None,
-        }
+    def status(self) -> ServiceStatus:
+        """Its state in `netemu status`."""
+        return ServiceStatus(
+            name=self.name,
+            state=self.state,
+            pid=self.pid,
+            restarts=self.restarts,
+            last_end=self.last_end,
+            last_line=self.last_line if self._wanted and self.last_end else None,
+        )
 
     def _again_later(self, how: str) -> None:
         # No line for each of thousands of ends, and none for an end that was asked for.

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -22,6 +22,7 @@ from netemu.supervisor.nodes import splice
 from netemu.supervisor.nodes.relay_service import RelayService
 from netemu.supervisor.nodes.services import Service
 from netemu.supervisor.nodes.splice import Place, Splice
+from netemu.wire.link_questions import ImpairedWire
 
 log = logging.getLogger(__name__)
 
@@ -218,21 +219,21 @@ class Wires:
 
     # What there is.
 
-    async def list(self) -> Sequence[dict[str, Any]]:
-        """All that is impaired: maps as `netemu link list --json` prints them."""
+    async def list(self) -> Sequence[ImpairedWire]:
+        """All that is impaired."""
         counts = await self._relay.counts()
         return [
-            {
-                "guest": key[0],
-                "wire": str(key[1]),
-                "state": self._state(key, one),
-                "to": msgspec.to_builtins(one.terms[0]),
-                "from": msgspec.to_builtins(one.terms[1]),
-                "seed": one.plan.seed,
-                "schedule": msgspec.to_builtins(one.plan.timed),
-                "age": round(self._age(key), 3),
-                "counts": dict(zip(DIRECTIONS, counts.get(_name(key), ({}, {})), strict=True)),
-            }
+            ImpairedWire(
+                guest=key[0],
+                wire=str(key[1]),
+                state=self._state(key, one),
+                to=one.terms[0],
+                from_=one.terms[1],
+                seed=one.plan.seed,
+                schedule=one.plan.timed,
+                age=round(self._age(key), 3),
+                counts=dict(zip(DIRECTIONS, counts.get(_name(key), ({}, {})), strict=True)),
+            )
             for key, one in self._impaired.items()
         ]
 

@@ -146,7 +146,7 @@ def test_one_that_ends_again_and_again_is_failing_and_its_last_line_is_told(
         await stage.until(lambda: stage.service.state == "failing")
         told = stage.service.status()
         said = "cannot open \ufffd[31m the store"
-        assert (told["last_end"], told["last_line"]) == ("exit code 1", said)
+        assert (told.last_end, told.last_line) == ("exit code 1", said)
         assert stage.service.trouble == f"exit code 1: {said}"
         assert stage.output().startswith("the store is broken\nthe store is broken\n")
 

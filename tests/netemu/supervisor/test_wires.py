@@ -117,7 +117,7 @@ class Stage:
         self.do(self.wires.give(dict.fromkeys(keys, plan.read(terms)), {}))
 
     def states(self) -> dict[str, str]:
-        return {one["guest"]: one["state"] for one in self.do(self.wires.list())}
+        return {one.guest: one.state for one in self.do(self.wires.list())}
 
 
 @pytest.fixture

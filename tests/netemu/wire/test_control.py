@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hostagent.channel.frames import pack
 from netemu.errors import BadInput
 from netemu.wire import control, runtime_dir
-from netemu.wire.control import PENDING, Hangs, NoAnswer, ask, listen
-from netemu.wire.questions import Enter, Follow, Reboot, Status
+from netemu.wire.control import PENDING, Hangs, NoAnswer, Told, ask, listen
+from netemu.wire.framing import framed
+from netemu.wire.progress import Failed
+from netemu.wire.questions import Enter, Follow, Reboot, SetProperties, Status
 
 Serve = Callable[[socket.socket], None]
 
@@ -48,21 +50,32 @@ def frames(link: socket.socket, *sent: bytes) -> None:
             link.sendall(frame)
 
 
-def test_an_answer_comes_in_parts_behind_heartbeats(lab: Callable[[Serve], Path]) -> None:
-    web = lab(lambda link: frames(link, PENDING, pack({"a": 1, "more": True}), PENDING, pack({})))
-    assert ask(web, Status()) == ([{"a": 1, "more": True}, {}], [])
+def told(answer: object) -> bytes:
+    return framed(Told(msgspec.Raw(msgspec.msgpack.encode(answer))))
 
 
-def test_descriptors_come_beside_the_first_part(lab: Callable[[Serve], Path]) -> None:
+def test_an_answer_comes_behind_heartbeats(lab: Callable[[Serve], Path]) -> None:
+    web = lab(lambda link: frames(link, PENDING, PENDING, told({"a": "1"})))
+    assert ask(web, SetProperties("x", {})) == ({"a": "1"}, [])
+
+
+def test_an_answer_of_another_type_is_not_believed(lab: Callable[[Serve], Path]) -> None:
+    web = lab(lambda link: frames(link, told({"a": 1})))
+    with pytest.raises(NoAnswer, match="Expected `str`, got `int`"):
+        ask(web, SetProperties("x", {}))
+
+
+def test_descriptors_come_beside_the_answer(lab: Callable[[Serve], Path]) -> None:
     def serve(link: socket.socket) -> None:
         with link, open(os.devnull) as file:
             link.recv(1000)
             link.sendall(PENDING)
             rights = struct.pack("i", file.fileno())
-            link.sendmsg([pack({})], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            link.sendmsg([told(["net"])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
-    (_, (descriptor,)) = ask(lab(serve), Enter(target="a"))
+    (kinds, (descriptor,)) = ask(lab(serve), Enter(target="a"))
     os.close(descriptor)
+    assert kinds == ["net"]
 
 
 def test_a_lab_that_answers_nothing_hangs(lab: Callable[[Serve], Path]) -> None:
@@ -93,7 +106,7 @@ def test_a_stream_that_falls_silent_hangs(lab: Callable[[Serve], Path]) -> None:
     def serve(link: socket.socket) -> None:
         with link:
             link.recv(1000)
-            link.sendall(pack({"what": "node", "more": True}))
+            link.sendall(told({"what": "node"}))
             wait.wait(10)
 
     news = listen(lab(serve), Follow())
@@ -127,12 +140,12 @@ def test_a_lab_that_is_gone_does_not_answer(tmp_path: Path, lab: Callable[[Serve
 
 
 @pytest.mark.parametrize("garbage", [b"\xff" * 8, b"\0\0\0\1\xc1", b"\0\0\0\1\xa0"])
-def test_what_is_no_answer_is_said(lab: Callable[[Serve], Path], garbage: bytes) -> None:
+def test_what_is_not_an_answer_is_said(lab: Callable[[Serve], Path], garbage: bytes) -> None:
     with pytest.raises(NoAnswer):
         ask(lab(lambda link: frames(link, garbage)), Status())
 
 
 def test_what_the_lab_raised_is_raised(lab: Callable[[Serve], Path]) -> None:
-    web = lab(lambda link: frames(link, PENDING, pack({"failed": "no such guest", "exit": 2})))
+    web = lab(lambda link: frames(link, PENDING, framed(Failed("no such guest", 2))))
     with pytest.raises(BadInput, match="no such guest"):
         ask(web, Reboot(guest="x"))
