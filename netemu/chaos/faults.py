@@ -29,8 +29,8 @@ class Processes:
         self.supervisor = labs.supervisor(lab)
 
     def find(self, target: str) -> int | None:
-        """The process ID of `NODE/agent`, `NODE/responder`, `factory` or `init GUEST`; None if it
-        does not run now.
+        """The process ID of `NODE/agent`, `NODE/responder`, `factory`, `zygote` or `init GUEST`;
+        None if it does not run now.
         """
         if target.startswith("init "):
             called = target[:15]  # the kernel keeps 15 bytes of a process's name

@@ -50,7 +50,7 @@ class Shape:
     def processes(self) -> list[str]:
         """Every kind of process of a lab but the supervisor, whose end is the lab's."""
         services = [f"{node}/{role}" for node in self.nodes for role in ("agent", "responder")]
-        return [*services, "factory", *(f"init {guest}" for guest in self.guests)]
+        return [*services, "factory", "zygote", *(f"init {guest}" for guest in self.guests)]
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from netemu.supervisor.nodes.ports import Ports
 from netemu.supervisor.nodes.services import GRACE, Overseer, Service
 from netemu.supervisor.nodes.tenant import TenantNetwork
 from netemu.supervisor.nodes.wiring import Manner, WiredNode, wire
+from netemu.supervisor.nodes.zygote import Zygote
 from netemu.wire import questions, runtime_dir
 from netemu.wire.order import Order
 from netemu.wire.profile import Identity
@@ -79,6 +80,7 @@ class Supervisor:
         self._dialler = dialler  # the way to the servers of the lab's store, if it has one
         self._shared: SharedLab | None = None
         self._factory = Factory(self._factory_ended, order.shared, order.masked)
+        self._zygote = Zygote()
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
         self._hosts: list[NodeServices] = []
@@ -98,7 +100,8 @@ class Supervisor:
             loop.add_signal_handler(number, self._down.set)
         self._factory.start()
         self._factory.watch()
-        overseer = Overseer(self._services, also=[self._factory])
+        self._zygote.start()
+        overseer = Overseer(self._services, also=[self._factory, self._zygote])
         ControlServer(control, self._handlers(), {questions.Follow: self._event_log.follow})
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
@@ -192,12 +195,14 @@ class Supervisor:
         self._claims = claims = Claims(self._nodes, Timing().scaled(scale), resets=profile.resets)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
         key = keep_signing_key(self._order.signing_key)
+        await self._zygote.ready()
         for number, node in enumerate(self._nodes):
             host = NodeServices(
                 number,
                 node,
                 command_sockets[number],
                 profile=profile,
+                zygote=self._zygote,
                 access_log=self._order.access_log,
                 signing_key=key,
             )
@@ -278,6 +283,7 @@ class Supervisor:
             await asyncio.sleep(0.2)
 
     async def _stop_services(self) -> None:
+        self._zygote.close()
         for host in self._hosts:
             host.stop()
         if self._parts is not None:
@@ -319,7 +325,11 @@ class Supervisor:
             claims=self._claims,
             parts=self._parts,
             shared=self._shared,
-            services=[*(one.status() for one in self._services()), of_factory(self._factory)],
+            services=[
+                *(one.status() for one in self._services()),
+                of_factory(self._factory),
+                self._zygote.status(),
+            ],
         )
 
     async def _enter(self, question: questions.Enter) -> Beside[list[str]]:

@@ -13,6 +13,7 @@ from typing import Final
 from netemu.errors import NotSo
 from netemu.supervisor.nodes.services import PATIENCE, Service
 from netemu.supervisor.nodes.wiring import WiredNode
+from netemu.supervisor.nodes.zygote import Zygote
 from netemu.topology import Dialects
 from netemu.wire.profile import Profile
 
@@ -54,6 +55,7 @@ class NodeServices:
         outer: socket.socket,
         *,
         profile: Profile,
+        zygote: Zygote,
         access_log: bool = False,
         signing_key: Path | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class NodeServices:
         self.feed = STATE / f"feed-{number}.sock"
         self._number = number
         self._profile = profile
+        self._zygote = zygote
         self._access_log = access_log
         self._signing_key = signing_key
         self.commands = STATE / f"command-{number}.sock"
@@ -170,6 +173,8 @@ class NodeServices:
             log_descriptor=2,
             notices=STATE / f"{role}-{self._number}.notices",
             patience=AGENT_PATIENCE if role == "agent" else PATIENCE,
+            # (a weak responder is a program of its own)
+            zygote=self._zygote if arguments[0] == "hostagent" else None,
         )
         service.start()
         return service

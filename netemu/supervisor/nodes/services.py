@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from netemu.supervisor.nodes.notices import Notices
+from netemu.supervisor.nodes.zygote import Zygote
 from netemu.wire.source import python_path
 from netemu.wire.status import ServiceStatus
 
@@ -51,7 +52,8 @@ class Service:
     """A process that runs as long as the lab does.
 
     `sockets` are handed over by name, as sd_listen_fds(3) says; `log_descriptor` takes its output;
-    `notices` is where its notification socket is made. Without that the service is not watched.
+    `notices` is where its notification socket is made. Without that the service is not watched. If
+    it is a daemon of `hostagent`, it may be a fork of the `zygote`.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Service:
         log_descriptor: int,
         notices: Path | None = None,
         patience: float = PATIENCE,
+        zygote: Zygote | None = None,
     ) -> None:
         self.name = name
         self.restarts = 0
@@ -70,7 +73,9 @@ class Service:
         self.last_line: str | None = None
         self._said: str | None = None
         self.pid: int | None = None
+        self._words = arguments[1:]
         self._arguments = [sys.executable, "-P", "-m", *arguments]
+        self._zygote = zygote
         self._names = [name for name, _ in sockets]
         self._sockets = [descriptor for _, descriptor in sockets]
         self._log = log_descriptor
@@ -209,10 +214,6 @@ class Service:
             self._said = "".join(one if one.isprintable() else "\ufffd" for one in said)
 
     def _spawn(self) -> int:
-        # A descriptor may have the number that another one is to get: copy them all out of the way
-        # first.
-        first = _FIRST_DESCRIPTOR
-        aside = first + len(self._sockets)
         environment = {
             **os.environ,
             "PYTHONPATH": python_path(),
@@ -223,6 +224,12 @@ class Service:
         if self._notices_at is not None:
             environment["NOTIFY_SOCKET"] = str(self._notices_at)
             environment["WATCHDOG_USEC"] = str(int(self._patience / 2 * 1e6))
+        if self._zygote is not None and self._zygote.is_ready:
+            return self._zygote.fork(self._words, environment, self._log, self._sockets)
+        # A descriptor may have the number that another one is to get: copy them all out of the way
+        # first.
+        first = _FIRST_DESCRIPTOR
+        aside = first + len(self._sockets)
         copies: list[int] = []
         try:
             for descriptor in self._sockets:

@@ -22,7 +22,7 @@ def test_a_long_run_strikes_every_kind_of_thing() -> None:
     assert 300 < len(faults) < 700
     assert set(Counter(one.kind for one in faults)) == set(Kind)
     struck = {one.target.split("/")[-1].split()[0] for one in faults}
-    assert {"agent", "responder", "factory", "init"} <= struck
+    assert {"agent", "responder", "factory", "zygote", "init"} <= struck
 
 
 @given(seed=st.integers(0, 1 << 31), duration=st.floats(1, 120))

@@ -290,7 +290,7 @@ def test_a_limit_of_processes_does_no_lasting_damage(
     time.sleep(2)
     assert lab.netemu("reboot", "b", check=None).returncode != 0
     lab.exec("n", "prlimit", "--pid", "1", "--nproc=4096:")
-    running = {"n/agent", "n/responder", "factory"}
+    running = {"n/agent", "n/responder", "factory", "zygote"}
     wait_until(
         lambda: (
             {one["name"] for one in lab.status()["services"] if one["state"] == "running"}

@@ -183,7 +183,7 @@ def test_a_killed_supervisor_takes_everything_along(alone: Person) -> None:
     supervisor = int(lab.status()["supervisor"])
     services = [service["name"] for service in lab.status()["services"]]
     assert services == [
-        "node1/agent", "node1/responder", "node2/agent", "node2/responder", "factory"
+        "node1/agent", "node1/responder", "node2/agent", "node2/responder", "factory", "zygote"
     ]  # fmt: skip
     os.kill(supervisor, signal.SIGKILL)
     assert sleeper.wait(timeout=60) == 128 + signal.SIGKILL

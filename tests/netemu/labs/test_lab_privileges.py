@@ -28,6 +28,7 @@ LAB = "nodes: {n: {guests: [{name: a, run: [sleep, '7501']}, b]}}"
 KNOWN = {
     "supervisor": "netemu.supervisor.boot.pid1",
     "factory": "netemu.kernel.factory",
+    "zygote": "hostagent.zygote",
     "agent": "hostagent\0agent",
     "responder": "hostagent\0responder",
     "first process of a guest": "netemu.kernel.factory",

@@ -1,0 +1,112 @@
+"""A process that has imported the daemons, and forks for each one that is to run.
+
+Run as `python -P -m hostagent.zygote PADDING`, with a SOCK_SEQPACKET socket at the descriptor LINK.
+The other end sends one `Start` at a time and gets the process's ID, or a negative errno. So a
+daemon costs a fork, and not the start of a Python with its imports, and shares the memory of its
+code with all others. It is not this process's child: PID 1 is its parent, and reaps it.
+"""
+
+import ctypes
+import errno
+import gc
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+# Imported for the daemons, which import nothing later.
+from hostagent import (
+    agent,  # noqa: F401
+    cli,
+    daemon,  # noqa: F401
+    repository,  # noqa: F401
+    signing,  # noqa: F401
+    sockets,  # noqa: F401
+    workers,  # noqa: F401
+)
+from hostagent.responder import feed, server  # noqa: F401
+
+LINK: Final = 3
+PADDING: Final = "-" * 1000
+"""Room for a daemon's own command line, where the kernel looks for it."""
+READY: Final = b"ready"
+TAKEN_OVER: Final = b"!"
+LONGEST: Final = 65536
+MOST_DESCRIPTORS: Final = 64
+_FIRST_HANDED_OVER: Final = 3
+
+
+class Start(msgspec.Struct):
+    """Start `hostagent` with these words.
+
+    Beside it come descriptors: a pipe, where TAKEN_OVER is awaited; the log; and the sockets that
+    are handed over (sd_listen_fds(3)). A daemon that nobody takes over ends and has done nothing.
+    """
+
+    words: list[str]
+    environment: dict[str, str]
+
+
+def main() -> None:
+    """Fork until the link is closed. It returns in each daemon, too, once it has run."""
+    link = socket.socket(fileno=LINK)
+    os.set_inheritable(LINK, False)
+    gc.freeze()
+    link.send(READY)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(link, LONGEST, MOST_DESCRIPTORS)
+        if not message:
+            return
+        start = msgspec.msgpack.decode(message, type=Start)
+        if not (middle := _fork(link)):
+            break
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if middle > 0:
+            os.waitpid(middle, 0)
+    if process := _fork(link):
+        if process > 0:
+            os.setpgid(process, process)
+            link.send(b"%d" % process)
+        os._exit(0)
+    link.close()
+    _be(start, descriptors)
+
+
+def _fork(link: socket.socket) -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        link.send(b"-%d" % (error.errno or errno.EAGAIN))
+        return -1
+
+
+def _be(start: Start, descriptors: list[int]) -> None:
+    """Become the daemon."""
+    leash, log, *handed_over = descriptors
+    if os.read(leash, 1) != TAKEN_OVER:
+        os._exit(0)
+    # Copies are out of the way of the numbers that are to be taken.
+    for number, copy in enumerate([os.dup(one) for one in (log, log, *handed_over)], 1):
+        os.dup2(copy, number)
+    os.closerange(_FIRST_HANDED_OVER + len(handed_over), max(descriptors) + len(descriptors) + 1)
+    os.environ.clear()
+    os.environ.update(start.environment)
+    sys.argv = ["hostagent", *start.words]
+    _show(sys.argv)
+    cli.main()
+
+
+def _show(words: list[str]) -> None:
+    """Have ps(1) show these words: the kernel reads them from this process's memory."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = (int(fields[number - 3]) for number in (48, 49))  # arg_start, arg_end: proc(5)
+    shown = "\0".join(words).encode()[: end - begin - 1]
+    ctypes.memmove(begin, shown.ljust(end - begin, b"\0"), end - begin)
+
+
+if __name__ == "__main__":
+    main()
