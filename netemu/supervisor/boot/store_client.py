@@ -24,16 +24,12 @@ class Outside:
         self._link = link
         self._numbers = {one: number for number, one in enumerate(endpoints)}
         self._turn = asyncio.Lock()
+        self._asked = 0
 
     async def dial(self, endpoint: Endpoint) -> socket.socket:
         """A socket that is connected to a server. Raises OSError."""
-        # Shielded: an abandoned answer would be taken for the next one's.
-        asking = asyncio.ensure_future(self._ask(self._numbers[endpoint]))
-        try:
-            made = await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            asking.add_done_callback(_drop)
-            raise
+        async with self._turn:
+            made = await self._ask(self._numbers[endpoint])
         try:
             await _ready(made, writing=True)
             if error := made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -43,22 +39,24 @@ class Outside:
             raise
         return made
 
-    async def _ask(self, number: int) -> socket.socket:
-        async with self._turn:
-            self._link.send(bytes([number]))
+    async def _ask(self, server: int) -> socket.socket:
+        self._asked = (self._asked + 1) % 256
+        self._link.send(bytes([server, self._asked]))
+        while True:
             await _ready(self._link)
             answer, descriptors, _, _ = socket.recv_fds(self._link, 256, 1)
-        if answer != CONNECTING:
-            raise OSError(answer.decode(errors="replace") or "the store's dialler has ended")
+            if not answer:
+                raise OSError("the store's dialler has ended")
+            if answer[0] == self._asked:
+                break
+            for descriptor in descriptors:  # of a question that was given up
+                os.close(descriptor)
+        if answer[1:] != CONNECTING:
+            raise OSError(answer[1:].decode(errors="replace"))
         os.set_inheritable(descriptors[0], False)
         made = socket.socket(fileno=descriptors[0])
         made.setblocking(False)
         return made
-
-
-def _drop(asked: "asyncio.Future[socket.socket]") -> None:
-    if not asked.cancelled() and asked.exception() is None:
-        asked.result().close()
 
 
 async def _ready(one: socket.socket, *, writing: bool = False) -> None:

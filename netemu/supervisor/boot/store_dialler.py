@@ -4,27 +4,64 @@ Runs outside, in the machine's own network namespace, as the user who ordered th
 belongs to the namespace in which it was made. Run by `netemu.supervisor.boot.sandbox` as `python -m
 netemu.supervisor.boot.store_dialler LINK HOST PORT…`. It sends no byte to a server and reads none;
 it ends with the lab.
+
+Nobody else is outside for as long as the lab is up, to start it again when it is killed. So there
+are two of it: either one answers a question, and starts another when its partner has ended.
 """
 
+import os
+import select
+import signal
 import socket
 import sys
+import time
 
 CONNECTING = b"+"
+
+# Seconds before a partner that has ended is replaced.
+_PAUSE = 0.1
 
 
 def main() -> None:
     """Begin a connection to each server that is asked for, until the other end is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a partner has ended
     link = socket.socket(fileno=int(sys.argv[1]))
+    link.setblocking(False)
     servers = list(zip(sys.argv[2::2], map(int, sys.argv[3::2]), strict=True))
-    while question := link.recv(1):
+    partner = _start_partner()
+    while True:
+        ready, _, _ = select.select([link.fileno(), partner], [], [])
+        if partner in ready:
+            time.sleep(_PAUSE)
+            os.close(partner)
+            partner = _start_partner()
         try:
-            found = socket.getaddrinfo(*servers[question[0]], type=socket.SOCK_STREAM)
-            family, kind, _, _, address = found[0]
-            with socket.socket(family, kind | socket.SOCK_NONBLOCK) as made:
-                made.connect_ex(address)  # the other end sees how it ends
-                socket.send_fds(link, [CONNECTING], [made.fileno()])
-        except OSError as error:
-            link.send((error.strerror or "no such host").encode())
+            question = link.recv(2)
+        except BlockingIOError:  # the partner has it, or there was none
+            continue
+        if not question:
+            return
+        _answer(link, *servers[question[0]], question[1:])
+
+
+def _start_partner() -> int:
+    """Fork. Returns, in both processes, a descriptor that is readable once the other has ended."""
+    parent = os.pidfd_open(os.getpid())
+    child = os.fork()
+    if child == 0:
+        return parent
+    os.close(parent)
+    return os.pidfd_open(child)
+
+
+def _answer(link: socket.socket, host: str, port: int, number: bytes) -> None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind | socket.SOCK_NONBLOCK) as made:
+            made.connect_ex(address)  # the other end sees how it ends
+            socket.send_fds(link, [number + CONNECTING], [made.fileno()])
+    except OSError as error:
+        link.send(number + (error.strerror or "no such host").encode())
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """The way to the store out of the sandbox: a process outside connects, and hands the socket in."""
 
 import asyncio
+import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 
 import pytest
 
 from netemu.etcd.http import Endpoint
 from netemu.supervisor.boot.store_client import Outside
+from tests.netemu.labs.test_lab_isolation import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -38,7 +42,8 @@ def dialler() -> Iterator[Callable[[Callable[[Outside], Coroutine[None, None, No
 
         yield play
         ours.close()
-        assert process.wait(10) == 0  # it ends with the lab
+        process.wait(10)
+        wait_until(lambda: not _diallers(str(servers[0].port)))  # they end with the lab
 
 
 def test_a_socket_is_connected_outside(
@@ -60,6 +65,55 @@ def test_a_socket_is_connected_outside(
         made.close()
 
     dialler(script)
+
+
+def test_diallers_that_are_killed_are_started_again(
+    dialler: Callable[[Callable[[Outside], Coroutine[None, None, None]]], None],
+) -> None:
+    """Each in turn, and with a question asked: the next question is answered."""
+
+    async def script(outside: Outside) -> None:
+        there, _ = outside._numbers
+        (await outside.dial(there)).close()
+        for _ in range(4):
+            before = await _two(str(there.port))
+            for pid in (before[0], await _another(str(there.port), before)):
+                os.kill(pid, signal.SIGKILL)
+                async with asyncio.timeout(30):  # a question that it had taken is lost
+                    while True:
+                        try:
+                            (await asyncio.wait_for(outside.dial(there), 2)).close()
+                            break
+                        except TimeoutError:
+                            pass
+
+    dialler(script)
+
+
+async def _two(port: str) -> list[int]:
+    """The two processes that dial, by their arguments."""
+    async with asyncio.timeout(30):
+        while len(found := _diallers(port)) != 2:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def _another(port: str, before: list[int]) -> int:
+    """The one of the two that was there already: it started the other."""
+    return next(pid for pid in await _two(port) if pid in before)
+
+
+def _diallers(port: str) -> list[int]:
+    """The diallers to this server that live."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"netemu.supervisor.boot.store_dialler" in words and port.encode() in words:
+            found.append(int(entry.name))
+    return found
 
 
 def test_a_lab_of_one_machine_imports_none_of_it() -> None:
