@@ -1,8 +1,8 @@
 """The maintenance events of the whole lab, out of what each node's agent has of them. Pure.
 
 An event of guests on several nodes lives under one ID with each of their agents, for an agent tells
-its own guests only. Here it is one: as far as it has come at any node. It takes work where
-something changes, and none where nothing does.
+its own guests only. Here it is one: as far as it has come at any node, and it never goes
+back. It takes work where something changes, and none where nothing does.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -86,6 +86,8 @@ class LabEvents:
     def _merge(self, event_id: str) -> None:
         copies = self._copies[event_id].values()
         before, merged = self._merged.get(event_id), reduce(_merged, copies)
+        if before is not None:  # the agent that had it furthest may have forgotten it
+            merged = _merged(merged, before)
         if any(_is_behind(event, merged.status) for event in copies):
             self._apart[event_id] = None
         else:

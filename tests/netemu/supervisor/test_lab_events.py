@@ -78,6 +78,19 @@ def test_what_no_agent_has_any_more_is_gone() -> None:
     assert told.changes == [(None, one), (one, None)]
 
 
+def test_an_event_does_not_go_back_when_the_node_that_had_it_furthest_forgets_it() -> None:
+    """A node that has failed comes back with nothing; another still has to be told of the end."""
+    told = Told()
+    ended, started = event("1", EventStatus.COMPLETED), event("1", EventStatus.STARTED)
+    told.lab.take("n1", ended)
+    told.lab.take("n2", started)
+    told.lab.forget("n1", ended.id)
+    assert told.lab.all == {ended.id: ended}
+    assert list(told.lab.behind(set(NODES))) == [("n2", started, EventStatus.COMPLETED)]
+    told.lab.take("n2", ended)
+    assert told.changes == [(None, ended)]
+
+
 def test_an_answer_takes_nothing_back_that_a_feed_has_told() -> None:
     lab = Told().lab
     one, further = event("1"), event("1", EventStatus.STARTED)
@@ -116,6 +129,7 @@ def test_kept_up_to_date_it_is_what_a_look_at_all_would_give(
 ) -> None:
     told = Told()
     copies: dict[str, dict[str, Event]] = {}
+    furthest: dict[str, Event] = {}  # since any agent has it
     for node, name, status, guests in steps:
         made = event(name, status or EventStatus.SCHEDULED, guests)
         if status is None:
@@ -126,10 +140,11 @@ def test_kept_up_to_date_it_is_what_a_look_at_all_would_give(
             copies.setdefault(made.id, {})[node] = made
         expected = {}
         for event_id, of in copies.items():
+            known = [furthest.pop(event_id)] if event_id in furthest else []
             if of:
-                furthest = reduce(lambda one, other: joined(one, other, ()), of.values())
-                everybody = {guest for one in of.values() for guest in one.guests}
-                expected[event_id] = (furthest.status, everybody)
+                every = [*of.values(), *known]
+                furthest[event_id] = one = reduce(lambda one, other: joined(one, other, ()), every)
+                expected[event_id] = (one.status, set(one.guests))
         found = {one.id: (one.status, set(one.guests)) for one in told.lab.all.values()}
         assert found == expected
         assert set(told.lab.open) == set(found)
