@@ -6,13 +6,18 @@ A checker sees what a user or a guest could see, and at the end what is on the n
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
+from hostagent.channel.messages import Placed
+from hostagent.faults import Fault, is_over
 from hostagent.model import Event, EventStatus
 from netemu.supervisor.guests.power import Power, demands_until
 
 if TYPE_CHECKING:
     from netemu.simulation.cluster import Cluster
+
+_FaultOf: TypeAlias = tuple[str, str]
+"""A guest, and a fault's ID."""
 
 LIVELY_WITHIN: Final = 60.0
 """Seconds after the last fault within which the lab must be well again."""
@@ -45,6 +50,15 @@ class Checker:
     def set_to(self, guest: str, value: str, *, known: bool) -> None:
         """A setting was acknowledged, or it is not `known` whether it was carried out."""
 
+    def fault_added(self, guest: str, fault: Fault, *, known: bool) -> None:
+        """A fault was acknowledged, or it is not `known` whether it was."""
+
+    def faults_cleared(self, guest: str, number: int, *, known: bool) -> None:
+        """Request `number`: the end of all faults of a guest was acknowledged, or is asked for."""
+
+    def probed(self, guest: str) -> None:
+        """A guest has asked for what its faults are about."""
+
     def identity(self, guest: str, told: str) -> None:
         """A guest was answered under this name."""
 
@@ -53,6 +67,9 @@ class Checker:
 
     def moved(self, to: float) -> None:
         """A user has moved the clock to this many seconds ahead."""
+
+    def restored(self, node: str, ahead: float) -> None:
+        """A user was told that a node is back; the clock was so many seconds ahead before."""
 
     def moment(self) -> None:
         """Some time has passed."""
@@ -101,6 +118,64 @@ class Acknowledged(Checker):
         return list(mind.knowledge.events.values())
 
 
+class FaultsKept(Checker):
+    invariant = "a fault that was acknowledged stays with its guest until it is over or cleared"
+
+    def __init__(self, cluster: "Cluster") -> None:
+        super().__init__(cluster)
+        self._possible: set[_FaultOf] = set()  # nobody has asked since that it ends
+        self._known: dict[_FaultOf, Fault] = {}  # acknowledged
+        self._there: set[_FaultOf] = set()
+        self._ending: dict[int, set[_FaultOf]] = {}
+        self._gone: set[_FaultOf] = set()
+        self._probes: Counter[str] = Counter()
+        self._before: dict[_FaultOf, int] = {}  # the guest's probes when the fault was added
+
+    def fault_added(self, guest: str, fault: Fault, *, known: bool) -> None:
+        key = guest, fault.id
+        if not known:
+            self._possible.add(key)
+            self._before[key] = self._probes[guest]
+            return
+        self._known[key] = fault
+        if key in self._possible:
+            self._there.add(key)
+
+    def faults_cleared(self, guest: str, number: int, *, known: bool) -> None:
+        if known:
+            self._gone |= self._ending.pop(number)
+            return
+        self._ending[number] = {key for key in self._known if key[0] == guest}
+        for keys in (self._there, self._possible):
+            keys -= {key for key in keys if key[0] == guest}
+
+    def probed(self, guest: str) -> None:
+        self._probes[guest] += 1
+
+    def end(self) -> None:
+        now = self.cluster.latest()
+        for name in self.cluster.hardware:
+            agent = self.cluster.home(name).opened
+            placed = None if agent is None else agent.placed(name)
+            if placed is None:
+                continue  # the checkers of liveness and of nodes report that
+            for fault in placed.faults:
+                if is_over(fault, now - COMES_BACK):
+                    self.breach(f"{name} still has {fault}")
+                if (name, fault.id) in self._gone:
+                    self.breach(f"fault {fault.id} of {name} was cleared, and is there")
+            held = {fault.id for fault in placed.faults}
+            for guest, fault_id in sorted(self._there):
+                if guest == name and fault_id not in held and self._lasts(guest, fault_id):
+                    self.breach(f"fault {fault_id} of {name} is not there")
+
+    def _lasts(self, guest: str, fault_id: str) -> bool:
+        """Whether the fault cannot be over yet."""
+        key = guest, fault_id
+        fault, met = self._known[key], self._probes[guest] - self._before[key]
+        return fault.until is None and (fault.times is None or met < fault.times)
+
+
 class NeverBack(Checker):
     invariant = "an incarnation never goes back"
 
@@ -147,14 +222,18 @@ class Feed(Checker):
             if self._compared.get(host.name) == state or state[1] != disk.sequence:
                 continue
             self._compared[host.name] = state
-            known = {name: one.incarnation for name, one in mind.knowledge.guests.items()}
-            there = {one.guest.name: one.incarnation for one in disk.guests()}
+            known = {name: _told(one) for name, one in mind.knowledge.guests.items()}
+            there = {one.guest.name: _told(one) for one in disk.guests()}
             events = {one.id: one.status for one in mind.knowledge.events.values()}
             events_there = {one.id: one.status for one in disk.events()}
             if known != there:
                 self.breach(f"{host.name}: guests {known}, its agent has {there}")
             if events != events_there:
                 self.breach(f"{host.name}: events {events}, its agent has {events_there}")
+
+
+def _told(placed: Placed) -> tuple[int, Sequence[tuple[str, int]]]:
+    return placed.incarnation, [(fault.id, fault.used) for fault in placed.faults]
 
 
 class Whole(Checker):
@@ -246,7 +325,7 @@ class Lively(Checker):
     def end(self) -> None:
         cluster = self.cluster
         for host in cluster.hosts.values():
-            if host.failed:
+            if host.failed and host.name != cluster.left_away:
                 self.breach(f"{host.name} is still away")
         for name in cluster.hardware:
             power = cluster.hardware.power(name)
@@ -285,6 +364,14 @@ class OneClock(Checker):
     def moved(self, to: float) -> None:
         self._furthest = max(self._furthest, to)
 
+    def restored(self, node: str, ahead: float) -> None:
+        host = self.cluster.hosts[node]
+        if host.failed:
+            return
+        found = host.opened.clock_offset if host.opened is not None else host.stored_offset()
+        if found < ahead - 1.0:
+            self.breach(f"{node} is back {found} s ahead, the lab was {ahead} s ahead before")
+
     def end(self) -> None:
         # Each time the machine's clock is set back the agents move theirs on; forward, they follow.
         set_back = self.cluster.wall.set_back
@@ -308,7 +395,18 @@ class NothingHidden(Checker):
 
 
 ALL: Final[Sequence[type[Checker]]] = (
-    *(Acknowledged, NeverBack, SameBytes, Feed, Whole, NotEarly, Itself, NotStale, Once),
+    *(
+        Acknowledged,
+        FaultsKept,
+        NeverBack,
+        SameBytes,
+        Feed,
+        Whole,
+        NotEarly,
+        Itself,
+        NotStale,
+        Once,
+    ),
     *(Lively, OnOneNode, OneClock, NothingHidden),
 )
 

@@ -5,6 +5,8 @@ carry nothing but a claim that takes a moment, disks keep what was committed.
 """
 
 import asyncio
+import errno
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
 from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.faults import Faults as UserFaults
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
@@ -154,12 +157,16 @@ class Machine:
 
 
 class Ports:
-    """Ports without wires; to take one away takes a while. `set` tells what comes up."""
+    """Ports without wires; to take one away takes a while. `set` tells what comes up.
+
+    While they are `stuck` none can be taken away.
+    """
 
     guarded_ahead = True
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
+        self.stuck = False
 
     async def renew(self, node: WiredNode, wired: WiredGuest) -> None:
         """Do nothing: the simulation has no wires."""
@@ -168,6 +175,8 @@ class Ports:
 
     async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         await asyncio.sleep(0.01)
+        if self.stuck:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         """Do nothing: the simulation has no guard."""
@@ -272,6 +281,16 @@ class Host(NodeServices):
     def _make_store(self) -> None:
         self.store.mkdir()
 
+    def stored_offset(self) -> float:
+        """How far ahead its clock is by its disk, while no agent has that open."""
+        if not self.repository.exists():
+            return 0.0
+        repository = Repository(self.repository)
+        try:
+            return repository.clock_offset
+        finally:
+            repository.close()
+
     async def _agent_main(self, process: Process) -> None:
         repository = self.opened = Repository(self.repository)
 
@@ -296,7 +315,8 @@ class Host(NodeServices):
 
         process.at_end(gone)
         mind.process = process
-        await feed.follow(self.feed, mind.knowledge, asyncio.Event(), mind.approvals)
+        heard = asyncio.Event()
+        await feed.follow(self.feed, mind.knowledge, heard, mind.approvals, mind.faults)
 
 
 class Mind:
@@ -306,6 +326,7 @@ class Mind:
         self.process: Process | None = None
         self.knowledge = Knowledge()
         self.approvals = Approvals(new_id=cluster.new_id)
+        self.faults = Faults()
         self.answers = Answers(
             self.knowledge,
             Dialects(Options(ec2_secret=bytes(32), azure_rate=0)),
@@ -313,7 +334,7 @@ class Mind:
             allowed_hosts=frozenset({METADATA_TEXT}),
             record=None,
             wall=cluster.wall,
-            faults=Faults(),
+            faults=self.faults,
             polls=PollLog(self.knowledge.guests),
             clock=cluster.loop.time,
         )
@@ -361,7 +382,10 @@ class Cluster:
         self.event_log = EventLog()
         self.claims = Claims(loop, self.draw)
         claims: Any = self.claims
-        ports: Any = Ports(self.claims)
+        self.ports = Ports(self.claims)
+        ports: Any = self.ports
+        self.left_away: str | None = None
+        """The node that does not come back after the last fault."""
         logs: Any = None  # no guest has a program
         self.refusing: set[str] = set()
         """The guests whose machines do not boot."""
@@ -372,6 +396,7 @@ class Cluster:
         self.placement = Placement(self.store, self.nodes, claims)
         carried_out = CarriedOut()
         self.feeds = AgentFeeds(self.store, self.hosts, self.event_log, carried_out.forget)
+        self.faults = UserFaults(self.lab, self.store, self.nodes, self.feeds)
         self.relocation = Relocation(
             self.lab.name,
             self.store,

@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Final
 
 from netemu.errors import NetemuError
+from netemu.simulation.checkers import Checker
 from netemu.simulation.cluster import Cluster, Service
 from netemu.simulation.loop import PROCESS
 
@@ -18,13 +20,17 @@ _TORN: Final = 0.01
 # The chance that a node fails within this time after a guest was shut down: its node, or another.
 _AIMED: Final = 0.15
 _SOON: Final = 0.06
+_AND_FAIL: Final = 0.5
+# The chance that a node that is away when the faults end does not come back.
+_LEFT_AWAY: Final = 0.5
 
 
 class Faults:
     """The faults of one run. `stop` ends them all; what is away comes back."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, checkers: Sequence[Checker], seed: int) -> None:
         self._cluster = cluster
+        self._checkers = checkers
         self._draw = random.Random(f"{seed}/faults")
         self._on = True
         self.done: list[str] = []
@@ -37,19 +43,22 @@ class Faults:
         return [loop.create_task(self._strike())]
 
     async def stop(self) -> None:
-        """End all faults, and have everything come back."""
+        """End all faults, and have everything come back, but at times one node."""
         self._on = False
         cluster = self._cluster
         self._fair()
         cluster.refusing.clear()
+        cluster.ports.stuck = False
         for transport in cluster.network.transports:
             transport.mute = transport.deaf = False
         for service in self._services():
             if service.process is not None and service.process.paused:
                 service.process.go_on()
-        for host in cluster.hosts.values():
-            if host.failed:
-                await self._restore(host.name)
+        away = [host.name for host in cluster.hosts.values() if host.failed]
+        if away and self._draw.random() < _LEFT_AWAY:
+            cluster.left_away = away.pop()
+        for node in away:
+            await self._restore(node)
 
     async def _strike(self) -> None:
         strikes = (
@@ -60,6 +69,7 @@ class Faults:
             (self._silence, 2),
             (self._set_clock, 1),
             (self._refuse, 1),
+            (self._stick, 1),
         )
         while self._on:
             await asyncio.sleep(self._draw.uniform(*_PAUSE))
@@ -109,10 +119,14 @@ class Faults:
 
     async def _restore(self, name: str) -> None:
         self._note(f"restore {name}")
+        ahead = self._cluster.feeds.clock_offset
         try:
             await self._cluster.supervisor.spawn(self._cluster.relocation.restore(name))
         except NetemuError as error:
             self._note(f"restore {name}: {error}")
+        else:
+            for checker in self._checkers:
+                checker.restored(name, ahead)
 
     def _weather(self) -> None:
         weather = self._cluster.network.weather
@@ -148,6 +162,15 @@ class Faults:
         self._note(f"refuse {guest}")
         refusing.add(guest)
         self._cluster.loop.call_later(self._draw.uniform(*_SPELL), refusing.discard, guest)
+
+    def _stick(self) -> None:
+        """No wire can be moved for a while, at times when a node has just failed."""
+        self._note("wires are stuck")
+        ports = self._cluster.ports
+        ports.stuck = True
+        self._cluster.loop.call_later(self._draw.uniform(*_SPELL), setattr, ports, "stuck", False)
+        if self._draw.random() < _AND_FAIL:
+            self._fail()
 
     def _tear(self) -> str:
         """What happens to the next transaction: "", "before" or "after"."""

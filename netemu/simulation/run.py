@@ -42,13 +42,27 @@ class Outcome:
     digest: str = ""
 
 
+class _Errors(logging.Handler):
+    """Hears of each error that the code under test logs and goes on after."""
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(logging.ERROR)
+        self._loop = loop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info is not None:
+            problem = {"message": record.getMessage(), "exception": record.exc_info[1]}
+            self._loop.problems.append(problem)
+
+
 def simulate(seed: int) -> Outcome:
     """Run one seed in this process, which cannot be used for anything else then."""
     began = time.process_time()
     home = str(_MEMORY) if _MEMORY.is_dir() else None
     directory = Path(tempfile.mkdtemp(prefix="netemu-simulation-", dir=home))
-    logging.disable(logging.CRITICAL)
     loop = Loop()
+    logging.disable(logging.WARNING)
+    logging.getLogger().addHandler(_Errors(loop))
     # Collected, what dead processes have left would run its `finally`.
     gc.disable()
     _kept.append(loop)
@@ -70,9 +84,8 @@ async def _story(loop: Loop, seed: int, directory: Path, began: float) -> Outcom
     except TimeoutError:
         lively.breach("the lab does not come up")
     await asyncio.sleep(_QUIET)
-    workload, faults = Workload(cluster, judges, seed), Faults(cluster, seed)
-    workload.begin()
-    faults.begin()
+    workload, faults = Workload(cluster, judges, seed), Faults(cluster, judges, seed)
+    tasks = [*workload.begin(), *faults.begin()]
     whole = await _sleep_unless_broken(FAULTS, judges)
     workload.ending = True
     try:
@@ -87,6 +100,9 @@ async def _story(loop: Loop, seed: int, directory: Path, began: float) -> Outcom
         await events_over(cluster.feeds)
         for judge in judges:
             judge.end()
+    for task in tasks:
+        if task.done():
+            task.result()  # a defect in the simulation itself, which must not pass for health
     trace = json.dumps([cluster.event_log.entries(), faults.done], default=str)
     return Outcome(
         seed=seed,

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Final
 
 from hostagent.controller import AgentUnreachable, CommandRefused, Controller
+from hostagent.faults import Fault
 from hostagent.model import EventType
 from hostagent.responder.answers import Pending
 from netemu.errors import NetemuError
@@ -18,6 +19,8 @@ from netemu.supervisor.guests.power import Power
 USERS: Final = 5
 _PAUSE: Final = (0.1, 3.0)
 _POLL: Final = 0.25
+PROBE: Final = "/metadata/probe"
+"""What the faults that users add are about; nothing is there."""
 _PATIENCE: Final = 45.0
 _TYPES: Final = (EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY)
 _FAILURES: Final = (NetemuError, AgentUnreachable, CommandRefused, TimeoutError)
@@ -49,6 +52,8 @@ class Workload:
             (self._start, 2),
             (self._reboot, 1),
             (self._advance, 1),
+            (self._add_fault, 3),
+            (self._clear_faults, 2),
         )
         while not self.ending:
             await asyncio.sleep(draw.uniform(*_PAUSE))
@@ -155,6 +160,33 @@ class Workload:
                 async with await self._agent(host.name) as agent:
                     await agent.advance_to(to)
 
+    async def _add_fault(self, draw: random.Random) -> None:
+        """As `netemu fault add`: requests that the checkers do not make have trouble."""
+        guest = self._guest(draw)
+        fault = Fault(
+            id=f"{next(self._numbers):08x}",
+            path=PROBE,
+            at=0.0,
+            until=draw.choice((None, draw.uniform(1, 60))),
+            times=draw.choice((None, draw.randint(1, 100))),
+            status=500,
+        )
+        self._tell_fault(guest, fault, known=False)
+        await self.cluster.supervisor.spawn(self.cluster.faults.add([guest], [fault]))
+        self._tell_fault(guest, fault, known=True)
+
+    def _tell_fault(self, guest: str, fault: Fault, *, known: bool) -> None:
+        for checker in self.checkers:
+            checker.fault_added(guest, fault, known=known)
+
+    async def _clear_faults(self, draw: random.Random) -> None:
+        guest, number = self._guest(draw), next(self._numbers)
+        for checker in self.checkers:
+            checker.faults_cleared(guest, number, known=False)
+        await self.cluster.supervisor.spawn(self.cluster.faults.clear([guest], []))
+        for checker in self.checkers:
+            checker.faults_cleared(guest, number, known=True)
+
     # Guests.
 
     async def _polls(self) -> None:
@@ -178,6 +210,8 @@ class Workload:
         document = parsed(told)
         reply = mind.ask(self.cluster.marks[name], "GET", "/metadata/v1/InstanceInfo")
         identity = json.loads(reply.frame.partition(b"\r\n\r\n")[2])["ID"]
+        mind.ask(self.cluster.marks[name], "GET", PROBE)
         for checker in self.checkers:
             checker.document(name, told, document)
             checker.identity(name, identity)
+            checker.probed(name)
