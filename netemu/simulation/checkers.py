@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
-from hostagent.channel.messages import Placed
+from hostagent.channel.requests import Placed
 from hostagent.faults import Fault, is_over
 from hostagent.model import Event, EventStatus
 from netemu.supervisor.guests.power import Power, demands_until

@@ -177,6 +177,8 @@ class Ports:
         await asyncio.sleep(0.01)
         if self.stuck:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        for one in guests:
+            one.plugged = False
 
     async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         """Do nothing: the simulation has no guard."""

@@ -9,6 +9,7 @@ from netemu.errors import NetemuError
 from netemu.simulation.checkers import Checker
 from netemu.simulation.cluster import Cluster, Service
 from netemu.simulation.loop import PROCESS
+from netemu.supervisor.control.relocation import SILENCE
 
 _PAUSE: Final = (0.2, 4.0)
 # How long a process is paused: shorter than the heartbeats' patience (8 s), or longer.
@@ -54,6 +55,7 @@ class Faults:
         for service in self._services():
             if service.process is not None and service.process.paused:
                 service.process.go_on()
+        await asyncio.sleep(SILENCE + 1)  # a node that was silent until now is fenced first
         away = [host.name for host in cluster.hosts.values() if host.failed]
         if away and self._draw.random() < _LEFT_AWAY:
             cluster.left_away = away.pop()

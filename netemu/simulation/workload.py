@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from hostagent.controller import AgentUnreachable, CommandRefused, Controller
 from hostagent.faults import Fault
@@ -21,9 +21,19 @@ _PAUSE: Final = (0.1, 3.0)
 _POLL: Final = 0.25
 PROBE: Final = "/metadata/probe"
 """What the faults that users add are about; nothing is there."""
+_PROBE: Final = 3.0
 _PATIENCE: Final = 45.0
 _TYPES: Final = (EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY)
 _FAILURES: Final = (NetemuError, AgentUnreachable, CommandRefused, TimeoutError)
+
+
+class _Polled(NamedTuple):
+    """What a guest was told last, by which mind and knowledge, and until when it asks no more."""
+
+    known: tuple[int, int, bool]
+    until: float
+    told: bytes
+    document: dict[str, Any]
 
 
 class Workload:
@@ -35,7 +45,8 @@ class Workload:
         self.ending = False
         self.commands = self.polls = 0
         self._numbers = count(1)
-        self._polled: dict[str, tuple[int, int, int]] = {}
+        self._polled: dict[str, _Polled] = {}
+        self._probed = dict.fromkeys(cluster.hardware, 0.0)
         self._draws = [random.Random(f"{seed}/user/{number}") for number in range(USERS)]
 
     def begin(self) -> list["asyncio.Task[None]"]:
@@ -198,20 +209,31 @@ class Workload:
                 checker.moment()
 
     def _poll(self, name: str) -> None:
-        mind = self.cluster.home(name).mind
+        mind, now = self.cluster.home(name).mind, self.cluster.loop.time()
         if mind is None:
             return
-        # Answers change with the knowledge, and with time: once a second is enough.
-        state = id(mind), mind.knowledge.sequence, int(self.cluster.loop.time())
-        if self._polled.get(name) == state or (told := self.cluster.told(name)) is None:
+        # Answers change with the knowledge, and with time: once a second is enough, and less often
+        # where nothing is to come. An answer that is too old must not be given at any time.
+        known = id(mind), mind.knowledge.sequence, mind.knowledge.fresh(now)
+        last = self._polled.get(name)
+        if last is not None and last.known == known and now < last.until:
             return
-        self._polled[name] = state
+        told = self.cluster.told(name)
+        if told is None:
+            return
         self.polls += 1
-        document = parsed(told)
-        reply = mind.ask(self.cluster.marks[name], "GET", "/metadata/v1/InstanceInfo")
-        identity = json.loads(reply.frame.partition(b"\r\n\r\n")[2])["ID"]
-        mind.ask(self.cluster.marks[name], "GET", PROBE)
+        same = last is not None and last.told == told
+        document = last.document if last is not None and same else parsed(told)
+        self._polled[name] = _Polled(known, now + (1 if document["Events"] else 5), told, document)
         for checker in self.checkers:
             checker.document(name, told, document)
-            checker.identity(name, identity)
-            checker.probed(name)
+        if last is None or last.known != known:
+            reply = mind.ask(self.cluster.marks[name], "GET", "/metadata/v1/InstanceInfo")
+            identity = json.loads(reply.frame.partition(b"\r\n\r\n")[2])["ID"]
+            for checker in self.checkers:
+                checker.identity(name, identity)
+        if mind.knowledge.guests[name].faults and now >= self._probed[name] + _PROBE:
+            self._probed[name] = now
+            mind.ask(self.cluster.marks[name], "GET", PROBE)
+            for checker in self.checkers:
+                checker.probed(name)

@@ -133,7 +133,7 @@ class Impact:
 
     def _look(self) -> bool:
         """Have everything done that is due; whether something is under way."""
-        events = self._watching.lab.open
+        events, now = self._watching.lab.open, self._watching.now()
         self._events = {name: [] for name in self._hardware}
         for event in events.values():
             if event.started is not None and not event.notice_only:
@@ -141,7 +141,7 @@ class Impact:
                     if name in self._events:
                         self._events[name].append(event)
         for name in self._hardware:
-            if name not in self._drivers and self._is_due(name):
+            if name not in self._drivers and self._is_due(name, now):
                 self._drive(name)
         for name in [one for one in self._booting if self._hardware.bound(one)]:
             self._booting.discard(name)
@@ -150,7 +150,6 @@ class Impact:
         self._follow_suit()
         self._finish(lasting)
         self._settle([event for event in events.values() if event.status in FINAL])
-        now = self._watching.now()
         coming = any(held_back(event, now) for event in events.values())
         return bool(lasting or coming or self._booting or self._drivers or self._retries())
 
@@ -159,8 +158,8 @@ class Impact:
 
     # One guest.
 
-    def _is_due(self, name: str) -> bool:
-        fresh, wanted = self._due(name)
+    def _is_due(self, name: str, now: float) -> bool:
+        fresh, wanted = self._due(name, now)
         if not fresh and self._hardware.power(name) in (wanted, Power.GONE):
             self._failing.pop(name, None)
             return False
@@ -169,9 +168,8 @@ class Impact:
             return True
         return failing.attempts < _ATTEMPTS and self._now() >= failing.again
 
-    def _due(self, name: str) -> tuple[list[Event], Power]:
+    def _due(self, name: str, now: float) -> tuple[list[Event], Power]:
         """The events that are to be carried out on a guest, and what all of them demand of it."""
-        now = self._watching.now()
         events = self._events.get(name, [])
         fresh = [
             event
@@ -231,7 +229,7 @@ class Impact:
 
     def _plan(self, name: str) -> tuple[list[Action], list[Event]]:
         """What is to be done to a guest now, and the events that it is done for."""
-        fresh, wanted = self._due(name)
+        fresh, wanted = self._due(name, self._watching.now())
         begun = [event.type for event in fresh]
         if name in self._asked:
             begun.append(EventType.REBOOT)
@@ -239,7 +237,7 @@ class Impact:
 
     def _fail(self, name: str, problem: str) -> None:
         """An action has failed: it is tried again later."""
-        fresh, power = self._due(name)
+        fresh, power = self._due(name, self._watching.now())
         wanted = _wanted(power, fresh)
         before = self._failing.get(name)
         attempts = before.attempts if before is not None and before.wanted == wanted else 0

@@ -96,6 +96,7 @@ class Moves:
                 refusals[node] = error
             else:
                 await self.rewire(moved, node)
+                self.put(moved, node)
                 return node
 
     async def adopt(
@@ -122,12 +123,20 @@ class Moves:
         self._feeds.adopted(node, _events_of(moved, known), sequence)
         return sequence
 
-    async def rewire(self, guests: Iterable[Guest], node: str, reason: str | None = None) -> None:
-        """Put guests that the node's agent has taken over on the node, where they will boot."""
+    async def rewire(self, guests: Iterable[Guest], node: str) -> None:
+        """Take off the wires of guests that the node's agent has taken over. Next, `put` them."""
+        names = [guest.name for guest in guests]
+        try:
+            await self._hardware.rewire(names, self._hosts[node].wired)
+        except BaseException:
+            self._placement.disown(node, names)
+            raise
+
+    def put(self, guests: Iterable[Guest], node: str, reason: str | None = None) -> None:
+        """Put guests without wires on the node, where they will boot."""
         wired = self._hosts[node].wired
         left = {guest.name: guest for guest in guests}
         try:
-            await self._hardware.rewire(left, wired)
             for name, guest in list(left.items()):
                 before = self._hardware.node_of(name).node.name
                 self._hardware.replace(self._hardware.wired(name).taken_over(guest), wired)
@@ -136,7 +145,7 @@ class Moves:
                     "guest", guest=name, node=node, moved_from=before, reason=reason
                 )
         finally:
-            self._placement.disown(node, left)  # where a wire could not be taken off: nobody
+            self._placement.disown(node, left)
 
     async def applied(self, node: str, sequence: int) -> None:
         """Wait, for a bounded time, until the node's responders know the sequence."""

@@ -290,9 +290,10 @@ class Relocation:
         async def take(node: str, guests: Sequence[Guest]) -> None:
             try:
                 moved, sequence = await self._moves.adopt(guests, known, node)
+                await self._moves.rewire(moved, node)
                 await self._explain(cause, node, [guest.name for guest in moved])
                 await self._moves.applied(node, sequence)
-                await self._moves.rewire(moved, node, reason=cause.why)
+                self._moves.put(moved, node, reason=cause.why)
             except (NetemuError, OSError) as error:  # it has failed as well: they stay for now
                 problems.append(f"{node} takes nobody: {error}")
             self._watching.poke()
@@ -340,8 +341,10 @@ class Relocation:
         try:
             await self._store.settle(node, reboot)
         except (AgentRefuses, AgentSilent) as error:
-            log.warning("guests are not told that %s: %s", cause.why, error)
-            return
+            # An earlier attempt may have told them: the node has failed since, and come back.
+            if not (isinstance(error, AgentRefuses) and error.code == "conflict"):
+                log.warning("guests are not told that %s: %s", cause.why, error)
+                return
         for name in names:  # they are off already
             self._carried_out.note(name, (event_id,))
 

@@ -404,6 +404,59 @@ def test_who_goes_elsewhere_does_not_wait_for_a_node_that_hangs(stage: Stage) ->
         assert stage.carried_out.on(guest, told.id)
 
 
+def test_a_guest_that_cannot_be_moved_yet_is_told_nothing_of_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told at its new node, once, when it gets there."""
+    rewire, told_first = stage.hardware.rewire, []
+
+    async def refuse(_guests: Iterable[str], _node: WiredNode) -> None:
+        told_first.extend(stage.store.commands(Schedule))
+        monkeypatch.setattr(stage.hardware, "rewire", rewire)
+        raise OSError(24, "Too many open files")
+
+    async def script() -> None:
+        healing = asyncio.create_task(stage.relocation.heal())
+        await asyncio.sleep(0)
+        await stage.shut_down("a")
+        monkeypatch.setattr(stage.hardware, "rewire", refuse)
+        stage.relocation.fail("old")
+        await stage.until(lambda: stage.home("a") == "new")
+        healing.cancel()
+
+    asyncio.run(script())
+    assert told_first == []
+    (told,) = stage.known("new").events
+    assert stage.carried_out.on("a", told.id)
+
+
+def test_a_guest_that_was_told_already_is_not_rebooted_for_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new node has failed once it was told, and come back."""
+    put, puts = stage.relocation._moves.put, []
+
+    def fail(*arguments: Any, **how: Any) -> None:
+        puts.append(arguments)
+        if len(puts) == 1:
+            stage.carried_out._on.clear()
+            raise OSError(24, "Too many open files")
+        put(*arguments, **how)
+
+    async def script() -> None:
+        healing = asyncio.create_task(stage.relocation.heal())
+        await asyncio.sleep(0)
+        await stage.shut_down("a")
+        monkeypatch.setattr(stage.relocation._moves, "put", fail)
+        stage.relocation.fail("old")
+        await stage.until(lambda: stage.home("a") == "new")
+        healing.cancel()
+
+    asyncio.run(script())
+    (told,) = stage.known("new").events
+    assert stage.carried_out.on("a", told.id)
+
+
 def test_a_repository_that_cannot_be_read_is_named(stage: Stage) -> None:
     stage.store.file("old").write_bytes(b"not a repository at all, but long enough" * 50)
     with pytest.raises(NotSo, match="old: its repository cannot be read"):
