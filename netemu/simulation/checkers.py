@@ -126,7 +126,8 @@ class FaultsKept(Checker):
         self._possible: set[_FaultOf] = set()  # nobody has asked since that it ends
         self._known: dict[_FaultOf, Fault] = {}  # acknowledged
         self._there: set[_FaultOf] = set()
-        self._ending: dict[int, set[_FaultOf]] = {}
+        self._ending: dict[int, str] = {}  # guests, by request: any may still be carried out
+        self._before_end: dict[int, set[_FaultOf]] = {}
         self._gone: set[_FaultOf] = set()
         self._probes: Counter[str] = Counter()
         self._before: dict[_FaultOf, int] = {}  # the guest's probes when the fault was added
@@ -138,14 +139,16 @@ class FaultsKept(Checker):
             self._before[key] = self._probes[guest]
             return
         self._known[key] = fault
-        if key in self._possible:
+        if key in self._possible and guest not in self._ending.values():
             self._there.add(key)
 
     def faults_cleared(self, guest: str, number: int, *, known: bool) -> None:
         if known:
-            self._gone |= self._ending.pop(number)
+            self._gone |= self._before_end.pop(number)
+            del self._ending[number]
             return
-        self._ending[number] = {key for key in self._known if key[0] == guest}
+        self._ending[number] = guest
+        self._before_end[number] = {key for key in self._known if key[0] == guest}
         for keys in (self._there, self._possible):
             keys -= {key for key in keys if key[0] == guest}
 

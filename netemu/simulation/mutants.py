@@ -175,9 +175,41 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "late-events-do-not-follow",
         _MOVES,
-        "            if numbers is not None:\n",
+        "            if left is not None:\n",
         "            if False:\n",
         ("Acknowledged", "NeverBack"),
+    ),
+    Mutant(
+        "late-faults-do-not-follow",
+        _MOVES,
+        ", faults=left.faults)",
+        ")",
+        ("FaultsKept",),
+    ),
+    Mutant(
+        "faults-that-were-cleared-come-back",
+        _REPOSITORY,
+        "if one.id in merged or one.id not in before:",
+        "if True:",
+        ("FaultsKept",),
+    ),
+    Mutant(
+        "event-goes-back-when-it-is-forgotten",
+        "netemu.supervisor.control.lab_events",
+        "        if before is not None:",
+        "        if False:",
+        ("Once",),
+    ),
+    Mutant(
+        "told-before-it-can-be-moved",
+        _RELOCATION,
+        """                await self._moves.rewire(moved, node)
+                await self._explain(host, node, [guest.name for guest in moved])
+""",
+        """                await self._explain(host, node, [guest.name for guest in moved])
+                await self._moves.rewire(moved, node)
+""",
+        ("Once",),
     ),
     Mutant(
         "boots-before-the-responder-knows",
