@@ -9,7 +9,7 @@ import time
 from itertools import count
 from typing import Final
 
-from hostagent.model import EventType
+from hostagent.model import FINAL, EventType
 from netemu.chaos.invariants import Judge
 from netemu.client import labs
 from netemu.client.dialler import Answer, Dialler, request
@@ -26,6 +26,8 @@ _PAUSE: Final = 0.5
 _BETWEEN_COMMANDS: Final = (0.05, 0.5)
 # Preempt and Terminate are left out: a guest that is gone cannot show that it came back.
 _TYPES: Final = (EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY)
+# Events after which it is looked which have ended.
+_AT_ONCE: Final = 40
 _SETTING: Final = "tags.chaos"
 
 
@@ -40,6 +42,7 @@ class Commands(threading.Thread):
         self._ending = ending
         self._numbers = count(1)
         self.events: dict[str, list[str]] = {}
+        """Guests by event ID, of those acknowledged that have not been seen to end."""
         self.settings: dict[str, set[str]] = {}
         self.sent = self.refused = 0
 
@@ -68,6 +71,14 @@ class Commands(threading.Thread):
             impact=self._draw.random() >= 0.5,
         )
         self.events[event.id] = sorted(guests)
+        if len(self.events) % _AT_ONCE == 0:
+            self._confirm()
+
+    def _confirm(self) -> None:
+        """Forget the events that have ended, and are there: agents keep the last 256 of those."""
+        for event in Maintenance(self._lab).events(history=True):
+            if event.status in FINAL and self.events.get(event.id) == sorted(event.guests):
+                del self.events[event.id]
 
     @property
     def _many(self) -> int:

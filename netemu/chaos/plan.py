@@ -35,7 +35,8 @@ _PAUSE: Final = 1.2
 # A pause shorter than the heartbeats' patience (8 s), or longer.
 _SHORT, _LONG = (0.1, 2.0), (9.0, 14.0)
 _LONG_ONE_IN: Final = 4
-_AWAY: Final = (2.0, 20.0)
+LONGEST_AWAY: Final = 20.0
+_AWAY: Final = (2.0, LONGEST_AWAY)
 _SQUEEZE: Final = (0.5, 4.0)
 
 

@@ -12,7 +12,7 @@ from netemu.chaos import invariants
 from netemu.chaos.faults import REFUSALS, Processes, strike
 from netemu.chaos.invariants import Judge
 from netemu.chaos.load import Asking, Commands, Polls
-from netemu.chaos.plan import Fault, Kind, Shape, plan
+from netemu.chaos.plan import LONGEST_AWAY, Fault, Kind, Shape, plan
 from netemu.client import labs
 from netemu.client.dialler import Dialler
 from netemu.client.maintenance import Maintenance
@@ -98,6 +98,9 @@ def run(
     samples: list[Sample] = []
     began = time.monotonic()
     watch = threading.Thread(target=_measure, args=(processes, began, samples, ending), daemon=True)
+    judged = threading.Event()
+    operator = threading.Thread(target=_bring_back, args=(lab, judged), daemon=True)
+    operator.start()
     threads = [*polls, commands, watch]
     try:
         for thread in threads:
@@ -117,6 +120,8 @@ def run(
         calm_after = None
         judge.breach(invariants.STANDING, str(error))
     finally:
+        judged.set()
+        operator.join()
         for dialler in diallers:
             dialler.close()
     judge.sizes([(one.memory, one.files) for one in samples])
@@ -198,6 +203,23 @@ def _measure(
         except OSError:
             return
         samples.append(Sample(round(time.monotonic() - began, 1), memory, files))
+
+
+def _bring_back(lab: str, judged: threading.Event) -> None:
+    """As an operator does, bring back nodes that no fault brings back: the lab has fenced them,
+    for they were silent. It would have no node left in the end.
+    """
+    since: dict[str, float] = {}
+    while not judged.wait(_SAMPLE):
+        try:
+            nodes, now = labs.status(lab)["nodes"], time.monotonic()
+            away = [node["name"] for node in nodes if node.get("state") == "failed"]
+            since = {node: since.get(node, now) for node in away}
+            for node, noticed in since.items():
+                if now - noticed > LONGEST_AWAY:
+                    labs.restore_node(lab, node)
+        except REFUSALS:
+            pass  # it is being struck
 
 
 def calm(lab: str, guests: Sequence[str], asking: Asking, judge: Judge) -> float | None:
