@@ -130,7 +130,7 @@ def _judged(node: Any) -> "tuple[Agent, Sequence[Row]]":
         else:
             agent = spec.made(sources[0], node.nodeid, folder)
         return agent, ROWS if rows is None else chosen(rows)
-    except (BadInput, OSError) as error:
+    except (BadInput, OSError, UnicodeDecodeError) as error:
         raise pytest.UsageError(f"{node.nodeid}: {error}") from None
 
 

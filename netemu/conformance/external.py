@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from netemu.conformance.probe import Place
 from netemu.conformance.roles import Cast, Guest
@@ -27,6 +26,7 @@ from netemu.conformance.row import Row
 from netemu.conformance.stage import Stage
 from netemu.errors import BadInput, NotSo
 from netemu.topology import Policy
+from netemu.topology.document import Document
 
 
 class Spot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,10 +55,10 @@ def playable(row: Row) -> bool:
 def stage_of(path: Path) -> Stage:
     """The stage that the file describes; raises BadInput that says what is wrong in it."""
     try:
-        nodes = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), Nodes)
+        nodes = msgspec.convert(Document(path.read_text(encoding="utf-8"), str(path)).value, Nodes)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except (UnicodeDecodeError, msgspec.ValidationError) as error:
         raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
     node = _place("node", nodes.node)
     attacker, victim, bystander = (

@@ -70,7 +70,7 @@ class Document:
         try:
             root = loader.get_single_node()
             if root is None:
-                raise self.error("", "is empty: a lab needs at least 'nodes:'")
+                raise self.error("", "is empty")
             _measure(root, {})
             self._note(root, ())
             self.value = loader.construct_document(root)

@@ -4,16 +4,34 @@
 and mutations of it for a moment.
 """
 
+import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 from hostagent.channel.frames import Decoder, FrameError
-from hostagent.channel.messages import MessageError, decode, encode
+from hostagent.channel.messages import MessageError, Snapshot, decode, encode
+from hostagent.channel.requests import Placed
+from hostagent.dialects import Dialects, Options
+from hostagent.faults import Fault
 from hostagent.http import BadRequest, RequestReader
+from hostagent.model import Event, EventSource, EventType, Guest
+from hostagent.responder.answers import BY_MARK, Answers, Pending, Reply
+from hostagent.responder.faults import Faults
+from hostagent.responder.knowledge import Knowledge
+from hostagent.responder.poll_log import PollLog
+from netemu.conformance.agent import spec
 from netemu.errors import BadInput
+from netemu.etcd.http import Connection
+from netemu.impairment import trace
+from netemu.impairment.frame import HEADER, segments
 from netemu.linklocal import arp
-from netemu.wire import lab_file
+from netemu.topology import parse
+from netemu.wire import lab_file, store_address
+from netemu.wire.framing import Reader, framed
+from netemu.wire.order import Order
 
 Target = Callable[[bytes], None]
 
@@ -64,13 +82,161 @@ def arp_frame(data: bytes) -> None:
         assert len(heard.sender_mac) == 6
 
 
+def agent_file(data: bytes) -> None:
+    """A file of an agent under test is one, or bad input."""
+    try:
+        spec.read(data.decode(), "fuzz", Path("/"))
+    except (BadInput, UnicodeDecodeError):
+        pass
+
+
+def answers(data: bytes) -> None:
+    """Every request of a guest has an answer, whatever is asked in which cloud's words."""
+    reader, minds = RequestReader(), _minds()
+    try:
+        reader.feed(data)
+        while (request := reader.next()) is not None:
+            for mind in minds:
+                reply = mind.reply(1, request)
+                assert isinstance(reply, (Reply, Pending)), reply
+    except BadRequest:
+        pass
+
+
+@cache
+def _minds() -> Sequence[Answers]:
+    """A responder for a guest that has all there is, and one whose requests meet a fault."""
+    return [_mind(()), _mind((Fault(id="0000000a", at=0.0, garble=True, expired=True),))]
+
+
+def _mind(faults: tuple[Fault, ...]) -> Answers:
+    properties = {
+        "attributes.enable-guest-attributes": "true",
+        "user_data": "#!/bin/sh",
+        "tags.a": "b",
+        "zone": "eu-1",
+    }
+    guest = Guest(name="web1", port=1, availability_set="s", properties=properties)
+    placed = Placed(guest=guest, incarnation=1, faults=faults)
+    event = Event(
+        id="6f0a13a3-dc0d-4bbe-ab24-df710a3917e6",
+        type=EventType.FREEZE,
+        source=EventSource.PLATFORM,
+        description="x",
+        guests=("web1",),
+        created=1.0,
+        not_before=2e9,
+    )
+    knowledge = Knowledge()
+    told = Snapshot(sequence=1, node="n1", clock_offset=0.0, guests=(placed,), events=(event,))
+    knowledge.apply(told, 0.0)
+    return Answers(
+        knowledge,
+        Dialects(Options(ec2_secret=bytes(32), azure_rate=0)),
+        look_up=BY_MARK[1],
+        allowed_hosts=frozenset({"169.254.169.254", "metadata.google.internal"}),
+        record=None,
+        wall=lambda: 1e9,
+        faults=Faults(),
+        polls=PollLog(knowledge.guests),
+        clock=lambda: 0.0,
+    )
+
+
+def burst(data: bytes) -> None:
+    """A burst that a guest made up is cut into frames that are no longer than it, or into none."""
+    if len(data) >= HEADER.size:
+        for one in segments(data):
+            assert len(one) <= len(data)
+
+
+def etcd(data: bytes) -> None:
+    """What a server sends is an answer, or the connection has failed."""
+
+    async def ask(connection: Connection) -> None:
+        await connection.ask("/v3/kv/range", {})
+
+    async def listen(connection: Connection) -> None:
+        async for _ in connection.listen("/v3/watch", {}):
+            pass
+
+    for act in (ask, listen):
+        _loop().run_until_complete(_hearing(data, act))
+
+
+async def _hearing(data: bytes, act: Callable[[Connection], Awaitable[None]]) -> None:
+    reader = asyncio.StreamReader(limit=1 << 16)
+    reader.feed_data(data)
+    reader.feed_eof()
+    try:
+        await act(Connection(reader, _Nowhere()))
+    except OSError:
+        pass
+
+
+class _Nowhere(asyncio.StreamWriter):
+    """Takes what is sent."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __del__(self) -> None:
+        pass
+
+    def write(self, data: object) -> None:
+        pass
+
+    async def drain(self) -> None:
+        pass
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+def packed_trace(data: bytes) -> None:
+    """What is told to be a packed trace is one, or is refused; so is a file."""
+    for read in (trace.unpack, lambda octets: trace.read(octets.decode())):
+        try:
+            times = read(data)
+            assert list(trace.unpack(trace.pack(times))) == list(times)
+        except ValueError:  # UnicodeDecodeError is one
+            pass
+
+
+def order(data: bytes) -> None:
+    """What comes from another process of ours is a message or is refused."""
+    try:
+        for message in Reader[Order](Order).feed(data):
+            assert list(Reader[Order](Order).feed(framed(message))) == [message]
+    except FrameError:
+        pass
+
+
+def store(data: bytes) -> None:
+    """The address of a store is one, or bad input."""
+    try:
+        store_address.parse(data.decode(), machine="m1")
+    except (BadInput, UnicodeDecodeError):
+        pass
+
+
 TARGETS: Final[Mapping[str, Target]] = {
     "http": http,
     "frames": frames,
     "lab": lab,
     "arp": arp_frame,
+    "agent": agent_file,
+    "answers": answers,
+    "burst": burst,
+    "etcd": etcd,
+    "trace": packed_trace,
+    "order": order,
+    "store": store,
 }
 
+_METADATA = b"%s HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n"
 _HEAD = b"Host: 169.254.169.254\r\nMetadata: true\r\n"
 CORPUS: Final[Mapping[str, Sequence[bytes]]] = {
     "http": (
@@ -97,6 +263,56 @@ CORPUS: Final[Mapping[str, Sequence[bytes]]] = {
         bytes.fromhex("ffffffffffff020000000001080600010800060400010200000000010000000000000000"),
         bytes.fromhex("ffffffffffff0200000000018100000108060001"),
     ),
+    "agent": (
+        b"agent: {run: [a], cloud: azure}\ndrained: exit\nreturned: none\npoll: 1s\n",
+        b'agent: {run: ["a"], cloud: !!bool foo}\ndrained: {file: x}\n',
+        b"a: &a [1, 1]\nagent: {run: [*a, *a], cloud: gce}\nneeds: {clouds: [gce]}\n",
+    ),
+    "answers": (
+        _METADATA % b"GET /metadata/scheduledevents?api-version=2020-07-01",
+        _METADATA % b"GET /metadata/instance?api-version=2021-02-01&format=text",
+        _METADATA % b"GET /metadata/v1/InstanceInfo",
+        b"POST /metadata/scheduledevents?api-version=2020-07-01 HTTP/1.1\r\nMetadata: true\r\n"
+        b"Host: 169.254.169.254\r\nContent-Length: 26\r\n\r\n"
+        b'{"StartRequests":[{"a":1}]}',
+        b"PUT /latest/api/token HTTP/1.1\r\nHost: 169.254.169.254\r\n"
+        b"X-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n",
+        b"PUT /computeMetadata/v1/instance/guest-attributes/a/b HTTP/1.1\r\n"
+        b"Host: 169.254.169.254\r\nMetadata-Flavor: Google\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET /computeMetadata/v1/?recursive=true&wait_for_change=true&timeout_sec=1 HTTP/1.1\r\n"
+        b"Host: 169.254.169.254\r\nMetadata-Flavor: Google\r\n\r\n",
+        _METADATA % b"GET /openstack/latest/meta_data.json",
+        b"POST /openstack/latest/password HTTP/1.1\r\nHost: 169.254.169.254\r\n"
+        b"Content-Length: 3\r\n\r\nabc",
+        _METADATA % b"GET /latest/meta-data/iam/security-credentials/",
+        _METADATA % b"GET /metadata/attested/document?api-version=2020-09-01&nonce=1",
+        _METADATA % b"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=a",
+    ),
+    "burst": (
+        HEADER.pack(1, 1, 54, 100, 34, 16)
+        + bytes(12)
+        + b"\x08\x00\x45"
+        + bytes(15)
+        + bytes(12)
+        + b"\x50"
+        + bytes(200),
+        HEADER.pack(1, 5, 42, 100, 34, 6) + bytes(12) + b"\x08\x00\x45" + bytes(300),
+        HEADER.pack(1, 1, 58, 100, 38, 16)
+        + bytes(12)
+        + b"\x81\x00\x00\x01\x08\x00\x45"
+        + bytes(99),
+    ),
+    "etcd": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{}\n\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 503 x\r\nContent-Length: 4\r\n\r\n[[[[",
+    ),
+    "trace": (b"1\n2\n2\n\n9\n", trace.pack([1, 2, 3]), b"x\n"),
+    "order": (
+        framed(Order(parse("nodes: {n: {guests: [a]}}", source="x"), 1.0, "/x")),
+        b"\x00\x00\x00\x01\xc0",
+    ),
+    "store": (b"etcd://a:1,[::1]:2", b"etcd://a", b"http://a"),
 }
 
 

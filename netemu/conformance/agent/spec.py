@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
-import yaml
 
 from hostagent.terminal.duration import seconds
 from netemu.errors import BadInput
+from netemu.topology.document import Document
 
 Cloud = Literal["azure", "ec2", "gce"]
 Kind = Literal["freeze", "reboot", "redeploy", "preempt", "terminate"]
@@ -78,11 +78,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(text: str, source: str, directory: Path) -> Agent:
     """Read an AGENT.yaml; its command is started in `directory`. Raises BadInput."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"{source}: not YAML: {str(error).partition(chr(10))[0]}") from None
-    return made(value, source, directory)
+    return made(Document(text, source).value, source, directory)
 
 
 def made(value: Any, source: str, directory: Path) -> Agent:
