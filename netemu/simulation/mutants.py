@@ -204,9 +204,9 @@ ALL: Final[Sequence[Mutant]] = (
         "told-before-it-can-be-moved",
         _RELOCATION,
         """                await self._moves.rewire(moved, node)
-                await self._explain(host, node, [guest.name for guest in moved])
+                await self._explain(cause, node, [guest.name for guest in moved])
 """,
-        """                await self._explain(host, node, [guest.name for guest in moved])
+        """                await self._explain(cause, node, [guest.name for guest in moved])
                 await self._moves.rewire(moved, node)
 """,
         ("Once",),
