@@ -67,8 +67,9 @@ def join(name: str, store: "StoreAddress") -> None:
     """Bring up this machine's nodes of lab NAME, which has begun on another machine.
 
     They are those whose `machine:` in the lab file is this one's name. The lab's events, its clock
-    and its status are one on all machines; what is done to a guest or node itself, as 'exec' and
-    'set', is done where it is. `netemu leave` ends this machine's part.
+    and its status are one on all machines, and 'set', 'reboot' and 'node' reach all of them. What
+    needs a guest's own kernel, as 'exec', is done where it is. `netemu leave` ends this machine's
+    part.
     """
     from netemu.client import joining, labs
 

@@ -86,12 +86,18 @@ class AttachedLab(EventVerbs, LinkVerbs, Blocking):
 
     def address(self, guest: str) -> str | None:
         """The address that a guest holds now; None while it has none."""
-        for node in self.status()["nodes"]:
+        told = self.status()
+        held: str | None
+        for node in told["nodes"]:
             for one in node["guests"]:
                 if one["name"] == guest:
-                    held: str | None = one["address"]
+                    held = one["address"]
                     return held
-        raise BadInput(f"{guest}: lab {self.name} has no such guest")
+        for node in told.get("elsewhere", ()):
+            if guest in node["guests"]:
+                held = node["addresses"].get(guest)
+                return held
+        raise labs.none_such(told, guest)
 
     def log(self) -> str:
         """The lab's log so far."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from netemu.client.ending import await_end, end
-from netemu.errors import BadInput, MachineCannot, NotSo
+from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
 from netemu.wire import control, questions, runtime_dir
 from netemu.wire.control import Hangs, NoAnswer, ask, listen
 from netemu.wire.progress import Step, steps
@@ -346,12 +346,24 @@ def guest_log(name: str, guest: str) -> Path:
 
     Raises BadInput if there is no such guest, NotSo if it has no program.
     """
-    guests = {one["name"]: one for node in status(name)["nodes"] for one in node["guests"]}
+    told = status(name)
+    guests = {one["name"]: one for node in told["nodes"] for one in node["guests"]}
     if guest not in guests:
-        raise BadInput(f"{guest}: lab {name} has no such guest")
+        raise none_such(told, guest)
     if not guests[guest]["runs"]:
         raise NotSo(f"{guest}: has no log, as it has no 'run:' in the lab file")
     return runtime_dir.root() / name / runtime_dir.LOGS / runtime_dir.guest_log(guest)
+
+
+def none_such(status: Mapping[str, Any], name: str) -> NetemuError:
+    """The error that says where a guest or node is that is not here; or that there is none."""
+    for node in status.get("elsewhere", ()):
+        on = f"on machine {node['machine'] or 'the first'}"
+        if name == node["name"]:
+            return NotSo(f"{name}: is {on}: that can only be done there")
+        if name in node["guests"]:
+            return NotSo(f"{name}: is {on}, node {node['name']}: that can only be done there")
+    return BadInput(f"{name}: lab {status['name']} has no such guest or node")
 
 
 def set_properties(name: str, guest: str, properties: Mapping[str, str | bytes]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from netemu.client import exec_background, labs
-from netemu.errors import BadInput, MachineCannot, NotSo
+from netemu.errors import MachineCannot, NotSo
 from netemu.interfaces import BRIDGE, port_name
 from netemu.kernel import recorder
 from netemu.wire.source import SOURCE
@@ -37,13 +37,14 @@ def where(name: str, target: str) -> tuple[str, str]:
 
     For a guest the node's end of its wire, for a node its bridge. Raises BadInput.
     """
-    for node in labs.status(name)["nodes"]:
+    told = labs.status(name)
+    for node in told["nodes"]:
         if node["name"] == target:
             return target, BRIDGE
         for guest in node["guests"]:
             if guest["name"] == target:
                 return node["name"], port_name(guest["port_mark"])
-    raise BadInput(f"{target}: lab {name} has no such guest or node")
+    raise labs.none_such(told, target)
 
 
 def start(

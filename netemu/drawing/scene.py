@@ -67,11 +67,28 @@ def scene(status: Mapping[str, Any], events: Sequence[Event], now: float) -> Sce
             failed=node.get("state") == "failed",
             guests=tuple(_guest(guest, shown.get(guest["name"]), now) for guest in node["guests"]),
         )
-        for node in status["nodes"]
+        for node in (*status["nodes"], *map(_elsewhere, status.get("elsewhere", ())))
     )
     number = sum(len(node.guests) for node in nodes)
     caption = f"{_count(len(nodes), 'node')}, {_count(number, 'guest')}, {status['policy']}"
     return Scene(status["name"], caption, nodes)
+
+
+def _elsewhere(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node on another machine, as a node's status is. What it does not say is not shown."""
+    there = node["state"] == "there"
+    machine = node["machine"] or "the first machine"
+    guests = [
+        {
+            "name": name,
+            "address": node["addresses"].get(name),
+            "state": "unknown",
+            "port_mark": node["ports"][name],
+            "power": "running" if there else "on a machine that is away",
+        }
+        for name in node["guests"]
+    ]
+    return {"name": f"{node['name']} on {machine}", "guests": guests}
 
 
 def _guest(guest: Mapping[str, Any], event: Event | None, now: float) -> Guest:

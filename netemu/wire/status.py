@@ -49,12 +49,17 @@ class StoreStatus(Struct):
 
 
 class NodeElsewhere(Struct):
-    """A node on another machine, and whether that machine is there."""
+    """A node on another machine, and whether that machine is there.
+
+    `addresses` and `ports`, which are marks, are those of its guests, by name.
+    """
 
     name: str
     machine: str | None
     state: str
     guests: list[str]
+    addresses: dict[str, str | None]
+    ports: dict[str, int | None]
 
 
 class LabStatus(Struct, kw_only=True):

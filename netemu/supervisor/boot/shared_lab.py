@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -18,7 +19,9 @@ from netemu.kernel.lease import Lease
 from netemu.supervisor.boot.parts import Parts
 from netemu.supervisor.boot.store_client import WITHIN, Outside
 from netemu.supervisor.control.arrivals import Arrivals
+from netemu.supervisor.control.control_server import ControlServer, Elsewhere
 from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.forwarding import Forwarding
 from netemu.supervisor.control.lost_machines import LostMachines
 from netemu.supervisor.control.membership import Membership, Part
 from netemu.supervisor.control.places import Places
@@ -30,6 +33,16 @@ from netemu.topology import Guest, Lab
 from netemu.wire.order import Begun, Order, part_of
 
 log = logging.getLogger(__name__)
+
+
+GuestsOn: TypeAlias = Callable[[str], Iterable[str]]
+
+
+class Home(NamedTuple):
+    """The machine that a guest or node is on, if it has joined; and where it is, in words."""
+
+    machine: str | None
+    where: str
 
 
 class SharedLab:
@@ -107,10 +120,14 @@ class SharedLab:
         self.duties += map(asyncio.create_task, duties)
         return self.store
 
-    def live(self, factory: Factory, parts: Parts) -> None:
-        """Have guests come and go, now that the lab is up."""
+    def live(self, factory: Factory, parts: Parts, control: ControlServer) -> None:
+        """Have guests come and go, and other machines ask, now that the lab is up."""
         if not self._part.elsewhere:
             return
+        forwarding = Forwarding(
+            self._client, self._membership, self.places, self._part.machine, control.here
+        )
+        control.elsewhere = forwarding.ask
 
         async def make(guests: Sequence[Guest]) -> Sequence[Machine]:
             made = [one async for one in made_ahead(factory, guests)]
@@ -129,7 +146,8 @@ class SharedLab:
             self._event_log,
         )
         lost = LostMachines(lab, self._client, self._membership, self.places, self._event_log)
-        self.duties += [asyncio.create_task(one) for one in (self._arrivals.run(), lost.heal())]
+        duties = (self._arrivals.run(), lost.heal(), forwarding.run(self._tell))
+        self.duties += [asyncio.create_task(one) for one in duties]
 
     async def end(self) -> None:
         """Take leave of the store."""
@@ -165,23 +183,37 @@ class SharedLab:
         machine, of_node = self.places.machine_of(guest), self.places.machine_of_node(node)
         return machine is None or of_node is None or machine == of_node
 
-    def where(self, name: str, guests_on: Callable[[str], Iterable[str]]) -> str:
-        """In words, where a guest or node is that is not here; "": there is none such.
+    def require_here(
+        self, names: Sequence[str], is_here: Callable[[str], bool], guests_on: GuestsOn
+    ) -> None:
+        """Raise Elsewhere if guests or nodes are on another machine, and NotSo if only some are.
 
         `guests_on` are those that a node elsewhere is known to have.
         """
+        there = {name: self._home(name, guests_on) for name in names if not is_here(name)}
+        homes = {name: home for name, home in there.items() if home is not None}
+        for name, (machine, where) in homes.items():
+            if any(map(is_here, names)) or len({home.machine for home in homes.values()}) > 1:
+                raise NotSo(f"{name}: is on {where}, and others are not: name those of one machine")
+            raise Elsewhere(machine, f"{name}: is on {where}: that can only be done there")
+
+    def _home(self, name: str, guests_on: GuestsOn) -> Home | None:
+        """Where a guest or node is that is not here; None: there is none such."""
         named = {node.name: node.machine or "the first" for node in self._order.lab.nodes}
         homes = {one.name: node.name for node in self._order.lab.nodes for one in node.guests}
         if name in named:
-            return f"machine {self.places.machine_of_node(name) or named[name]}"
+            machine = self.places.machine_of_node(name)
+            return Home(machine, f"machine {machine or named[name]}")
         if name not in homes:
-            return ""
+            return None
         for node in self._part.elsewhere:
             if name in guests_on(node):
-                return f"machine {self.places.machine_of_node(node) or named[node]}, node {node}"
-        home = homes[name]
-        machine = self.places.machine_of(name)
-        return f"machine {machine}" if machine else f"machine {named[home]}, node {home}"
+                machine = self.places.machine_of_node(node)
+                return Home(machine, f"machine {machine or named[node]}, node {node}")
+        home, machine = homes[name], self.places.machine_of(name)
+        return Home(
+            machine, f"machine {machine}" if machine else f"machine {named[home]}, node {home}"
+        )
 
 
 class Fence:

@@ -68,6 +68,14 @@ def lab_status(
                     machine=node.machine,
                     state="away" if shared.store.away(node.name) else "there",
                     guests=list(parts.maintenance.guests_on(node.name)),
+                    addresses={
+                        one.guest.name: one.guest.properties.get("address")
+                        for one in parts.watching.known(node.name).guests
+                    },
+                    ports={
+                        one.guest.name: one.guest.port
+                        for one in parts.watching.known(node.name).guests
+                    },
                 )
                 for node in order.elsewhere
             ]

@@ -86,6 +86,7 @@ class Supervisor:
         self._hosts: list[NodeServices] = []
         self._claims: Claims | None = None
         self._parts: Parts | None = None
+        self._control: ControlServer | None = None
         self._orphaned = False
         self._ready = asyncio.Event()
         self._down = asyncio.Event()
@@ -102,7 +103,9 @@ class Supervisor:
         self._factory.watch()
         self._zygote.start()
         overseer = Overseer(self._services, also=[self._factory, self._zygote])
-        ControlServer(control, self._handlers(), {questions.Follow: self._event_log.follow})
+        self._control = ControlServer(
+            control, self._handlers(), {questions.Follow: self._event_log.follow}
+        )
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
         overseeing = asyncio.create_task(overseer.run())
@@ -154,7 +157,8 @@ class Supervisor:
         assert parts is not None
         duties = [overseeing]
         if self._shared is not None:
-            self._shared.live(self._factory, parts)
+            assert self._control is not None
+            self._shared.live(self._factory, parts, self._control)
             duties += self._shared.duties
         duties += [
             asyncio.create_task(duty)
@@ -362,10 +366,9 @@ class Supervisor:
         for name in names:
             if name in hardware and hardware.is_coming(name):
                 raise NotSo(f"{name}: is being brought to this machine")
-            if name in hardware or name in here:
-                continue
-            if where := self._shared.where(name, self._parts.maintenance.guests_on):
-                raise NotSo(f"{name}: is on {where}: that can only be done there")
+        self._shared.require_here(
+            names, lambda name: name in hardware or name in here, self._parts.maintenance.guests_on
+        )
 
     async def _whole(self) -> Parts:
         await self._ready.wait()

@@ -17,16 +17,27 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import msgspec
 
 from hostagent.channel.frames import FrameError, Splitter
-from netemu.errors import BadInput, MachineCannot, NetemuError
+from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
 from netemu.kernel import exhaustion
 from netemu.wire.control import HEARTBEAT, PENDING, Reply, Told, peer
 from netemu.wire.framing import BOUND, decoded, framed
 from netemu.wire.progress import Failed
-from netemu.wire.questions import Question
+from netemu.wire.questions import Enter, Question
 
 log = logging.getLogger(__name__)
 
 Stream = Callable[[], AsyncIterator[Any]]
+
+
+class Elsewhere(NotSo):
+    """What is asked for is on another machine: `machine`, or None if it has not joined."""
+
+    def __init__(self, machine: str | None, text: str) -> None:
+        super().__init__(text)
+        self.machine = machine
+
+
+Ask = Callable[[Elsewhere, bytes], Awaitable[bytes]]
 
 A = TypeVar("A")
 Q = TypeVar("Q")
@@ -42,12 +53,15 @@ TAKEN_WITHIN: Final = 30.0
 # descriptors, for one.
 _AGAIN: Final = 0.5
 _CHUNK: Final = 65536
+# Questions whose answers are descriptors, which do not leave a machine.
+_BY_DESCRIPTOR: Final = frozenset({Enter.__struct_config__.tag})
 
 
 class ControlServer:
     """Answers the user whose lab it is, and nobody else.
 
-    `streams` are sent for as long as the client listens.
+    `streams` are sent for as long as the client listens. `elsewhere` is asked what is about
+    another machine of the lab, if there are any.
     """
 
     def __init__(
@@ -56,6 +70,7 @@ class ControlServer:
         handlers: "Sequence[Handler[Any, Any]]",
         streams: Mapping[type[Question[Any]], Stream],
     ) -> None:
+        self.elsewhere: Ask | None = None
         self._listener = listener
         self._handlers = {handler.verb: handler for handler in handlers}
         self._streams = {_verb(kind): stream for kind, stream in streams.items()}
@@ -146,13 +161,26 @@ class ControlServer:
                 frame = framed(Failed(exhaustion.words(error), MachineCannot.exit_code))
         await self._send(link, frame)
 
-    async def _outcome(self, verb: object, question: bytes) -> tuple[Reply, Sequence[int]]:
+    async def here(self, question: bytes) -> bytes:
+        """The reply to another machine of the lab. Raises FrameError if it has asked nothing."""
+        verb = decoded(question, _Asked).verb
+        reply, _ = await self._outcome(verb, question, here=True)
+        return msgspec.msgpack.encode(reply)
+
+    async def _outcome(
+        self, verb: object, question: bytes, *, here: bool = False
+    ) -> tuple[Reply, Sequence[int]]:
         """What the handler returns, or the error that it raises, and descriptors."""
         try:
             found = self._handlers.get(verb) if isinstance(verb, str) else None
             if found is None:
                 raise BadInput(f"this lab does not know {verb!r}; is it another version's?")
-            answer = await found.call(question)
+            try:
+                answer = await found.call(question)
+            except Elsewhere as error:
+                if here or self.elsewhere is None or verb in _BY_DESCRIPTOR:
+                    raise
+                return decoded(await self.elsewhere(error, question), Reply), ()
             beside = answer.descriptors if isinstance(answer, Beside) else ()
             return _told(answer.answer if isinstance(answer, Beside) else answer), beside
         except NetemuError as error:

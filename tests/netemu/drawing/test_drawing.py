@@ -166,3 +166,24 @@ def test_a_lab_without_guests_or_with_an_odd_name_is_drawn() -> None:
     odd = Scene('a<b>&"c\\', "", ())
     drawn(svg(odd))
     assert dot(odd).startswith('graph "a<b>&\\"c\\\\" {')
+
+
+def test_nodes_on_other_machines_are_drawn_with_where_they_are() -> None:
+    status = lab([guest("web1", 1)])
+    there = {"addresses": {"web2": "169.254.1.7"}, "ports": {"web2": 2}, "guests": ["web2"]}
+    status["elsewhere"] = [
+        {"name": "n2", "machine": "b", "state": "there", **there},
+        {
+            "name": "n3",
+            "machine": None,
+            "state": "away",
+            "guests": [],
+            "addresses": {},
+            "ports": {},
+        },
+    ]
+    found = scene(status, [event("Reboot", "web2")], NOW)
+    assert [one.name for one in found.nodes[1:]] == ["n2 on b", "n3 on the first machine"]
+    assert found.nodes[1].guests[0][:4] == ("web2", "169.254.1.7", "p2", "warned")
+    for form in FORMATS.values():
+        assert "n2 on b" in form(found)

@@ -77,6 +77,17 @@ def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_server
         refused = lab.exec("web2", "true", check=1)
         where = "web2: is on machine other, node n2: that can only be done there"
         assert where in refused.stderr
+        person.netemu("set", "web2", "tags.a=b", "--name", "spread")
+        assert "tags.a" in theirs.person.netemu("set", "web2", "--name", "spread").stdout
+        refused = person.netemu("set", "web2", "tags.a=b", "nothing=1", "--name", "spread", check=2)
+        assert "nothing" in refused.stderr
+        person.netemu("node", "fail", "n2", "--name", "spread")
+        assert theirs.status()["nodes"][0]["state"] == "failed"
+        person.netemu("node", "restore", "n2", "--name", "spread")
+        wait_until(lambda: here(theirs) == {"web2": "bound"})
+        person.netemu("reboot", "web2", "--name", "spread")
+        refused = person.netemu("logs", "web2", "--name", "spread", check=1)
+        assert "web2: is on machine other, node n2: that can only be done there" in refused.stderr
         theirs.person.netemu("clock", "advance", "1h", "--name", "spread")
         wait_until(
             lambda: "3600 s ahead" in person.netemu("clock", "show", "--name", "spread").stdout
