@@ -17,18 +17,6 @@ from typing import Final
 
 import msgspec
 
-# Imported for the daemons, which import nothing later.
-from hostagent import (
-    agent,  # noqa: F401
-    cli,
-    daemon,  # noqa: F401
-    repository,  # noqa: F401
-    signing,  # noqa: F401
-    sockets,  # noqa: F401
-    workers,  # noqa: F401
-)
-from hostagent.responder import feed, server  # noqa: F401
-
 LINK: Final = 3
 PADDING: Final = "-" * 1000
 """Room for a daemon's own command line, where the kernel looks for it."""
@@ -52,6 +40,7 @@ class Start(msgspec.Struct):
 
 def main() -> None:
     """Fork until the link is closed. It returns in each daemon, too, once it has run."""
+    _import_daemons()
     link = socket.socket(fileno=LINK)
     os.set_inheritable(LINK, False)
     gc.freeze()
@@ -76,6 +65,20 @@ def main() -> None:
     _be(start, descriptors)
 
 
+def _import_daemons() -> None:
+    """Import what agents and responders import as they start."""
+    from hostagent import (  # noqa: F401
+        agent,
+        cli,
+        daemon,
+        repository,
+        signing,
+        sockets,
+        workers,
+    )
+    from hostagent.responder import feed, server  # noqa: F401
+
+
 def _fork(link: socket.socket) -> int:
     try:
         return os.fork()
@@ -97,7 +100,9 @@ def _be(start: Start, descriptors: list[int]) -> None:
     os.environ.update(start.environment)
     sys.argv = ["hostagent", *start.words]
     _show(sys.argv)
-    cli.main()
+    from hostagent.cli import main as run
+
+    run()
 
 
 def _show(words: list[str]) -> None:
