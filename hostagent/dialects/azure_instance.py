@@ -43,7 +43,7 @@ def _compute(guest: Guest) -> dict[str, Any]:
         "host": {"id": ""},
         "hostGroup": {"id": ""},
         "isHostCompatibilityLayerVm": "false",
-        "isVmInStandbyPool": "false",
+        "isVmInStandbyPool": "",  # it was not made by a pool
         "licenseType": "",
         "location": place,
         "name": guest.name,
@@ -125,7 +125,7 @@ def _storage(guest: Guest, providers: str) -> dict[str, Any]:
         "dataDisks": data,
         "imageReference": {
             "communityGalleryImageId": "",
-            "exactVersion": "",  # of an image from a gallery
+            "exactVersion": value(guest, "image.version"),
             "id": "",
             "offer": value(guest, "image.offer"),
             "publisher": value(guest, "image.publisher"),

@@ -55,6 +55,7 @@ def test_every_member_of_compute_and_of_its_profiles_is_in_the_table() -> None:
         ("compute.storageProfile.resourceDisk", "2021-01-01", "2021-02-01"),
         ("compute.storageProfile.imageReference.exactVersion", "2021-12-13", "2023-07-01"),
         ("compute.storageProfile.dataDisks.isUltraDisk", "2021-03-01", "2021-05-01"),
+        ("compute.isVmInStandbyPool", "2021-12-13", "2023-07-01"),
         ("compute.osProfile.disablePasswordAuthentication", "2020-09-01", "2020-10-01"),
     ],
 )
