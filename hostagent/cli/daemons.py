@@ -246,7 +246,7 @@ def responder(
 
     from hostagent.daemon import run
     from hostagent.dialects import Dialects, Options
-    from hostagent.responder.answers import BY_ADDRESS, BY_MARK, host_headers
+    from hostagent.responder.answers import BY_ADDRESS, BY_MARK, host_headers, host_of
     from hostagent.responder.approvals import Approvals
     from hostagent.responder.faults import Faults
     from hostagent.responder.feed import follow
@@ -301,7 +301,8 @@ def responder(
             one.poll.target,
         )
 
-    where = ", ".join(sorted({"{}:{}".format(*sock.getsockname()) for sock in listeners}))
+    names = (sock.getsockname() for sock in listeners)
+    where = ", ".join(sorted({f"{host_of(name[0])}:{name[1]}" for name in names}))
     # From here on there are several of us: what they share is made, the secret of tokens with it.
     gc.freeze()
     workers = Workers(processes)

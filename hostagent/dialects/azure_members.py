@@ -23,8 +23,8 @@ INSTANCE: Final[Mapping[str, str]] = {
     "compute.host": "2021-11-15",
     "compute.hostGroup": "2021-11-15",
     "compute.isHostCompatibilityLayerVm": "2020-06-01",
-    # In no reference. A virtual machine's answer that Azure's own provisioning agents are tested with
-    # has it, all that 2023-07-01 brought, and nothing that is younger.
+    # In no reference. The answer of a virtual machine, with which azure-init is tested, has it, all
+    # that 2023-07-01 brought, and nothing that is younger.
     "compute.isVmInStandbyPool": "2023-07-01",
     "compute.licenseType": "2020-09-01",
     "compute.location": _FIRST,

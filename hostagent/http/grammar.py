@@ -49,8 +49,11 @@ _any_request_line = re.compile(_METHOD + rb" (\S+) (\S+)")
 _version = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _field = re.compile(_FIELD)
 LINE_END = re.compile(rb"\r\n|[\r\n]")
-# RFC 9110 §7.2: uri-host [":" port]; a reg-name without percent-encoding, or an IP literal.
-_host = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+# RFC 9110 §7.2: uri-host [":" port]; a reg-name without percent-encoding, or an IP literal. Some
+# clients leave its zone there, which RFC 6874 §4 has them remove.
+_host = re.compile(
+    r"(?:[A-Za-z0-9\-._~!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9\-._~]+)?\])(?::[0-9]*)?"
+)
 _digits = re.compile(r"[0-9]{1,16}")
 
 

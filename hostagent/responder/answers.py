@@ -6,6 +6,7 @@
 import re
 import socket
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -245,23 +246,39 @@ class Answers:
         return dialects.answer(*asked_as(fault, view, now, request))
 
     def _ours(self, host: str) -> bool:
-        if host in self._hosts:
+        if host in self._hosts or (host.startswith("[") and _ipv6_host(host) in self._hosts):
             return True
         # On all addresses any literal is accepted: DNS cannot rebind a literal.
         return ANY_ADDRESS in self._hosts and _address_literal.fullmatch(host) is not None
 
 
+def _ipv6_host(host: str) -> str:
+    """Return a Host header that begins with an IPv6 literal in its one form, without a zone."""
+    literal, bracket, port = host[1:].partition("]")
+    try:
+        address = IPv6Address(literal.partition("%")[0])
+    except ValueError:
+        return ""
+    return f"[{address}{bracket}{port}"
+
+
+def host_of(address: str) -> str:
+    """Return an address as it stands in a URL."""
+    return f"[{IPv6Address(address.partition('%')[0])}]" if ":" in address else address
+
+
 def host_headers(names: list[str], listeners: list[socket.socket]) -> frozenset[str]:
     """Return the Host headers to answer: names and listening addresses, with and without a port.
 
-    A loopback listener adds `localhost`; one on `ANY_ADDRESS` accepts any address.
+    A loopback listener adds `localhost`; one on `ANY_ADDRESS` accepts any address. IPv6 addresses
+    are in the form of `_ipv6_host`.
     """
     hosts = [METADATA, *METADATA_NAMES, *names]
     ports = {80}
     for listener in listeners:
         address = listener.getsockname()
         if isinstance(address, tuple):
-            hosts.append(address[0])
+            hosts.append(host_of(address[0]))
             if address[0] == ANY_ADDRESS or address[0].startswith("127."):
                 hosts.append("localhost")
             ports.add(address[1])

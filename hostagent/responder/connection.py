@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import struct
+from collections.abc import Mapping
 from math import inf
 from typing import Final, Protocol, cast
 
@@ -26,6 +27,12 @@ does not overtake it (RFC 9112 §9.6)."""
 
 SENT_WITHIN: Final = 0.05
 """Seconds for the part of an answer that goes before a reset to leave: the guests are local."""
+
+HOP_LIMITS: Final[Mapping[int, tuple[int, int]]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
+}
+"""The option that limits an answer's way, by the socket's family."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER, socket(7): closing resets the connection."""
@@ -311,9 +318,8 @@ class Connection(asyncio.Protocol):
             # After a limited answer the TTL is reset: -1 is the system's default (ip(7)).
             self._hop_limit = reply.hop_limit
             sock = self._transport.get_extra_info("socket")
-            if sock.family == socket.AF_INET:
-                ttl = -1 if reply.hop_limit is None else reply.hop_limit
-                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+            if option := HOP_LIMITS.get(sock.family):
+                sock.setsockopt(*option, -1 if reply.hop_limit is None else reply.hop_limit)
         self._clear = False
         self._transport.write(reply.frame)
 

@@ -26,7 +26,7 @@ from hostagent.responder.answers import (
     host_headers,
 )
 from hostagent.responder.approvals import Approvals
-from hostagent.responder.connection import Connection, Limits
+from hostagent.responder.connection import HOP_LIMITS, Connection, Limits
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.poll_log import PollLog
@@ -246,8 +246,8 @@ class Responder:
         hop_limit: int | None = None,
     ) -> None:
         """Send the answer to `data`, which `reader` has read; then close or hold the connection."""
-        if hop_limit is not None and sock.family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
+        if hop_limit is not None and (option := HOP_LIMITS.get(sock.family)):
+            sock.setsockopt(*option, hop_limit)
         # Closing a socket with unread bytes makes the kernel send RST, which may overtake the
         # answer (RFC 9112 §9.6).
         end = not keep and len(data) < FIRST_READ

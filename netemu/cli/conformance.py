@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,7 +163,7 @@ def conformance(
         rows, columns = _play_on(rows, nodes_from)
         good = all(result.ok for column in columns for result in column.results.values())
     else:
-        columns = _play(rows, policies, scale, name, impaired)
+        rows, columns = _play(rows, policies, scale, name, impaired)
         good = all(result.ok for column in columns for result in column.results.values())
     if as_json:
         say_data(report.as_json(columns))
@@ -231,24 +231,25 @@ def _chosen(suite: str, wanted: str | None) -> "list[tuple[str, Row]]":
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise BadInput(f"--rows: {part!r} is not a row; write them as 02,18-23")
         if len(first) > _DIGITS or len(last) > _DIGITS:
-            raise BadInput(f"--rows: {part[:40]!r}: rows are 01 to {len(CATALOGUE)}")
+            raise BadInput(f"--rows: {part[:40]!r}: rows are 01 to {CATALOGUE[-1][1].id}")
         ids |= {f"{number:02}" for number in range(int(first), int(last or first) + 1)}
     known = {row.id for _, row in CATALOGUE}
     if unknown := sorted(ids - known):
         raise BadInput(
-            f"--rows: there is no row {', '.join(unknown)}; they are 01 to {len(CATALOGUE)}"
+            f"--rows: there is no row {', '.join(unknown)}; --list shows those that there are"
         )
     return [(family, row) for family, row in CATALOGUE if row.id in ids]
 
 
-def _own_lab(policy: str, impaired: bool = False) -> "Lab":
+def _own_lab(policy: str, impaired: bool = False, ipv6: bool = False) -> "Lab":
     from msgspec.structs import replace
 
     from netemu.impairment.plan import Plan
     from netemu.impairment.terms import Terms
     from netemu.topology import DEMO, Policy, load
 
-    lab = replace(load(DEMO, name=f"conformance-{os.getpid()}"), policy=Policy(policy))
+    lab = load(DEMO, name=f"conformance-{os.getpid()}")
+    lab = replace(lab, policy=Policy(policy), ipv6=ipv6)
     if not impaired:
         return lab
     late = Plan(to=Terms(delay=_LATE), from_=Terms(delay=_LATE))
@@ -265,23 +266,35 @@ def _play(
     time_scale: float,
     name: str | None,
     impaired: bool = False,
-) -> "list[Column]":
+) -> "tuple[list[tuple[str, Row]], list[Column]]":
+    """Play on a running lab what can be played there, or all on labs of our own."""
     from netemu.client import labs
     from netemu.conformance.labstage import LabStage, running
     from netemu.conformance.report import Column
+    from netemu.conformance.rows import by_lab
     from netemu.conformance.suite import play
 
     columns = []
     if name is not None:
         with LabStage(labs.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
+            rows = rows if stage.ipv6 else by_lab(rows)[False]
             results = play(stage, rows, lambda result: step(f"{name}: {result.row.title}"))
-        return [Column(str(stage.policy), {one.row.id: one for one in results})]
+        return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]
     with pieces(len(rows) * len(policies), "building a lab") as step:
         for policy in policies:
-            with running(_own_lab(policy, impaired), time_scale) as stage:
-                results = play(stage, rows, lambda result: step(result.row.title))
+            results = []
+            for ipv6, some in _with_rows(by_lab(rows)):
+                with running(_own_lab(policy, impaired, ipv6), time_scale) as stage:
+                    results += play(stage, some, lambda result: step(result.row.title))
             columns.append(Column(policy, {one.row.id: one for one in results}))
-    return columns
+    return rows, columns
+
+
+def _with_rows(
+    split: "Sequence[list[tuple[str, Row]]]",
+) -> "Iterator[tuple[bool, list[tuple[str, Row]]]]":
+    """Whether a lab is to speak IPv6, and its rows; no lab without rows."""
+    yield from ((bool(ipv6), some) for ipv6, some in enumerate(split) if some)
 
 
 def _prove(
@@ -289,6 +302,7 @@ def _prove(
 ) -> "tuple[list[Column], bool]":
     from netemu.conformance.prove import LABS, prove
     from netemu.conformance.report import Column
+    from netemu.conformance.rows import by_lab
 
     columns = []
     good = True
@@ -298,17 +312,20 @@ def _prove(
             step(f"without {lab}: {result.row.title}")
 
         for policy in policies:
-            proof = prove(_own_lab(policy), rows, time_scale=time_scale, on_result=on_result)
             prefix = f"{policy}: " if len(policies) > 1 else ""
-            columns += [
-                Column(f"{prefix}no {lab}", results) for lab, results in proof.verdicts.items()
-            ]
-            for row in proof.unproven():
-                good = False
-                say(f"{policy}: row {row.id} was seen to fail nowhere", err=True)
-            for _, row in rows:
-                if row.held_by_kernel and not proof.fails(row):
-                    say(f"{row.id} cannot fail here: {row.held_by_kernel}", err=True)
+            told: dict[str, dict[str, Result]] = {lab: {} for lab in LABS}
+            for ipv6, some in _with_rows(by_lab(rows)):
+                lab = _own_lab(policy, ipv6=ipv6)
+                proof = prove(lab, some, time_scale=time_scale, on_result=on_result)
+                for without, results in proof.verdicts.items():
+                    told[without].update(results)
+                for row in proof.unproven():
+                    good = False
+                    say(f"{policy}: row {row.id} was seen to fail nowhere", err=True)
+                for _, row in some:
+                    if row.held_by_kernel and not proof.fails(row):
+                        say(f"{row.id} cannot fail here: {row.held_by_kernel}", err=True)
+            columns += [Column(f"{prefix}no {without}", told[without]) for without in LABS]
     return columns, good
 
 
@@ -318,17 +335,18 @@ def _compare(
     """Play our rules under both policies, and the chosen rivals, on the rows that rules decide."""
     from netemu.conformance.baselines import RIVALS, compare, decided_by_rules
     from netemu.conformance.report import Column
+    from netemu.conformance.rows import by_lab
     from netemu.errors import BadInput
 
     names = [rival.name for rival in RIVALS]
     if against != "all" and against not in names:
         raise BadInput(f"--against: {against} is none of {', '.join([*names, 'all'])}")
     chosen = [rival for rival in RIVALS if against in ("all", rival.name)]
-    rows = [(family, row) for family, row in rows if decided_by_rules(family, row)]
+    rows = [one for one in by_lab(rows)[False] if decided_by_rules(*one)]
     policies = [one for one in _POLICIES if one in {str(rival.policy) for rival in chosen}]
     columns = [
         Column(_OURS[column.name], column.results)
-        for column in _play(rows, policies, time_scale, None)
+        for column in _play(rows, policies, time_scale, None)[1]
     ]
     with pieces(len(rows) * len(chosen), "building a lab") as step:
         for rival in chosen:
@@ -381,9 +399,10 @@ def _play_on(
     """Play on the user's own bridges the rows that make sense there."""
     from netemu.conformance.external import playable, stage_of
     from netemu.conformance.report import Column
+    from netemu.conformance.rows import by_lab
     from netemu.conformance.suite import play
 
-    rows = [(family, row) for family, row in rows if playable(row)]
+    rows = [(family, row) for family, row in by_lab(rows)[False] if playable(row)]
     with stage_of(path) as stage, pieces(len(rows), "building a lab") as step:
         results = play(stage, rows, lambda result: step(result.row.title))
     return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]

@@ -17,10 +17,10 @@ from typing import Final
 from netemu.conformance import weakened
 from netemu.conformance.labstage import Ground, LabStage, Port, running
 from netemu.conformance.row import Result, Row
-from netemu.conformance.rows.ipv6 import link_local
 from netemu.conformance.suite import Rows, play
 from netemu.kernel import guard
 from netemu.linklocal.addresses import METADATA_TEXT
+from netemu.linklocal.ipv6 import of_mac
 from netemu.topology import Lab, Policy
 
 _LIBVIRT: Final = "https://gitlab.com/libvirt/libvirt/-/blob/v9.0.0/src/nwfilter/xml"
@@ -148,7 +148,7 @@ def _port_security(_bridge_mac: str, ports: list[Port]) -> str:
     }}
     chain ip6_{port.name} {{
         ip6 saddr :: ip6 daddr ff02::/16 icmpv6 type {{ 130, 131, 132, 135, 143 }} return
-        ip6 saddr != {link_local(port.mac)} drop
+        ip6 saddr != {of_mac(port.mac)} drop
         icmpv6 type nd-router-advert drop
     }}"""
         for port in ports

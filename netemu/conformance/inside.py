@@ -108,7 +108,8 @@ class Inside(Taps):
 
         `mark` is the socket's, `room` the bytes of its receive buffer.
         """
-        link = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in to else socket.AF_INET
+        link = socket.socket(family, socket.SOCK_STREAM)
         link.settimeout(patience)
         try:
             if mark is not None:
@@ -117,7 +118,8 @@ class Inside(Taps):
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
             if source:
                 link.bind((source, 0))
-            link.connect((to, port))
+            # The whole address: that of a link has its interface's index in it.
+            link.connect(socket.getaddrinfo(to, port, family)[0][4])
         except OSError as error:
             link.close()
             return type(error).__name__, 0

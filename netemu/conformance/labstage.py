@@ -80,6 +80,7 @@ class LabStage(Stage):
         self.lab = lab
         self.time_scale = float(told["time_scale"])
         self.access_log = bool(told["access_log"])
+        self.ipv6 = "ipv6" in told
         near = next((node for node in told["nodes"] if len(node["guests"]) >= 2), None)
         if near is None:
             raise BadInput(f"{lab}: a node with two guests is needed, an attacker and a victim")
@@ -198,7 +199,8 @@ class LabStage(Stage):
 
     def _guard(self) -> str:
         ports = [(port_name(one["port_mark"]), one["port_mark"], one["mac"]) for one in self._near]
-        rendered = self._ground.profile.rules.render(
+        rules = self._ground.profile.rules
+        rendered = (rules.with_ipv6() if self.ipv6 else rules).render(
             bridge_mac=self.bridge,
             ports=ports,
             same_node=self.policy is Policy.SAME_NODE,

@@ -4,7 +4,7 @@ A row fails if its verdict differs from the policy's. That the honest guest suff
 A lab that an attack has spoilt is built again, so that no row fails because of the one before it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,16 +83,17 @@ def prove(
     *,
     time_scale: float,
     each_once: bool = False,
+    grounds: Mapping[str, Ground] = LABS,
     on_result: Callable[[str, Result], None] = lambda _name, _result: None,
 ) -> Proof:
-    """Play the rows in each of LABS. `lab` gives its shape, name and policy.
+    """Play the rows in each of `grounds`. `lab` gives its shape, name and policy.
 
     With `each_once` a row that has failed is not played again. That shows much sooner that every
     row can fail, but not on which protections each depends.
     """
     verdicts: dict[str, dict[str, Result]] = {}
     to_play = list(rows)
-    for name, ground in LABS.items():
+    for name, ground in grounds.items():
         told: dict[str, Result] = {}
 
         def hear(result: Result, name: str = name) -> None:

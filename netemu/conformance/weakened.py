@@ -34,6 +34,12 @@ _AS_BORN: Final = (
     ("ipv6/conf/default/disable_ipv6", "0"),
     ("ipv6/conf/default/accept_ra", "1"),
 )
+_IPV6_AS_BORN: Final = (
+    ("ipv6/fwmark_reflect", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/default/hop_limit", "64"),
+    ("ipv6/conf/default/accept_redirects", "1"),
+)
 _LINUX_TTL: Final = 64
 _NEW_PORT: Final = PortOptions(
     isolated=False, multicast_flood=True, unicast_flood=True, learning=True
@@ -90,7 +96,7 @@ def marks(profile: Profile) -> Profile:
 
 def settings(profile: Profile) -> Profile:
     """A new namespace's kernel settings."""
-    return msgspec.structs.replace(profile, sysctls=_AS_BORN)
+    return msgspec.structs.replace(profile, sysctls=_AS_BORN, ipv6_sysctls=_IPV6_AS_BORN)
 
 
 def bridge(profile: Profile) -> Profile:
@@ -100,7 +106,11 @@ def bridge(profile: Profile) -> Profile:
 
 def listener(profile: Profile) -> Profile:
     """A responder that listens everywhere, with answers that outlive the link."""
-    return msgspec.structs.replace(profile, listener=Listener("0.0.0.0", "", ttl=_LINUX_TTL))
+    return msgspec.structs.replace(
+        profile,
+        listener=Listener("0.0.0.0", "", ttl=_LINUX_TTL),
+        ipv6_listeners=(Listener("::", "", ttl=_LINUX_TTL),),
+    )
 
 
 def resets(profile: Profile) -> Profile:

@@ -16,6 +16,8 @@ from netemu.kernel.netlink import DELNEIGH, DO, MAKE, NEWNEIGH, PUT, Message, en
 _NEWADDR, _DELADDR, _NEWROUTE, _NEWRULE = 20, 21, 24, 32
 _NUD_PERMANENT = 0x80
 _SCOPE_LINK = 253
+_NO_DAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
+_MAIN_TABLE = 254
 
 
 def address(
@@ -27,6 +29,29 @@ def address(
         f"address {text}",
         encode(*_address(index, text, prefix, broadcast, _NEWADDR, PUT, scope)),
     )
+
+
+def ipv6_address(index: int, text: str, prefix: int) -> Message:
+    """Add an IPv6 address, to be used at once: nobody else may hold it."""
+    message = ifaddrmsg()
+    message["family"] = socket.AF_INET6
+    message["prefixlen"] = prefix
+    message["index"] = index
+    message["flags"] = _NO_DAD
+    attributes = [("IFA_ADDRESS", text)]
+    return Message(f"address {text}", encode(message, _NEWADDR, PUT, attributes))
+
+
+def ipv6_route(index: int, text: str) -> Message:
+    """This one address is on the link."""
+    message = rtmsg()
+    message["family"] = socket.AF_INET6
+    message["dst_len"] = 128
+    message["table"] = _MAIN_TABLE
+    message["proto"] = 4  # RTPROT_STATIC
+    message["type"] = 1  # RTN_UNICAST
+    attributes = [("RTA_DST", text), ("RTA_OIF", index)]
+    return Message(f"the route to {text}", encode(message, _NEWROUTE, PUT, attributes))
 
 
 def no_address(index: int, text: str, prefix: int, broadcast: str) -> Message:
@@ -53,21 +78,21 @@ def _address(
 def neighbour(index: int, text: str, mac: str) -> Message:
     """Enter a permanent neighbour: the MAC of an address."""
     attributes = [("NDA_DST", text), ("NDA_LLADDR", mac)]
-    return Message(f"neighbour {text}", encode(_neighbour(index), NEWNEIGH, PUT, attributes))
+    return Message(f"neighbour {text}", encode(_neighbour(index, text), NEWNEIGH, PUT, attributes))
 
 
 def no_neighbour(index: int, text: str) -> Message:
     """Remove a neighbour. It is not an error if there is none."""
     return Message(
         f"neighbour {text} removed",
-        encode(_neighbour(index), DELNEIGH, DO, [("NDA_DST", text)]),
+        encode(_neighbour(index, text), DELNEIGH, DO, [("NDA_DST", text)]),
         tolerate=errno.ENOENT,
     )
 
 
-def _neighbour(index: int) -> Any:
+def _neighbour(index: int, text: str) -> Any:
     message = ndmsg()
-    message["family"] = socket.AF_INET
+    message["family"] = socket.AF_INET6 if ":" in text else socket.AF_INET
     message["ifindex"] = index
     message["state"] = _NUD_PERMANENT
     return message

@@ -11,16 +11,17 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from netemu.errors import MachineCannot
-from netemu.interfaces import BRIDGE, Mark
+from netemu.interfaces import BRIDGE, Mark, octets
 from netemu.kernel import exhaustion
 from netemu.kernel.namespaces import inside
-from netemu.linklocal import addresses
+from netemu.linklocal import addresses, ipv6
 
 # Where Debian puts nft is not in an ordinary user's PATH.
 _PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
@@ -66,10 +67,12 @@ _NAMES: Final = {
     "broadcast": addresses.BROADCAST_TEXT,
     "link_local": LINK_LOCAL,
     "claimable": CLAIMABLE,
+    "ipv6_out": "",
+    "metadata_ipv6": ", ".join(ipv6.METADATA),
 }
 
 # nft uses `@set` itself: a place to be filled in is written `@{name}`.
-_PLACE = re.compile(r"@\{([a-z_]+)\}")
+_PLACE = re.compile(r"@\{([a-z0-9_]+)\}")
 
 
 def find_nft() -> str:
@@ -91,6 +94,23 @@ class Rules(msgspec.Struct, frozen=True):
     """What ports that come later add, with their chains."""
     removed: str
     """The commands that remove one port's rules."""
+    ipv6: bool = False
+    """Whether they are those of `with_ipv6`."""
+
+    def with_ipv6(self) -> "Rules":
+        """The same, for a lab whose guests' links speak IPv6."""
+        added, removed = (
+            "".join(f"\n{verb} element netdev guard {one} {{ @{{{one}}} }}" for one in _IPV6_SETS)
+            for verb in ("add", "delete")
+        )
+        node = self.node.replace("@{ipv6_out}", "\n        ether type ip6 jump ip6_out")
+        return Rules(
+            node=_DECLARED + node + template("guard_ipv6.nft"),
+            port=self.port,
+            added=self.added + added,
+            removed=self.removed + removed,
+            ipv6=True,
+        )
 
     def pieces(self, ports: Sequence[Port], **manner: Any) -> Iterator[str]:
         """The text of `render` in several pieces, each small enough for an ordinary user's nft.
@@ -111,9 +131,10 @@ class Rules(msgspec.Struct, frozen=True):
     ) -> str:
         """The rules of a node with these ports; `leased`: silent unless a lease is renewed."""
         overheard = _scaled(OVERHEARD_PER_MINUTE, time_scale)
-        sets = {name: elements(found) for name, found in _elements(ports).items()}
+        sets = {name: elements(found) for name, found in self._elements(ports).items()}
         values = {
             **sets,
+            "solicitations": _solicitations(bridge_mac) if self.ipv6 else "",
             "bridge_mac": bridge_mac,
             "policy": "same_node" if same_node else "responder_only",
             "policy_arp_out": _SAME_NODE_ARP_OUT.format(overheard) if same_node else "",
@@ -133,11 +154,14 @@ class Rules(msgspec.Struct, frozen=True):
 
     def more(self, ports: Sequence[Port]) -> str:
         """The rules that these ports add to a loaded guard. Their links exist, and are down."""
-        return fill_in(self.added, {**_elements(ports), "ports": self._chains(ports)})
+        return fill_in(self.added, {**self._elements(ports), "ports": self._chains(ports)})
 
     def one_less(self, port: Port) -> str:
         """The commands that remove a port's rules. Its link still exists, and is down."""
-        return fill_in(self.removed, {**_elements([port]), "port": port[0]})
+        return fill_in(self.removed, {**self._elements([port]), "port": port[0]})
+
+    def _elements(self, ports: Sequence[Port]) -> dict[str, str]:
+        return _elements(ports) | (_ipv6_elements(ports) if self.ipv6 else {})
 
     def _chains(self, ports: Sequence[Port]) -> str:
         return "\n".join(
@@ -205,6 +229,30 @@ def _elements(ports: Sequence[Port]) -> dict[str, str]:
         "stations": ", ".join(mac for _, _, mac in ports),
         "own": ", ".join(f"{mark} . {mark}, {mark} . 0" for _, mark, _ in ports),
     }
+
+
+# nft wants a chain to be there before a rule that jumps to it.
+_DECLARED: Final = "table netdev guard {\n    chain ip6_out { }\n}\n"
+_IPV6_SETS: Final = ("addressed", "soliciting", "answered")
+
+
+def _ipv6_elements(ports: Sequence[Port]) -> dict[str, str]:
+    """The elements that these ports have in the sets of _IPV6_SETS."""
+    names = [(f'"{port}"', mark, mac, ipv6.of_mac(mac)) for port, mark, mac in ports]
+    return {
+        "addressed": ", ".join(f"{port} . {mac} . {own}" for port, _, mac, own in names),
+        "soliciting": ", ".join(f"{port} . 0x{octets(mac).hex()}" for port, _, mac, _ in names),
+        "answered": ", ".join(f"{port} . {mac} . {own} . {mark}" for port, mark, mac, own in names),
+    }
+
+
+def _solicitations(bridge_mac: str) -> str:
+    """The rules that accept a solicitation of a metadata address, as a message carries it."""
+    return "\n".join(
+        f"        ether daddr . ip6 daddr {{ {ipv6.group_mac(one)} . {ipv6.group(one)}, "
+        f"{bridge_mac} . {one} }} @th,64,128 0x{IPv6Address(one).packed.hex()} accept"
+        for one in ipv6.METADATA
+    )
 
 
 # nft takes milliseconds; for the thousands of ports of a large lab, seconds.

@@ -31,8 +31,8 @@ _REQUEST_V2 = struct.Struct("=BBBxI")
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """Where a responder listens: an address, and an interface ("" is any). `ttl` is the IP TTL of
-    its answers.
+    """Where a responder listens: an address, and an interface ("" is any). `ttl` is the IP TTL, or
+    the hop limit, of its answers.
     """
 
     address: str
@@ -46,14 +46,21 @@ def listen(at: Listener, *, shared: bool = False) -> socket.socket:
 
     `shared`: with more such sockets (SO_REUSEPORT), each for a process of its own.
     """
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    family = socket.AF_INET6 if ":" in at.address else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, at.ttl)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, at.interface.encode() + b"\0")
-        made.bind((at.address, at.port))
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, at.ttl)
+            scope = socket.if_nametoindex(at.interface) if at.interface else 0
+            made.bind((at.address, at.port, 0, scope))
+        else:
+            made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, at.ttl)
+            made.bind((at.address, at.port))
         made.listen(BACKLOG)
         made.setblocking(False)
     except OSError as error:

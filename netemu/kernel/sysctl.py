@@ -39,6 +39,22 @@ NODE: Settings = (
     ("ipv6/conf/default/accept_ra", "0"),
 )
 
+# What a node whose guests' links speak IPv6 is given besides, before any link is made.
+NODE_IPV6: Settings = (
+    ("ipv6/fwmark_reflect", "1"),
+    ("ipv6/conf/all/forwarding", "0"),
+    # What the kernel sends by itself goes no further than the responder's answers.
+    ("ipv6/conf/default/hop_limit", "1"),
+    ("ipv6/conf/default/accept_redirects", "0"),
+    ("ipv6/conf/default/accept_source_route", "-1"),
+)
+
+
+def speaking_ipv6(link: str) -> Settings:
+    """The setting of the one link of a node that speaks IPv6."""
+    return ((f"ipv6/conf/{link}/disable_ipv6", "0"),)
+
+
 # Bridged frames must not be seen a second time by the inet hooks. A kernel without br_netfilter
 # has no such files.
 NODE_BRIDGE: Settings = (

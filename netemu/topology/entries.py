@@ -234,6 +234,13 @@ class LabFile(msgspec.Struct, forbid_unknown_fields=True):
         Policy,
         Meta(description="Whom a guest may reach: its responder only, or its node's guests too."),
     ] = Policy.RESPONDER_ONLY
+    ipv6: Annotated[
+        bool,
+        Meta(
+            description="Whether a guest's link speaks IPv6 with its responder, and with nobody"
+            " else; false by default."
+        ),
+    ] = False
     dialects: DialectsEntry = msgspec.field(default_factory=DialectsEntry)
     properties: Properties = {}
     faults: Annotated[

@@ -109,12 +109,14 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
 
     ``shared`` are directories, as absolute paths, in which guests may write. ``faults`` are of the
     metadata service: the members that the file gives, and ``guests``, names (none: all).
-    ``traces`` are those that its wires play, packed, by their names.
+    ``traces`` are those that its wires play, packed, by their names. ``ipv6`` is whether a guest's
+    link speaks IPv6 with its responder.
     """
 
     name: str
     policy: Policy
     nodes: tuple[Node, ...]
+    ipv6: bool = False
     directory: str = "/"
     shared: tuple[str, ...] = ()
     faults: tuple[dict[str, Any], ...] = ()

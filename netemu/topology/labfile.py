@@ -129,6 +129,7 @@ class _Expansion:
         return Lab(
             name=entry.name,
             policy=entry.policy,
+            ipv6=entry.ipv6,
             nodes=nodes,
             directory=directory,
             faults=self._faults(nodes),

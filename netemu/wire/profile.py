@@ -11,7 +11,7 @@ import msgspec
 from netemu.interfaces import BRIDGE
 from netemu.kernel import bridging, sockets, sysctl
 from netemu.kernel.guard import Rules, standard
-from netemu.linklocal import addresses
+from netemu.linklocal import addresses, ipv6
 from netemu.topology import Policy
 
 
@@ -38,6 +38,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """How a node's bridge treats its guests' ports."""
     listener: sockets.Listener = sockets.Listener(addresses.METADATA_TEXT, BRIDGE)
     """Where a node's responder listens."""
+    ipv6_sysctls: sysctl.Settings = sysctl.NODE_IPV6
+    """The settings that a node has besides where its guests' links speak IPv6."""
+    ipv6_listeners: tuple[sockets.Listener, ...] = tuple(
+        sockets.Listener(one, BRIDGE) for one in ipv6.METADATA
+    )
+    """Where its responder listens too in such a lab."""
     responder: tuple[str, ...] = ("hostagent", "responder")
     """The module that answers on a node, and its first argument; more of them follow."""
     identity: Identity = Identity.MARK

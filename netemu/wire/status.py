@@ -26,6 +26,7 @@ class GuestStatus(Struct):
     port_mark: int
     runs: bool
     power: str
+    ipv6_address: str | UnsetType = UNSET
     tenant: list[Any] | UnsetType = UNSET
     impaired: list[str] | UnsetType = UNSET
     problem: str | UnsetType = UNSET
@@ -71,6 +72,7 @@ class LabStatus(Struct, kw_only=True):
     time_scale: float
     fingerprint: str
     access_log: bool
+    ipv6: bool | UnsetType = UNSET
     store: StoreStatus | UnsetType = UNSET
     machine: str | UnsetType | None = UNSET
     elsewhere: list[NodeElsewhere] | UnsetType = UNSET

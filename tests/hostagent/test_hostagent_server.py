@@ -367,6 +367,47 @@ def test_hosts(run):
     run(scenario)
 
 
+class Listener:
+    """A socket that listens at an address of IPv6 which this machine does not have."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def getsockname(self):
+        return (self.address, 80, 0, 2)
+
+
+def test_hosts_of_a_responder_that_speaks_ipv6(run):
+    """However the address is written, and with the zone that some clients leave in it."""
+
+    async def scenario(world):
+        listeners = [Listener("fe80::a9fe:a9fe%br0"), Listener("fd00:ec2::254")]
+        hosts = [
+            "[fd00:ec2::254]",
+            "[fd00:ec2::254]:80",
+            "[FD00:0EC2:0:0::0254]",
+            "[fe80::a9fe:a9fe]",
+            "[fe80::a9fe:a9fe%25eth0]",
+            "[fe80::169.254.169.254%eth0]:80",
+        ]
+        for host in hosts:
+            assert await status_for_host(world, host) == 421, host
+        world.responder.answers._hosts = host_headers([], listeners)
+        for host in hosts:
+            assert await status_for_host(world, host) == 200, host
+        for host, status in [
+            ("[fd00:ec2::254]:81", 421),
+            ("[fd00:ec2::255]", 421),
+            ("[::ffff:169.254.169.254]", 421),
+            ("[fd00:ec2::254%]", 400),
+            ("[fd00:ec2::254]x", 400),
+            ("[1::2::3]", 421),
+        ]:
+            assert await status_for_host(world, host) == status, host
+
+    run(scenario)
+
+
 async def swept():
     """Wait until the responder has looked who has held a connection for too long."""
     await asyncio.sleep(5 * SWEEP)

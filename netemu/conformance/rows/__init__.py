@@ -1,8 +1,9 @@
-"""The isolation catalogue: 110 attacks, a file a family, and two for those of ARP and the lab.
+"""The isolation catalogue: a file a family, and two for those of ARP and the lab.
 
-Adding a row is adding an entry.
+Adding a row is adding an entry. Rows from 201 on are for labs that speak IPv6.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from netemu.conformance.row import Row
@@ -14,10 +15,13 @@ from netemu.conformance.rows import (
     http,
     ipv4,
     ipv6,
+    ipv6_link,
     kernel,
     lab,
     tcp,
 )
+
+_SPEAKING_IPV6: Final = "IPv6 link"
 
 FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
     "ARP": (*arp.ROWS, *claims.ROWS),
@@ -28,6 +32,7 @@ FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
     "HTTP": http.ROWS,
     "host": host.ROWS,
     "lab": (*lab.ROWS, *kernel.ROWS),
+    _SPEAKING_IPV6: ipv6_link.ROWS,
 }
 
 CATALOGUE: Final[tuple[tuple[str, Row], ...]] = tuple(
@@ -37,3 +42,14 @@ CATALOGUE: Final[tuple[tuple[str, Row], ...]] = tuple(
     )
 )
 """(family, row), by the rows' numbers."""
+
+
+Numbered = list[tuple[str, Row]]
+
+
+def by_lab(rows: Iterable[tuple[str, Row]]) -> tuple[Numbered, Numbered]:
+    """The rows for any lab, and those for a lab that speaks IPv6."""
+    found: tuple[Numbered, Numbered] = ([], [])
+    for family, row in rows:
+        found[family == _SPEAKING_IPV6].append((family, row))
+    return found

@@ -22,19 +22,11 @@ from scapy.packet import Packet, Raw
 from netemu.conformance.roles import SERVICE
 from netemu.conformance.row import DROPPED, Row
 from netemu.conformance.stage import Stage
+from netemu.linklocal.ipv6 import group, group_mac, of_mac
 
 _ALL_NODES: Final = ("33:33:00:00:00:01", "ff02::1")
 # The attacker's address: answers to it belong to this row.
 _OWN: Final = "fe80::dead:beef"
-
-
-def link_local(mac: str) -> str:
-    """The fe80:: address that a kernel derives from a MAC (RFC 4291, appendix A)."""
-    octets = [int(one, 16) for one in mac.split(":")]
-    octets[0] ^= 2
-    parts = (*octets[:3], 0xFF, 0xFE, *octets[3:])
-    groups = [f"{parts[at] << 8 | parts[at + 1]:04x}" for at in range(0, 8, 2)]
-    return "fe80::" + ":".join(groups)
 
 
 def _router(s: Stage) -> Iterator[Packet]:
@@ -51,7 +43,7 @@ def _router(s: Stage) -> Iterator[Packet]:
 
 def _neighbours(s: Stage) -> Iterator[Packet]:
     for mac, target in ((s.m2, s.m2), (_ALL_NODES[0], s.m2), (s.bridge, s.bridge)):
-        address = link_local(target)
+        address = of_mac(target)
         ether = Ether(dst=mac, src=s.m1)
         head = ether / IPv6(src=_OWN, dst=_ALL_NODES[1], hlim=255)
         yield head / ICMPv6ND_NA(tgt=address, R=0, O=1) / ICMPv6NDOptDstLLAddr(lladdr=s.m1)
@@ -61,13 +53,12 @@ def _neighbours(s: Stage) -> Iterator[Packet]:
 
 
 def _node_by_link_local(s: Stage) -> Iterator[Packet]:
-    address = link_local(s.bridge)
-    solicited = "ff02::1:ff" + address[-7:]
-    for mac in (s.bridge, "33:33:ff:" + s.bridge[9:], *s.port_macs):
+    address = of_mac(s.bridge)
+    for mac in (s.bridge, group_mac(address), *s.port_macs):
         ether = Ether(dst=mac, src=s.m1)
-        to = link_local(mac) if mac in s.port_macs else address
+        to = of_mac(mac) if mac in s.port_macs else address
         ask = ICMPv6ND_NS(tgt=to) / ICMPv6NDOptSrcLLAddr(lladdr=s.m1)
-        yield ether / IPv6(src=_OWN, dst=solicited, hlim=255) / ask
+        yield ether / IPv6(src=_OWN, dst=group(address), hlim=255) / ask
         head = ether / IPv6(src=_OWN, dst=to)
         yield head / ICMPv6EchoRequest() / Raw(s.token)
         for port in (80, SERVICE):

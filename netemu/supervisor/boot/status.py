@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from netemu.kernel.factory_client import Factory
+from netemu.linklocal import ipv6
 from netemu.supervisor.boot.parts import Parts
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.node_services import NodeServices
@@ -53,6 +54,10 @@ def lab_status(
             for node in lab.nodes
         ],
     )
+    if lab.ipv6:
+        status.ipv6 = True
+        for guest in (one for node in status.nodes for one in node.guests):
+            guest.ipv6_address = ipv6.of_mac(guest.mac)
     if order.store is not None:
         trouble = "not asked yet" if shared is None else shared.trouble
         status.store = StoreStatus(

@@ -28,6 +28,7 @@ class Port:
     """A node's end of a wire, and what the machine's end is to be.
 
     `bridge` is the index of the bridge that the port is on. An end without `addresses` claims one.
+    With `ipv6` it also has the link-local address that its MAC gives.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Port:
     mac: str
     interface: str
     addresses: Sequence[str] = ()
+    ipv6: bool = False
 
 
 class Machine(Protocol):

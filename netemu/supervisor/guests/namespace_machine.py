@@ -15,7 +15,7 @@ from netemu.kernel import addressing, links, netlink
 from netemu.kernel import namespaces as ns
 from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
-from netemu.linklocal import addresses
+from netemu.linklocal import addresses, ipv6
 from netemu.linklocal.guest_shell import GuestShell
 from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.etc_hosts import Names
@@ -95,7 +95,7 @@ class NamespaceMachine:
         with inside(node), netlink.Netlink() as kernel:
             kernel.run((wire,))
         with inside(self.net), netlink.Netlink() as kernel:
-            kernel.run(_assigned(index, port.addresses) if port.addresses else _claiming(index))
+            kernel.run(_assigned(index, port.addresses) if port.addresses else _claiming(port))
 
     def claim(self, start: Callable[[int], GuestShell]) -> GuestShell | None:
         """Have a claimant started."""
@@ -154,16 +154,26 @@ class NamespaceMachine:
             kernel.run((addressing.no_neighbour(links.GUEST_INDEX, host),))
 
 
-def _claiming(index: int) -> Sequence[netlink.Message]:
+def _claiming(port: Port) -> Sequence[netlink.Message]:
     """What makes a new namespace ready, and the end up that is to claim its address."""
+    index = links.GUEST_INDEX
     return (
         links.up("lo", 1),
         addressing.direct_rule(addresses.NETWORK_TEXT, addresses.PREFIX_LENGTH),
         # RFC 3927 section 2.5: the state machine answers ARP, by broadcast; the kernel would by
         # unicast. Its own requests go out by broadcast, too.
-        links.manners(GUEST_WIRE, index, arp_ignore=8),
+        links.manners(GUEST_WIRE, index, arp_ignore=8, ipv6=port.ipv6),
         links.broadcast_arp(GUEST_WIRE, index),
         links.up(GUEST_WIRE, index),
+        *(_speaking_ipv6(index, port.mac) if port.ipv6 else ()),
+    )
+
+
+def _speaking_ipv6(index: int, mac: str) -> Sequence[netlink.Message]:
+    """The address that the link's kernel gives itself, now and not in a second; and EC2's route."""
+    return (
+        addressing.ipv6_address(index, ipv6.of_mac(mac), ipv6.PREFIX_LENGTH),
+        addressing.ipv6_route(index, ipv6.UNIQUE_LOCAL),
     )
 
 

@@ -110,7 +110,7 @@ class NodeServices:
     @property
     def responders(self) -> int:
         """How many responder processes follow its agent."""
-        return len(self.wired.listeners)
+        return self.wired.node.processes
 
     @property
     def state(self) -> str:
@@ -188,8 +188,8 @@ class NodeServices:
         arguments = [*self._profile.responder, "--agent", str(self.feed)]
         arguments += ["--identity", self._profile.identity]
         arguments += _dialect_options(self.wired.node.dialects)
-        if len(self.wired.listeners) > 1:
-            arguments += ["--processes", str(len(self.wired.listeners))]
+        if self.responders > 1:
+            arguments += ["--processes", str(self.responders)]
         if self._access_log:
             arguments.append("--access-log")
         if self._signing_key is not None:

@@ -23,6 +23,7 @@ from netemu.supervisor.nodes.wiring import (
     WiredGuest,
     WiredNode,
     guarded,
+    left,
     settled,
 )
 
@@ -55,7 +56,7 @@ class Ports:
             with inside(node.net), netlink.Netlink() as kernel:
                 kernel.run(links.retire(guest.port, wired.port_index))
             wired.renumber()
-            wired.machine.attach(node.net, wired.port)
+            wired.machine.attach(node.net, wired.port(self._manner))
             with inside(node.net), netlink.Netlink() as kernel:
                 kernel.run(settled(wired, self._manner))
             if not guarded:
@@ -82,7 +83,7 @@ class Ports:
             kernel.run((links.down(guest.port, index),))  # unless its guest has destroyed it
         guard.unload(self._less(wired), node.net)
         with inside(node.net), netlink.Netlink() as kernel:
-            kernel.run((links.no_link(guest.port, index),))
+            kernel.run((links.no_link(guest.port, index), *left(wired, self._manner)))
 
     async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         """Remove the wires of many guests that are off.
@@ -98,7 +99,10 @@ class Ports:
             kernel.run(
                 message
                 for one in guests
-                for message in links.retire(one.guest.port, one.port_index)
+                for message in (
+                    *links.retire(one.guest.port, one.port_index),
+                    *left(one, self._manner),
+                )
             )
         guard.unload_all([self._less(one) for one in guests], node.net)
 
@@ -116,10 +120,10 @@ class Ports:
         ports = [guarded(one.guest) for one in guests]
         for start in range(0, len(ports), guard.PORTS_AT_ONCE):
             some = ports[start : start + guard.PORTS_AT_ONCE]
-            guard.load(self._manner.profile.rules.more(some), node.net)
+            guard.load(self._manner.rules.more(some), node.net)
 
     def _less(self, wired: WiredGuest) -> str:
-        return self._manner.profile.rules.one_less(guarded(wired.guest))
+        return self._manner.rules.one_less(guarded(wired.guest))
 
     def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
         """Set a guest's wires down from the node's side, whatever its own ends are like."""
@@ -143,7 +147,7 @@ class Ports:
             wired.port_index,
             BRIDGE_INDEX,
             partial(settled, wired, self._manner),
-            self._manner.profile.rules.more([guarded(wired.guest)]),
+            self._manner.rules.more([guarded(wired.guest)]),
             "\n".join(chains),
         )
 

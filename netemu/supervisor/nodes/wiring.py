@@ -10,13 +10,15 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 
+from netemu.errors import MachineCannot
 from netemu.interfaces import BRIDGE, GUEST_WIRE, Mark
 from netemu.kernel import addressing, guard, links, namespaces, netlink, sockets, sysctl
 from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
-from netemu.linklocal import addresses
+from netemu.linklocal import addresses, ipv6
 from netemu.linklocal.addresses import BROADCAST_TEXT
 from netemu.supervisor.guests.kinds import leave_to_others, made_ahead
 from netemu.supervisor.guests.machine import Machine, Port
@@ -44,11 +46,12 @@ class WiredGuest:
         self.plugged = plugged
         self.port_index = _FIRST_PORT_INDEX + guest.mark
 
-    @property
-    def port(self) -> Port:
+    def port(self, manner: "Manner") -> Port:
         """The port, as its machine is to hang on it."""
         guest = self.guest
-        return Port(guest.port, self.port_index, BRIDGE_INDEX, guest.mac, GUEST_WIRE)
+        return Port(
+            guest.port, self.port_index, BRIDGE_INDEX, guest.mac, GUEST_WIRE, ipv6=manner.ipv6
+        )
 
     def renumber(self) -> None:
         """Let the port be another link: the one before may still be there, dying."""
@@ -87,6 +90,18 @@ class Manner:
     time_scale: float = 1.0
     profile: Profile = field(default_factory=Profile)
     leased: bool = False
+    ipv6: bool = False
+
+    @cached_property
+    def rules(self) -> guard.Rules:
+        """The guard of a node."""
+        return self.profile.rules.with_ipv6() if self.ipv6 else self.profile.rules
+
+    @property
+    def listeners(self) -> Sequence[sockets.Listener]:
+        """Where a node's responder listens."""
+        ipv4 = self.profile.listener
+        return (ipv4, *self.profile.ipv6_listeners) if self.ipv6 else (ipv4,)
 
     @property
     def same_node(self) -> bool:
@@ -98,6 +113,8 @@ async def wire(
     lab: Lab, factory: Factory, manner: Manner, *, progress: Progress
 ) -> list[WiredNode]:
     """Build the whole lab. Every port is up and guarded when this returns; nobody has spoken."""
+    if manner.ipv6 and not links.has_ipv6():
+        raise MachineCannot("this kernel has no IPv6, which the lab file asks for: 'ipv6: true'")
     total = len(lab.guests)
     made: list[Machine] = []
     namespaces.NAMES.mkdir(exist_ok=True)
@@ -123,16 +140,22 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
     with inside(net), netlink.Netlink() as kernel:
         sysctl.write(profile.sysctls)
         sysctl.write(sysctl.NODE_BRIDGE, optional=True)
+        if manner.ipv6:
+            sysctl.write(profile.ipv6_sysctls)
         kernel.run(_bridge(node))
+        if manner.ipv6:
+            sysctl.write(sysctl.speaking_ipv6(BRIDGE))
+            kernel.run(_ipv6_of_bridge())
         wired.listeners = [
-            sockets.listen(profile.listener, shared=node.processes > 1)
+            sockets.listen(at, shared=node.processes > 1)
             for _ in range(node.processes)
+            for at in manner.listeners
         ]
     for one in wired.guests:
-        one.machine.attach(net, one.port)
+        one.machine.attach(net, one.port(manner))
     with inside(net), netlink.Netlink() as kernel:
         kernel.run(message for one in wired.guests for message in settled(one, manner))
-    for rules in profile.rules.pieces(
+    for rules in manner.rules.pieces(
         [guarded(guest) for guest in node.guests],
         bridge_mac=node.mac,
         same_node=manner.same_node,
@@ -153,6 +176,14 @@ def _bridge(node: Node) -> list[netlink.Message]:
     ]
 
 
+def _ipv6_of_bridge() -> list[netlink.Message]:
+    return [
+        links.no_ipv6_of_its_own(BRIDGE, BRIDGE_INDEX),
+        addressing.ipv6_address(BRIDGE_INDEX, ipv6.LINK_LOCAL, ipv6.PREFIX_LENGTH),
+        addressing.ipv6_address(BRIDGE_INDEX, ipv6.UNIQUE_LOCAL, 128),
+    ]
+
+
 def settled(
     wired: WiredGuest, manner: Manner, link: int | None = None
 ) -> Sequence[netlink.Message]:
@@ -161,10 +192,20 @@ def settled(
     `link` is the index of its link, if that is not the guest's own.
     """
     guest, index = wired.guest, wired.port_index if link is None else link
-    return (
+    settled = (
         links.port_options(guest.port, index, manner.profile.ports[manner.policy]),
         links.station(guest.port, index, guest.mac),
     )
+    if not manner.ipv6:
+        return settled
+    return (*settled, addressing.neighbour(BRIDGE_INDEX, ipv6.of_mac(guest.mac), guest.mac))
+
+
+def left(wired: WiredGuest, manner: Manner) -> Sequence[netlink.Message]:
+    """What a node forgets of a guest that leaves it, besides its port."""
+    if not manner.ipv6:
+        return ()
+    return (addressing.no_neighbour(BRIDGE_INDEX, ipv6.of_mac(wired.guest.mac)),)
 
 
 def guarded(guest: Guest) -> guard.Port:

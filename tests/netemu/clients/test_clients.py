@@ -36,6 +36,7 @@ USER_DATA = "#cloud-config\nhostname: mine\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ someone@somewhere"
 IDENTITY = "1d9e4a0b-6f5c-4d2e-9a7b-3c8f0e1d2b4a"
 LAB = f"""
+ipv6: true
 dialects: {{azure: {{rate: 1000}}, openstack: true}}
 nodes:
   host:
@@ -96,15 +97,15 @@ WARN = {
 WARN_CLOUD_INIT = f"logging.getLogger('cloudinit.sources').warning({HEARD!r})\n"
 
 
-def run(lab: RunningLab, guest: str, script: str, *arguments: str) -> Any:
+def run(lab: RunningLab, guest: str, script: str, *arguments: str, by_ipv6: bool = False) -> Any:
     """What a client prints in a guest. It must succeed, and have nothing to warn of."""
-    told, warnings = run_and_listen(lab, guest, script, *arguments)
+    told, warnings = run_and_listen(lab, guest, script, *arguments, by_ipv6=by_ipv6)
     assert warnings == []
     return told
 
 
 def run_and_listen(
-    lab: RunningLab, guest: str, script: str, *arguments: str
+    lab: RunningLab, guest: str, script: str, *arguments: str, by_ipv6: bool = False
 ) -> tuple[Any, list[str]]:
     """What a client prints in a guest, and the lines that it logs from WARNING up."""
     text = (INSIDE / script).read_text()
@@ -117,6 +118,7 @@ def run_and_listen(
     done = lab.exec(
         guest,
         *("env", "-u", "HTTP_PROXY", "-u", "http_proxy", f"PYTHONPATH={DEBIAN}"),
+        *(("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE=IPv6",) if by_ipv6 else ()),
         *(str(PYTHON), "-", *arguments),
         stdin=text,
         check=None,
@@ -247,6 +249,12 @@ def test_botocore(cloud: RunningLab) -> None:
     plain = run(cloud, "plain", "aws.py")
     assert plain["credentials"] == {}
     assert plain["region"] == "us-east-1"
+
+
+def test_botocore_by_ipv6(cloud: RunningLab) -> None:
+    """A user has botocore ask by IPv6, as it is told to by its environment."""
+    told = run(cloud, "vm", "aws.py", by_ipv6=True)
+    assert told["credentials"]["role_name"] == told["with_token"]["role_name"] == "reader"
 
 
 def test_ec2_metadata(cloud: RunningLab) -> None:

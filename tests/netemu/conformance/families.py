@@ -33,7 +33,7 @@ from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.arp import REPLY, REQUEST, arp
 from netemu.conformance.rows.ethernet import asking, syn
 from netemu.conformance.rows.ipv4 import to_node
-from netemu.conformance.rows.ipv6 import link_local
+from netemu.linklocal.ipv6 import of_mac
 from tests.netemu.conformance.law import ALL, address, octets
 
 MUTATIONS = 20_000
@@ -310,7 +310,7 @@ def errors(s: LabStage) -> Iterator[Packet]:
 
 
 def ipv6(s: LabStage) -> Iterator[Packet]:
-    own = link_local(s.m1)
+    own = of_mac(s.m1)
     macs = (
         "33:33:00:00:00:01",
         "33:33:00:00:00:02",
@@ -320,17 +320,17 @@ def ipv6(s: LabStage) -> Iterator[Packet]:
         BROADCAST,
     )
     bodies = (
-        ICMPv6ND_RA(), ICMPv6ND_RS(), ICMPv6ND_NS(tgt=link_local(s.bridge)),
-        ICMPv6ND_NA(tgt=link_local(s.m2), R=1, S=1, O=1), ICMPv6ND_Redirect(), ICMPv6EchoRequest(),
+        ICMPv6ND_RA(), ICMPv6ND_RS(), ICMPv6ND_NS(tgt=of_mac(s.bridge)),
+        ICMPv6ND_NA(tgt=of_mac(s.m2), R=1, S=1, O=1), ICMPv6ND_Redirect(), ICMPv6EchoRequest(),
         ICMPv6MLReport(), ICMPv6MLReport2(), UDP(sport=547, dport=546) / DHCP6_Advertise(),
         TCP(sport=s.port, dport=80, flags="S"), UDP(dport=SERVICE),
     )  # fmt: skip
     extensions: tuple[Callable[[], Packet] | None, ...] = (
         None, IPv6ExtHdrHopByHop, IPv6ExtHdrDestOpt, IPv6ExtHdrRouting, IPv6ExtHdrFragment,
     )  # fmt: skip
-    targets = ("ff02::1", link_local(s.bridge), link_local(s.m2), f"::ffff:{s.md}", "::1")
+    targets = ("ff02::1", of_mac(s.bridge), of_mac(s.m2), f"::ffff:{s.md}", "::1")
     for mac, body, extension, dst, src in product(
-        macs, bodies, extensions, targets, (own, "::", link_local(s.m2))
+        macs, bodies, extensions, targets, (own, "::", of_mac(s.m2))
     ):
         head = Ether(dst=mac, src=s.m1) / IPv6(src=src, dst=dst, hlim=255)
         yield head / body if extension is None else head / extension() / body

@@ -1,5 +1,7 @@
 """Weak profiles: each lacks what it says, and reaches the supervisor as it is."""
 
+from itertools import product
+
 import msgspec
 import pytest
 
@@ -16,9 +18,9 @@ MISSING = {
     weakened.egress: ("rules.port", "rules.removed"),
     weakened.host: ("rules.added", "rules.node", "rules.removed"),
     weakened.marks: ("identity", "rules.node", "rules.port"),
-    weakened.settings: ("sysctls",),
+    weakened.settings: ("ipv6_sysctls", "sysctls"),
     weakened.bridge: ("ports",),
-    weakened.listener: ("listener",),
+    weakened.listener: ("ipv6_listeners", "listener"),
     weakened.resets: ("resets",),
     weakened.responder: ("responder",),
 }
@@ -46,8 +48,8 @@ def test_the_supervisor_builds_by_the_profile_that_the_suite_made(name):
 
 @pytest.mark.parametrize("name", LABS)
 def test_weak_rules_have_no_place_that_is_not_filled_in(name):
-    rules = LABS[name].profile.rules
-    for policy in Policy:
+    plain = LABS[name].profile.rules
+    for policy, rules in product(Policy, (plain, plain.with_ipv6())):
         pieces = rules.pieces(
             PORTS, bridge_mac="02:00:00:00:00:fe", same_node=policy is Policy.SAME_NODE
         )

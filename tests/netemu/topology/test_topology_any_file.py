@@ -132,7 +132,7 @@ def test_an_address_of_before_is_one_that_a_guest_can_have_had(address: str, goo
 
 OF_NODE = "availability_set, dialects, fault_domain"
 LEVELS = {
-    "": ("gests: 1\nnodes: {n: {guests: 1}}", "dialects, faults, name, nodes, policy, properties"),
+    "": ("gests: 1\nnodes: {n: {guests: 1}}", "dialects, faults, ipv6, name, nodes, policy"),
     "nodes.n": ("nodes: {n: {guests: 1, gest: 1}}", OF_NODE),
     "nodes.a.b": ("nodes: {a.b: {guests: 1, gest: 1}}", OF_NODE),
     "nodes.n.guests[0]": ("nodes: {n: {guests: [{name: g, nam: 1}]}}", "last_address, link, name"),
