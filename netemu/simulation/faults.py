@@ -24,6 +24,9 @@ _SOON: Final = 0.06
 _AND_FAIL: Final = 0.5
 # The chance that a node that is away when the faults end does not come back.
 _LEFT_AWAY: Final = 0.5
+# The chance that one fails as the last thing, and how long no wire can be moved then.
+_LAST_BLOW: Final = 0.3
+_STUCK: Final = (0.1, 3.0)
 
 
 class Faults:
@@ -61,6 +64,17 @@ class Faults:
             cluster.left_away = away.pop()
         for node in away:
             await self._restore(node)
+        if cluster.left_away is None and self._draw.random() < _LAST_BLOW:
+            await self._strike_last()
+
+    async def _strike_last(self) -> None:
+        """Fail a node for good while no wire can be moved: its guests leave it once they can."""
+        cluster = self._cluster
+        cluster.left_away = self._draw.choice(sorted(cluster.hosts))
+        cluster.ports.stuck = True
+        self._fail(cluster.left_away)
+        await asyncio.sleep(self._draw.uniform(*_STUCK))
+        cluster.ports.stuck = False
 
     async def _strike(self) -> None:
         strikes = (

@@ -6,15 +6,13 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from netemu.simulation import checkers
+from netemu.simulation import checkers, disks
 from netemu.simulation.cluster import Cluster
 from netemu.simulation.faults import Faults
 from netemu.simulation.loop import Loop
@@ -25,7 +23,6 @@ FAULTS: Final = 60.0
 """Virtual seconds under faults; then checkers.LIVELY_WITHIN without."""
 _QUIET: Final = 5.0
 _kept: Final[list[Loop]] = []
-_MEMORY: Final = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -58,19 +55,15 @@ class _Errors(logging.Handler):
 def simulate(seed: int) -> Outcome:
     """Run one seed in this process, which cannot be used for anything else then."""
     began = time.process_time()
-    home = str(_MEMORY) if _MEMORY.is_dir() else None
-    directory = Path(tempfile.mkdtemp(prefix="netemu-simulation-", dir=home))
     loop = Loop()
     logging.disable(logging.WARNING)
     logging.getLogger().addHandler(_Errors(loop))
     # Collected, what dead processes have left would run its `finally`.
     gc.disable()
     _kept.append(loop)
-    try:
+    with disks.directory() as directory:
         outcome: Outcome = loop.run_until_complete(_story(loop, seed, directory, began))
         return outcome
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def _story(loop: Loop, seed: int, directory: Path, began: float) -> Outcome:
