@@ -11,8 +11,10 @@ import ctypes
 import errno
 import os
 import socket
+import stat
 import struct
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -68,9 +70,11 @@ _VERSION, _PATH_BENEATH = 1, 1
 _FILE_ACCESS: Final = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
 _NET_SINCE, _BIND_AND_CONNECT_TCP = 4, 3
 _SCOPES_SINCE, _ABSTRACT_SOCKETS_AND_SIGNALS = 6, 3
-_READ_FILE, _READ_DIRECTORY = 1 << 2, 1 << 3
+_EXECUTE, _READ_FILE, _READ_DIRECTORY = 1 << 0, 1 << 2, 1 << 3
+# Of a file that is no directory: executing, writing, reading, truncating, and a device's ioctls.
+_OF_A_FILE: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 # Libraries and modules that are loaded late, as by the end of a thread.
-_READABLE: Final = ("/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix)
+READABLE: Final = ("/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -82,7 +86,7 @@ def confine(store: Path | None) -> list[str]:
     """
     missing = []
     try:
-        _restrict_files(store)
+        restrict_files(READABLE, () if store is None else (store,))
     except OSError as error:
         missing.append(f"Landlock: it could open files, as its user may ({error.strerror})")
     try:
@@ -97,7 +101,14 @@ def landlock_version() -> int:
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, 0, _VERSION)))
 
 
-def _restrict_files(store: Path | None) -> None:
+def restrict_files(
+    readable: Iterable[str | Path], written: Iterable[str | Path], *, programs: bool = False
+) -> None:
+    """From now on open no files but those, and those in these directories.
+
+    What is `written` may be read too, and what is `readable` run if `programs` may be. No process
+    outside gets a signal, and no abstract socket is reached. Raises OSError.
+    """
     version = landlock_version()
     if not version:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -112,10 +123,10 @@ def _restrict_files(store: Path | None) -> None:
     known = 24 if version >= _SCOPES_SINCE else 16 if version >= _NET_SINCE else 8
     rules = _check(_libc.syscall(_CREATE_RULESET, told, known, 0))
     try:
-        for path in _READABLE:
-            _let(rules, path, _READ_FILE | _READ_DIRECTORY)
-        if store is not None:
-            _let(rules, store, access)
+        for path in readable:
+            _let(rules, path, _READ_FILE | _READ_DIRECTORY | (_EXECUTE if programs else 0))
+        for path in written:
+            _let(rules, path, access)
         _check(_libc.syscall(_RESTRICT_SELF, rules, 0))
     finally:
         os.close(rules)
@@ -126,6 +137,8 @@ def _let(rules: int, path: str | Path, access: int) -> None:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, PermissionError):
         return  # then it is no loss
+    if not stat.S_ISDIR(os.fstat(place).st_mode):
+        access &= _OF_A_FILE
     try:
         # struct landlock_path_beneath_attr, which is packed
         _check(_libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, struct.pack("=Qi", access, place), 0))

@@ -15,23 +15,35 @@ def exec_command(name: str | None, target: str, command: tuple[str, ...]) -> int
     """Run COMMAND in a guest or on a node, as root there.
 
     Put -- before the command. Streams, terminal, working directory and exit code are the command's
-    own.
+    own. In a guest with a kernel of its own, QEMU's guest agent runs it, without a terminal: what
+    it prints is shown when it has ended.
     """
-    from netemu.client import exec_foreground, labs
+    from netemu.client import exec_foreground, labs, machines
 
     if not command[0]:
         raise click.UsageError("COMMAND: the name of the command is empty")
-    return exec_foreground.run(labs.enter(labs.the_one(name), target), command)
+    lab = labs.the_one(name)
+    try:
+        return exec_foreground.run(labs.enter(lab, target), command)
+    except labs.HasOwnKernel:
+        return machines.run_for_a_person(lab, target, command)
 
 
 @click.command()
 @of_lab
 @click.argument("target", metavar="GUEST", shell_complete=completing.guests_and_nodes)
 def shell(name: str | None, target: str) -> int:
-    """Open a shell in a guest (or on a node)."""
-    from netemu.client import exec_foreground, labs
+    """Open a shell in a guest (or on a node).
 
-    return exec_foreground.run(labs.enter(labs.the_one(name), target), exec_foreground.shell())
+    Of a guest with a kernel of its own it is the console: Ctrl-] leaves it.
+    """
+    from netemu.client import exec_foreground, labs, machines
+
+    lab = labs.the_one(name)
+    try:
+        return exec_foreground.run(labs.enter(lab, target), exec_foreground.shell())
+    except labs.HasOwnKernel:
+        return machines.be_at_console(lab, target)
 
 
 @click.command()

@@ -9,14 +9,15 @@ from netemu.cli.options import as_json
 @click.command()
 @click.option("--guests", type=click.IntRange(1, 65024), help="Of a lab that is to run here.")
 @click.option("--same-node", is_flag=True, help="With that policy, and all guests on one node.")
+@click.option("--machines", is_flag=True, help="With guests that have kernels of their own.")
 @as_json
-def check(guests: int | None, same_node: bool, as_json: bool) -> int:
+def check(guests: int | None, same_node: bool, machines: bool, as_json: bool) -> int:
     """Say what this machine's kernel, programs and limits allow.
 
     Tries each step of building a lab in a place that ends with the command, and says which limits
     to raise for a large one. Exit code 3 if a lab, or one of so many guests, cannot run.
     """
-    from netemu.client.machine_check import SMALL, examine
+    from netemu.client.machine_check import SMALL, examine, of_machines
     from netemu.errors import MachineCannot
     from netemu.topology import MAX_GUESTS_PER_NODE
     from netemu.wire.limits import Size
@@ -24,6 +25,8 @@ def check(guests: int | None, same_node: bool, as_json: bool) -> int:
     count = guests or SMALL.guests
     neighbours = min(count, MAX_GUESTS_PER_NODE) if same_node else 0
     findings = examine(Size(count, neighbours=neighbours))
+    if machines:
+        findings += of_machines()
     able = all(finding.ok for finding in findings)
     if as_json:
         say_json([finding._asdict() for finding in findings])

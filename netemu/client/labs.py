@@ -95,6 +95,10 @@ def bring_up(
         raise BadInput(f"{lab.name}: a tenant network does not reach from machine to machine")
     if lab.name not in running():
         require(Size.of(order.here))
+        if any(guest.machine for guest in order.here.guests):
+            from netemu.client.machine_check import require_machines
+
+            require_machines(order.here)
     try:
         told = framed(order)
     except UnicodeEncodeError as error:
@@ -302,9 +306,18 @@ def _overview_of(name: str) -> dict[str, Any] | None:
     }
 
 
+class HasOwnKernel(NotSo):
+    """The guest is a machine: see `client.machines` for what can be done with it."""
+
+
 def enter(name: str, target: str | None) -> dict[str, int]:
-    """Descriptors of the namespaces of a guest, a node or (None) the sandbox, in entering order."""
+    """Descriptors of the namespaces of a guest, a node or (None) the sandbox, in entering order.
+
+    Raises HasOwnKernel for a guest that has none of this kernel's.
+    """
     kinds, descriptors = ask(_control(name), questions.Enter(target))
+    if not kinds:
+        raise HasOwnKernel(f"{target}: has a kernel of its own, and no namespaces to enter")
     return dict(zip(kinds, descriptors, strict=True))
 
 

@@ -6,16 +6,24 @@ with it; each step that is refused is told with what to do about it.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from hostagent import confinement
+from netemu.errors import BadInput, MachineCannot
+from netemu.topology import Lab
 from netemu.wire.limits import Finding, Size, limits
 from netemu.wire.source import python_path
 
 SMALL = Size(10)
 """A lab that every machine should have room for."""
 _PATIENCE = 30.0
+QEMU: Final = "qemu-system-x86_64"
+_TUN: Final = "/dev/net/tun"
 
 
 def examine(size: Size = SMALL) -> list[Finding]:
@@ -47,3 +55,48 @@ def _services() -> Finding:
         "a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in its boot option lsm=",
         vital=False,
     )
+
+
+def of_machines() -> Iterator[Finding]:
+    """What this machine has for guests with kernels of their own."""
+    found = shutil.which(QEMU)
+    yield Finding(
+        "QEMU",
+        found is not None,
+        _version(found) if found else f"{QEMU} is not installed",
+        "sudo apt-get install --no-install-recommends qemu-system-x86",
+    )
+    opened = os.access(_TUN, os.R_OK | os.W_OK)
+    there = os.path.exists(_TUN)
+    yield Finding(
+        "taps",
+        opened,
+        _TUN if opened else f"{_TUN}: {'this user may not open it' if there else 'is not there'}",
+        f"sudo chmod 0666 {_TUN}" if there else "sudo modprobe tun",
+    )
+    yield Finding(
+        "processors",
+        True,
+        "emulated (TCG); KVM is not used: a guest's user has no /dev/kvm",
+        "",
+    )
+
+
+def _version(path: str) -> str:
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).partition("\n")[0] or "it does not start"
+
+
+def require_machines(lab: Lab) -> None:
+    """Raise MachineCannot if this machine has not what the lab's machines need, or BadInput if a
+    file of theirs is not there.
+    """
+    short = [one for one in of_machines() if not one.ok]
+    if short:
+        told = "; ".join(f"{one.what}: {one.seen}: {one.remedy}" for one in short)
+        raise MachineCannot(f"machines cannot run here: {told}")
+    for guest in lab.guests:
+        for path in guest.machine.files if guest.machine else ():
+            if not Path(path).is_file():
+                built = ": 'netns-scripts/vm-image small' builds it" if "/.images/" in path else ""
+                raise BadInput(f"guest {guest.name}: machine: {path}: no such file{built}")

@@ -5,8 +5,10 @@ and before the command. Nothing here can be undone by what runs afterwards.
 """
 
 import ctypes
+import fcntl
 import os
 import signal
+from collections.abc import Sequence
 from typing import Final
 
 # linux/prctl.h, linux/keyctl.h, and the numbers of system calls that libraries do not wrap.
@@ -24,6 +26,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def keep_standard_streams_only() -> None:
     """Close every descriptor but 0, 1 and 2."""
     close_from(_FIRST_OTHER)
+
+
+def keep_only(descriptors: Sequence[int]) -> None:
+    """Keep 0, 1 and 2, and these, which get the numbers from 3 on: programs inherit them."""
+    end = _FIRST_OTHER + len(descriptors)
+    # First out of the way: one may have the number that another is to get.
+    copies = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, end) for one in descriptors]
+    for place, copy in enumerate(copies, start=_FIRST_OTHER):
+        os.dup2(copy, place)
+    close_from(end)
 
 
 def close_from(first: int) -> None:

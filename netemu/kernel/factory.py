@@ -200,7 +200,7 @@ def _end(grace: float, pid_namespace: int, first: int, tell: int, leash: int) ->
 
 def _boot(asked: Boot, received: list[int], made: list[int]) -> None:
     """Fork a guest's first process and wait until it is in place."""
-    net, hosts, *output, leash = received
+    net, hosts, *handed, leash = received
     user = ns.owner_of(net)
     received.append(user)  # to be closed with the others
     owner = guest_ids.owner_of(user)
@@ -223,9 +223,10 @@ def _boot(asked: Boot, received: list[int], made: list[int]) -> None:
         guest_limits.bound_namespace(limits)
 
     def go_on() -> NoReturn:
+        output, *descriptors = handed or [0]
         for stream in (1, 2):  # from here on, output is the guest's, not the lab's
-            os.dup2(output[0] if output else 0, stream)
-        confinement.keep_standard_streams_only()
+            os.dup2(output, stream)
+        confinement.keep_only(descriptors)
         confinement.leave_keys_behind()
         guest_limits.bound_process()
         seccomp.confine_guest()
@@ -321,6 +322,7 @@ def _start(asked: Boot) -> int:
     command, directory, environment = asked.command, asked.directory, asked.environment
     child = os.fork()
     if child:
+        confinement.keep_standard_streams_only()  # the others are the program's
         return child
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -331,11 +333,20 @@ def _start(asked: Boot) -> int:
     except OSError as error:
         os.write(2, f"netemu: {directory}: {error.strerror}; started in / instead\n".encode())
         os.chdir("/")
+    if asked.emulates:
+        _be_confined(asked)
     try:
         os.execvpe(command[0], command, {**os.environ, **environment})
     except OSError as error:
         os.write(2, f"netemu: {command[0]}: {error.strerror}\n".encode())
     os._exit(127)
+
+
+def _be_confined(asked: Boot) -> None:
+    from netemu.kernel import emulator  # no other guest's first process needs it
+
+    for line in emulator.confine(asked.emulates, asked.files):
+        os.write(2, f"netemu: {line}\n".encode())
 
 
 def _tell_the_end(status: int) -> None:

@@ -37,12 +37,19 @@ class FactoryFailed(MachineCannot):
 
 
 class Program(NamedTuple):
-    """The program that a guest runs at boot. `output` is a descriptor that takes its output."""
+    """The program that a guest runs at boot. `output` is a descriptor that takes its output.
+
+    `descriptors` are the program's from 3 on. One that `emulates` a machine may map so many bytes,
+    and reads its `files`: see `emulator`.
+    """
 
     command: Sequence[str]
     directory: str
     environment: Mapping[str, str]
     output: int
+    descriptors: Sequence[int] = ()
+    emulates: int = 0
+    files: Sequence[str] = ()
 
 
 class Factory:
@@ -107,11 +114,13 @@ class Factory:
             command=list(program.command) if program else [],
             directory=program.directory if program else "/",
             environment=dict(program.environment) if program else {},
+            emulates=program.emulates if program else 0,
+            files=list(program.files) if program else [],
         )
         # In a file: with many names it is longer than a message may be.
         descriptors = [net, _file_of(hosts)]
         if program is not None:
-            descriptors.append(program.output)
+            descriptors += [program.output, *program.descriptors]
         try:
             _, made = await self._ask_for_process(question, descriptors)
         finally:

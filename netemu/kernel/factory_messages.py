@@ -20,7 +20,11 @@ class Guests(NamedTuple):
 
 
 class Boot(NamedTuple):
-    """Start a guest's first process. `command` may be empty: then it runs no program."""
+    """Start a guest's first process. `command` may be empty: then it runs no program.
+
+    A program that `emulates` a machine may map so many bytes, and read but its `files`: see
+    `emulator`.
+    """
 
     guest: str
     hostname: str
@@ -29,6 +33,8 @@ class Boot(NamedTuple):
     command: list[str]
     directory: str
     environment: dict[str, str]
+    emulates: int
+    files: list[str]
 
 
 class Freeze(NamedTuple):

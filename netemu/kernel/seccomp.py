@@ -37,6 +37,25 @@ _FAMILIES: Final = (
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 # A lease delays every process that opens the file for writing: linux/fcntl.h.
 _SETLEASE: Final = 1024
+# What the descriptor of a tap lets its holder change: linux/if_tun.h, linux/sockios.h. With another
+# MAC the port would take another guest's frames, and a tap that persists outlives its machine. QEMU
+# needs none of them for a tap that it is handed.
+TAP_CHANGES: Final = {
+    "SIOCSIFHWADDR": 0x8924,
+    "TUNSETIFF": 0x400454CA,
+    "TUNSETPERSIST": 0x400454CB,
+    "TUNSETOWNER": 0x400454CC,
+    "TUNSETLINK": 0x400454CD,
+    "TUNSETGROUP": 0x400454CE,
+    "TUNSETTXFILTER": 0x400454D1,
+    "TUNATTACHFILTER": 0x401054D5,
+    "TUNSETQUEUE": 0x400454D9,
+    "TUNSETIFINDEX": 0x400454DA,
+    "TUNSETSTEERINGEBPF": 0x800454E0,
+    "TUNSETFILTEREBPF": 0x800454E1,
+    "TUNSETCARRIER": 0x400454E2,
+    "TUNGETDEVNETNS": 0x54E3,
+}
 # Set-user-ID and set-group-ID; O_CREAT and O_TMPFILE, with which a mode is given.
 _SET_ID, _MAKES = 0o6000, 0o20000100
 
@@ -131,6 +150,21 @@ def of_a_guest(machine: Machine) -> list[Instruction]:
         *families,
         refuse(errno.EAFNOSUPPORT),
         ALLOW,
+    ]
+
+
+def of_an_emulator(machine: Machine) -> list[Instruction]:
+    """What the emulator of a machine may not ask for besides: another tap than it was handed."""
+    numbers = TAP_CHANGES.values()
+    return [
+        *load_number(machine.name, refuse(errno.ENOSYS)),
+        *REFUSE_FOREIGN,
+        (JUMP_EQUAL, 1, 0, machine.ioctl),
+        ALLOW,
+        load_argument(_SECOND),
+        *((JUMP_EQUAL, len(numbers) - place, 0, one) for place, one in enumerate(numbers)),
+        ALLOW,
+        refuse(errno.EPERM),
     ]
 
 

@@ -12,6 +12,7 @@ from netemu.errors import BadInput
 from netemu.impairment import plan
 from netemu.topology.document import Document
 from netemu.topology.lab import MAX_HOP_LIMIT, SOFT, Policy
+from netemu.topology.machine import MachineEntry
 
 # The kernel numbers a bridge's ports in 10 bits and keeps 0 for itself (BR_MAX_PORTS).
 MAX_GUESTS_PER_NODE = 1023
@@ -163,6 +164,10 @@ class GuestEntry(GuestsEntry, forbid_unknown_fields=True, kw_only=True):
     last_address: Annotated[
         str | None,
         Meta(description="The 169.254/16 address it had before: its first candidate now."),
+    ] = None
+    machine: Annotated[
+        MachineEntry | None,
+        Meta(description="A machine with a kernel of its own, emulated by QEMU; else a namespace."),
     ] = None
 
 
@@ -316,6 +321,7 @@ _LEVELS: dict[str, type[msgspec.Struct]] = {
     "dialects": DialectsEntry,
     "dialects.azure": AzureEntry,
     "dialects.ec2": Ec2Entry,
+    "guests.machine": MachineEntry,
 }
 
 

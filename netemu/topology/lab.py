@@ -8,6 +8,7 @@ import msgspec
 
 from netemu.impairment.plan import Plan
 from netemu.interfaces import Mark, port_name
+from netemu.topology.machine import VirtualMachine
 
 
 class Policy(StrEnum):
@@ -36,6 +37,7 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     its first process starts at each boot. ``shutdown`` is how many seconds
     its programs have to end when it is shut down, 0 is a power cut; None is what its cloud gives.
     ``link`` and ``tenant_link`` are what is wrong with its wires once the lab is up.
+    ``machine`` is the machine that it is, if it has a kernel of its own.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     link: Plan | None = None
     tenant_link: Plan | None = None
     shutdown: float | None = None
+    machine: VirtualMachine | None = None
 
     @property
     def port(self) -> str:

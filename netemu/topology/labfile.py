@@ -29,6 +29,8 @@ from netemu.topology.entries import (
     read,
 )
 from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, mac_address
+from netemu.topology.machine import MachineError, VirtualMachine
+from netemu.topology.machine import read as read_machine
 
 # What is longer in UTF-8 is longer than a document may be.
 MAX_BYTES = 4 * MAX_CHARACTERS
@@ -189,6 +191,7 @@ class _Expansion:
                     shutdown=_grace(
                         guest.shutdown if guest.shutdown is not None else entry.shutdown
                     ),
+                    machine=self._machine(guest, entry, at),
                 )
             )
         dialects = _dialects(self._entry.dialects, entry.dialects)
@@ -206,6 +209,29 @@ class _Expansion:
             dialects=dialects,
             machine=entry.machine,
         )
+
+    def _machine(self, guest: GuestEntry, node: NodeEntry, place: str) -> VirtualMachine | None:
+        """The machine that a guest is, whose own system does what the lab does for the others."""
+        entry = guest.machine
+        if entry is None:
+            return None
+        for key, instead in (
+            ("run", "a machine runs what its own system starts"),
+            ("tenant", "a machine has no tenant interface"),
+            ("last_address", "a machine remembers its address by itself"),
+        ):
+            if getattr(guest, key) or getattr(node, key, None):
+                raise self._document.error(f"{place}.{key}", instead)
+        paths = {
+            key: os.path.normpath(os.path.join(self._directory, given))
+            for key in ("image", "kernel", "initrd")
+            if (given := getattr(entry, key)) is not None
+        }
+        try:
+            return read_machine(entry, paths)
+        except MachineError as error:
+            at = ".".join(filter(None, (place, "machine", error.place)))
+            raise self._document.error(at, str(error)) from None
 
     def _tenancy(self, guest: GuestEntry, node: NodeEntry, place: str) -> tuple[str, ...]:
         """The guest's addresses on the tenant network, the next that are free."""

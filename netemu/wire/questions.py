@@ -44,6 +44,29 @@ class Enter(Question[list[str]], tag="enter"):
     target: str | None
 
 
+class Ran(msgspec.Struct, frozen=True):
+    """How a command in a machine ended, and what it has printed; no `code`: its time was over."""
+
+    code: int | None
+    out: bytes
+    err: bytes
+
+
+class Run(Question[Ran], tag="run"):
+    """Run a command in a guest with a kernel of its own, with `given` on its standard input."""
+
+    guest: str
+    command: list[str]
+    given: bytes
+    timeout: float
+
+
+class Console(Question[None], tag="console"):
+    """The console of a guest with a kernel of its own: a descriptor beside the answer."""
+
+    guest: str
+
+
 class Reboot(Question[None], tag="reboot"):
     """Reboot a guest. Its programs are asked to end first, unless it is a `hard` reboot."""
 

@@ -103,7 +103,7 @@ def _guest(guest: Guest, claims: Claims | None, parts: Parts | None) -> GuestSta
         address=claims.address(guest) if claims else None,
         state=claims.state(guest) if claims else "down",
         port_mark=guest.mark,
-        runs=bool(guest.run),
+        runs=bool(guest.run or guest.machine),
         power=parts.hardware.told_power(guest.name) if parts else "running",
         tenant=list(guest.tenant) if guest.tenant else UNSET,
         impaired=[str(one) for one in impaired] or UNSET,

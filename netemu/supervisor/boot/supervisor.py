@@ -19,6 +19,7 @@ from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
 from netemu.supervisor.boot.guest_questions import GuestQuestions
 from netemu.supervisor.boot.lab_log import keep_short
+from netemu.supervisor.boot.machine_questions import MachineQuestions
 from netemu.supervisor.boot.parts import Parts
 from netemu.supervisor.boot.plan_questions import PlanQuestions
 from netemu.supervisor.boot.status import lab_status, of_factory
@@ -35,6 +36,7 @@ from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Store
 from netemu.supervisor.guests.logs import Logs
+from netemu.supervisor.guests.machine import Capability
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices, keep_signing_key
@@ -149,6 +151,11 @@ class Supervisor:
     def _relay_ended(self, reason: str) -> None:
         self._event_log.write("service", service="relay", state="ended", reason=reason)
 
+    def _machine_told(self, guest: str, words: str) -> None:
+        assert self._parts is not None
+        node = self._parts.hardware.node_of(guest).node.name
+        self._event_log.write("guest", guest=guest, node=node, told=words)
+
     async def _live(
         self, going_down: "asyncio.Task[bool]", overseeing: "asyncio.Task[None]"
     ) -> None:
@@ -226,6 +233,7 @@ class Supervisor:
             Logs(self._directory / runtime_dir.LOGS),
             hostname=placement.hostname,
             relay_ended=self._relay_ended,
+            machine_told=self._machine_told,
         )
         await claims.hold(self._factory)
         await hardware.start_programs()
@@ -309,6 +317,7 @@ class Supervisor:
         return [
             *GuestQuestions(self._lab.name, self._whole, self._require_here).handlers(),
             *PlanQuestions(self._whole, self._require_here).handlers(),
+            *MachineQuestions(self._lab.name, self._whole, self._require_here).handlers(),
             Handler(questions.Status, self._status),
             Handler(questions.Enter, self._enter),
             Handler(questions.Events, self._events),
@@ -344,6 +353,8 @@ class Supervisor:
         if target is None:
             found = sandbox
         elif self._parts is not None and target in self._parts.hardware:
+            if not self._parts.hardware.can(target, Capability.ENTER):
+                return Beside([], [])
             inner = await self._parts.hardware.enter(target)
             # The sandbox's user namespace first: from there the guest's others can be entered.
             found = {"sandbox": user, **inner}

@@ -19,10 +19,11 @@ import msgspec
 from hostagent.channel.frames import FrameError, Splitter
 from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
 from netemu.kernel import exhaustion
+from netemu.kernel.descriptor_link import close_all
 from netemu.wire.control import HEARTBEAT, PENDING, Reply, Told, peer
 from netemu.wire.framing import BOUND, decoded, framed
 from netemu.wire.progress import Failed
-from netemu.wire.questions import Enter, Question
+from netemu.wire.questions import Console, Enter, Question
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ TAKEN_WITHIN: Final = 30.0
 _AGAIN: Final = 0.5
 _CHUNK: Final = 65536
 # Questions whose answers are descriptors, which do not leave a machine.
-_BY_DESCRIPTOR: Final = frozenset({Enter.__struct_config__.tag})
+_BY_DESCRIPTOR: Final = frozenset({Enter.__struct_config__.tag, Console.__struct_config__.tag})
 
 
 class ControlServer:
@@ -159,6 +160,8 @@ class ControlServer:
                 if error.errno != errno.ETOOMANYREFS:  # the client has gone
                     raise
                 frame = framed(Failed(exhaustion.words(error), MachineCannot.exit_code))
+            finally:
+                close_all([one for one in descriptors if isinstance(one, HandedOver)])
         await self._send(link, frame)
 
     async def here(self, question: bytes) -> bytes:
@@ -233,8 +236,12 @@ async def _beat(link: socket.socket) -> None:
             return
 
 
+class HandedOver(int):
+    """A descriptor that is the client's: here it is closed once it has been sent."""
+
+
 class Beside(Generic[A]):
-    """An answer with descriptors beside it, which stay the handler's."""
+    """An answer with descriptors beside it, which stay the handler's unless they are HandedOver."""
 
     def __init__(self, answer: A, descriptors: Sequence[int]) -> None:
         self.answer = answer

@@ -29,9 +29,18 @@ async def made_ahead(factory: Factory, guests: Sequence[Guest]) -> AsyncIterator
             ahead = asyncio.create_task(factory.guests(min(count, _AHEAD)))
             await asyncio.sleep(0)  # it is asked before the caller goes on
         for net in made:
-            machine = NamespaceMachine(next(rest).name, net, factory)
-            machine.call()
-            yield machine
+            yield _made(next(rest), net, factory)
+
+
+def _made(guest: Guest, net: int, factory: Factory) -> Machine:
+    if guest.machine is not None:
+        # A lab without machines does not import this.
+        from netemu.supervisor.guests.qemu.qemu_machine import QemuMachine
+
+        return QemuMachine(guest.name, guest.machine, net, factory)
+    machine = NamespaceMachine(guest.name, net, factory)
+    machine.call()
+    return machine
 
 
 async def leave_to_others(factory: Factory, machines: Sequence[Machine]) -> None:

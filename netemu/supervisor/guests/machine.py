@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from netemu.kernel.factory_client import Program
 from netemu.linklocal.guest_shell import GuestShell
@@ -21,6 +21,7 @@ class Capability(StrEnum):
 
     ENTER = "enter"  # a client can run commands and make sockets in its namespaces
     DIAL = "dial"  # the lab can connect from it
+    CONSOLE = "console"  # it is a MachineWithConsole
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,25 @@ class Port:
     interface: str
     addresses: Sequence[str] = ()
     ipv6: bool = False
+
+
+class Command(NamedTuple):
+    """A command to run in a machine: its words, its standard input, and seconds at most."""
+
+    words: Sequence[str]
+    given: bytes
+    timeout: float
+
+
+class Done(NamedTuple):
+    """How a command ended, as a shell counts it, and what it printed.
+
+    `code` is None if its time was over, and it was killed.
+    """
+
+    code: int | None
+    out: bytes
+    err: bytes
 
 
 class Machine(Protocol):
@@ -66,7 +86,10 @@ class Machine(Protocol):
         """
 
     async def boot(self, program: Program | None, names: Callable[[], Names]) -> None:
-        """Start it, and in it `program`; `names` gives what it is called when that is needed."""
+        """Start it, and in it `program`; `names` gives what it is called when that is needed.
+
+        A machine with a console gets a program without a command, for its output.
+        """
 
     async def freeze(self) -> None:
         """Hold its processes where they are."""
@@ -97,3 +120,17 @@ class Machine(Protocol):
 
     def hung_up(self, host: str) -> None:
         """No more is dialled there: leave no trace of it in what guests share of the kernel."""
+
+
+@runtime_checkable
+class MachineWithConsole(Machine, Protocol):
+    """A machine with a kernel of its own: CONSOLE. What its console says is the guest's log."""
+
+    def listen(self, told: Callable[[str, bool], None]) -> None:
+        """Have `told` called with what the machine does by itself, and whether it is off then."""
+
+    async def run(self, asked: Command) -> Done:
+        """Run a command in it. Raises NotSo."""
+
+    def console(self) -> socket.socket:
+        """Its console, which the caller closes. Raises NotSo."""

@@ -33,7 +33,7 @@ class NamespaceMachine:
     `net` is good until as many others as MOST_OPENED have been used.
     """
 
-    capabilities = frozenset(Capability)
+    capabilities = frozenset({Capability.ENTER, Capability.DIAL})
     _opened: ClassVar[deque["NamespaceMachine"]] = deque()
 
     def __init__(self, name: str, net: int, factory: Factory) -> None:

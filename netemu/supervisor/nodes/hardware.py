@@ -17,7 +17,7 @@ from netemu.kernel.factory_client import Program
 from netemu.supervisor.guests import etc_hosts
 from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.logs import Logs
-from netemu.supervisor.guests.machine import Capability
+from netemu.supervisor.guests.machine import Capability, MachineWithConsole
 from netemu.supervisor.guests.power import Action, Power
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.ports import Ports
@@ -43,8 +43,12 @@ class Hardware:
         logs: Logs,
         hostname: Callable[[str], str] = str,
         relay_ended: Callable[[str], None] = lambda _: None,
+        machine_told: Callable[[str, str], None] = lambda _guest, _words: None,
     ) -> None:
-        """`hostname` returns the host name of a guest that boots; by default its own name."""
+        """`hostname` returns the host name of a guest that boots; by default its own name.
+
+        `machine_told` is called with a guest and what its machine has done by itself.
+        """
         self._hostname = hostname
         self._lab = lab
         self._tenant_names = etc_hosts.tenants(lab.guests)
@@ -59,6 +63,10 @@ class Hardware:
         self._dark: set[str] = set()  # nodes whose ports are all down
         self._coming: set[str] = set()  # guests from elsewhere that are on no node yet
         self.wires = Wires(self._place, self._set_carrier, relay_ended)
+        self._machine_told = machine_told
+        for name, one in self._wired.items():
+            if isinstance(one.machine, MachineWithConsole):
+                one.machine.listen(partial(self._told, name))
 
     def admit(self, wired: WiredGuest, node: WiredNode) -> None:
         """A guest comes from elsewhere; it is off, and on no node that is here: see `replace`."""
@@ -128,9 +136,29 @@ class Hardware:
                 raise NotSo(f"{guest} is {self._power[guest]}: nothing can be run in it")
             if guest in self._ending:
                 raise NotSo(f"{guest} is shutting down: nothing can be run in it")
-            if Capability.ENTER not in machine.capabilities:
-                raise NotSo(f"{guest} has a kernel of its own: nothing can be run in it from here")
             return await machine.enter()
+
+    def can(self, guest: str, capability: Capability) -> bool:
+        """Whether a guest's machine is capable of this."""
+        return capability in self._wired[guest].machine.capabilities
+
+    def with_console(self, guest: str) -> MachineWithConsole:
+        """The running machine of a guest that has a kernel of its own. Raises NotSo."""
+        machine = self._wired[guest].machine
+        if not isinstance(machine, MachineWithConsole):
+            raise NotSo(f"{guest} has no kernel of its own, and no console")
+        if self._power[guest] is not Power.RUNNING:
+            raise NotSo(f"{guest} is {self._power[guest]}: nothing can be run in it")
+        return machine
+
+    def _told(self, guest: str, words: str, off: bool) -> None:
+        """A machine has done something by itself. Nothing of the lab's boots one that is off."""
+        if off:
+            wired = self._wired[guest]
+            self._claims.unplug(wired.guest)
+            self._ports.go_dark(self._node_of[guest], wired)
+            self.wires.flush(guest)
+        self._machine_told(guest, words)
 
     async def do(self, guest: str, action: Action) -> None:
         """Carry out an action. A move needs an agent's answer: see `replace`."""
@@ -291,7 +319,7 @@ class Hardware:
         """Boot the machine, with the program that the guest runs at boot."""
         guest, machine = self._wired[name].guest, self._wired[name].machine
         names = partial(self._names, name)
-        if not guest.run:
+        if not guest.run and Capability.CONSOLE not in machine.capabilities:
             await machine.boot(None, names)
             return
         output = self._logs.open(name)

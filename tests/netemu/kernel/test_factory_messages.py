@@ -33,6 +33,8 @@ messages = (
         st.lists(paths, max_size=3),
         paths,
         st.dictionaries(paths, paths, max_size=3),
+        st.integers(0, 2**40),
+        st.lists(paths, max_size=3),
     )
     | st.just(Freeze())
     | st.just(Hold())

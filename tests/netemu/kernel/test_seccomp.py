@@ -1,22 +1,25 @@
 """A guest's filter of system calls, interpreted: also that of the machine that this is not."""
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
+from hostagent.classic_bpf import Instruction
 from netemu.kernel import seccomp
 from netemu.kernel.seccomp import Machine
 
 LOAD, EQUAL, AT_LEAST, BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOWED = 0x7FFF0000
+Filter = Callable[[Machine], list[Instruction]]
 MACHINES = pytest.mark.parametrize("machine", seccomp._MACHINES.values(), ids=["x86-64", "arm64"])
 
 
-def verdict(machine: Machine, number: int, *arguments: int) -> int:
+def verdict(machine: Machine, number: int, *arguments: int, of: Filter = seccomp.of_a_guest) -> int:
     """What comes of a system call: 0, or its error number."""
     data = {0: number, 4: machine.name}
     data |= {16 + 8 * place: value & 0xFFFFFFFF for place, value in enumerate(arguments)}
-    steps, place, held = seccomp.of_a_guest(machine), 0, 0
+    steps, place, held = of(machine), 0, 0
     while True:
         code, yes, no, operand = steps[place]
         place += 1
@@ -63,3 +66,16 @@ def test_what_is_one_for_the_machine_is_refused_and_the_rest_is_not(machine: Mac
         assert verdict(machine, machine.socket, family, 1) == said
         assert verdict(machine, machine.socketpair, family, 1) == said
     assert verdict(machine, 500) == 0
+
+
+@MACHINES
+def test_an_emulator_changes_no_tap_and_uses_the_one_it_has(machine: Machine) -> None:
+    def ioctl(request: int) -> int:
+        return verdict(machine, machine.ioctl, 3, request, of=seccomp.of_an_emulator)
+
+    assert {ioctl(one) for one in seccomp.TAP_CHANGES.values()} == {errno.EPERM}
+    # The kernel looks at 32 bits.
+    assert ioctl(0x8924 | 1 << 32) == errno.EPERM
+    used = {"TUNGETIFF": 0x800454D2, "TUNGETFEATURES": 0x800454CF, "TUNSETOFFLOAD": 0x400454D0}
+    assert {ioctl(one) for one in used.values()} == {0}
+    assert verdict(machine, machine.socket, 2, of=seccomp.of_an_emulator) == 0

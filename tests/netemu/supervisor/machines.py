@@ -19,7 +19,7 @@ class FakeMachine:
 
     def __init__(self, name: str, done: list[Verb], failing: dict[Verb, Exception]) -> None:
         self.name, self._done, self._failing = name, done, failing
-        self.capabilities = frozenset(Capability)
+        self.capabilities = frozenset({Capability.ENTER, Capability.DIAL})
         self.claims_itself = False
         self.answer: bytes | None = b""  # to who dials, or nobody is there
         self.graces: list[float] = []

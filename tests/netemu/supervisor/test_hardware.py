@@ -60,16 +60,15 @@ def test_a_machine_that_cannot_be_frozen_is_silent_all_the_same(
     assert "a: its wires are silent, but its processes go on: no tracer" in caplog.text
 
 
-def test_nothing_is_run_in_a_guest_that_is_off_or_has_a_kernel_of_its_own(lab: FakeLab) -> None:
+def test_nothing_is_run_in_a_guest_that_is_off_or_by_a_console_that_it_lacks(lab: FakeLab) -> None:
     async def script() -> None:
         assert await lab.hardware.enter("a") == {"net": -1}
         await lab.hardware.do("a", Action.SHUT_DOWN)
         with pytest.raises(NotSo, match="a is off: nothing can be run in it"):
             await lab.hardware.enter("a")
-        lab.machines["b"].capabilities -= {Capability.ENTER}
-        with pytest.raises(NotSo, match="b has a kernel of its own"):
-            await lab.hardware.enter("b")
-        assert ("b", "enter") not in lab.done
+        assert lab.hardware.can("b", Capability.ENTER)
+        with pytest.raises(NotSo, match="b has no kernel of its own, and no console"):
+            lab.hardware.with_console("b")
 
     asyncio.run(script())
 

@@ -135,7 +135,7 @@ LEVELS = {
     "": ("gests: 1\nnodes: {n: {guests: 1}}", "dialects, faults, ipv6, name, nodes, policy"),
     "nodes.n": ("nodes: {n: {guests: 1, gest: 1}}", OF_NODE),
     "nodes.a.b": ("nodes: {a.b: {guests: 1, gest: 1}}", OF_NODE),
-    "nodes.n.guests[0]": ("nodes: {n: {guests: [{name: g, nam: 1}]}}", "last_address, link, name"),
+    "nodes.n.guests[0]": ("nodes: {n: {guests: [{name: g, nam: 1}]}}", "link, machine, name"),
     "dialects": ("dialects: {x: 1}\nnodes: {n: {guests: 1}}", "azure, azure-v1, ec2, gce"),
     "dialects.azure": ("dialects: {azure: {x: 1}}\nnodes: {n: {guests: 1}}",
         "known here are events_delay, incarnation_restarts, rate"),

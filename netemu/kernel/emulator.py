@@ -1,0 +1,49 @@
+"""What a machine's emulator gives up, beside what every process of a guest does.
+
+Runs in a child of the guest's first process, before it becomes the emulator.
+
+The emulator runs as a guest's program does, in namespaces of the guest's own. It also has no
+capability, reads the machine's programs and its own files alone, cannot change the tap that it
+holds, and maps no more memory than its machine needs. Nothing of this can be undone.
+"""
+
+import ctypes
+import resource
+from collections.abc import Iterable
+from typing import Final
+
+from hostagent import confinement
+from netemu.kernel import seccomp
+
+# linux/prctl.h
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_LAST_CAPABILITY: Final = 63
+# A temporary file of the emulator's, a disk's changes for one, is memory: no more of each.
+MOST_WRITTEN: Final = 512 << 20
+# Files that the loader and QEMU open by name.
+_FILES: Final = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/urandom", "/proc")
+WRITES: Final = "/run"
+"""Where it may write: a directory in memory, its own guest's."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def confine(memory: int, files: Iterable[str]) -> list[str]:
+    """Give up all of it. `memory` is in bytes, `files` are those that it may read besides.
+
+    Returns what this kernel cannot do, a line each.
+    """
+    missing = []
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
+    for one in range(_LAST_CAPABILITY + 1):
+        _libc.prctl(_PR_CAPBSET_DROP, one, 0, 0, 0)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    try:
+        confinement.restrict_files(readable=(*_FILES, *files), written=(WRITES,), programs=True)
+    except OSError as error:
+        missing.append(f"Landlock: the emulator reads what a guest may ({error.strerror})")
+    machine = seccomp.this_machine()
+    if machine is not None:
+        seccomp.install(seccomp.of_an_emulator(machine))
+    return missing

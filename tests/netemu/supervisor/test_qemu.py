@@ -1,0 +1,146 @@
+"""What is said to QEMU, and what becomes of its answers, of bad ones too. No QEMU runs."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netemu.errors import NotSo
+from netemu.supervisor.guests.machine import Command
+from netemu.supervisor.guests.qemu import command, json_lines
+from netemu.supervisor.guests.qemu.guest_agent import GuestAgent
+from netemu.supervisor.guests.qemu.json_peer import JsonPeer, NoAnswer, Refused
+from netemu.topology import VirtualMachine
+
+MAC = "02:00:00:00:00:01"
+
+
+def words(**machine: Any) -> list[str]:
+    return list(command.words("qemu", "vm1", MAC, VirtualMachine(**machine), "raw"))
+
+
+def test_a_machine_has_no_network_but_its_tap_and_qemu_is_sandboxed() -> None:
+    told = words(kernel="/k", initrd="/i")
+    assert [told[at + 1] for at, one in enumerate(told) if one == "-netdev"] == ["tap,id=net,fd=3"]
+    assert told[told.index("-sandbox") + 1].startswith("on,")
+    assert "-nodefaults" in told
+    # Nothing of it has a name or a number that anybody could connect to.
+    assert not any("path=" in one or "host=" in one or "server" in one for one in told)
+
+
+def test_what_stands_in_a_lab_file_is_one_value_to_qemu() -> None:
+    told = words(image="/a,readonly=off", dmi={"sys_vendor": "Evil, Inc,uuid=1", "board_name": "b"})
+    assert "file=/a,,readonly=off,if=virtio,format=raw,snapshot=on" in told
+    assert "type=1,manufacturer=Evil,, Inc,,uuid=1" in told
+    assert "type=2,product=b" in told
+
+
+def test_a_line_is_told_when_it_is_whole() -> None:
+    decoder = json_lines.Decoder()
+    assert list(decoder.feed(b'{"a": 1}\r\n{"b"')) == [{"a": 1}]
+    assert list(decoder.feed(b": 2}\n\n[1]\nnonsense\n")) == [{"b": 2}, None, None]
+    assert list(decoder.feed(b'\xff{"c": 3}\n')) == [{"c": 3}]
+
+
+def test_a_line_without_an_end_takes_no_memory() -> None:
+    decoder = json_lines.Decoder()
+    for _ in range(10):
+        assert list(decoder.feed(b"x" * json_lines.SHORT)) == []
+        assert len(decoder._held) <= json_lines.SHORT
+    assert list(decoder.feed(b'x\n{"a": 1}\n')) == [None, {"a": 1}]
+
+
+@given(st.lists(st.binary(max_size=40)))
+def test_whatever_is_said_it_is_an_object_or_nothing(parts: list[bytes]) -> None:
+    decoder = json_lines.Decoder()
+    for part in parts:
+        assert all(one is None or isinstance(one, dict) for one in decoder.feed(part))
+
+
+Reply = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
+
+def talk(reply: Reply, ask: Callable[[JsonPeer], Any]) -> tuple[Any, list[Mapping[str, Any]]]:
+    """Ask a peer that answers so. Returns the answer, and the events."""
+    events: list[Mapping[str, Any]] = []
+
+    async def run() -> Any:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            for line in theirs.recv(1 << 20).splitlines():
+                told = reply(json.loads(line))
+                if told is not None:
+                    theirs.send(json.dumps({**told, "id": json.loads(line)["id"]}).encode() + b"\n")
+
+        loop.add_reader(theirs, heard)
+        theirs.send(b'{"event": "RESET"}\n')
+        peer = JsonPeer(ours, events.append)
+        try:
+            return await ask(peer)
+        finally:
+            loop.remove_reader(theirs)
+            peer.close()
+            theirs.close()
+
+    return asyncio.run(run()), events
+
+
+def test_an_answer_is_known_by_its_number_and_the_rest_are_events() -> None:
+    answer, events = talk(
+        lambda told: {"return": told["execute"]}, lambda peer: peer.ask("stop", 5)
+    )
+    assert answer == "stop"
+    assert events == [{"event": "RESET"}]
+
+
+def test_a_refusal_and_silence_are_told_apart() -> None:
+    with pytest.raises(Refused, match="stop: no way"):
+        talk(lambda _: {"error": {"desc": "no way"}}, lambda peer: peer.ask("stop", 5))
+    with pytest.raises(NoAnswer, match=r"no answer within 0\.01 s"):
+        talk(lambda _: None, lambda peer: peer.ask("stop", 0.01))
+
+
+def agent(status: Any) -> Reply:
+    """An agent whose commands end like this."""
+
+    def reply(told: Mapping[str, Any]) -> Mapping[str, Any]:
+        started = told["execute"] == "guest-exec"
+        return {"return": {"pid": 7} if started else status}
+
+    return reply
+
+
+def run_by(reply: Reply, timeout: float = 5) -> Any:
+    asked = Command(["true"], b"", timeout)
+    return talk(reply, lambda peer: GuestAgent(peer).run(asked))[0]
+
+
+def test_a_command_in_a_machine_has_an_exit_code_and_two_streams() -> None:
+    ended = {"exited": True, "exitcode": 3, "out-data": "b3V0", "err-data": "ZXJy"}
+    assert run_by(agent(ended)) == (3, b"out", b"err")
+    assert run_by(agent({"exited": True, "signal": 9})) == (137, b"", b"")
+    assert run_by(lambda _: {"error": {"desc": "not there"}}).code == 127
+    assert run_by(agent({"exited": False}), timeout=0.05).code is None
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"exited": True},
+        {"exited": True, "exitcode": "0"},
+        {"exited": True, "exitcode": 0, "out-data": 1},
+        {"exited": True, "exitcode": 0, "out-data": "="},
+    ],
+)
+def test_an_agent_that_lies_is_an_error_of_the_machine(status: Any) -> None:
+    with pytest.raises(NotSo, match="guest agent gave"):
+        run_by(agent(status))
