@@ -4,6 +4,7 @@ Runs in the user's process, outside the sandbox. Of each node the first guest at
 rebooted and redeployed at any moment as well. Judged is what the others have of it: nothing.
 """
 
+import json
 import os
 import random
 import subprocess
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hostagent.model import EventType
 from netemu.chaos import invariants, kit
@@ -29,8 +30,10 @@ from netemu.client.dialler import Dialler
 from netemu.client.maintenance import Maintenance
 from netemu.errors import BadInput, NetemuError, NotSo
 
-# So long the neighbours are asked before anybody attacks, seconds.
-_QUIET: Final = 3.0
+# So long neighbours ask before anybody attacks, and so often then, and later; seconds.
+_QUIET, _QUIET_PAUSE, _POLL = 3.0, 0.1, 1.0
+# A neighbour waits for twenty seconds.
+_LAST_ANSWER: Final = 30.0
 _PAUSE: Final = 0.3
 _BETWEEN_EVENTS: Final = (0.5, 2.0)
 _TYPES: Final = (EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY)
@@ -67,33 +70,11 @@ class Report:
         return {**asdict(self), "held": self.held}
 
 
-class _Neighbours(threading.Thread):
-    """Asks for the guests that attack nobody, in turn, and notes how long each answer took."""
+class _Asked(NamedTuple):
+    """What neighbours had of a while: the seconds of each answer, and who had none."""
 
-    def __init__(
-        self, lab: str, guests: Sequence[str], judge: Judge, ending: threading.Event
-    ) -> None:
-        super().__init__(daemon=True)
-        self._dialler = new_dialler(lab)
-        self._ask = Asking(lab, self._dialler)
-        self._guests = guests
-        self._judge = judge
-        self._ending = ending
-        self.times: list[float] = []
-        self.unanswered: list[str] = []
-
-    def run(self) -> None:
-        """Ask until the end."""
-        while not self._ending.is_set():
-            for guest in self._guests:
-                began = time.monotonic()
-                if self._ask.identity(guest, self._judge):
-                    self.times.append(time.monotonic() - began)
-                else:
-                    self.unanswered.append(guest)
-                if self._ending.wait(_PAUSE / len(self._guests)):
-                    break
-        self._dialler.close()
+    times: list[float]
+    unanswered: list[tuple[str, str]]
 
 
 class _Moves(threading.Thread):
@@ -140,7 +121,7 @@ def run(
         for ear in ears:
             assert ear.stdout is not None
             ear.stdout.readline()
-        quiet = _asked(lab, neighbours, judge, lambda: time.sleep(_QUIET))
+        quiet = _asked(place, neighbours, judge, _QUIET_PAUSE, lambda: time.sleep(_QUIET))
         before = processes.footprint()
         moves = _Moves(lab, attackers, seed, ending := threading.Event())
         stack.callback(moves.join)
@@ -148,12 +129,12 @@ def run(
         moves.start()
         attacks = kit.draw(attackers, seed=seed, duration=duration)
         attacked = _asked(
-            lab, neighbours, judge, lambda: _attack(place, attacks, duration, on_attack)
+            place, neighbours, judge, _POLL, lambda: _attack(place, attacks, duration, on_attack)
         )
         stack.close()
         crossed = sum(_heard(ear) for ear in ears)
-    for guest, times in Counter(attacked.unanswered + quiet.unanswered).items():
-        judge.breach(invariants.NEIGHBOURS, f"{guest} was not answered {times} times")
+    for guest, said in attacked.unanswered + quiet.unanswered:
+        judge.breach(invariants.NEIGHBOURS, f"{guest} was not answered: {said}")
     if crossed and apart:
         judge.breach(invariants.APART, f"neighbours heard {crossed} of the attackers' frames")
     if not prompt(quiet.times, attacked.times):
@@ -186,16 +167,29 @@ _PIPES: Final[dict[str, Any]] = {
 
 
 def _asked(
-    lab: str, guests: Sequence[str], judge: Judge, meanwhile: Callable[[], None]
-) -> _Neighbours:
-    asking = _Neighbours(lab, guests, judge, ending := threading.Event())
-    asking.start()
-    try:
-        meanwhile()
-    finally:
-        ending.set()
-        asking.join()
-    return asking
+    place: AttachedLab,
+    guests: Sequence[str],
+    judge: Judge,
+    pause: float,
+    meanwhile: Callable[[], None],
+) -> _Asked:
+    """Have each of these guests ask who it is, meanwhile, once in `pause` seconds."""
+    command = [sys.executable, "-c", kit.POLL, str(pause)]
+    asking = {one: place.popen(one, command, **_PIPES) for one in guests}
+    for process in asking.values():
+        assert process.stdout is not None
+        process.stdout.readline()
+    meanwhile()
+    asked = _Asked([], [])
+    for guest, process in asking.items():
+        out, _ = process.communicate(timeout=_LAST_ANSWER)
+        for said, seconds in map(json.loads, out.splitlines()):
+            if said.startswith("_"):
+                judge.answered(guest, said)
+                asked.times.append(seconds)
+            else:
+                asked.unanswered.append((guest, said))
+    return asked
 
 
 def _attack(

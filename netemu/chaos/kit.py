@@ -192,6 +192,31 @@ print(heard, flush=True)
 """Says how many of the attackers' frames have come by the wire when its standard input ends."""
 
 
+POLL: Final = """
+import http.client, json, os, select, sys, time
+pause = float(sys.argv[1])
+def ask():
+    link = http.client.HTTPConnection('169.254.169.254', timeout=20)
+    try:
+        link.request('GET', '/metadata/v1/InstanceInfo')
+        answer = link.getresponse()
+        return json.loads(answer.read())['ID'] if answer.status == 200 else str(answer.status)
+    except Exception as error:
+        return repr(error)
+    finally:
+        link.close()
+print('ready', flush=True)
+at = time.monotonic()
+while not select.select([0], [], [], max(0, at - time.monotonic()))[0]:
+    began = time.monotonic()
+    print(json.dumps([ask(), time.monotonic() - began]), flush=True)
+    at = began + pause
+"""
+"""Asks who it is every so many seconds, until its standard input ends; a line has what was said and
+the seconds that it took.
+"""
+
+
 @dataclass(frozen=True)
 class Attack:
     """`guest` begins the attack `name` at `at` seconds from the beginning."""

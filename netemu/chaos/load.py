@@ -19,8 +19,6 @@ from netemu.errors import BadInput, NetemuError
 _IDENTITY: Final = "/metadata/v1/InstanceInfo"
 _EVENTS: Final = "/metadata/scheduledevents?api-version=2020-07-01"
 _PATIENCE: Final = 2.0
-# Where answers are timed, a late answer does not count as missing.
-_LONG: Final = 20.0
 # Azure answers a guest five times a second at most; two requests a look stay below it.
 _PAUSE: Final = 0.5
 _BETWEEN_COMMANDS: Final = (0.05, 0.5)
@@ -142,27 +140,15 @@ class Asking:
             return False
         return identity.status == events.status == 200
 
-    def identity(self, guest: str, judge: Judge) -> bool:
-        """Whether the guest was answered by name, however long that took."""
-        try:
-            answer = self._get(guest, _IDENTITY, {}, _LONG)
-            if answer.status == 200:
-                judge.answered(guest, str(answer.json().get("ID")))
-        except (NetemuError, OSError):
-            return False
-        return answer.status == 200
-
     def setting(self, guest: str) -> str | None:
         """The setting that the guest has been given, as the lab knows it."""
         return labs.set_properties(self._lab, guest, {}).get(_SETTING)
 
-    def _get(
-        self, guest: str, path: str, headers: dict[str, str], patience: float = _PATIENCE
-    ) -> Answer:
+    def _get(self, guest: str, path: str, headers: dict[str, str]) -> Answer:
         namespaces = labs.enter(self._lab, guest)
         try:
             made = self._dialler.socket(namespaces["net"])
         finally:
             for descriptor in namespaces.values():
                 os.close(descriptor)
-        return request(made, "GET", path, headers=headers, body=None, timeout=patience)
+        return request(made, "GET", path, headers=headers, body=None, timeout=_PATIENCE)

@@ -74,7 +74,7 @@ def test_growth_is_found_and_a_start_is_none() -> None:
 def test_answers_are_prompt_that_take_as_long_as_before_or_a_moment() -> None:
     assert slowest([]) == 0.0
     assert slowest([0.1] * 98 + [5.0] * 2) == 5.0
-    assert prompt([0.1] * 100, [0.9] * 100)
+    assert prompt([0.01] * 100, [0.19] * 100)
     assert prompt([0.5] * 100, [1.4] * 100)
     assert not prompt([0.5] * 100, [1.6] * 100)
 
