@@ -3,20 +3,26 @@
 Runs outside, in the machine's own network namespace, as the user who ordered the lab: a socket
 belongs to the namespace in which it was made. Run by `netemu.supervisor.boot.sandbox` as `python -m
 netemu.supervisor.boot.store_dialler LINK HOST PORT…`. It sends no byte to a server and reads none;
-it ends with the lab.
+it ends with the lab. It has no privilege: root's becomes a user of its own.
 
 Nobody else is outside for as long as the lab is up, to start it again when it is killed. So there
 are two of it: either one answers a question, and starts another when its partner has ended.
 """
 
+import encodings.idna  # noqa: F401 - of getaddrinfo: later it may be out of reach
 import os
 import select
 import signal
 import socket
 import sys
 import time
+from typing import Final
+
+from hostagent import privileges
 
 CONNECTING = b"+"
+# What it becomes when the lab is root's: see `AGENT_USER`.
+DIALLER_USER: Final = 61904
 
 # Seconds before a partner that has ended is replaced.
 _PAUSE = 0.1
@@ -27,6 +33,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a partner has ended
     link = socket.socket(fileno=int(sys.argv[1]))
     link.setblocking(False)
+    privileges.give_up(DIALLER_USER if os.geteuid() == 0 else None)
     servers = list(zip(sys.argv[2::2], map(int, sys.argv[3::2]), strict=True))
     partner = _start_partner()
     while True:
