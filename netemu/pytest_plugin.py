@@ -174,7 +174,7 @@ def netemu_lab(request: pytest.FixtureRequest, netemu_logs: Path) -> Iterator["L
 
 def _shared(request: pytest.FixtureRequest) -> list[Path]:
     """What guests may write to: the test's own folder, if it asks for one."""
-    from netemu.client.labs import may_be_shared
+    from netemu.client.guest_directories import may_be_shared
 
     if "tmp_path" not in request.fixturenames:
         return []

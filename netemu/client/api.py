@@ -37,12 +37,13 @@ class Lab(AttachedLab):
         time_scale: float = 1.0,
         access_log: bool = False,
         shared: Iterable[str | Path] = (),
+        readable: Iterable[str | Path] = (),
     ) -> None:
         own = name if name is not None else f"lab-{os.getpid()}-{next(_numbers)}"
         self._shape = lab_file.given(source, name=own)
         self._time_scale = time_scale
         self._access_log = access_log
-        self._shared = tuple(shared)
+        self._shared, self._readable = tuple(shared), tuple(readable)
         self._maker: int | None = None
         self._start_at(self._shape.name)
 
@@ -80,6 +81,7 @@ class Lab(AttachedLab):
             access_log=self._access_log,
             owned=True,
             shared=self._shared,
+            readable=self._readable,
         )
         if not new:
             raise NotSo(f"{self.name}: a lab of this name runs already; leave the name out")

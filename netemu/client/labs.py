@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from netemu.client import guest_directories
 from netemu.client.ending import await_end, end
 from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
 from netemu.wire import control, questions, runtime_dir
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 
 # Seconds that a lab which does not answer may take to end or to begin.
 _PATIENCE: Final = 5.0
-# Sockets of the machine's programs outside /run are a few dozen; each is a mount of every guest.
-_MOST_MASKED: Final = 128
-# Each guest has its own of these, so nothing of the machine's can be shared there.
-_OF_EACH_GUEST: Final = ("proc", "sys", "run", "dev")
 
 
 def bring_up(
@@ -48,12 +45,13 @@ def bring_up(
     profile: "Profile | None" = None,
     owned: bool = False,
     shared: Iterable[str | Path] = (),
+    readable: Iterable[str | Path] = (),
     store: "StoreAddress | None" = None,
 ) -> bool:
     """Bring `lab` up and return True when every guest is bound and answered.
 
     What guests of root's lab write stays with them, but in directories that the lab file or
-    `shared` names.
+    `shared` names. Directories that are `readable` they see as they are, as the lab file's own.
     With `access_log` the lab's log has a line for each request answered. `profile` is how guests
     are kept apart, where it is not to be the standard one. `store` is where its commands are kept,
     if not on this machine.
@@ -72,7 +70,7 @@ def bring_up(
     if not 0 < time_scale <= 100:
         raise BadInput(f"time scale {time_scale} is not above 0 and at most 100; 1 is RFC 3927's")
     hidden = str(runtime_dir.root())
-    directories = tuple(_directory(one) for one in (*lab.shared, *shared))
+    directories = tuple(map(guest_directories.shared, (*lab.shared, *shared)))
     order = Order(
         lab,
         time_scale,
@@ -80,7 +78,7 @@ def bring_up(
         access_log,
         owned,
         directories,
-        _sockets(_table_of_sockets()),
+        guest_directories.readable((lab.directory, *readable), directories),
         store=store,
         profile=profile or Profile(),
         signing_key=signing_key(),
@@ -115,42 +113,6 @@ def bring_up(
         end(lab.name, made)
         raise
     return True
-
-
-def _table_of_sockets() -> str:
-    try:
-        return Path("/proc/net/unix").read_text(errors="replace")
-    except OSError:  # without /proc the first step of the sandbox says what to do
-        return ""
-
-
-def _sockets(table: str) -> tuple[str, ...]:
-    """Paths of Unix sockets in a table as /proc/net/unix is, but where a guest has its own files.
-
-    In /tmp, too, a guest has no sockets of the machine's: those of a lower layer are none.
-    """
-    named = [line.split(maxsplit=7) for line in table.splitlines()[1:]]
-    paths = {os.path.realpath(one[7]) for one in named if len(one) == 8 and one[7][0] == "/"}
-    seen = (one for one in paths if one.split("/")[1] not in (*_OF_EACH_GUEST, "tmp"))
-    return tuple(sorted(seen)[:_MOST_MASKED])
-
-
-def may_be_shared(path: Path) -> bool:
-    """Whether guests can be shown this directory of the machine's as it is."""
-    return len(path.parts) > 1 and path.parts[1] not in _OF_EACH_GUEST
-
-
-def _directory(shared: str | Path) -> str:
-    path = Path(shared).resolve()
-    if not path.is_dir():
-        raise BadInput(f"{shared}: cannot be shared with guests: it is not a directory")
-    if not may_be_shared(path):
-        own = ", ".join(f"/{one}" for one in _OF_EACH_GUEST)
-        raise BadInput(
-            f"{shared}: cannot be shared with guests: each has its own {own}, and / would be all "
-            "of the machine; name another directory"
-        )
-    return str(path)
 
 
 def _claim_or_join(lab: "Lab") -> tuple[Path, int] | None:

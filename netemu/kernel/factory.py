@@ -59,8 +59,6 @@ BATCH = 200
 FIRST_HELD = 3
 NAMESPACES_OF_A_GUEST = ("user", "mnt", "pid", "net", "uts", "ipc")
 
-"""Which are `shared` with guests and which are `masked`: see `guest_root.change`."""
-
 TAKEN_OVER = b"."
 """The client writes this into a new process's leash once it has the process's descriptors."""
 
@@ -286,9 +284,9 @@ def _be_born(
 
 def _change_root(asked: Boot, users: int, owner: int) -> None:
     try:
-        wrong = guest_root.change(users, owner, asked.shared, asked.masked)
+        wrong = guest_root.change(users, owner, asked.shared, asked.readable)
     except KernelError as error:
-        wrong = [f"it sees the machine's files as nobody: {error}"]
+        wrong = [f"it sees the machine's files as nobody, and its sockets: {error}"]
     for line in wrong:
         os.write(2, f"{asked.guest}: {line}\n".encode())
 

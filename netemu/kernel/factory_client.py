@@ -55,7 +55,8 @@ class Program(NamedTuple):
 class Factory:
     """The factory as its users see it. `on_end` is called with the reason when a factory has ended.
 
-    `shared` are directories that guests may write to; `masked` are sockets that they do not see.
+    `shared` are directories that guests may write to, `readable` those that they may read, wherever
+    these are.
     Methods raise MachineCannot, which names the limit that was reached, if one was.
     """
 
@@ -63,9 +64,9 @@ class Factory:
         self,
         on_end: Callable[[str], None] = lambda _: None,
         shared: Sequence[str] = (),
-        masked: Sequence[str] = (),
+        readable: Mapping[str, str] | None = None,
     ) -> None:
-        self._shared, self._masked = list(shared), list(masked)
+        self._shared, self._readable = list(shared), dict(readable or {})
         self.restarts = 0
         self.last_end: str | None = None
         self.pid = _NONE
@@ -110,7 +111,7 @@ class Factory:
             guest,
             hostname or guest,
             self._shared,
-            self._masked,
+            self._readable,
             command=list(program.command) if program else [],
             directory=program.directory if program else "/",
             environment=dict(program.environment) if program else {},

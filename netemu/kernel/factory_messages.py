@@ -29,7 +29,7 @@ class Boot(NamedTuple):
     guest: str
     hostname: str
     shared: list[str]
-    masked: list[str]
+    readable: dict[str, str]
     command: list[str]
     directory: str
     environment: dict[str, str]

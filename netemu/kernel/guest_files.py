@@ -6,6 +6,8 @@ the guest cannot remove them to see what is beneath.
 """
 
 import os
+import stat
+from collections.abc import Iterable
 from typing import Final
 
 from netemu.errors import MachineCannot
@@ -13,6 +15,8 @@ from netemu.kernel import namespaces as ns
 
 # Container engines mount these read-only, too: no namespace separates them.
 _OF_THE_MACHINE: Final = ("/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger")
+# Some settings in /proc/sys/net are not the namespace's: this one cannot even be taken back.
+_OF_ALL_NETWORKS: Final = ("/proc/sys/net/netfilter/nf_hooks_lwtunnel",)
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
 _LINKS: Final = {
     "ptmx": "pts/ptmx",
@@ -52,10 +56,15 @@ def _keep_the_machine_settings() -> None:
     A guest's root has the lab owner's user ID, to which those files belong.
     """
     ns.mount("/proc/sys/net", _ASIDE, flags=ns.MS_BIND)
-    for path in filter(os.path.exists, _OF_THE_MACHINE):
+    _make_read_only(_OF_THE_MACHINE)
+    ns.mount(_ASIDE, "/proc/sys/net", flags=ns.MS_MOVE)
+    _make_read_only(_OF_ALL_NETWORKS)
+
+
+def _make_read_only(paths: Iterable[str]) -> None:
+    for path in filter(os.path.exists, paths):
         ns.mount(path, path, flags=ns.MS_BIND)
         ns.mount(path, path, flags=ns.MS_BIND | ns.MS_REMOUNT | ns.MS_RDONLY)
-    ns.mount(_ASIDE, "/proc/sys/net", flags=ns.MS_MOVE)
 
 
 def _devices(owner: int) -> None:
@@ -68,8 +77,7 @@ def _devices(owner: int) -> None:
     for name in filter(lambda name: os.path.exists(f"/dev/{name}"), _DEVICES):
         path = f"{_ASIDE}/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o666))
-        ns.mount(f"/dev/{name}", path, flags=ns.MS_BIND)
+        _device(f"/dev/{name}", path, owner)
     for name, target in _LINKS.items():
         os.symlink(target, f"{_ASIDE}/{name}")
     os.mkdir(f"{_ASIDE}/shm")
@@ -81,6 +89,21 @@ def _devices(owner: int) -> None:
     except MachineCannot:
         ns.mount("devpts", f"{_ASIDE}/pts", "devpts", flags, _TERMINALS)
     ns.mount(_ASIDE, "/dev", flags=ns.MS_MOVE)
+
+
+def _device(theirs: str, path: str, owner: int) -> None:
+    """Make a node of the guest's own, so that nobody sees its locks on it, or watches who opens it.
+
+    Only root may: an ordinary user's guests have the machine's.
+    """
+    try:
+        os.mknod(path, stat.S_IFCHR, os.stat(theirs).st_rdev)
+    except PermissionError:
+        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o666))
+        ns.mount(theirs, path, flags=ns.MS_BIND)
+    else:
+        os.chmod(path, 0o666)
+        os.chown(path, owner, owner)
 
 
 def _private(name: str, text: str) -> None:

@@ -1,15 +1,23 @@
-"""A root directory for the guests of root's lab: the machine's files, to be read as root alone may.
+"""A root directory for the guests of root's lab: the machine's files, as user nobody may read them.
 
-Each file system is mounted again, read-only, with the machine's root mapped to the guest's: a guest
-reads what root reads, so that root's own programs run there, and writes nothing. Other users'
-private files are nobody's to it. /tmp shows the machine's, and takes the guest's own writes to
-itself; /var/tmp and /run are empty at each boot.
+Runs in a guest's first process. Each file system of the machine is the lower layer of an overlay of
+the guest's own. So its sockets and named pipes are not the machine's, nor are its locks, leases and
+watches. What changes on the machine after the guest has looked may stay as it was to the guest.
+
+As they are, a guest sees two kinds of directories: those that are readable, which it cannot write,
+and those that are shared. If a directory above is private, an empty one takes its place.
+/tmp shows the machine's, and takes the guest's own writes to itself; /var/tmp, /run and root's home
+are empty at each boot.
 """
 
 import ctypes
 import os
+import pwd
+import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,151 +40,224 @@ _AT_FDCWD = -100
 # What a guest gets of its own in any case; of /dev only what it takes the nodes from.
 _OWN: Final = ("/proc", "/sys", "/run")
 _DEVICES: Final = "/dev"
-_WRITABLE: Final = ("/tmp/", "/var/tmp/")
 _STAGE: Final = "/run/.root"
 _EMPTY: Final = "/run/.empty"
 _QUIET: Final = ns.MS_NOSUID | ns.MS_NODEV
 # Bytes that a guest may write to each: it is memory, which is the whole machine's.
 _SIZE: Final = 512 << 20
+_ALL_MAY_SEARCH: Final = stat.S_IXOTH
+_ALL_MAY_LIST: Final = stat.S_IROTH | stat.S_IXOTH
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def change(users: int, owner: int, shared: Iterable[str], masked: Iterable[str]) -> list[str]:
-    """Leave the present root for such a one, of the guest whose root is the user `owner`.
+def change(users: int, owner: int, shared: Iterable[str], readable: Mapping[str, str]) -> list[str]:
+    """Leave the present root for one of the guest whose root is the user `owner`.
 
     `users` is a user namespace in which root is that user, and nobody else is known. What the
-    guest writes in the directories that are `shared` is root's. Returns what is wrong with those
-    that cannot be, one that is gone by now for one: the guest boots without.
-    A socket that is `masked` is an empty file to the guest: it could connect to it on a read-only
-    mount too.
-    Raises KernelError, and nothing is changed but for a mount at /run, where the kernel cannot map
-    the users of the root file system (that of a container, for one).
+    guest writes in the directories that are `shared` is root's. `readable` directories are seen at
+    a path, by which they may be reached through links, and lie at another.
+    Returns what is wrong with those that cannot be shown, one that is gone by now for one: the
+    guest boots without. Raises KernelError, and nothing is changed but for a mount at /run.
     """
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     points = _mount_points()
     ns.mount("tmpfs", "/run", "tmpfs", _QUIET, f"mode=755,size={_SIZE}")
-    os.mkdir(_STAGE)
-    # What is mounted below /tmp, and may hide something there, comes over the guest's own writes.
-    below = [point for point in points if point.startswith(_WRITABLE)]
-    _mount_again([point for point in points if point not in below], users)
-    _make_writable(owner)
-    _mount_again(below, users)
-    _mask(masked)
-    wrong = [told for directory in shared if (told := _share(directory, users))]
+    for directory in (_STAGE, _EMPTY):
+        os.mkdir(directory)
+    root = _Root(users, owner)
+    root.build(points, shared, readable)
     os.chdir(_STAGE)
     _check(_libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "a root of its own")
     _check(_libc.umount2(b".", _DETACH), "leaving the machine's root")
     os.chdir("/")
-    return wrong
+    return root.wrong
 
 
-def _mount_again(points: list[str], users: int) -> None:
-    for point in points:
-        tree = _clone(point)
+class _Root:
+    """The tree at _STAGE, while it is built from above to below."""
+
+    def __init__(self, users: int, owner: int) -> None:
+        self._users = users
+        self._owner = owner
+        self._laid: set[str] = set()
+        self._empty: set[str] = set()
+        self.wrong: list[str] = []
+
+    def build(
+        self, points: Iterable[str], shared: Iterable[str], readable: Mapping[str, str]
+    ) -> None:
+        """Lay each part in its place: what is below comes over what is above."""
+        places: dict[str, Callable[[str], None]] = dict.fromkeys(points, self._cover)
+        places[_DEVICES] = _show
+        places |= {path: partial(self._see, source) for path, source in readable.items()}
+        places |= {"/tmp": self._copy, "/var/tmp": partial(self._replace, mode=0o1777)}
+        home = pwd.getpwuid(0).pw_dir
+        if home != "/":
+            places[home] = self._replace
+        places |= dict.fromkeys(shared, self._share)
+        for path in sorted(places):
+            places[path](path)
+            self._laid.add(path)
+
+    def _cover(self, point: str) -> None:
+        """Show a file system by an overlay of the guest's own; a file by itself."""
+        if not os.path.isdir(_STAGE + point):
+            if os.path.isfile(_STAGE + point):
+                _show(point, _RDONLY | _NODEV)
+            return
         try:
-            if point != _DEVICES:
-                _restrict(tree, users, must=point == "/")
-            _move(tree, _STAGE + point)
-        finally:
-            os.close(tree)
+            _overlay(point, ns.MS_RDONLY | ns.MS_NODEV, f"lowerdir={_EMPTY}:{{}}")
+        except MachineCannot as error:
+            self.wrong.append(f"{point} is as it is, with its sockets and named pipes: {error}")
+            _show(point, _RDONLY | _NODEV)
+
+    def _copy(self, path: str) -> None:
+        """Show a directory in which the guest's own writes stay with it."""
+        written, work = "/run/.written", "/run/.work"
+        for directory, mode in ((written, 0o1777), (work, 0o700)):
+            os.mkdir(directory)
+            os.chmod(directory, mode)
+            os.chown(directory, self._owner, self._owner)
+        try:
+            _overlay(path, _QUIET, f"lowerdir={{}},upperdir={written},workdir={work}")
+        except MachineCannot:  # this kernel has no overlay: then the machine's is not seen
+            self._replace(path, mode=0o1777)
+
+    def _replace(self, path: str, *, mode: int = 0o755) -> None:
+        """Have an empty directory there, of the guest's own."""
+        if os.path.isdir(_STAGE + path):
+            options = f"mode={mode:o},uid={self._owner},gid={self._owner},size={_SIZE}"
+            ns.mount("tmpfs", _STAGE + path, "tmpfs", _QUIET, options)
+            self._laid.add(path)
+            self._empty.add(path)
+
+    def _see(self, source: str, path: str) -> None:
+        """Show a readable directory. One that is private itself is shown as root reads it."""
+        try:
+            with ExitStack() as opened:
+                there = _open(source, opened)
+                private = os.fstat(there).st_mode & _ALL_MAY_LIST != _ALL_MAY_LIST
+                self._lay(there, path, _RDONLY | _NODEV | (_IDMAP if private else 0))
+        except (OSError, KernelError) as error:
+            if path == source:  # else it may be seen by the links that lead there
+                self.wrong.append(f"{path} is seen as nobody may: {error}")
+
+    def _share(self, path: str) -> None:
+        """Show a directory in which the guest writes as root.
+
+        No part of its path may be a link: a guest that writes in what is above could have put it
+        there since the last boot, to be given something else.
+        """
+        try:
+            with ExitStack() as opened:
+                self._lay(_open(path, opened), path, _IDMAP | _NOSUID | _NODEV)
+        except (OSError, KernelError) as error:
+            self.wrong.append(f"{path} is not shared: {error}")
+
+    def _lay(self, there: int, path: str, attributes: int) -> None:
+        self._make_way(path)
+        with ExitStack() as opened:
+            here = _open(_STAGE + path, opened)
+            tree = _clone(there, opened)
+            _set(tree, attributes, self._users)
+            _move(tree, here)
+
+    def _make_way(self, path: str) -> None:
+        """Have an empty directory in the place of the first one above that is private."""
+        nearest = "/"
+        for above in map(str, reversed(Path(path).parents)):
+            if above in self._laid:
+                nearest = above
+            elif nearest not in self._empty and _is_private(_STAGE + above):
+                self._replace(above)
+                nearest = above
+        # In what is shared, a guest may have left a link that leads out: nothing is made there.
+        if nearest in self._empty:
+            self._make(path)
+
+    def _make(self, path: str) -> None:
+        for one in (*reversed(Path(path).parents), path):
+            try:
+                os.mkdir(f"{_STAGE}{one}")
+            except FileExistsError:
+                continue
+            os.chown(f"{_STAGE}{one}", self._owner, self._owner)
 
 
 def _mount_points() -> list[str]:
-    """Where something is mounted that a guest is to see, from above to below."""
+    """Where something is mounted that a guest is to see."""
     points: dict[str, None] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         point = line.split()[4].encode().decode("unicode_escape")
-        below = any(point == one or point.startswith(f"{one}/") for one in _OWN)
-        if not below and not point.startswith(f"{_DEVICES}/"):
+        below = any(point == one or point.startswith(f"{one}/") for one in (*_OWN, _DEVICES))
+        if not below and not _hidden(point):
             points[point] = None
-    return sorted(points)
+    return [*points]
 
 
-def _mask(paths: Iterable[str]) -> None:
-    os.close(os.open(_EMPTY, os.O_CREAT | os.O_CLOEXEC, 0o000))
-    for path in paths:
-        if Path(_STAGE + path).is_socket():
-            ns.mount(_EMPTY, _STAGE + path, flags=ns.MS_BIND)
-
-
-def _share(directory: str, users: int) -> str:
-    """Returns what is wrong with it, or "".
-
-    No part of its path may be a link: a guest that writes in what is above could have put it there
-    since the last boot, to be given something else.
-    """
-    opened: list[int] = []
+def _hidden(point: str) -> bool:
+    """Whether nobody reaches it, because a directory above is private."""
     try:
-        there = _open(directory)
-        opened.append(there)
-        here = _open(_STAGE + directory)
-        opened.append(here)
-        flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _EMPTY_PATH
-        opened.append(_check(_libc.syscall(_SYS_OPEN_TREE, there, b"", flags), "opening it"))
-        _set(opened[-1], _IDMAP | _NOSUID | _NODEV, users)
-        flags = _MOVE_EMPTY_PATH | _MOVE_TO_EMPTY_PATH
-        done = _libc.syscall(_SYS_MOVE_MOUNT, opened[-1], b"", here, b"", flags)
-        _check(done, "mounting it")
-    except KernelError as error:
-        return f"{directory} is not shared: {error}"
+        return any(_is_private(str(above)) for above in Path(point).parents)
+    except OSError:  # something was mounted above it later
+        return True
+
+
+def _is_private(directory: str) -> bool:
+    return not os.lstat(directory).st_mode & _ALL_MAY_SEARCH
+
+
+def _overlay(path: str, flags: int, layers: str) -> None:
+    """Mount an overlay; `layers` says where the machine's directory is among them."""
+    lower = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # By its number: a path may have what separates layers and options.
+        told = layers.format(f"/proc/self/fd/{lower}")
+        ns.mount("overlay", _STAGE + path, "overlay", flags, told)
     finally:
-        for one in opened:
-            os.close(one)
-    return ""
+        os.close(lower)
 
 
-def _open(path: str) -> int:
+def _show(path: str, attributes: int = 0) -> None:
+    """Show what is there, as it is."""
+    with ExitStack() as opened:
+        there, here = (os.open(one, os.O_PATH | os.O_CLOEXEC) for one in (path, _STAGE + path))
+        opened.callback(os.close, there)
+        opened.callback(os.close, here)
+        tree = _clone(there, opened)
+        _set(tree, attributes, 0)
+        _move(tree, here)
+
+
+def _open(path: str, opened: ExitStack) -> int:
     # struct open_how: flags, mode, how to resolve
     how = struct.pack("=3Q", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _NO_SYMLINKS)
     done = _libc.syscall(_SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), how, len(how))
-    return _check(done, "opening it")
+    return _kept(done, opened)
 
 
-def _make_writable(owner: int) -> None:
-    written, work = "/run/.written", "/run/.work"
-    for path, mode in ((written, 0o1777), (work, 0o700)):
-        os.mkdir(path)
-        os.chmod(path, mode)
-        os.chown(path, owner, owner)
-    own = f"mode=1777,uid={owner},gid={owner},size={_SIZE}"
-    try:
-        layers = f"lowerdir={_STAGE}/tmp,upperdir={written},workdir={work}"
-        ns.mount("overlay", f"{_STAGE}/tmp", "overlay", _QUIET, layers)
-    except MachineCannot:  # this kernel has no overlay: then the machine's /tmp is not seen
-        ns.mount("tmpfs", f"{_STAGE}/tmp", "tmpfs", _QUIET, own)
-    if os.path.isdir(f"{_STAGE}/var/tmp"):
-        ns.mount("tmpfs", f"{_STAGE}/var/tmp", "tmpfs", _QUIET, own)
+def _clone(there: int, opened: ExitStack) -> int:
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _EMPTY_PATH
+    return _kept(_libc.syscall(_SYS_OPEN_TREE, there, b"", flags), opened)
 
 
-def _clone(point: str) -> int:
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
-    return _check(
-        _libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(point), flags), f"opening {point}"
-    )
-
-
-def _restrict(tree: int, users: int, *, must: bool) -> None:
-    """Make a mount read-only, with its users mapped if its kind can be, or `must` be."""
-    try:
-        _set(tree, _IDMAP | _RDONLY | _NODEV, users)
-    except KernelError:
-        if must:
-            raise
-        _set(tree, _RDONLY | _NODEV, 0)
+def _kept(descriptor: int, opened: ExitStack) -> int:
+    _check(descriptor, "opening it")
+    opened.callback(os.close, descriptor)
+    return descriptor
 
 
 def _set(tree: int, attributes: int, users: int) -> None:
     # struct mount_attr: what to set, what to clear, propagation, the user namespace
-    told = struct.pack("=4Q", attributes, 0, 0, users)
+    told = struct.pack("=4Q", attributes, 0, 0, users if attributes & _IDMAP else 0)
     done = _libc.syscall(_SYS_MOUNT_SETATTR, tree, b"", _EMPTY_PATH, told, len(told))
     _check(done, "mapping the users of a file system")
 
 
-def _move(tree: int, target: str) -> None:
-    path = os.fsencode(target)
-    done = _libc.syscall(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, path, _MOVE_EMPTY_PATH)
-    _check(done, f"mounting {target}")
+def _move(tree: int, here: int) -> None:
+    flags = _MOVE_EMPTY_PATH | _MOVE_TO_EMPTY_PATH
+    _check(_libc.syscall(_SYS_MOVE_MOUNT, tree, b"", here, b"", flags), "mounting it")
 
 
 def _check(result: int, what: str) -> int:

@@ -21,10 +21,10 @@ class Order(msgspec.Struct, frozen=True):
 
     An `owned` lab goes down with the process that ordered it; any other stays once it is up.
 
-    Guests may write to `shared` directories, in root's lab too. They do not see the `masked`
-    sockets of the machine's programs. `store` is where the lab's commands are kept, if not on this
-    machine. `profile` is how guests are kept apart. `signing_key` is the private key that its
-    responders sign documents with, and its certificate, in PEM.
+    Guests may write to `shared` directories, in root's lab too. `readable` are the lab's own, which
+    they see wherever those are: each by a path that leads there. `store` is where the lab's
+    commands are kept, if not on this machine. `profile` is how guests are kept apart. `signing_key`
+    is the private key that its responders sign documents with, and its certificate, in PEM.
     """
 
     lab: Lab
@@ -33,7 +33,7 @@ class Order(msgspec.Struct, frozen=True):
     access_log: bool = False
     owned: bool = False
     shared: tuple[str, ...] = ()
-    masked: tuple[str, ...] = ()
+    readable: dict[str, str] = {}
     store: StoreAddress | None = None
     profile: Profile = msgspec.field(default_factory=Profile)
     signing_key: str = ""

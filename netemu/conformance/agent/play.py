@@ -111,9 +111,9 @@ def _up(
         name = f"agent-{os.getpid()}-{next(_numbers)}"
         shape = shape_of(agent, rows, lab_kind, work)
         with ExitStack() as stack:
-            lab = stack.enter_context(
-                Lab(shape, name=name, time_scale=TIME_SCALE, access_log=True, shared=[work])
-            )
+            seen: dict[str, list[str | Path]] = {"shared": [work], "readable": [agent.directory]}
+            lab = Lab(shape, name=name, time_scale=TIME_SCALE, access_log=True, **seen)
+            stack.enter_context(lab)
             if captures is not None:
                 folder = captures / (lab_kind.replace(" ", "-") or agent.run.cloud)
                 folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The isolation catalogue: a file a family, and two for those of ARP and the lab.
+"""The isolation catalogue: attacks, a file a family, with several for those of ARP and the lab.
 
 Adding a row is adding an entry. Rows from 201 on are for labs that speak IPv6.
 """
@@ -18,6 +18,7 @@ from netemu.conformance.rows import (
     ipv6_link,
     kernel,
     lab,
+    machine,
     tcp,
 )
 
@@ -31,7 +32,7 @@ FAMILIES: Final[dict[str, tuple[Row, ...]]] = {
     "TCP": tcp.ROWS,
     "HTTP": http.ROWS,
     "host": host.ROWS,
-    "lab": (*lab.ROWS, *kernel.ROWS),
+    "lab": (*lab.ROWS, *kernel.ROWS, *machine.ROWS),
     _SPEAKING_IPV6: ipv6_link.ROWS,
 }
 

@@ -103,6 +103,9 @@ libc = ctypes.CDLL(None)
 if libc.ptrace(0x4206, 1, 0, 0) == 0:
     print('traced')
     libc.ptrace(17, 1, 0, 0)
+process = libc.syscall(434, 1, 0)  # pidfd_open
+if process >= 0 and libc.syscall(438, process, 0, 0) >= 0:  # pidfd_getfd
+    print('took a descriptor')
 for name in ('environ', 'mem', 'maps', 'fd/0', 'root/etc/hostname', 'cwd/etc/hostname'):
     try:
         with open(f'/proc/1/{name}', 'rb') as file:
@@ -142,7 +145,8 @@ _SETTINGS: Final = """
 import os
 for path in ('/proc/sys/kernel/core_pattern', '/proc/sys/vm/drop_caches', '/proc/sys/fs/file-max',
              '/proc/sysrq-trigger', '/proc/irq/default_smp_affinity', '/sys/power/state',
-             '/sys/kernel/uevent_helper', '/sys/module/kernel/parameters/panic'):
+             '/sys/kernel/uevent_helper', '/sys/module/kernel/parameters/panic',
+             '/proc/sys/net/netfilter/nf_hooks_lwtunnel'):
     try:
         os.close(os.open(path, os.O_WRONLY))
         print(path)
@@ -151,7 +155,7 @@ for path in ('/proc/sys/kernel/core_pattern', '/proc/sys/vm/drop_caches', '/proc
 """
 _FILES: Final = """
 import os
-for path in ('/etc', '/root', '/usr/bin', '/var/lib', '/boot', '/home', '/opt'):
+for path in ('/etc', '/usr/bin', '/var/lib', '/boot', '/home', '/opt'):
     if os.path.isdir(path) and os.access(path, os.W_OK):
         print(path)
 """

@@ -81,7 +81,7 @@ class Supervisor:
         self._owner: int | None = owner  # a pidfd, for as long as the lab goes down with it
         self._dialler = dialler  # the way to the servers of the lab's store, if it has one
         self._shared: SharedLab | None = None
-        self._factory = Factory(self._factory_ended, order.shared, order.masked)
+        self._factory = Factory(self._factory_ended, order.shared, order.readable)
         self._zygote = Zygote()
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
