@@ -11,7 +11,7 @@ import pytest
 from netemu.conformance.baselines import RIVALS, compare
 from netemu.conformance.prove import LABS, prove
 from netemu.conformance.row import ALLOWED
-from netemu.conformance.rows import CATALOGUE
+from netemu.conformance.rows import CATALOGUE, by_lab
 from netemu.topology import DEMO, Lab, Policy, load
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
@@ -49,7 +49,7 @@ FAILS_IN = {
     "ingress list": "63",
     "settings": "76",
     "namespaces": "79 80 81 82 83 84 85 86 87 88 89 91 92 94 95 96 97 98 99 100 101 102 103 104 "
-    "105 106 107 108 109 110",
+    "105 106 107 108 109 110 111 112 113 114 115 116",
 }
 SAME_NODE_FAILS_IN = {"guard": "24 25 26 62", "plain bridge": "09"}
 # Rows that are played in one lab, by one process of the suite.
@@ -98,15 +98,16 @@ def test_rows_that_same_node_judges_otherwise_can_fail_there_too(name: str, numb
 
 
 def test_of_each_row_it_is_said_where_it_fails_or_why_not() -> None:
+    rows, _ = by_lab(CATALOGUE)  # those of a lab that speaks IPv6 have a test of their own
     said = " ".join([*FAILS_IN.values(), HELD_BY_KERNEL]).split()
     assert sorted(said) == sorted(
-        row.id for _, row in CATALOGUE if row.expected(Policy.RESPONDER_ONLY) != ALLOWED
+        row.id for _, row in rows if row.expected(Policy.RESPONDER_ONLY) != ALLOWED
     )
     assert {row.id for _, row in CATALOGUE if row.held_by_kernel} >= set(HELD_BY_KERNEL.split())
     said = " ".join(SAME_NODE_FAILS_IN.values()).split()
     assert sorted(said) == sorted(
         row.id
-        for _, row in CATALOGUE
+        for _, row in rows
         if row.strict != row.same_node and row.expected(Policy.SAME_NODE) != ALLOWED
     )
 
