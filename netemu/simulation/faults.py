@@ -24,9 +24,10 @@ _SOON: Final = 0.06
 _AND_FAIL: Final = 0.5
 # The chance that a node that is away when the faults end does not come back.
 _LEFT_AWAY: Final = 0.5
-# The chance that one fails as the last thing, and how long no wire can be moved then.
-_LAST_BLOW: Final = 0.3
-_STUCK: Final = (0.1, 3.0)
+# The chance that one fails as the last thing, and how long no wire can be moved then: until it has
+# been tried, once the node has been silent.
+_LAST_BLOW: Final = 0.5
+_STUCK: Final = (SILENCE + 1, SILENCE + 4)
 
 
 class Faults:
@@ -70,7 +71,7 @@ class Faults:
     async def _strike_last(self) -> None:
         """Fail a node for good while no wire can be moved: its guests leave it once they can."""
         cluster = self._cluster
-        cluster.left_away = self._draw.choice(sorted(cluster.hosts))
+        cluster.left_away = max(cluster.hosts, key=lambda n: len(cluster.hosts[n].wired.guests))
         cluster.ports.stuck = True
         self._fail(cluster.left_away)
         await asyncio.sleep(self._draw.uniform(*_STUCK))
