@@ -139,8 +139,11 @@ def _percent(share: float) -> str:
     "--from", "first", type=click.IntRange(0), default=1, metavar="SEED", help="The first seed."
 )
 @click.option("--mutant", metavar="NAME", help="Plant a defect, or 'all' of them in turn.")
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Seeds that run at once  [default: one for each core]"
+)
 @as_json
-def faults(seeds: int, first: int, mutant: str | None, as_json: bool) -> int:
+def faults(seeds: int, first: int, mutant: str | None, jobs: int | None, as_json: bool) -> int:
     """Run a lab's agents, healing and events in virtual time, under faults drawn from a seed.
 
     It is the code that runs in labs. Each invariant has a checker; exit code 1 names the first seed
@@ -149,13 +152,13 @@ def faults(seeds: int, first: int, mutant: str | None, as_json: bool) -> int:
     from netemu.errors import NotSo
 
     if mutant is not None:
-        return _hunt(mutant, first, seeds, as_json)
+        return _hunt(mutant, first, seeds, jobs, as_json)
     from netemu.simulation.campaign import outcomes
 
     broken: list[tuple[int, str, str]] = []
     virtual = real = 0.0
     commands = polls = struck = 0
-    for outcome in outcomes(first, seeds):
+    for outcome in outcomes(first, seeds, jobs=jobs):
         virtual, real = virtual + outcome["virtual"], real + outcome["real"]
         commands, polls = commands + outcome["commands"], polls + outcome["polls"]
         struck += len(outcome["faults"])
@@ -186,7 +189,7 @@ def faults(seeds: int, first: int, mutant: str | None, as_json: bool) -> int:
     return NotSo.exit_code if broken else 0
 
 
-def _hunt(name: str, first: int, seeds: int, as_json: bool) -> int:
+def _hunt(name: str, first: int, seeds: int, jobs: int | None, as_json: bool) -> int:
     from hostagent.terminal.table import Column, print_table
     from netemu.errors import BadInput, NotSo
     from netemu.simulation import mutants
@@ -195,7 +198,7 @@ def _hunt(name: str, first: int, seeds: int, as_json: bool) -> int:
     if name != "all" and name not in mutants.BY_NAME:
         raise BadInput(f"{name}: no such mutant; there are: {', '.join(mutants.BY_NAME)}")
     chosen = mutants.ALL if name == "all" else [mutants.BY_NAME[name]]
-    found = [(one, hunt(one, first, seeds)) for one in chosen]
+    found = [(one, hunt(one, first, seeds, jobs)) for one in chosen]
     missed = [one.name for one, caught in found if caught.seed is None]
     if as_json:
         say_json(

@@ -22,16 +22,21 @@ Outcome = dict[str, Any]
 _SHARE: Final = 10
 
 
-def outcomes(first: int, count: int, mutant: str | None = None) -> Iterator[Outcome]:
-    """Run `count` seeds from `first` on, on all cores. Yields them as they end."""
+def outcomes(
+    first: int, count: int, mutant: str | None = None, jobs: int | None = None
+) -> Iterator[Outcome]:
+    """Run `count` seeds from `first` on. Yields them as they end.
+
+    `jobs` processes run at once, one for each core by default.
+    """
     pending = [
         (start, min(_SHARE, first + count - start)) for start in range(first, first + count, _SHARE)
     ]
-    cores = len(os.sched_getaffinity(0))
+    jobs = jobs or len(os.sched_getaffinity(0))
     running: list[subprocess.Popen[str]] = []
     try:
         while pending or running:
-            while pending and len(running) < cores:
+            while pending and len(running) < jobs:
                 running.append(_child(*pending.pop(0), mutant))
             child = running.pop(0)
             assert child.stdout is not None
@@ -52,10 +57,10 @@ class Caught(NamedTuple):
     checkers: tuple[str, ...]
 
 
-def hunt(mutant: Mutant, first: int, count: int) -> Caught:
+def hunt(mutant: Mutant, first: int, count: int, jobs: int | None = None) -> Caught:
     """Run seeds until one of the mutant's own checkers sees it. `seed` is None if none did."""
     tried = 0
-    with _closing(outcomes(first, count, mutant.name)) as results:
+    with _closing(outcomes(first, count, mutant.name, jobs)) as results:
         for outcome in results:
             tried += 1
             seen = {checker for checker, _ in outcome["breaches"]}

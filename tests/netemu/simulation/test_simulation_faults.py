@@ -61,7 +61,9 @@ def test_a_mutant_that_is_not_there_is_refused() -> None:
 
 
 def test_the_command_names_the_seed_and_prints_json() -> None:
-    done = CliRunner().invoke(simulate, ["faults", "--seeds", "2", "--from", "5", "--json"])
+    done = CliRunner().invoke(
+        simulate, ["faults", "--seeds", "2", "--from", "5", "--jobs", "1", "--json"]
+    )
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["seeds"] == 2
