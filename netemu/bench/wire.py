@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import quantiles
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from netemu.bench import stage
 from netemu.bench.report import Goal, Report
 from netemu.bench.rounds import Sample, Spread, in_turn
 from netemu.errors import NotSo
+from netemu.impairment import relay_messages as messages
 from netemu.impairment.terms import CLEAN, Terms
 from netemu.interfaces import GUEST_WIRE
 from netemu.kernel.descriptor_link import receive, send
@@ -162,23 +162,22 @@ class Relayed(Bed):
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
-        self._expect(["hello"])
+        self._expect(messages.Hello())
         self._splice = Splice(
             Place(node.net, port, wired.port_index, BRIDGE_INDEX, lambda _: (), "", "")
         )
         splice.make([self._splice])
         ends = self._splice.open()
-        send(self._link, ["lay", "wire"], [one.fileno() for one in ends])
-        self._expect(["laid", "wire"])
+        self._tell(messages.Lay("wire"), *(one.fileno() for one in ends))
+        self._expect(messages.Laid("wire"))
         for one in ends:
             one.close()
         splice.enter([self._splice])
 
     def with_terms(self, terms: Terms) -> "Relayed":
         """Have these terms from the guest from now on."""
-        given = [msgspec.to_builtins(one) for one in (CLEAN, terms)]
-        send(self._link, ["begin", "wire", 1, *given, []], [])
-        send(self._link, ["count", 1], [])
+        self._tell(messages.Begin("wire", 1, (CLEAN, terms), ()))
+        self._tell(messages.Heard(1))
         receive(self._link)  # it has come to it
         return self
 
@@ -192,9 +191,12 @@ class Relayed(Bed):
         used = Path(f"/proc/{self._relay.pid}/schedstat").read_text().split()[0]
         return int(used) / 1e9
 
-    def _expect(self, message: list[Any]) -> None:
+    def _tell(self, order: messages.Order, *descriptors: int) -> None:
+        send(self._link, messages.written(order), list(descriptors))
+
+    def _expect(self, message: messages.Said) -> None:
         self._link.settimeout(20)
-        if receive(self._link)[0] != message:
+        if receive(self._link)[0] != messages.written(message):
             raise NotSo("the relay does not begin")
 
 

@@ -12,9 +12,10 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from enum import Enum
 from threading import Lock
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from netemu.client.exec_foreground import enter
@@ -30,13 +31,27 @@ _START: Final = (
 )
 
 
-# What is asked for, as one byte, and how it is made.
-Kind = Literal["tcp", "netlink"]
-_KINDS: Final[Mapping[Kind, bytes]] = {"tcp": b"t", "netlink": b"n"}
-_MAKERS: Final[Mapping[bytes, Callable[[], socket.socket]]] = {
-    b"t": socket.socket,
-    b"n": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE),
-}
+# The process imports the standard library alone: a message is one byte, and a descriptor beside it.
+
+
+class Kind(Enum):
+    """What is asked for: a socket of this kind."""
+
+    TCP = b"t"
+    NETLINK = b"n"
+
+
+class _Reply(Enum):
+    MADE = b"!"
+    IMPOSSIBLE = b"-"
+
+
+def _make(kind: Kind) -> socket.socket:
+    match kind:
+        case Kind.TCP:
+            return socket.socket()
+        case Kind.NETLINK:
+            return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
 
 
 class Answer(NamedTuple):
@@ -81,18 +96,15 @@ class Dialler:
             )
         return self
 
-    def socket(self, net: int, kind: Kind = "tcp") -> "socket.socket":
-        """Make a socket in the network namespace of `net`. Raises NotSo if that has gone.
-
-        Of a kind: tcp, or netlink (of routes and links).
-        """
+    def socket(self, net: int, kind: Kind = Kind.TCP) -> "socket.socket":
+        """Make a socket in the network namespace of `net`. Raises NotSo if that has gone."""
         with self._lock:
             try:
-                socket.send_fds(self._link, [_KINDS[kind]], [net])
+                socket.send_fds(self._link, [kind.value], [net])
                 answer, descriptors, _, _ = socket.recv_fds(self._link, 1, 1)
             except OSError:
                 answer, descriptors = b"", []
-        if not answer or not descriptors:
+        if answer != _Reply.MADE.value or not descriptors:
             raise NotSo("no socket could be made there: the lab has ended, or the guest has")
         os.set_inheritable(descriptors[0], False)
         return socket.socket(fileno=descriptors[0])
@@ -114,10 +126,10 @@ def main(link_descriptor: int, user: int) -> None:
         (net,) = descriptors
         try:
             ns.setns(net, ns.NEWNET)
-            with _MAKERS[question]() as made:
-                socket.send_fds(link, [b"!"], [made.fileno()])
+            with _make(Kind(question)) as made:
+                socket.send_fds(link, [_Reply.MADE.value], [made.fileno()])
         except KernelError:
-            link.send(b"-")
+            link.send(_Reply.IMPOSSIBLE.value)
         finally:
             os.close(net)
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
 from netemu.client import labs
-from netemu.client.dialler import Dialler
+from netemu.client.dialler import Dialler, Kind
 from netemu.interfaces import port_name
 from netemu.kernel.counters import Counters, LinkCounters
 
@@ -44,7 +44,7 @@ class Traffic:
                     if not self._nodes:
                         dialler = Dialler().start(entered["user"])
                         undo.callback(dialler.close)
-                    made = LinkCounters(dialler.socket(entered["net"], "netlink"))
+                    made = LinkCounters(dialler.socket(entered["net"], Kind.NETLINK))
                 finally:
                     for descriptor in entered.values():
                         os.close(descriptor)

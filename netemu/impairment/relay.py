@@ -2,15 +2,9 @@
 
 A process of its own in the sandbox, started by the supervisor while any wire is impaired; it
 imports, then gives up every privilege. It makes no socket and opens no file: what it needs comes by
-its link (descriptor LINK), a message and descriptors at a time. It decides nothing: what happens to
-a frame says `fate`, when terms change says the supervisor. One that has ended takes nothing along:
-the next one is told everything again, because it says hello.
-
-From the supervisor: ["lay", wire], with the sockets of the guest's and of the node's end;
-["begin", wire, seed, to, from, traces], with a file of each trace, to count frames from 0;
-["change", wire, to, from, traces], with those files; ["flush", wire], ["take", wire], and
-["count", question] and ["heard", question]. To it: ["hello"], ["laid", wire], and
-["counts", question, what there is of some wires, whether there are more].
+its link (descriptor LINK), a message (`relay_messages`) and descriptors at a time. It decides
+nothing: `fate` says what happens to a frame, and the supervisor when terms change. When a relay has
+ended, the next one says hello, and is told everything again.
 """
 
 import argparse
@@ -27,17 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
-from typing import Any, Final, NoReturn
-
-import msgspec
+from typing import Final, NoReturn
 
 from hostagent import confinement, privileges
 from hostagent.notify import Notifier
 from netemu.impairment import frame as frames_of
+from netemu.impairment import relay_messages as messages
 from netemu.impairment import trace
 from netemu.impairment.fate import Fate
 from netemu.impairment.plan import DIRECTIONS
-from netemu.impairment.terms import Terms
 from netemu.kernel.descriptor_link import close_all, receive, send
 
 LINK: Final = 3
@@ -142,7 +134,7 @@ class Relay:
 
     def run(self, notifier: Notifier) -> None:
         """Carry frames until the link ends."""
-        send(self._link, ["hello"], [])
+        self._say(messages.Hello())
         notifier.ready("relay")
         alive, interval = time.monotonic(), notifier.interval
         while not self._ended:
@@ -203,30 +195,33 @@ class Relay:
             if not order:
                 self._ended = True
             elif not lost:
-                self._obey(order, descriptors)
+                self._obey(messages.read(order, messages.Order), descriptors)
         finally:
             close_all(descriptors)
 
-    def _obey(self, order: Sequence[Any], descriptors: list[int]) -> None:
+    def _obey(self, order: messages.Order | None, descriptors: list[int]) -> None:
         match order:
-            case ["lay", str(wire)] if len(descriptors) == len(DIRECTIONS):
+            case messages.Lay(wire) if len(descriptors) == len(DIRECTIONS):
                 self._close([wire])
                 self._lay(wire, [os.dup(one) for one in descriptors])
-                send(self._link, ["laid", wire], [])
-            case ["begin", str(wire), int(seed), to, from_, names] if wire in self._wires:
+                self._say(messages.Laid(wire))
+            case messages.Begin(wire, seed, terms, names) if wire in self._wires:
                 for side, direction in zip(self._wires[wire], DIRECTIONS, strict=True):
                     side.fate = Fate(seed, f"{wire}/{direction}")
-                self._change(wire, (to, from_), _traces(names, descriptors))
-            case ["change", str(wire), to, from_, names] if wire in self._wires:
-                self._change(wire, (to, from_), _traces(names, descriptors))
-            case ["flush", str(wire)] if wire in self._wires:
+                self._change(wire, terms, _traces(names, descriptors))
+            case messages.Change(wire, terms, names) if wire in self._wires:
+                self._change(wire, terms, _traces(names, descriptors))
+            case messages.Flush(wire) if wire in self._wires:
                 self._flush(wire)
-            case ["take", str(wire)]:
+            case messages.Take(wire):
                 self._close([wire])
-            case ["heard", int(question)]:
-                send(self._link, ["counts", question, {}, False], [])
-            case ["count", int(question)]:
+            case messages.Heard(question):
+                self._say(messages.Counted(question, {}, more=False))
+            case messages.Count(question):
                 self._tell_counts(question)
+
+    def _say(self, message: messages.Said) -> None:
+        send(self._link, messages.written(message), [])
 
     def _lay(self, wire: str, descriptors: Sequence[int]) -> None:
         guest, node = (socket.socket(fileno=one) for one in descriptors)
@@ -236,9 +231,9 @@ class Relay:
             self._sides[side.socket.fileno()] = side
             self._epoll.register(side.socket, select.EPOLLIN)
 
-    def _change(self, wire: str, terms: tuple[Any, Any], traces: dict[str, Sequence[int]]) -> None:
+    def _change(self, wire: str, terms: messages.Both, traces: dict[str, Sequence[int]]) -> None:
         for side, given in zip(self._wires[wire], terms, strict=True):
-            side.fate.change(msgspec.convert(given, Terms), traces, time.monotonic())
+            side.fate.change(given, traces, time.monotonic())
 
     def _flush(self, wire: str) -> None:
         sides = self._wires[wire]
@@ -269,7 +264,7 @@ class Relay:
             }
             more = start + _COUNTED < len(wires)
             try:
-                send(self._link, ["counts", question, some, more], [])
+                self._say(messages.Counted(question, some, more))
             except BlockingIOError:  # it is asked again
                 return
 

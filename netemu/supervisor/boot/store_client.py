@@ -4,12 +4,16 @@ Runs in the supervisor, only where the lab has such a store.
 """
 
 import asyncio
+import errno
 import os
 import socket
 from typing import Final
 
+import msgspec
+
 from netemu.etcd.http import Endpoint
-from netemu.supervisor.boot.store_dialler import CONNECTING
+from netemu.kernel.descriptor_link import close_all, receive, send
+from netemu.supervisor.boot.store_dialler import Answer, Dial, Unreachable
 
 # Seconds for one question before the store counts as unavailable: enough for two servers that are
 # stopped and one that answers.
@@ -40,20 +44,21 @@ class Outside:
         return made
 
     async def _ask(self, server: int) -> socket.socket:
-        self._asked = (self._asked + 1) % 256
-        self._link.send(bytes([server, self._asked]))
+        self._asked += 1
+        send(self._link, msgspec.to_builtins(Dial(self._asked, server)), [])
         while True:
             await _ready(self._link)
-            answer, descriptors, _, _ = socket.recv_fds(self._link, 256, 1)
-            if not answer:
+            told, descriptors, _ = receive(self._link)
+            if not told:
                 raise OSError("the store's dialler has ended")
-            if answer[0] == self._asked:
+            answer: Answer = msgspec.convert(told, Answer)
+            if answer.number == self._asked:
                 break
-            for descriptor in descriptors:  # of a question that was given up
-                os.close(descriptor)
-        if answer[1:] != CONNECTING:
-            raise OSError(answer[1:].decode(errors="replace"))
-        os.set_inheritable(descriptors[0], False)
+            close_all(descriptors)  # of a question that was given up
+        if isinstance(answer, Unreachable):
+            raise OSError(answer.reason)
+        if not descriptors:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         made = socket.socket(fileno=descriptors[0])
         made.setblocking(False)
         return made

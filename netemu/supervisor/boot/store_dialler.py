@@ -18,9 +18,35 @@ import sys
 import time
 from typing import Final
 
-from hostagent import privileges
+import msgspec
+from msgspec import Struct
 
-CONNECTING = b"+"
+from hostagent import privileges
+from netemu.kernel.descriptor_link import receive, send
+
+
+class Dial(Struct, array_like=True, tag=True):
+    """Begin a connection to a server; the answer has the same number."""
+
+    number: int
+    server: int
+
+
+class Connecting(Struct, array_like=True, tag=True):
+    """Beside it is a socket; the other end sees how its connecting ends."""
+
+    number: int
+
+
+class Unreachable(Struct, array_like=True, tag=True):
+    """There is no socket, and why."""
+
+    number: int
+    reason: str
+
+
+Answer = Connecting | Unreachable
+
 # What it becomes when the lab is root's: see `AGENT_USER`.
 DIALLER_USER: Final = 61904
 
@@ -43,12 +69,13 @@ def main() -> None:
             os.close(partner)
             partner = _start_partner()
         try:
-            question = link.recv(2)
+            told, _, _ = receive(link)
         except BlockingIOError:  # the partner has it, or there was none
             continue
-        if not question:
+        if not told:
             return
-        _answer(link, *servers[question[0]], question[1:])
+        question = msgspec.convert(told, Dial)
+        _answer(link, *servers[question.server], question.number)
 
 
 def _start_partner() -> int:
@@ -61,14 +88,15 @@ def _start_partner() -> int:
     return os.pidfd_open(child)
 
 
-def _answer(link: socket.socket, host: str, port: int, number: bytes) -> None:
+def _answer(link: socket.socket, host: str, port: int, number: int) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind | socket.SOCK_NONBLOCK) as made:
-            made.connect_ex(address)  # the other end sees how it ends
-            socket.send_fds(link, [number + CONNECTING], [made.fileno()])
+            made.connect_ex(address)
+            send(link, msgspec.to_builtins(Connecting(number)), [made.fileno()])
     except OSError as error:
-        link.send(number + (error.strerror or "no such host").encode())
+        answer = Unreachable(number, error.strerror or "no such host")
+        send(link, msgspec.to_builtins(answer), [])
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
-
-import msgspec
+from typing import Final, NamedTuple
 
 from netemu.errors import NotSo
-from netemu.impairment.terms import Terms
+from netemu.impairment import relay_messages as messages
 from netemu.kernel.descriptor_link import close_all, receive, send
 from netemu.supervisor.nodes.node_services import STATE, is_root
 from netemu.supervisor.nodes.services import Service
@@ -31,12 +29,9 @@ ANSWER_WITHIN: Final = 5.0
 # Orders that wait because it is slow: more than the wires of the largest lab have in a moment.
 _MOST_WAITING: Final = 20_000
 
-Both = tuple[Terms, Terms]  # to the guest, and from it
-Counts = dict[str, list[dict[str, int]]]  # by wire, in both directions
 
-
-class _Order(NamedTuple):
-    message: list[Any]
+class _Waiting(NamedTuple):
+    order: messages.Order
     descriptors: list[int]  # closed once it is sent
 
 
@@ -50,9 +45,9 @@ class RelayService:
         self._link: socket.socket | None = None
         self._theirs: socket.socket | None = None
         self._begun = asyncio.Event()
-        self._orders: deque[_Order] = deque()
+        self._orders: deque[_Waiting] = deque()
         self._laid: dict[str, asyncio.Future[None]] = {}
-        self._questions: dict[int, asyncio.Queue[tuple[Counts, bool]]] = {}
+        self._questions: dict[int, asyncio.Queue[messages.Counted]] = {}
         self._number = 0
 
     @property
@@ -109,7 +104,7 @@ class RelayService:
         """Have it listen at both ends of a wire. The sockets are closed here. Raises NotSo."""
         laid = self._laid[wire] = asyncio.get_running_loop().create_future()
         try:
-            self._tell(["lay", wire], [one.detach() for one in ends])
+            self._tell(messages.Lay(wire), [one.detach() for one in ends])
             async with asyncio.timeout(ANSWER_WITHIN):
                 await laid
         except TimeoutError:
@@ -117,56 +112,60 @@ class RelayService:
         finally:
             self._laid.pop(wire, None)
 
-    def begin(self, wire: str, seed: int, terms: Both, traces: Mapping[str, bytes]) -> None:
+    def begin(
+        self, wire: str, seed: int, terms: messages.Both, traces: Mapping[str, bytes]
+    ) -> None:
         """Have other terms for a wire, whose frames are counted from 0."""
-        self._tell(*_with_terms(["begin", wire, seed], terms, traces))
+        names, files = _files(terms, traces)
+        self._tell(messages.Begin(wire, seed, terms, names), files)
 
-    def change(self, wire: str, terms: Both, traces: Mapping[str, bytes]) -> None:
+    def change(self, wire: str, terms: messages.Both, traces: Mapping[str, bytes]) -> None:
         """Have other terms for a wire."""
-        self._tell(*_with_terms(["change", wire], terms, traces))
+        names, files = _files(terms, traces)
+        self._tell(messages.Change(wire, terms, names), files)
 
     def flush(self, wire: str) -> None:
         """Throw away what waits."""
-        self._tell(["flush", wire])
+        self._tell(messages.Flush(wire))
 
     def take(self, wire: str) -> None:
         """Have it carry a wire no longer."""
-        self._tell(["take", wire])
+        self._tell(messages.Take(wire))
 
-    async def counts(self) -> Counts:
+    async def counts(self) -> messages.Counts:
         """What happened to the frames of each wire: to the guest, and from it; {} if it is slow."""
-        return await self._ask("count") or {}
+        return await self._ask(messages.Count) or {}
 
     async def heard(self) -> bool:
         """Whether it has carried out what it was told, within a few seconds."""
-        return await self._ask("heard") is not None
+        return await self._ask(messages.Heard) is not None
 
-    async def _ask(self, word: str) -> Counts | None:
+    async def _ask(self, kind: type[messages.Count | messages.Heard]) -> messages.Counts | None:
         if self._service is None:
             return None
         self._number += 1
         number = self._number
-        told: Counts = {}
+        told: messages.Counts = {}
         answers = self._questions[number] = asyncio.Queue()
         try:
-            self._tell([word, number])
+            self._tell(kind(number))
             async with asyncio.timeout(ANSWER_WITHIN):
                 more = True
                 while more:
-                    some, more = await answers.get()
-                    told.update(some)
+                    answer = await answers.get()
+                    told.update(answer.counts)
+                    more = answer.more
         except TimeoutError:
             return None
         finally:
             del self._questions[number]
         return told
 
-    def _tell(self, message: list[Any], descriptors: Sequence[int] = ()) -> None:
-        order = _Order(message, list(descriptors))
+    def _tell(self, order: messages.Order, descriptors: Sequence[int] = ()) -> None:
         if self._link is None or len(self._orders) >= _MOST_WAITING:
-            close_all(order.descriptors)
+            close_all(list(descriptors))
             return
-        self._orders.append(order)
+        self._orders.append(_Waiting(order, list(descriptors)))
         self._send()
 
     def _send(self) -> None:
@@ -175,7 +174,8 @@ class RelayService:
             return
         while self._orders:
             try:
-                send(link, self._orders[0].message, self._orders[0].descriptors)
+                order, beside = self._orders[0]
+                send(link, messages.written(order), beside)
             except BlockingIOError:
                 asyncio.get_running_loop().add_writer(link, self._send)
                 return
@@ -197,14 +197,14 @@ class RelayService:
         except BlockingIOError:
             return
         close_all(descriptors)
-        match said:
-            case ["hello"]:
+        match messages.read(said, messages.Said):
+            case messages.Hello():
                 self._hello()
-            case ["laid", str(wire)] if wire in self._laid:
+            case messages.Laid(wire) if wire in self._laid:
                 if not self._laid[wire].done():
                     self._laid[wire].set_result(None)
-            case ["counts", int(number), dict(some), bool(more)] if number in self._questions:
-                self._questions[number].put_nowait((some, more))
+            case messages.Counted(number) as answer if number in self._questions:
+                self._questions[number].put_nowait(answer)
 
     def _hello(self) -> None:
         """One has begun. What was to be told to the one before is told by `again`."""
@@ -215,9 +215,8 @@ class RelayService:
         self._begun.set()
 
 
-def _with_terms(
-    message: list[Any], terms: Both, traces: Mapping[str, bytes]
-) -> tuple[list[Any], list[int]]:
+def _files(terms: messages.Both, traces: Mapping[str, bytes]) -> tuple[list[str], list[int]]:
+    """The names of the traces of these terms, and a file of each."""
     names = sorted({one.trace for one in terms if one.trace})
     files: list[int] = []
     try:
@@ -227,4 +226,4 @@ def _with_terms(
     except BaseException:
         close_all(files)
         raise
-    return [*message, *(msgspec.to_builtins(one) for one in terms), names], files
+    return names, files

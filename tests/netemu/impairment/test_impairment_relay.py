@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
 import pytest
 
+from netemu.impairment import relay_messages as messages
 from netemu.impairment import trace
 from netemu.impairment.fate import Fate
 from netemu.impairment.relay import LINK
@@ -34,7 +34,7 @@ class Wire:
         )
         theirs.close()
         self.link.settimeout(20)
-        assert receive(self.link)[0] == ["hello"]
+        assert receive(self.link)[0] == ["Hello"]
         self.guest, self._of_guest = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.node, self._of_node = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for one in (self.guest, self.node):
@@ -45,23 +45,25 @@ class Wire:
     ) -> None:
         names = ["t"] if packed else []
         files = [_file(packed)] if packed else []
-        send(self.link, ["lay", "w"], [self._of_guest.fileno(), self._of_node.fileno()])
-        message = ["begin", "w", seed, *map(msgspec.to_builtins, (to, from_)), names]
-        send(self.link, message, files)
+        self.tell(messages.Lay("w"), [self._of_guest.fileno(), self._of_node.fileno()])
+        self.tell(messages.Begin("w", seed, (to, from_), names), files)
         for one in files:
             os.close(one)
-        assert receive(self.link)[0] == ["laid", "w"]
+        assert receive(self.link)[0] == ["Laid", "w"]
         self.counts()  # all of it has come to it
 
     def change(self, to: Terms, from_: Terms) -> None:
-        send(self.link, ["change", "w", *map(msgspec.to_builtins, (to, from_)), []], [])
+        self.tell(messages.Change("w", (to, from_), ()))
 
     def counts(self) -> list[dict[str, int]]:
-        send(self.link, ["count", 7], [])
-        kind, question, told, more = receive(self.link)[0]
-        assert (kind, question, more) == ("counts", 7, False)
-        counts: list[dict[str, int]] = told["w"]
+        self.tell(messages.Count(7))
+        told = messages.read(receive(self.link)[0], messages.Counted)
+        assert (told.question, told.more) == (7, False)
+        counts: list[dict[str, int]] = told.counts["w"]
         return counts
+
+    def tell(self, order: messages.Order, descriptors: Sequence[int] = ()) -> None:
+        send(self.link, messages.written(order), list(descriptors))
 
     def close(self) -> int:
         self.link.close()
@@ -155,7 +157,7 @@ def test_terms_change_under_way_and_what_waits_is_flushed_when_it_is_to_be(wire:
     wire.guest.send(frames(1)[0])
     while wire.counts()[1]["blackholed"] < 1:
         time.sleep(0.01)
-    send(wire.link, ["flush", "w"], [])
+    wire.tell(messages.Flush("w"))
     wire.change(CLEAN, CLEAN)
     wire.counts()
     wire.guest.send(HEADER + b"last")
@@ -176,7 +178,7 @@ def test_a_trace_says_when_frames_leave(wire: Wire) -> None:
 def test_a_wire_that_is_taken_away_is_carried_no_longer_and_may_be_laid_again(wire: Wire) -> None:
     wire.lay(from_=Terms(delay=0.1))
     wire.guest.send(frames(1)[0])
-    send(wire.link, ["take", "w"], [])
+    wire.tell(messages.Take("w"))
     assert arrived(wire.node) == []
     wire.lay()
     wire.guest.send(frames(1)[0])
@@ -205,7 +207,9 @@ def test_it_ends_when_it_is_no_longer_needed(wire: Wire, how: str) -> None:
     assert wire.close() == 0
 
 
-@pytest.mark.parametrize("order", [["lay"], ["change", "x", {}, {}, []], ["take", "x"], [5], ["?"]])
+@pytest.mark.parametrize(
+    "order", [["Lay"], ["Lay", "w"], ["Change", "x", [{}, {}], []], ["Take", "x"], [5], ["?"]]
+)
 def test_an_order_that_it_does_not_know_changes_nothing(wire: Wire, order: list[Any]) -> None:
     wire.lay()
     send(wire.link, order, [])
