@@ -10,29 +10,36 @@ _LONGEST: Final = 1000
 
 
 class Notifier:
-    """Connects when made, so that privileges that the address needs may be given up afterwards."""
+    """Speaks to the service manager, if there is one.
 
-    def __init__(self, environ: MutableMapping[str, str]) -> None:
-        """Remove the variables from `environ`. Without a working NOTIFY_SOCKET nothing is sent.
+    `interval`: call `alive` this often, in seconds; None: never.
+    """
 
-        `interval`: call `alive` this often, in seconds, according to WATCHDOG_USEC; None: never.
-        """
-        self.interval: float | None = None
+    def __init__(self, connected: socket.socket | None, interval: float | None) -> None:
+        self.interval = interval
         self.is_first = True
         """Whether this is the daemon's first process, which alone sends READY."""
-        self._socket: socket.socket | None = None
+        self._socket = connected
+
+    @classmethod
+    def connect(cls, environ: MutableMapping[str, str]) -> "Notifier":
+        """Connect as NOTIFY_SOCKET and WATCHDOG_USEC say, and remove them from `environ`.
+
+        Privileges that the address needs may be given up afterwards. Without a working address
+        nothing is sent.
+        """
         address = environ.pop("NOTIFY_SOCKET", "")
         patience = environ.pop("WATCHDOG_USEC", "")
         if not address:
-            return
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            return cls(None, None)
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            self._socket.connect("\0" + address[1:] if address[0] == "@" else os.fspath(address))
+            connected.connect("\0" + address[1:] if address[0] == "@" else os.fspath(address))
         except OSError:
-            self.close()
-            return
-        if patience.isdecimal() and int(patience) > 0:
-            self.interval = int(patience) / 2e6
+            connected.close()
+            return cls(None, None)
+        watched = patience.isdecimal() and int(patience) > 0
+        return cls(connected, int(patience) / 2e6 if watched else None)
 
     def ready(self, what: str) -> None:
         """Send READY with a short status."""

@@ -9,21 +9,25 @@ from collections.abc import Callable
 class Workers:
     """This process and those that share its work; `number` is this process's own, from 0."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, number: int, links: list[socket.socket]) -> None:
+        self.number = number
+        self._links = links  # the first process has one to each other
+
+    @classmethod
+    def fork(cls, count: int) -> "Workers":
         """Become `count` processes. What they share must be open already, and no loop or thread may
         run.
         """
-        self.number = 0
-        self._links: list[socket.socket] = []  # the first process has one to each other
+        links: list[socket.socket] = []
         for number in range(1, count):
             ours, theirs = socket.socketpair()
             if os.fork() == 0:
-                for link in (*self._links, ours):
+                for link in (*links, ours):
                     link.close()
-                self.number, self._links = number, [theirs]
-                return
+                return cls(number, [theirs])
             theirs.close()
-            self._links.append(ours)
+            links.append(ours)
+        return cls(0, links)
 
     def watch(self, gone: Callable[[], None]) -> None:
         """Call `gone` on the running loop when the first process or, in the first, any other has

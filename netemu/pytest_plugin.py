@@ -216,7 +216,7 @@ def _leave(
 def _record(lab: "Lab", logs: Path) -> "Recording":
     from netemu.client.recording import Recording
 
-    return Recording(lab.name, lab.nodes, logs)
+    return Recording.start(lab.name, lab.nodes, logs)
 
 
 def _name() -> str:

@@ -69,7 +69,7 @@ def _connected(ctx: click.Context) -> "SyncController":
     path, timeout = ctx.obj
     if path is None:  # asked for only now, so that every `--help` works without it
         raise click.UsageError("which agent? give `controller --agent PATH`")
-    return ctx.with_resource(SyncController(path, timeout))
+    return ctx.with_resource(SyncController.connect(path, timeout))
 
 
 @controller.command()

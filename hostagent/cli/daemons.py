@@ -40,7 +40,7 @@ def _says_why_it_ends(command: "Callable[..., None]") -> "Callable[..., None]":
     def told(**options: Any) -> None:
         from hostagent.notify import Notifier
 
-        notifier = Notifier(os.environ)
+        notifier = Notifier.connect(os.environ)
         try:
             command(notifier=notifier, **options)
         except Exception as error:
@@ -305,7 +305,7 @@ def responder(
     where = ", ".join(sorted({f"{host_of(name[0])}:{name[1]}" for name in names}))
     # From here on there are several of us: what they share is made, the secret of tokens with it.
     gc.freeze()
-    workers = Workers(processes)
+    workers = Workers.fork(processes)
     share = shares[workers.number]
     for listener in set(listeners) - set(share):
         listener.close()

@@ -18,20 +18,26 @@ class SyncController(Verbs, Blocking):
     """Commands one node's agent; every call blocks until its answer or its timeout."""
 
     def __init__(self, path: Path | str, timeout: float = conversation.TIMEOUT) -> None:
-        """Connect to the agent's command socket; raises AgentUnreachable, CommandRefused."""
+        """Use the agent whose command socket is at `path`; `connect` also opens the connection."""
         self.path = Path(path)
         self.timeout = timeout
         self.node = ""
         self._conversation = conversation.Conversation()
         self._socket: socket.socket | None = None
+
+    @classmethod
+    def connect(cls, path: Path | str, timeout: float = conversation.TIMEOUT) -> "SyncController":
+        """Connect, and learn the node's name; raises AgentUnreachable, CommandRefused."""
+        controller = cls(path, timeout)
         try:
-            self._open(time.monotonic() + timeout)
+            controller._open(time.monotonic() + timeout)
         except OSError as error:  # TimeoutError is one
-            self.close()
+            controller.close()
             raise conversation.AgentUnreachable(path, error) from error
         except conversation.CommandRefused:
-            self.close()
+            controller.close()
             raise
+        return controller
 
     def close(self) -> None:
         """Close the connection. A later call opens a new one."""

@@ -56,7 +56,7 @@ async def _claim(lab: Lab, time_scale: float) -> Sample:
     factory = Factory()
     nodes = await wire(lab, factory, Manner(lab.policy, time_scale), progress=progress)
     start, before = time.monotonic(), getrusage(RUSAGE_SELF)
-    claims = Claims(nodes, Timing().scaled(time_scale))
+    claims = Claims(Timing().scaled(time_scale)).begin(nodes)
     await claims.hold(factory)
     await claims.all_bound(lab.guests, progress)
     end, after = time.monotonic(), getrusage(RUSAGE_SELF)

@@ -78,7 +78,7 @@ def _run(job: Job, node: WiredNode, store: Path) -> Report:
     names = [one.guest.name for one in node.guests]
     stage.await_answer("the responder", nets[0], load.request(PATH, headers=_FLAVOUR))
     report = Report("events", {})
-    with SyncController(servers.command_socket(node)) as controller:
+    with SyncController.connect(servers.command_socket(node)) as controller:
 
         def wake(count: int) -> Callable[[], Sample]:
             return lambda: _wake(controller, running, nets[:count], names[:count])
@@ -243,14 +243,14 @@ def _from(names: list[str], number: int) -> Iterator[str]:
 
 def _kept(node: WiredNode, running: servers.Ours, names: list[str], job: Job) -> int:
     """Plan events, kill the agent after the last acknowledgement, and count the missing."""
-    with SyncController(servers.command_socket(node)) as controller:
+    with SyncController.connect(servers.command_socket(node)) as controller:
         planned = {
             controller.schedule([names[number % len(names)]], EventType.REBOOT, notice=3600).id
             for number in range(min(100, 10 * job.wakes))
         }
     running.kill_agent()
     servers.place(node)  # it may take a moment to start
-    with SyncController(servers.command_socket(node)) as controller:
+    with SyncController.connect(servers.command_socket(node)) as controller:
         return len(planned - {event.id for event in controller.events()})
 
 

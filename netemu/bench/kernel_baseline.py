@@ -34,14 +34,14 @@ def build(nodes: int, guests: int) -> list[int]:
         ns.unshare(ns.NEWNET)
         net = ns.open_own("net")
         kept.append(net)
-        with netlink.Netlink() as kernel:
+        with netlink.Netlink.open() as kernel:
             bridge = links.bridge(BRIDGE, _BRIDGE_INDEX, "02:00:00:00:00:fe")
             kernel.run((bridge, links.up(BRIDGE, _BRIDGE_INDEX)))
             for number in range(_share(guests, nodes, node)):
                 ns.unshare(ns.NEWNET)
                 guest = ns.open_own("net")
                 kept.append(guest)
-                with netlink.Netlink() as inner:
+                with netlink.Netlink.open() as inner:
                     ns.setns(net, ns.NEWNET)
                     kernel.run(_patched((wire, raise_port), number, guest))
                     inner.run((raise_guest,))

@@ -111,7 +111,7 @@ def _sentinel() -> None:
     ns.unshare(ns.NEWNET)
     other = ns.open_own("net")
     ns.setns(home, ns.NEWNET)
-    with netlink.Netlink() as kernel:
+    with netlink.Netlink.open() as kernel:
         kernel.run(
             (
                 links.bridge(BRIDGE, 2, "02:00:00:00:00:fe"),

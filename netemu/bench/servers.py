@@ -187,7 +187,7 @@ def place(node: WiredNode) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            with SyncController(command_socket(node)) as controller:
+            with SyncController.connect(command_socket(node)) as controller:
                 controller.place(guests)
                 return
         except AgentUnreachable:

@@ -139,11 +139,11 @@ def set_up(sizes: dict[str, int], processes: Mapping[str, int] = {}) -> list[Wir
     nodes = asyncio.run(_wired(lab))
     for node in nodes:
         with inside(node.net):
-            table = Bindings(BRIDGE_INDEX)
+            table = Bindings.open(BRIDGE_INDEX)
         table.add([Binding(one.guest.port, one.guest.mac, address_of(one)) for one in node.guests])
         table.close()
         for one in node.guests:
-            with inside(net_of(one)), netlink.Netlink() as kernel:
+            with inside(net_of(one)), netlink.Netlink.open() as kernel:
                 prefix, index = addresses.PREFIX_LENGTH, links.GUEST_INDEX
                 own = addressing.address(index, address_of(one), prefix, BROADCAST_TEXT)
                 way = addressing.neighbour(index, METADATA, node.node.mac)

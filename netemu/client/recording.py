@@ -78,23 +78,28 @@ def _tcpdump() -> str:
 class Recording:
     """Captures at all ports and the bridge of each of these nodes, from now on."""
 
-    def __init__(self, name: str, nodes: Iterable[str], folder: Path) -> None:
-        """One NODE.pcapng in `folder` for each node; every frame has its link's name.
+    def __init__(self) -> None:
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    @classmethod
+    def start(cls, name: str, nodes: Iterable[str], folder: Path) -> "Recording":
+        """Write one NODE.pcapng in `folder` for each node; every frame has its link's name.
 
         It needs no tcpdump, which knows one link a process, or all of them without their MACs.
         """
-        self._running: list[subprocess.Popen[bytes]] = []
+        recording = cls()
         with ExitStack() as undo:
-            undo.callback(self.stop)
+            undo.callback(recording.stop)
             for node in nodes:
                 # Opened here: inside, paths and users are different.
                 with (folder / f"{node}.pcapng").open("wb") as file:
-                    self._running.append(_recorder(name, node, file))
-            for node, process in zip(nodes, self._running, strict=True):
+                    recording._running.append(_recorder(name, node, file))
+            for node, process in zip(nodes, recording._running, strict=True):
                 assert process.stderr is not None
                 if process.stderr.readline() != recorder.LISTENS:
                     raise NotSo(f"{node}: the capture did not start; see {folder}")
             undo.pop_all()
+        return recording
 
     def stop(self) -> None:
         """End the captures in order: their files are whole then."""

@@ -98,7 +98,7 @@ async def _body(reader: asyncio.StreamReader, head: list[str]) -> bytes:
 
 async def main() -> None:
     """Serve until ended."""
-    notifier = Notifier(os.environ)
+    notifier = Notifier.connect(os.environ)
     knowledge, heard = Knowledge(), asyncio.Event()
     feed = Path(sys.argv[sys.argv.index("--agent") + 1])
     serve = InsecureResponder(knowledge).serve

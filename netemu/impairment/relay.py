@@ -86,11 +86,17 @@ class Side:
 class Timer:
     """A timer of the kernel's, exact to microseconds where epoll's own timeout has milliseconds."""
 
-    def __init__(self) -> None:
-        self.fd = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_FLAGS)
-        if self.fd < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
+    def __init__(self, descriptor: int) -> None:
+        self.fd = descriptor
         self._at = 0.0
+
+    @classmethod
+    def open(cls) -> "Timer":
+        """Make one. Raises OSError."""
+        made = _libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_FLAGS)
+        if made < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        return cls(made)
 
     def set(self, at: float) -> None:
         """Have it go off at this time, seconds; 0 is never."""
@@ -112,7 +118,7 @@ class Timer:
 class Relay:
     """All impaired wires of a lab."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, timer: Timer, epoll: select.epoll) -> None:
         self._link = link
         self._wires: dict[str, tuple[Side, Side]] = {}
         self._sides: dict[int, Side] = {}
@@ -120,10 +126,8 @@ class Relay:
         self._number = 0
         self._buffer = bytearray(_LONGEST)
         self._view = memoryview(self._buffer)
-        self._timer = Timer()
-        self._epoll = select.epoll()
-        self._epoll.register(link, select.EPOLLIN)
-        self._epoll.register(self._timer.fd, select.EPOLLIN)
+        self._timer = timer
+        self._epoll = epoll
         self._closers = ThreadPoolExecutor(_CLOSERS)
         self._ended = False
 
@@ -134,6 +138,8 @@ class Relay:
 
     def run(self, notifier: Notifier) -> None:
         """Carry frames until the link ends."""
+        self._epoll.register(self._link, select.EPOLLIN)
+        self._epoll.register(self._timer.fd, select.EPOLLIN)
         self._say(messages.Hello())
         notifier.ready("relay")
         alive, interval = time.monotonic(), notifier.interval
@@ -303,9 +309,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--user", type=int)
     arguments = parser.parse_args()
-    notifier = Notifier(os.environ)
+    notifier = Notifier.connect(os.environ)
     link = socket.socket(fileno=LINK)
-    relay = Relay(link)
+    relay = Relay(link, Timer.open(), select.epoll())
     _be_prompt()
     privileges.give_up(arguments.user)
     confinement.confine(None)

@@ -41,17 +41,21 @@ class Binding(NamedTuple):
 
 
 class Bindings:
-    """Changes the bindings of one node. Make it inside the node's namespace: its sockets stay
-    there.
-    """
+    """Changes the bindings of one node."""
 
-    def __init__(self, bridge_index: int) -> None:
+    def __init__(self, bridge_index: int, route: netlink.Netlink, netfilter: socket.socket) -> None:
         self._bridge = bridge_index
-        self._route = netlink.Netlink()
-        self._netfilter = socket.socket(
+        self._route = route
+        self._netfilter = netfilter
+
+    @classmethod
+    def open(cls, bridge_index: int) -> "Bindings":
+        """Open its sockets, inside the node's namespace; they stay there."""
+        netfilter = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER
         )
-        self._netfilter.bind((0, 0))
+        netfilter.bind((0, 0))
+        return cls(bridge_index, netlink.Netlink.open(), netfilter)
 
     def close(self) -> None:
         """Close the sockets."""

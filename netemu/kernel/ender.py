@@ -32,7 +32,7 @@ class Ender:
     """`first` is a pidfd of the guest's first process."""
 
     def __init__(self, pid_namespace: int, first: int) -> None:
-        self._guest = GuestProcesses(pid_namespace)
+        self._guest = GuestProcesses.of(pid_namespace)
         self._first = _number_of(first)
         self._left: dict[int, _Seen] = {}
         self._ended: list[tuple[str, float]] = []

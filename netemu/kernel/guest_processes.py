@@ -14,10 +14,14 @@ _NS_GET_PARENT: Final = 0xB702  # linux/nsfs.h
 class GuestProcesses:
     """Those in one PID namespace and in those below it, as of each look."""
 
-    def __init__(self, pid_namespace: int) -> None:
-        inode = os.fstat(pid_namespace).st_ino
+    def __init__(self, own: int, others: int) -> None:
         # Whether a PID namespace is the guest's, by its inode.
-        self._known = {inode: True, os.stat("/proc/self/ns/pid").st_ino: False}
+        self._known = {own: True, others: False}
+
+    @classmethod
+    def of(cls, pid_namespace: int) -> "GuestProcesses":
+        """Those of the guest whose PID namespace this descriptor is of."""
+        return cls(os.fstat(pid_namespace).st_ino, os.stat("/proc/self/ns/pid").st_ino)
 
     def __iter__(self) -> Iterator[int]:
         for process in filter(str.isdigit, os.listdir("/proc")):

@@ -20,15 +20,21 @@ LATE: Final = 0.25
 
 
 class Lease:
-    """The lease of the node whose network namespace `net` leads to."""
+    """The lease of one node."""
 
-    def __init__(self, net: int) -> None:
+    def __init__(self, netfilter: socket.socket) -> None:
+        self._netfilter = netfilter
+
+    @classmethod
+    def open(cls, net: int) -> "Lease":
+        """Open its socket in that namespace."""
         with inside(net):
-            self._netfilter = socket.socket(
+            netfilter = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, bindings.NETFILTER
             )
-        self._netfilter.bind((0, 0))
-        self._netfilter.settimeout(_PATIENCE)
+        netfilter.bind((0, 0))
+        netfilter.settimeout(_PATIENCE)
+        return cls(netfilter)
 
     def close(self) -> None:
         """Close the socket; the lease goes on."""

@@ -30,22 +30,23 @@ _AT_A_TIME: Final = 64
 
 
 class LinkMonitor:
-    """Tells which links of the namespace in which it was made have a carrier, as it changes."""
+    """Tells which links of the namespace in which it was opened have a carrier, as it changes."""
 
-    def __init__(self) -> None:
-        self._socket = self._connect()
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
         self._dumping = False
         self._owed = False
 
-    @staticmethod
-    def _connect() -> socket.socket:
-        made = socket.socket(
+    @classmethod
+    def open(cls) -> "LinkMonitor":
+        """Open a socket in the namespace of this thread."""
+        opened = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
             socket.NETLINK_ROUTE,
         )
-        made.bind((0, _RTMGRP_LINK))
-        return made
+        opened.bind((0, _RTMGRP_LINK))
+        return cls(opened)
 
     def fileno(self) -> int:
         """The socket to wait for: it is readable when something has changed."""

@@ -39,15 +39,21 @@ class Message(NamedTuple):
 
 
 class Netlink:
-    """A route netlink socket in the namespace in which it was made."""
+    """A route netlink socket in the namespace in which it was opened."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
+
+    @classmethod
+    def open(cls) -> "Netlink":
+        """Open a socket in the namespace of this thread."""
+        opened = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
-        self._socket.bind((0, 0))
+        opened.bind((0, 0))
         for option in (_EXT_ACK, _CAP_ACK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            opened.setsockopt(_SOL_NETLINK, option, 1)
+        return cls(opened)
 
     def __enter__(self) -> "Netlink":
         return self

@@ -36,7 +36,7 @@ class Tracer:
     """Holds the processes of one PID namespace and of those below it."""
 
     def __init__(self, pid_namespace: int) -> None:
-        self._processes = GuestProcesses(pid_namespace)
+        self._processes = GuestProcesses.of(pid_namespace)
         self._held: set[int] = set()
         self._others: set[int] = set()
 

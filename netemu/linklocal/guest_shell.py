@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 from netemu.errors import NetemuError
 from netemu.kernel import addressing, links, netlink, packet, sockets
@@ -49,6 +49,7 @@ class GuestShell:
         lost: Callable[[], None],
     ) -> None:
         self.claimant = claimant
+        self._net = net
         self._name = name
         self._changed = changed
         self._lost = lost
@@ -59,9 +60,13 @@ class GuestShell:
         self._off = False
         self._changes: deque[Callable[[], None]] = deque()
         self._changing = False
-        with inside(net):
+
+    def open(self) -> Self:
+        """Open the socket on the guest's interface, and begin to read it. Returns itself."""
+        with inside(self._net):
             self._socket = packet.on_guest(bpf.nothing())
         self._loop.add_reader(self._socket, self._readable)
+        return self
 
     @property
     def packet_socket(self) -> int:
@@ -184,7 +189,7 @@ class GuestShell:
         if self._off:
             return
         try:
-            with inside_that_of(self._socket), netlink.Netlink() as kernel:
+            with inside_that_of(self._socket), netlink.Netlink.open() as kernel:
                 kernel.run(
                     (
                         addressing.address(
@@ -204,7 +209,7 @@ class GuestShell:
         if self._off:
             return
         try:
-            with inside_that_of(self._socket), netlink.Netlink() as kernel:
+            with inside_that_of(self._socket), netlink.Netlink.open() as kernel:
                 sockets.reset_connections(address)
                 kernel.run(
                     (

@@ -10,7 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Self
 
 from netemu.interfaces import Mark
 from netemu.kernel import packet, sockets
@@ -42,6 +42,8 @@ _LOOK_AGAIN: Final = 0.1
 class NodeShell:
     """Carries out what a node's oracle decides, in the node's network namespace `net`.
 
+    `open` makes its sockets there, and has the running loop read them.
+
     `ports` maps marks to port names, `macs` to the MACs of the guests there, and `links` the index
     of each port's link to its mark;
     `carrier(mark, up)` is called when a guest's wire comes up or goes down, `changed` when
@@ -55,7 +57,6 @@ class NodeShell:
         name: str,
         *,
         timing: Timing,
-        bridge_index: int,
         ports: Mapping[Mark, str],
         macs: Mapping[Mark, bytes],
         links: Mapping[int, Mark],
@@ -79,19 +80,23 @@ class NodeShell:
         self._delayed: list[Binding] = []  # until their address is reset
         self._loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._expired)
-        with inside(net):
+        self._look: asyncio.TimerHandle | None = None
+
+    def open(self, bridge_index: int) -> Self:
+        """Open the sockets, and begin. Returns itself."""
+        with inside(self._net):
             self._socket = packet.on_bridge(bpf.probes())
-            self._rivals = packet.on_every_port(bpf.claims_of(oracle.own))
-            self._speech = packet.on_every_port(bpf.speaks(oracle.own))
-            self._bindings = Bindings(bridge_index)
-            self._monitor = LinkMonitor()
+            self._rivals = packet.on_every_port(bpf.claims_of(self.oracle.own))
+            self._speech = packet.on_every_port(bpf.speaks(self.oracle.own))
+            self._bindings = Bindings.open(bridge_index)
+            self._monitor = LinkMonitor.open()
         self._loop.add_reader(self._socket, self._readable)
         self._loop.add_reader(self._rivals, self._contested)
         self._loop.add_reader(self._speech, self._spoken)
         self._loop.add_reader(self._monitor, self._links_changed)
-        self._look: asyncio.TimerHandle | None = None
         self._monitor.ask_all()
         self._look_again_if_owed()
+        return self
 
     @property
     def packet_sockets(self) -> list[int]:

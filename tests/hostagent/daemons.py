@@ -98,7 +98,7 @@ class Node:
         return (self.directory / f"{name}.log").read_text()
 
     def controller(self, timeout=10.0):
-        return SyncController(self.directory / "command", timeout)
+        return SyncController.connect(self.directory / "command", timeout)
 
     def connect(self, source="127.0.0.1"):
         return socket.create_connection(("127.0.0.1", self.port), 10, (source, 0))

@@ -121,7 +121,7 @@ def test_refusals_are_typed_and_the_connection_goes_on(running):
 
 def test_nobody_there(short_path):
     with pytest.raises(AgentUnreachable, match="No such file"):
-        SyncController(short_path / "nothing")
+        SyncController.connect(short_path / "nothing")
 
     async def connect():
         await Controller.connect(short_path / "nothing")
@@ -171,7 +171,7 @@ def test_an_agent_that_makes_no_sense(impostor, answer, why):
     path = impostor(answer)
     began = time.monotonic()
     with pytest.raises(AgentUnreachable, match=why):
-        SyncController(path, timeout=0.3)
+        SyncController.connect(path, timeout=0.3)
 
     async def connect():
         await Controller.connect(path, timeout=0.3)
@@ -184,7 +184,7 @@ def test_an_agent_that_makes_no_sense(impostor, answer, why):
 def test_an_agent_that_falls_silent(impostor):
     """The next call does not wait where the late answer to the last one would arrive."""
     path = impostor(encode(Welcome(version=VERSION, node="n")))
-    with SyncController(path, timeout=0.3) as controller:
+    with SyncController.connect(path, timeout=0.3) as controller:
         for count in (1, 2):
             with pytest.raises(AgentUnreachable):
                 controller.guests()

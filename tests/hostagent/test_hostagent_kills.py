@@ -83,7 +83,7 @@ def controller(directory):
     open_ones = {one["number"] for one in whole} - {
         one["number"] for one in whole if "incarnation" in one
     }
-    with SyncController(directory / "command", 30) as sync, open(journal, "a") as out:
+    with SyncController.connect(directory / "command", 30) as sync, open(journal, "a") as out:
         if lines and lines[-1]:
             out.write("\n")
 
@@ -148,7 +148,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(short_path):
     try:
         start("agent")
         start("responder")
-        with SyncController(short_path / "command", 30) as sync:
+        with SyncController.connect(short_path / "command", 30) as sync:
             sync.place([Guest(name="web1", address="127.0.0.1")])
         start("controller")
         while kills < KILLS:
@@ -177,7 +177,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(short_path):
                         approved.add(event_id)
         running["controller"].kill()
         running["controller"].join()
-        with SyncController(short_path / "command", 30) as sync:
+        with SyncController.connect(short_path / "command", 30) as sync:
             stored = sync.events(history=True)
             incarnation = sync.guests()[0].incarnation
     finally:

@@ -123,7 +123,7 @@ try:
     for _ in range(500):
         try:
             ask(0)
-            with SyncController(directory + "/c") as controller:
+            with SyncController.connect(directory + "/c") as controller:
                 controller.place([Guest(name="web1", port=17), Guest(name="web2", port=2**32 - 1)])
             break
         except Exception:
@@ -169,7 +169,7 @@ def test_privileges_are_given_up_before_there_is_a_loop(monkeypatch):
     async def serve(_stop, _ready):
         order.append("serve")
 
-    daemon.run(serve, what="nothing", user=None, notifier=Notifier({}))
+    daemon.run(serve, what="nothing", user=None, notifier=Notifier.connect({}))
     assert order == ["privileges", "confined", "loop", "serve"]
 
 

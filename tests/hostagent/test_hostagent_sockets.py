@@ -135,7 +135,7 @@ def test_saying_ready(short_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(short_path / "n"))
         environ = {"NOTIFY_SOCKET": str(short_path / "n")}
-        notifier = Notifier(environ)
+        notifier = Notifier.connect(environ)
         assert environ == {}
         os.unlink(short_path / "n")  # connected already
         notifier.ready("agent n1")
@@ -143,21 +143,21 @@ def test_saying_ready(short_path):
         notifier.close()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0hostagent-{os.getpid()}")
-        notifier = Notifier({"NOTIFY_SOCKET": f"@hostagent-{os.getpid()}"})
+        notifier = Notifier.connect({"NOTIFY_SOCKET": f"@hostagent-{os.getpid()}"})
         notifier.ready("x")
         assert listener.recv(100).startswith(b"READY=1")
         listener.close()
         notifier.ready("x")  # nobody waits any more
         notifier.close()
-    Notifier({}).ready("x")
-    Notifier({"NOTIFY_SOCKET": str(short_path / "nobody")}).ready("x")
+    Notifier.connect({}).ready("x")
+    Notifier.connect({"NOTIFY_SOCKET": str(short_path / "nobody")}).ready("x")
 
 
 def test_saying_that_one_lives(short_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(short_path / "n"))
         environ = {"NOTIFY_SOCKET": str(short_path / "n"), "WATCHDOG_USEC": "3000000"}
-        notifier = Notifier(environ)
+        notifier = Notifier.connect(environ)
         assert (notifier.interval, environ) == (1.5, {})
         notifier.is_first = False
         notifier.ready("a further process")  # is the first one's to say
@@ -165,12 +165,12 @@ def test_saying_that_one_lives(short_path):
             notifier.alive()
         assert listener.recv(100) == b"WATCHDOG=1"
         notifier.close()
-    assert Notifier({"WATCHDOG_USEC": "3000000"}).interval is None
+    assert Notifier.connect({"WATCHDOG_USEC": "3000000"}).interval is None
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(short_path / "m"))
         for wrong in ("", "0", "-5", "soon"):
             environ = {"NOTIFY_SOCKET": str(short_path / "m"), "WATCHDOG_USEC": wrong}
-            notifier = Notifier(environ)
+            notifier = Notifier.connect(environ)
             assert notifier.interval is None
             notifier.close()
 

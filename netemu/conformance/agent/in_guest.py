@@ -169,12 +169,18 @@ def _serves(url: str) -> bool:
 class Runner:
     """Starts the agent, and starts it again if its policy says so."""
 
-    def __init__(self, work: Path, guest: str) -> None:
-        self._plan: dict[str, Any] = json.loads((work / "agent.json").read_text())
+    def __init__(self, work: Path, guest: str, plan: dict[str, Any]) -> None:
+        self._work, self._guest = work, guest
+        self._plan = plan
         self._journal = Journal(work, guest)
         self._watch = Watch(self._plan, self._journal.mark)
         self._lines = 0
-        self._environment = self._prepare(work, guest)
+        self._environment: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, work: Path, guest: str) -> "Runner":
+        """The runner of the agent that is described in the directory."""
+        return cls(work, guest, json.loads((work / "agent.json").read_text()))
 
     def _prepare(self, work: Path, guest: str) -> dict[str, str]:
         """Put netemu-mark and the stubs first in PATH."""
@@ -196,6 +202,7 @@ class Runner:
     def run(self) -> None:
         """Run the agent, and keep the guest's journal until the guest ends."""
         self._journal.add("boot")
+        self._environment = self._prepare(self._work, self._guest)
         agent: subprocess.Popen[bytes] | None = self._start()
         restarts, due = 0, 0.0
         while True:
@@ -258,7 +265,7 @@ def main(words: list[str]) -> int:
     """`run WORK GUEST`, or `called WORK GUEST NAME ARGUMENT…`."""
     verb, work, guest, *rest = words
     if verb == "run":
-        Runner(Path(work), guest).run()
+        Runner.of(Path(work), guest).run()
     journal = Journal(Path(work), guest)
     if rest[0] == "netemu-mark":
         return serve_mark(journal, rest[1] if len(rest) > 1 else "")

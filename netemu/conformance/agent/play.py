@@ -117,7 +117,7 @@ def _up(
             if captures is not None:
                 folder = captures / (lab_kind.replace(" ", "-") or agent.run.cloud)
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.callback(Recording(lab.name, lab.nodes, folder).stop)
+                stack.callback(Recording.start(lab.name, lab.nodes, folder).stop)
             yield lab.name, work
     finally:
         shutil.rmtree(work, ignore_errors=True)

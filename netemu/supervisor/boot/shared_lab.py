@@ -226,7 +226,7 @@ class Fence:
 
     def add(self, net: int) -> None:
         """A node has been wired."""
-        self._leases.append(Lease(net))
+        self._leases.append(Lease.open(net))
         self.last_until(self._deadline)
 
     def last_until(self, deadline: float) -> None:

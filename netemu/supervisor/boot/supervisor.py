@@ -108,6 +108,7 @@ class Supervisor:
         self._control = ControlServer(
             control, self._handlers(), {questions.Follow: self._event_log.follow}
         )
+        self._control.start()
         going_up = asyncio.create_task(self._come_up(agents))
         going_down = asyncio.create_task(self._down.wait())
         overseeing = asyncio.create_task(overseer.run())
@@ -202,8 +203,9 @@ class Supervisor:
             self._shared.fence([node.net for node in self._nodes])
         tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
         tenant_net = await self._factory.nodes(1) if tenants else []
-        network = TenantNetwork(lab, tenants, tenant_net[0]) if tenants else None
-        self._claims = claims = Claims(self._nodes, Timing().scaled(scale), resets=profile.resets)
+        network = TenantNetwork.build(lab, tenants, tenant_net[0]) if tenants else None
+        self._claims = claims = Claims(Timing().scaled(scale), resets=profile.resets)
+        claims.begin(self._nodes)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
         key = keep_signing_key(self._order.signing_key)
         await self._zygote.ready()

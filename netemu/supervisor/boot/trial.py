@@ -57,7 +57,7 @@ class _Trial:
         return "identity by mark, no forwarding, no redirects"
 
     def wires(self) -> str:
-        with ns.inside(self.node), netlink.Netlink() as kernel:
+        with ns.inside(self.node), netlink.Netlink.open() as kernel:
             kernel.run(
                 (
                     links.bridge(BRIDGE, _BRIDGE_INDEX, _NODE_MAC),
@@ -85,7 +85,7 @@ class _Trial:
 
     def bindings(self) -> str:
         with ns.inside(self.node):
-            table = Bindings(_BRIDGE_INDEX)
+            table = Bindings.open(_BRIDGE_INDEX)
         binding = Binding(_PORT, _MAC, "169.254.1.1")
         table.add([binding])
         table.remove([binding])

@@ -78,8 +78,11 @@ class ControlServer:
         self._loop = asyncio.get_running_loop()
         self._connections: set[asyncio.Task[None]] = set()
         self._silent: dict[asyncio.Task[None], None] = {}  # have not asked yet, the oldest first
-        listener.setblocking(False)
-        self._loop.add_reader(listener, self._accept)
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
         try:

@@ -31,13 +31,13 @@ class Logs:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._pipes: dict[str, list[int]] = {}
-        directory.mkdir(mode=0o700, exist_ok=True)
 
     def open(self, guest: str) -> int:
         """The descriptor to write to, which the caller closes.
 
         Output from before the last boot is still read.
         """
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         pipes = self._pipes.setdefault(guest, [])
         hear, tell = os.pipe()
         os.set_blocking(hear, False)

@@ -5,6 +5,7 @@ supervisor.
 import asyncio
 import random
 from functools import partial
+from typing import Self
 
 from netemu.interfaces import Mark, octets
 from netemu.kernel.factory import BATCH
@@ -22,9 +23,10 @@ from netemu.wire.progress import Progress
 
 
 class Claims:
-    """Which guest holds which address. Claims begin at once: the ports have their carriers."""
+    """Which guest holds which address."""
 
-    def __init__(self, nodes: list[WiredNode], timing: Timing, *, resets: bool = True) -> None:
+    def __init__(self, timing: Timing, *, resets: bool = True) -> None:
+        self._resets = resets
         self._changed = asyncio.Event()
         self._timing = timing
         self._turns = FairTimer()
@@ -33,25 +35,28 @@ class Claims:
         self._guests: dict[Mark, GuestShell] = {}  # of machines that do not claim by themselves
         self._nodes: dict[Mark, NodeShell] = {}  # by guest
         self._shells: dict[str, NodeShell] = {}  # by node
+
+    def begin(self, nodes: list[WiredNode]) -> Self:
+        """Have the guests claim, whose ports have their carriers, and the nodes listen."""
         for node in nodes:
             for wired in node.guests:
                 last = wired.guest.last_address
                 self._begin(wired, None if last is None else addresses.from_text(last))
             shell = NodeShell(
                 node.net,
-                Oracle(own=addresses.METADATA, own_mac=octets(node.node.mac), timing=timing),
+                Oracle(own=addresses.METADATA, own_mac=octets(node.node.mac), timing=self._timing),
                 node.node.name,
-                timing=timing,
-                bridge_index=BRIDGE_INDEX,
+                timing=self._timing,
                 ports={wired.guest.mark: wired.guest.port for wired in node.guests},
                 macs={wired.guest.mark: octets(wired.guest.mac) for wired in node.guests},
                 links=node.links,
                 carrier=self._carrier,
                 changed=self._note_change,
-                resets=resets,
-            )
+                resets=self._resets,
+            ).open(BRIDGE_INDEX)
             self._shells[node.node.name] = shell
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}
+        return self
 
     async def hold(self, factory: Factory) -> None:
         """Have the packet sockets closed in parallel when the lab ends; see `Factory.hold`."""
@@ -79,7 +84,7 @@ class Claims:
             turns=self._turns,
             changed=self._note_change,
             lost=partial(self._lost, guest.mark),
-        )
+        ).open()
 
     def _carrier(self, mark: Mark, up: bool) -> None:
         if mark in self._guests:

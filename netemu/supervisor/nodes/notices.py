@@ -16,21 +16,29 @@ class Notices:
     text.
     """
 
-    def __init__(self, path: Path, heard: Callable[[int, str], None]) -> None:
-        """Make the socket; raises OSError."""
+    def __init__(
+        self, opened: socket.socket, path: Path, heard: Callable[[int, str], None]
+    ) -> None:
+        self._socket = opened
         self._heard = heard
         self._path = path
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    def open(cls, path: Path, heard: Callable[[int, str], None]) -> "Notices":
+        """Make the socket, and have the running loop read it. Raises OSError."""
         path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            self._socket.bind(str(path))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            opened.bind(str(path))
             path.chmod(0o600)
         except OSError:
-            self._socket.close()
+            opened.close()
             raise
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket, self.read)
+        made = cls(opened, path, heard)
+        made._loop.add_reader(opened, made.read)
+        return made
 
     def read(self) -> None:
         """Read what has arrived."""

@@ -53,15 +53,15 @@ class Ports:
             self._unplug(node, wired)
         guest = wired.guest
         try:
-            with inside(node.net), netlink.Netlink() as kernel:
+            with inside(node.net), netlink.Netlink.open() as kernel:
                 kernel.run(links.retire(guest.port, wired.port_index))
             wired.renumber()
             wired.machine.attach(node.net, wired.port(self._manner))
-            with inside(node.net), netlink.Netlink() as kernel:
+            with inside(node.net), netlink.Netlink.open() as kernel:
                 kernel.run(settled(wired, self._manner))
             if not guarded:
                 self._guard(node, [wired])
-            with inside(node.net), netlink.Netlink() as kernel:
+            with inside(node.net), netlink.Netlink.open() as kernel:
                 kernel.run((links.up(guest.port, wired.port_index),))
         except BaseException:
             if not guarded:
@@ -79,10 +79,10 @@ class Ports:
         """Remove a guest's wire, and all that the node knows of its port."""
         guest, index = wired.guest, wired.port_index
         wired.plugged = False
-        with inside(node.net), netlink.Netlink() as kernel, suppress(NetemuError):
+        with inside(node.net), netlink.Netlink.open() as kernel, suppress(NetemuError):
             kernel.run((links.down(guest.port, index),))  # unless its guest has destroyed it
         guard.unload(self._less(wired), node.net)
-        with inside(node.net), netlink.Netlink() as kernel:
+        with inside(node.net), netlink.Netlink.open() as kernel:
             kernel.run((links.no_link(guest.port, index), *left(wired, self._manner)))
 
     async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
@@ -95,7 +95,7 @@ class Ports:
         await asyncio.to_thread(self._withdraw, node, guests)
 
     def _withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
-        with inside(node.net), netlink.Netlink() as kernel:
+        with inside(node.net), netlink.Netlink.open() as kernel:
             kernel.run(
                 message
                 for one in guests
@@ -128,7 +128,7 @@ class Ports:
     def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
         """Set a guest's wires down from the node's side, whatever its own ends are like."""
         if wired.plugged:
-            with inside(node.net), netlink.Netlink() as kernel:
+            with inside(node.net), netlink.Netlink.open() as kernel:
                 kernel.run((links.no_carrier(wired.guest.port, wired.port_index),))
         if (tenants := self._tenants_of(wired)) is not None:
             tenants.go_dark(wired)
@@ -156,7 +156,7 @@ class Ports:
         place = self.place(node, wired, wire)
         if place is not None:
             change = links.up if up else links.no_carrier
-            with inside(place.net), netlink.Netlink() as kernel, suppress(NetemuError):
+            with inside(place.net), netlink.Netlink.open() as kernel, suppress(NetemuError):
                 kernel.run((change(place.port, place.link),))
 
     def silence(self, node: WiredNode, wired: WiredGuest, *, silent: bool) -> None:
@@ -170,7 +170,7 @@ class Ports:
 
     def set(self, node: WiredNode, up: Callable[[str], bool]) -> None:
         """Set the ports of all guests of a node up or down, by their names."""
-        with inside(node.net), netlink.Netlink() as kernel:
+        with inside(node.net), netlink.Netlink.open() as kernel:
             for one in node.guests:
                 if one.plugged:
                     change = links.up if up(one.guest.name) else links.no_carrier

@@ -198,7 +198,7 @@ class Service:
 
     def _open(self) -> None:
         if self._notices_at is not None:
-            self._notices = Notices(self._notices_at, self._heard)
+            self._notices = Notices.open(self._notices_at, self._heard)
 
     def _close(self) -> None:
         if self._notices is not None:

@@ -87,7 +87,7 @@ def make(splices: Sequence[Splice]) -> None:
     """Make the pairs, beside the wires. What was made is removed again if one fails."""
     try:
         for net, some in _by_net(splices):
-            with inside(net), netlink.Netlink() as kernel:
+            with inside(net), netlink.Netlink.open() as kernel:
                 kernel.run(
                     links.pair(one.relay_end, one.relay_link, _new(one), one.port_link)
                     for one in some
@@ -112,7 +112,7 @@ def _enter(net: int, splices: Sequence[Splice]) -> None:
     live = guard.follows_names()
     if live:
         guard.load(_deaf(splices), net)
-    with inside(net), netlink.Netlink() as kernel:
+    with inside(net), netlink.Netlink.open() as kernel:
         for one in splices:
             place = one.place
             if not live:
@@ -131,7 +131,7 @@ def _enter(net: int, splices: Sequence[Splice]) -> None:
             guard.unload(one.place.no_rules, net)
         rules = "\n".join(one.place.rules for one in splices)
         guard.load(f"{_deaf(splices)}\n{rules}", net)
-    with inside(net), netlink.Netlink() as kernel:
+    with inside(net), netlink.Netlink.open() as kernel:
         for one in splices:
             kernel.run(
                 (links.up(one.relay_end, one.relay_link), links.up(one.place.port, one.port_link))
@@ -144,7 +144,7 @@ def leave(splices: Sequence[Splice]) -> None:
     """Have frames pass as if there had been no relay."""
     live = guard.follows_names()
     for net, some in _by_net(splices):
-        with inside(net), netlink.Netlink() as kernel:
+        with inside(net), netlink.Netlink.open() as kernel:
             for one in some:
                 place = one.place
                 if not live:
@@ -156,7 +156,7 @@ def leave(splices: Sequence[Splice]) -> None:
             for one in some:
                 guard.unload(one.place.no_rules, net)
             guard.load("\n".join(one.place.rules for one in some), net)
-            with inside(net), netlink.Netlink() as kernel:
+            with inside(net), netlink.Netlink.open() as kernel:
                 for one in some:
                     ready = (*_back(one.place), links.up(one.place.port, one.place.link))
                     kernel.run(_if_there(ready))
@@ -186,7 +186,7 @@ def drop(splices: Sequence[Splice]) -> None:
 
 def _remove_pairs(splices: Sequence[Splice]) -> None:
     for net, some in _by_net(splices):
-        with inside(net), netlink.Netlink() as kernel:
+        with inside(net), netlink.Netlink.open() as kernel:
             kernel.run(links.no_link(one.relay_end, one.relay_link) for one in some)
 
 

@@ -34,8 +34,13 @@ class TenantNetwork:
         self._net = net
         self._index = {one.guest.name: _FIRST_PORT_INDEX + one.guest.mark for one in wired}
         self._later = count(1 << 24)
+
+    @classmethod
+    def build(cls, lab: Lab, wired: Sequence[WiredGuest], net: int) -> "TenantNetwork":
+        """Build the network, and wire the guests. Raises NetemuError."""
+        self = cls(lab, wired, net)
         mac = mac_address(lab.name, "tenant network")
-        with inside(self._net), netlink.Netlink() as kernel:
+        with inside(self._net), netlink.Netlink.open() as kernel:
             sysctl.write(sysctl.NODE)
             sysctl.write(sysctl.NODE_BRIDGE, optional=True)
             kernel.run((links.bridge(_BRIDGE, _BRIDGE_INDEX, mac), links.up(_BRIDGE, 2)))
@@ -43,27 +48,28 @@ class TenantNetwork:
         ports = [(_port(one.guest), self._mac(one.guest), one.guest.tenant) for one in wired]
         for rules in tenant.pieces(ports):
             guard.load(rules, self._net)
-        with inside(self._net), netlink.Netlink() as kernel:
+        with inside(self._net), netlink.Netlink.open() as kernel:
             kernel.run(options)
             kernel.run(links.up(_port(one.guest), self._index[one.guest.name]) for one in wired)
+        return self
 
     def renew(self, wired: WiredGuest) -> None:
         """Wire the guest's machine, which boots, by a new wire."""
         port, before = _port(wired.guest), self._index[wired.guest.name]
         self._index[wired.guest.name] = index = next(self._later)
         follows = guard.follows_names()
-        with inside(self._net), netlink.Netlink() as kernel:
+        with inside(self._net), netlink.Netlink.open() as kernel:
             kernel.run(links.retire(port, before) if follows else (links.no_link(port, before),))
         options = self._attach(wired)
         if not follows:
             guard.unload(tenant.one_less(port), self._net)
             guard.load(tenant.one_more(port), self._net)
-        with inside(self._net), netlink.Netlink() as kernel:
+        with inside(self._net), netlink.Netlink.open() as kernel:
             kernel.run((*options, links.up(port, index)))
 
     def go_dark(self, wired: WiredGuest) -> None:
         """Set the guest's wire down, from this side."""
-        with inside(self._net), netlink.Netlink() as kernel:
+        with inside(self._net), netlink.Netlink.open() as kernel:
             kernel.run((links.no_carrier(_port(wired.guest), self._index[wired.guest.name]),))
 
     def place(self, wired: WiredGuest) -> Place:
@@ -85,7 +91,7 @@ class TenantNetwork:
 
     def remove(self, wired: WiredGuest) -> None:
         """Take the guest's wire away for good."""
-        with inside(self._net), netlink.Netlink() as kernel:
+        with inside(self._net), netlink.Netlink.open() as kernel:
             kernel.run((links.no_link(_port(wired.guest), self._index[wired.guest.name]),))
 
     def _attach(self, wired: WiredGuest) -> Sequence[netlink.Message]:

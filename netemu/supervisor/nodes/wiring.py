@@ -137,7 +137,7 @@ async def wire(
 def _wire(wired: WiredNode, manner: Manner) -> None:
     node, net, profile = wired.node, wired.net, manner.profile
     namespaces.call(node.name, f"/proc/{os.getpid()}/fd/{net}")
-    with inside(net), netlink.Netlink() as kernel:
+    with inside(net), netlink.Netlink.open() as kernel:
         sysctl.write(profile.sysctls)
         sysctl.write(sysctl.NODE_BRIDGE, optional=True)
         if manner.ipv6:
@@ -153,7 +153,7 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         ]
     for one in wired.guests:
         one.machine.attach(net, one.port(manner))
-    with inside(net), netlink.Netlink() as kernel:
+    with inside(net), netlink.Netlink.open() as kernel:
         kernel.run(message for one in wired.guests for message in settled(one, manner))
     for rules in manner.rules.pieces(
         [guarded(guest) for guest in node.guests],
@@ -163,7 +163,7 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         leased=manner.leased,
     ):
         guard.load(rules, net)
-    with inside(net), netlink.Netlink() as kernel:
+    with inside(net), netlink.Netlink.open() as kernel:
         kernel.run(links.up(one.guest.port, one.port_index) for one in wired.guests)
 
 

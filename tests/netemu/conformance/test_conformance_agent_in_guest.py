@@ -138,7 +138,7 @@ def test_an_agent_is_started_again_as_its_policy_says(
 
     monkeypatch.setattr(in_guest.time, "sleep", nap)
     with pytest.raises(Over):
-        Runner(work, "a").run()
+        Runner.of(work, "a").run()
     found = marks(work)
     assert found[:2] == ["boot", "started"]
     assert sorted(found[2:]) == sorted(expected)

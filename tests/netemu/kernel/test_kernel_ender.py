@@ -34,7 +34,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, subprocess.P
     for one in made.values():
         assert one.stdout is not None
         assert one.stdout.readline() == "ready\n"
-    monkeypatch.setattr(ender, "GuestProcesses", lambda _: [one.pid for one in made.values()])
+    monkeypatch.setattr(ender.GuestProcesses, "of", lambda _: [one.pid for one in made.values()])
     monkeypatch.setattr(ender, "_number_of", lambda _: made["first"].pid)
     yield made
     for one in made.values():
@@ -74,7 +74,7 @@ def test_a_guest_that_starts_ever_more_holds_nobody_up(monkeypatch: pytest.Monke
         return type("", (), {"__iter__": lambda _: iter([next(numbers) for _ in range(50)])})()
 
     asked: list[int] = []
-    monkeypatch.setattr(ender, "GuestProcesses", more)
+    monkeypatch.setattr(ender.GuestProcesses, "of", more)
     monkeypatch.setattr(ender, "_number_of", lambda _: 1)
     monkeypatch.setattr(ender, "_look", lambda _: ender._Seen("bomb", "0", False))
     monkeypatch.setattr(ender, "_kill", lambda process, _: asked.append(process))

@@ -77,9 +77,8 @@ def kernel() -> Kernel:
 
 
 @pytest.fixture
-def monitor(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> LinkMonitor:
-    monkeypatch.setattr(LinkMonitor, "_connect", staticmethod(lambda: kernel))
-    return LinkMonitor()
+def monitor(kernel: Kernel) -> LinkMonitor:
+    return LinkMonitor(kernel)  # type: ignore[arg-type] # it has what is used of a socket
 
 
 def seen(monitor: LinkMonitor) -> dict[int, bool]:

@@ -71,7 +71,7 @@ class Worker(threading.Thread):
                 if guest["name"] == order["guest"]
             )
             path = labs.agents(self._lab.name)[node]
-            with SyncController(path, timeout=1.0) as agent:
+            with SyncController.connect(path, timeout=1.0) as agent:
                 if verb == "schedule":
                     kind = self._chance.choice([EventType.REBOOT, EventType.REDEPLOY])
                     agent.schedule([order["guest"]], kind, notice=3600.0, event_id=event_id)
@@ -140,7 +140,7 @@ def found(lab: netemu.Lab) -> dict[str, Any]:
     """What each agent knows, what the commands show, and what the guests are told."""
     agents = {}
     for node, path in labs.agents(lab.name).items():
-        with SyncController(path) as agent:
+        with SyncController.connect(path) as agent:
             agents[node] = {
                 "guests": [one.guest.name for one in agent.guests()],
                 "events": known(agent.events(history=True)),

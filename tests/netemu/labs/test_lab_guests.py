@@ -212,7 +212,7 @@ from netemu.client import labs
 path, held = labs.agents(sys.argv[1])["n"], []
 try:
     while True:
-        held.append(SyncController(path))
+        held.append(SyncController.connect(path))
 except ControllerError as error:
     print(error, flush=True)
 time.sleep(60)

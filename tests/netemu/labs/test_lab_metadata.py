@@ -33,7 +33,7 @@ nodes:
 GUESTS = """
 import sys, msgspec
 from hostagent.controller import SyncController
-with SyncController(sys.argv[1].replace("@", "\\0")) as agent:
+with SyncController.connect(sys.argv[1].replace("@", "\\0")) as agent:
     print(msgspec.json.encode(agent.guests()).decode())
 """
 

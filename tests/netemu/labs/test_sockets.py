@@ -27,7 +27,7 @@ def net() -> Iterator[int]:
     ns.unshare(ns.NEWNET)
     made = ns.open_own("net")
     ns.setns(home, ns.NEWNET)
-    with ns.inside(made), netlink.Netlink() as kernel:
+    with ns.inside(made), netlink.Netlink.open() as kernel:
         kernel.run((links.up("lo", 1),))
     yield made
     os.close(made)

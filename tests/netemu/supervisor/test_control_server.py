@@ -101,7 +101,7 @@ def play(tmp_path: Path) -> Callable[[Story], None]:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(runtime_dir.address(tmp_path, runtime_dir.CONTROL))
         listener.listen(64)
-        ControlServer(listener, HANDLERS, {News: _news, Much: _much})
+        ControlServer(listener, HANDLERS, {News: _news, Much: _much}).start()
         before = set(os.listdir("/proc/self/fd"))
         await story(tmp_path)
         async with asyncio.timeout(10):

@@ -135,6 +135,7 @@ def test_pipes_that_a_guest_keeps_open_are_bounded(tmp_path: Path) -> None:
 def test_a_full_disk_loses_words_and_no_more(tmp_path: Path) -> None:
     async def run() -> None:
         logs = Logs(tmp_path / "logs")
+        (tmp_path / "logs").mkdir()
         (tmp_path / "logs" / "a.log").symlink_to("/dev/full")
         tell = logs.open("a")
         os.write(tell, b"lost\n")

@@ -124,6 +124,9 @@ class FakeShell:
         self.claimant = next((one for one in arguments if hasattr(one, "remembered")), None)
         self.oracle: Any = SimpleNamespace(by_port={})
 
+    def open(self, *_: Any) -> "FakeShell":
+        return self
+
     def plug(self, *_: Any) -> None:
         pass
 
@@ -139,7 +142,7 @@ def test_a_machine_that_claims_by_itself_has_what_its_node_has_bound(
     lab.machines["a"].claims_itself = True
 
     async def script() -> None:
-        held = claims.Claims(lab.nodes, Timing())
+        held = claims.Claims(Timing()).begin(lab.nodes)
         a, b = (one.guest for one in lab.nodes[0].guests)
         oracle: Any = held._nodes[a.mark].oracle
         assert (held.state(a), held.address(a)) == ("unbound", None)

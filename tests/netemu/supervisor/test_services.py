@@ -21,7 +21,7 @@ from netemu.supervisor.nodes.services import Overseer, Service
 SERVES = """
 import os, sys, time
 from hostagent.notify import Notifier
-notifier = Notifier(os.environ)
+notifier = Notifier.connect(os.environ)
 if sys.argv[1:]:
     notifier.is_first = os.fork() != 0
 notifier.ready("it")
@@ -34,7 +34,7 @@ ENDS = """
 import os, sys
 from hostagent.notify import Notifier
 print("the store is broken", flush=True)
-Notifier(os.environ).ends("cannot open \\x1b[31m\\nthe store")
+Notifier.connect(os.environ).ends("cannot open \\x1b[31m\\nthe store")
 sys.exit(1)
 """
 
