@@ -136,7 +136,7 @@ def _let(rules: int, path: str | Path, access: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except (FileNotFoundError, PermissionError):
-        return  # then it is no loss
+        return  # nothing is lost then
     if not stat.S_ISDIR(os.fstat(place).st_mode):
         access &= _OF_A_FILE
     try:

@@ -259,7 +259,7 @@ class Repository:
         return gone, [Delta(sequence=self._number(), withdrawn=tuple(gone))]
 
     def change_faults(self, changed: Sequence[Placed]) -> list[Delta]:
-        """Give guests other faults; this is no change of the guest."""
+        """Give guests other faults; this does not change the guest."""
         return self._tell_placed(changed)
 
     def use(self, name: str, fault_id: str, used: int) -> list[Delta]:

@@ -14,8 +14,8 @@ IDENTITY_AT_ONCE: Final = 5
 """Token requests of one guest a second, and at the same time: Azure's own limits."""
 
 IDENTITY_TAKES: Final = 1 / IDENTITY_RATE
-"""Seconds that a token request takes here: requests that take no time are never at once. So long
-that a client which waits for each answer before it asks again is never refused."""
+"""Seconds for which a token request counts as being answered, so that two can be simultaneous. A
+client that waits for each answer before it asks again is never refused."""
 
 EVENTS_END: Final = 24 * 3600.0
 """Seconds without a request for events after which they are switched off."""

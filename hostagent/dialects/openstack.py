@@ -6,7 +6,7 @@ unless a lab switches it on, because the other clouds have no such path, and cli
 Choices where no record of the original was at hand:
 
 - The availability zone is `nova`, OpenStack's own default.
-- `random_seed` is the same at each request: it is derived from the guest's name and is no secret.
+- `random_seed` is the same at each request. It is derived from the guest's name, and not a secret.
 - The password of a Windows guest is empty, and cannot be posted.
 - X-Forwarded-For is ignored: the proxy before Nova replaces it.
 """

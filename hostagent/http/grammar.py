@@ -22,8 +22,8 @@ CHUNKED: Final = -1
 """In place of a body's length: the body is chunked."""
 
 # The alternatives below begin with different characters, so that a failed match takes linear time.
-# (Possessive quantifiers are no option: in Python 3.11, up to 3.11.7 at least, they continue after
-# what a failed branch has consumed: `(?:a|%(?!0)[0-9]{2})*+` matches `%`.)
+# (Possessive quantifiers are not an option: in Python 3.11, up to 3.11.7 at least, they continue
+# after what a failed branch has consumed: `(?:a|%(?!0)[0-9]{2})*+` matches `%`.)
 #
 # RFC 9110 §5.6.2 token; RFC 3986 §3.3 pchar, with % followed by two digits, but no control
 # characters: those could end a line or a string in a program that decodes the path.

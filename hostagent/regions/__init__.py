@@ -49,7 +49,7 @@ def region_of(cloud: str, zone: str) -> str:
 def lacks(cloud: str, zone: str) -> tuple[str, ...]:
     """Return the zones of a known region that lacks this one; () if the zone may be newer.
 
-    Local zones come often, and are no letter of their region's.
+    New local zones are frequent, and their names do not follow from their region's.
     """
     table = _TABLES[cloud]
     region = region_of(cloud, zone)

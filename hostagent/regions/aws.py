@@ -137,12 +137,12 @@ def partition(region: str) -> Partition:
 
 
 def is_region(text: str) -> bool:
-    """Whether a region may be called so."""
+    """Whether a region may have this name."""
     return any(shape.fullmatch(text) for _, _, shape in PARTITIONS)
 
 
 def is_zone(text: str) -> bool:
-    """Whether a zone may be called so: it begins with its region."""
+    """Whether a zone may have this name: it begins with its region's."""
     return re.fullmatch(r"[a-z]+(-[a-z]+)+-[0-9]+([a-z]|(-[a-z0-9]+)+)", text) is not None
 
 

@@ -34,7 +34,7 @@ def named(_region: str, number: int) -> str:
 
 
 def is_region(text: str) -> bool:
-    """Whether a region may be called so."""
+    """Whether a region may have this name."""
     return re.fullmatch(r"[a-z]+[0-9]*[a-z]*", text) is not None
 
 

@@ -29,12 +29,12 @@ def named(region: str, number: int) -> str:
 
 
 def is_region(text: str) -> bool:
-    """Whether a region may be called so."""
+    """Whether a region may have this name."""
     return re.fullmatch(r"[a-z]+-[a-z]+[0-9]+", text) is not None
 
 
 def is_zone(text: str) -> bool:
-    """Whether a zone may be called so: its region, and what tells it from the region's others."""
+    """Whether a zone may have this name: its region's, and a suffix of its own."""
     region, _, own = text.rpartition("-")
     return is_region(region) and re.fullmatch(r"[a-z]|ai[0-9][a-z]", own) is not None
 

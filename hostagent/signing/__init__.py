@@ -1,8 +1,7 @@
 """Signed documents: EC2's instance identity and Azure's attested document, by one key.
 
-Runs in the responder's process, in which nothing may be imported once it has given up its
-privileges, and which a node has one of: so there is no library here, which would cost each 50 ms
-and 15 MB. It reads no file, and writes the key nowhere.
+Runs in the responder's process. It uses no library: that would cost each node 50 ms and 15 MB, and
+nothing may be imported once privileges are given up. It reads no file, and writes the key nowhere.
 
 `der` is the encoding, `rsa` the keys and signatures.
 """

@@ -43,7 +43,7 @@ def pieces(total: int, at_first: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _bars(width: int) -> Iterator[Any]:
-    """The bars, which are removed when the work is over; None if standard error is no terminal."""
+    """The bars, removed when the work is over; None if standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -3,7 +3,7 @@
 A guest that holds a descriptor of the caller's terminal can type into it (TIOCSTI), read from it
 and set it up. So a command gets a terminal of its own where the caller's input and output are
 terminals, and else a pipe for each stream that is one. What passes is relayed here, in the caller's
-process, byte by byte as it is. Streams that are no terminals are the command's own.
+process, byte by byte as it is. Streams that are not terminals are the command's own.
 """
 
 import errno
@@ -348,7 +348,7 @@ def _in_foreground() -> bool:
     """Whether the caller may read from its terminal now, and set it up."""
     try:
         return os.tcgetpgrp(_INPUT) == os.getpgrp()
-    except OSError:  # it is no terminal of this session: nobody asks
+    except OSError:  # it is not a terminal of this session: nobody asks
         return True
 
 

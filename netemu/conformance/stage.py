@@ -193,7 +193,7 @@ class Stage(Letters):
         frame: bytes,
         trace: Trace,
     ) -> bool:
-        if outgoing and place is not self.node:  # its own frames are no result
+        if outgoing and place is not self.node:  # its own frames do not count
             return False
         return trace(self, Ether(frame))
 
@@ -268,7 +268,7 @@ class Stage(Letters):
         return True
 
     def heal(self) -> bool:
-        """Put right what an attack has left behind; whether the honest are served again."""
+        """Repair what an attack has left. Returns whether the honest guests are served again."""
         for guest in self.cast.guests:
             guest.place.run("ip", "neighbour", "flush", "dev", guest.place.interface)
         self.node.run("ip", "neighbour", "flush", "dev", self.node.interface, "nud", "stale")

@@ -111,7 +111,7 @@ class Client:
     async def when(
         self, comparisons: Iterable[Comparison], operations: Iterable[Operation]
     ) -> bool:
-        """Carry all operations out, at one revision, if all comparisons hold; whether they did.
+        """Carry out all operations, at one revision, if all comparisons hold. Returns whether so.
 
         When an answer was lost, the second attempt finds what the first one has done: False then
         says no more than that the comparisons do not hold now.

@@ -17,9 +17,9 @@ from netemu.impairment.trace import Playing
 
 _STREAMS: Final = ("loss", "corrupt", "duplicate", "reorder", "jitter", "model")
 _NORMAL: Final = NormalDist()
-# A burst that was not cut takes the room of as many as these it is long.
+# Bytes of a frame: a burst that was not cut takes the room of as many frames as it fills.
 _FULL: Final = 1_515
-# A draw of exactly 0 has no place in a normal distribution.
+# A normal distribution has no value for a draw of exactly 0.
 _SMALLEST: Final = 1e-12
 
 

@@ -1,7 +1,7 @@
 """Frames as packet sockets give them with PACKET_VNET_HDR: ten octets, then Ethernet. Pure.
 
-The ten are struct virtio_net_hdr, in the machine's byte order: of a burst that is to be cut into
-segments (TSO) how, and of a checksum that is not filled in yet where it goes.
+The ten are struct virtio_net_hdr, in the machine's byte order. It says how to cut a burst into
+segments (TSO), and where a checksum goes that is not filled in yet.
 """
 
 import struct
@@ -10,11 +10,11 @@ from typing import Final
 
 HEADER: Final = struct.Struct("=BBHHHH")  # flags, burst's kind, head's length, segment, checksum's
 _NEEDS_CHECKSUM: Final = 1
-# Of what a burst is: TCP by IPv4, UDP; and whether its first segment alone has CWR.
+# Kinds of bursts: TCP over IPv4, UDP; and the bit for "only the first segment has CWR".
 _TCP4, _UDP, _ECN = 1, 5, 0x80
 _FIN_AND_PUSH, _CWR = 0x09, 0x80
 _TCP_HEAD, _UDP_HEAD = 20, 8
-# Linux's TCP_MIN_MSS: of less a guest could have 64 KiB cut into 65,000 frames.
+# Linux's TCP_MIN_MSS: with less, a guest could have 64 KiB cut into 65,000 frames.
 _SMALLEST: Final = 48
 _DESTINATION_AND_SOURCE: Final = 12
 _TAG: Final = struct.Struct("!HH")
@@ -23,8 +23,8 @@ _TAG: Final = struct.Struct("!HH")
 def segments(frame: bytes) -> list[bytes]:
     """Cut a burst into the frames that it stands for, as a network card would; else the frame.
 
-    Each then has a fate of its own, whatever a guest has its interface do. A burst that says of
-    itself what cannot be is cut into nothing: its guest's root may have made it up.
+    Each frame then has a fate of its own, also where a guest's interface offloads. A burst with an
+    impossible header becomes no frame: the guest's root may have made it up.
     """
     _, burst, _, size, start, offset = HEADER.unpack_from(frame)
     kind = burst & ~_ECN
@@ -81,7 +81,7 @@ def flipped(frame: bytes, bit: int) -> bytes:
     flags, _, _, _, start, offset = HEADER.unpack_from(frame)
     body = bytearray(frame[HEADER.size :])
     if flags & _NEEDS_CHECKSUM and start + offset + 2 <= len(body):
-        # Where it goes stands the sum of the pseudo-header.
+        # The field holds the sum of the pseudo-header.
         _put(body, start + offset, _checksum(body[start:]) or 0xFFFF)  # to UDP 0 says: none
     body[bit // 8] ^= 1 << bit % 8
     return bytes(HEADER.size) + bytes(body)

@@ -13,7 +13,7 @@ from netemu.impairment.terms import Change, TermError, Terms
 
 Direction = Literal["to", "from"]
 DIRECTIONS: Final[tuple[Direction, Direction]] = ("to", "from")
-# Of one wire: each is looked at at every change.
+# Changes of one wire: each change has all of them examined.
 MAX_TIMED: Final = 1_000
 # A schedule that changes more often than frames come is a rate.
 MIN_PERIOD: Final = 0.01

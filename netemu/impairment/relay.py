@@ -35,7 +35,7 @@ from netemu.kernel.descriptor_link import close_all, receive, send
 LINK: Final = 3
 # Frames read from a socket, and sent in all, before the loop turns to others.
 _READ, _SENT = 64, 256
-# What is due so soon is due: no timer is that exact. Seconds.
+# Seconds: a frame that is due so soon is sent now, for no timer is more exact.
 _SLACK: Final = 20e-6
 # The longest that the kernel hands over in one piece is 64 KiB and headers.
 _LONGEST: Final = 1 << 17
@@ -51,7 +51,8 @@ _VLAN_VALID, _VLAN_PROTOCOL_VALID, _8021Q = 0x10, 0x40, 0x8100
 _ANCILLARY: Final = socket.CMSG_SPACE(_AUXDATA.size)
 _CLOCK_MONOTONIC, _TFD_ABSTIME, _TFD_FLAGS = 1, 1, 0o2000000 | 0o4000
 _PR_SET_TIMERSLACK: Final = 29
-# In root's lab; and the shortest slice that there is, in nanoseconds: who asks for little is first.
+# The priority in root's lab; and the shortest time slice, in nanoseconds: a process that asks for
+# little is scheduled first.
 _PRIORITY: Final = -10
 _SLICE: Final = 100_000
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
@@ -74,7 +75,7 @@ class Side:
         self.missed = 0  # the kernel had no room for them
 
     def counts(self) -> dict[str, int]:
-        """What there was; the kernel forgets its own count when it is asked."""
+        """The counts so far. The kernel resets its own when it is asked."""
         try:
             told = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
             self.missed += struct.unpack("=II", told)[1]
@@ -99,7 +100,7 @@ class Timer:
         return cls(made)
 
     def set(self, at: float) -> None:
-        """Have it go off at this time, seconds; 0 is never."""
+        """Have it go off at this time, in seconds; 0: never."""
         if at != self._at:
             self._at = at
             seconds = int(at)

@@ -31,7 +31,7 @@ def send(link: socket.socket, message: list[Any], descriptors: list[int]) -> Non
 def receive(link: socket.socket) -> tuple[list[Any], list[int], bool]:
     """One message, its descriptors, and whether some of them were lost; no message is the end.
 
-    Raises OSError, and ValueError for what is no message.
+    Raises OSError, and ValueError for what is not a message.
     """
     data, ancillary, flags, _ = link.recvmsg(
         _LONGEST, socket.CMSG_SPACE(4 * _MOST_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC

@@ -134,7 +134,7 @@ class NodeShell:
 
         There is one answer in DEFEND_INTERVAL. Until then the socket is not read, so that a flood
         only fills its queue. What the node says itself comes in again at a relay's end of an
-        impaired wire, which is no port.
+        impaired wire, which is not a port.
         """
         ports = self._ports.values()
         for _ in range(_AT_A_TIME):

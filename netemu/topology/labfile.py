@@ -273,7 +273,7 @@ class _Expansion:
         self._seen[name] = place
 
     def _properties(self, given: Mapping[str, Any], place: str) -> dict[str, str]:
-        """Properties as given at one place: texts, and known ones; an empty one is no other."""
+        """Properties as given at one place: texts, and known ones; an empty text is the default."""
         taken: dict[str, str] = {}
         for key, raw in given.items():
             try:

@@ -31,7 +31,7 @@ try {
     exit 2
 }
 
-# Of an object without the member this is $null: {} is no event.
+# Of an object without the member this is $null: {} is not an event.
 $event_id = $answer.EventID
 if ([string]::IsNullOrEmpty($event_id)) {
     exit 1

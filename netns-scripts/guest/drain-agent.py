@@ -7,7 +7,7 @@ are HAProxy's runtime socket (`stats socket … level admin`), this guest's BACK
 what is answered with 200 when the guest can serve. Needs nothing but Python's standard library.
 
 It looks twice a second, and keeps no state: a guest that has just booted is one without events, so
-it is put back. Events that are told to it but befall others are no matter of this agent.
+it is put back. Events that are told to it but befall others do not concern this agent.
 
 Two things to know before you copy it. It does not ask whether anybody is left in the pool: that
 not all guests go at once is what update domains are for. And the server's state is the agent's own:

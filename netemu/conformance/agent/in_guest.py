@@ -26,7 +26,7 @@ OWN = Path("/run/netemu-agent")  # the guest's own: gone with its boot
 BUSY = 3.0  # seconds for which `netemu-mark busy` says yes
 LOOK = 0.1  # seconds between two looks at a file or URL
 RESTART = 1.0  # seconds until an agent that failed is started again
-MAX_RESTARTS = 30  # of one boot: an agent that cannot start is not tried for ever
+MAX_RESTARTS = 30  # of one boot: an agent that cannot start is not tried forever
 MAX_LINES = 2000  # of its output, of one boot
 LONGEST_LINE = 400
 
@@ -249,7 +249,7 @@ class Runner:
                         self._journal.mark(what, line)
 
     def _ended(self, code: int) -> bool:
-        """Write down an end of the agent; whether it is to be started again."""
+        """Write down an end of the agent. Returns whether to start it again."""
         killed = OWN / "killed"
         if killed.exists():
             killed.unlink()

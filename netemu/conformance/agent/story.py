@@ -65,7 +65,7 @@ class Story:
         await asyncio.sleep(seconds)
 
     async def until(self, seen: Callable[[], Any], seconds: float) -> bool:
-        """Wait until something is seen; whether it was in time."""
+        """Wait until something is seen. Returns whether it was in time."""
         end = time.monotonic() + seconds
         while not seen():
             if time.monotonic() > end:
@@ -84,7 +84,7 @@ class Story:
         return self.agent.run.restart == "no" and states[-1:] == ["ended"]
 
     async def begin(self, letters: str) -> bool:
-        """Wait until the agent asks, and measure how often; whether it does.
+        """Wait until the agent asks, and measure how often. Returns whether it does.
 
         Raises NotSo if it asks too seldom to be measured.
         """

@@ -23,7 +23,7 @@ ROWS: Final = tuple(
         _row("R07", "2.2.1", "While probing: a reply from the candidate makes it choose again"),
         _row("R08", "2.2.1", "While probing: a request from the candidate makes it choose again"),
         _row("R09", "2.2.1", "While probing: another's probe for it makes it choose again"),
-        _row("R10", "2.2.1", "While probing: an ordinary request for it is no conflict"),
+        _row("R10", "2.2.1", "While probing: an ordinary request for it is not a conflict"),
         _row("R11", "2.2.1", "After MAX_CONFLICTS: at most one new address a RATE_LIMIT_INTERVAL"),
         _row("R12", "2.4", "ANNOUNCE_NUM announcements, ANNOUNCE_INTERVAL apart"),
         _row("R13", "2.5", "A conflict is not ignored: it defends, or it moves"),

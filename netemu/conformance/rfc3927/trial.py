@@ -179,8 +179,8 @@ class Trial(Subject):
         after = self._link.until(patience, is_probe)
         following = None if after is None or after.arp is None else after.arp.target_ip
         shown = "nothing" if following is None else addresses.to_text(following)
-        anew = following is not None and following != candidate
-        return anew, f"after {addresses.to_text(candidate)}: {shown}"
+        drawn = following is not None and following != candidate
+        return drawn, f"after {addresses.to_text(candidate)}: {shown}"
 
     def _no_conflict(self) -> None:
         self._restart()

@@ -248,6 +248,6 @@ def _in_container() -> bool:
 
 
 def _in_chroot() -> bool:
-    """A root directory that is no mount point was entered by chroot(2)."""
+    """A root directory that is not a mount point was entered by chroot(2)."""
     mounts = _text("/proc/self/mountinfo").splitlines()
     return bool(mounts) and all(line.split()[4] != "/" for line in mounts)

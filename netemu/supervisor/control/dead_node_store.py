@@ -1,6 +1,6 @@
 """Reads what the agent of a dead node has left on disk, and adds to it. Runs in the supervisor.
 
-Only once the agent has surely ended: while it runs, it has its repository to itself.
+It is for agents that have ended: a running agent holds its repository alone.
 """
 
 import sqlite3

@@ -1,8 +1,8 @@
-"""Carries events out: what the agents say has started really happens to the guests.
+"""Carries events out: what the agents say has started happens to the guests.
 
-What an event demands, and by which actions a guest gets there, is
-`netemu.supervisor.guests.power`'s to say; here is who looks, and when. An event of unknown
-duration is over when it has been carried out.
+Runs in the supervisor. `netemu.supervisor.guests.power` says what an event demands, and which
+actions bring a guest there; this module notices when something is due, and does it. An event of
+unknown duration is over when it has been carried out.
 """
 
 import asyncio
@@ -39,21 +39,21 @@ from netemu.supervisor.nodes.hardware import Hardware
 
 log = logging.getLogger(__name__)
 
-# While something is under way (a guest claims its address, an event lasts), a look comes so often.
+# Seconds between looks while something is under way: a guest claims its address, an event lasts.
 _BUSY: Final = 0.1
-# … and otherwise this rarely: a change wakes it.
+# … and otherwise; a change wakes it.
 _IDLE: Final = 5.0
 # Guests to which something is done at one time: of a thousand that a failed node shuts down, some
 # in each turn of the loop.
 _AT_ONCE: Final = 16
 # Guests whose programs are waited for at one time: for each there is a process.
 _ENDING_AT_ONCE: Final = 64
-# An action that failed is tried again after that, then twice that, up to the last; and after so
-# many attempts, half an hour later, not before something else is wanted of the guest.
+# Seconds until an action that failed is tried again; the pause doubles up to the longest. After so
+# many attempts (half an hour) it is not tried again until something else is wanted of the guest.
 _FIRST_RETRY: Final = 1.0
 _LAST_RETRY: Final = 300.0
 _ATTEMPTS: Final = 14
-# What is told of no event: to bring the clock up.
+# In the place of an event's ID: the agent is told to move its clock on.
 _CLOCK: Final = "clock"
 
 
@@ -94,10 +94,10 @@ class Impact:
         self._carried_out = carried_out
         self._event_log = event_log
         self._events: dict[str, list[Event]] = {}  # those of each guest
-        self._asked: dict[str, float] = {}  # guests that somebody has rebooted: with which grace
+        self._asked: dict[str, float] = {}  # guests to be rebooted on request, and their grace
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._booting: set[str] = set()
-        self._through: dict[str, float] = {}  # events that lasted as they are to, and since when
+        self._through: dict[str, float] = {}  # events that lasted long enough, and since when
         self._failing: dict[str, Failing] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._graces = asyncio.Semaphore(_ENDING_AT_ONCE)
@@ -120,7 +120,7 @@ class Impact:
             raise NotSo(f"{guest} is gone")
         if self._relocation.host_failed(guest):
             raise NotSo(f"{guest}: its node {self._hardware.node_of(guest).node.name} has failed")
-        self._failing.pop(guest, None)  # what was tried before is not held against it
+        self._failing.pop(guest, None)  # earlier failures do not count
         self._asked[guest] = HARD if hard else grace_of_reboot(self._hardware.wired(guest).guest)
         if hard:
             self._hardware.cut(guest)
@@ -132,7 +132,7 @@ class Impact:
             raise NotSo(f"{guest} is {self._hardware.power(guest)}: an event keeps it so")
 
     def _look(self) -> bool:
-        """Have everything done that is due; whether something is under way."""
+        """Start everything that is due. Returns whether something is under way."""
         events, now = self._watching.lab.open, self._watching.now()
         self._events = {name: [] for name in self._hardware}
         for event in events.values():
@@ -202,7 +202,7 @@ class Impact:
             self._watching.poke()
 
     async def _carry_out(self, name: str) -> bool:
-        """Do what is due to a guest; whether there was anything."""
+        """Do what is due to a guest. Returns whether anything was."""
         actions, fresh = self._plan(name)
         if Action.SHUT_DOWN in actions:
             await self._give_grace(name, fresh)

@@ -1,8 +1,7 @@
-"""The maintenance events of the whole lab, out of what each node's agent has of them. Pure.
+"""The maintenance events of the whole lab, merged from what each node's agent has. Pure.
 
-An event of guests on several nodes lives under one ID with each of their agents, for an agent tells
-its own guests only. Here it is one: as far as it has come at any node, and it never goes
-back. It takes work where something changes, and none where nothing does.
+An event of guests on several nodes has one ID with each of their agents, for an agent tells its own
+guests only. Here it is one event, in the state furthest along at any node, and it never goes back.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -54,7 +53,7 @@ class LabEvents:
             self.take(node, event)
 
     def forget(self, node: str, event_id: str) -> None:
-        """A node's agent has this event no longer."""
+        """A node's agent no longer has this event."""
         copies = self._copies.get(event_id, {})
         if copies.pop(node, None) is None:
             return

@@ -155,7 +155,7 @@ class Maintenance:
         return self._elsewhere[node].machine if node in self._elsewhere else "this one"
 
     async def _take_back(self, nodes: Iterable[str], event_id: str, *, started: bool) -> None:
-        """What went wrong first is what is told: that this goes wrong as well is not."""
+        """Undo it at these nodes. The caller tells of the first error, and of none from here."""
         for node in nodes:
             try:
                 end = calls.complete if started else calls.cancel

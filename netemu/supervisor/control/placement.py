@@ -28,7 +28,7 @@ from netemu.wire.lab_file import wrong_together
 
 log = logging.getLogger(__name__)
 
-# Addresses change in swarms, as when a lab's guests are rebooted: a swarm is one command.
+# Many addresses change at once when a lab's guests are rebooted: one command tells them all.
 _SWARM: Final = 0.1
 # An agent that has refused, or is being started again, is told again.
 _FIRST_RETRY: Final = 0.05
@@ -121,7 +121,7 @@ class Placement:
         return dict(self._properties[guest])
 
     def hostname(self, guest: str) -> str:
-        """The name that the guest's cloud says it has, and that it is to call itself."""
+        """The guest's host name: its cloud tells it, and the guest uses it."""
         return self._properties[guest].get("hostname", guest)
 
     async def change(self, guest: str, changes: Mapping[str, str]) -> None:
@@ -275,7 +275,7 @@ class Placement:
         """Wait until all responders of a node answer from what was so as of `sequence`.
 
         A guest that returns to a node would else be told what was so before it left. Bounded:
-        a responder that does not come up is no reason to keep a guest off.
+        a responder that does not come up is not a reason to keep a guest off.
         """
         try:
             async with asyncio.timeout(_APPLIED_WITHIN):

@@ -1,7 +1,7 @@
 """Nodes that fail and come back, and the healing of their guests. Runs in the supervisor.
 
-What a guest takes along from a failed node is read from the node's repository, once its agent is
-surely dead. What the agent had acknowledged is on the disk, so nothing is lost.
+What a guest takes along from a failed node is read from the node's repository, once its agent has
+certainly ended. What the agent had acknowledged is on the disk, so nothing is lost.
 """
 
 import asyncio
@@ -261,7 +261,7 @@ class Relocation:
             del self._evacuations[host.name]
 
     async def _evacuate(self, host: NodeServices) -> bool:
-        """Bring the guests of a dead node to others; whether all of them have left.
+        """Bring the guests of a dead node to others. Returns whether all of them have left.
 
         Those for whom there is no room stay.
         """

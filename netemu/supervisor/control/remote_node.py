@@ -1,4 +1,4 @@
-"""A node on another machine, as that machine tells of it in the store. Pure, but for who watches.
+"""A node on another machine, as that machine tells of it in the store. Pure, except for `watch`.
 
 Runs in the supervisor. Each guest and each event is a key of its own, so that a change is small.
 """
@@ -39,7 +39,7 @@ class RemoteNode:
         self._watchers: list[Watch] = []
 
     def take(self, changes: Iterable[Change], *, whole: bool) -> None:
-        """Take keys that have changed; `whole`: there are no others."""
+        """Take keys that have changed; `whole`: these are all keys."""
         if whole:
             self._guests.clear()
             self._events.clear()

@@ -9,7 +9,7 @@ carried out, without a gap, when it is back.
 Its keys are `commands/NODE/ID` and `answers/NODE/ID`, kept for an hour, as agents remember
 commands; and `state/NODE/…`, what the node's agent knows, for other machines. Where there are
 others an answer is kept after the state that it has led to, and both in the term in which they came
-about: what is acknowledged is known to whoever takes the machine's guests over. `membership` and
+about: what is acknowledged is known to the machine that takes its guests over. `membership` and
 `places` have the rest.
 """
 

@@ -109,7 +109,7 @@ class Store(ABC):
 
     @abstractmethod
     def dead(self, node: str) -> AbstractContextManager[DeadNode]:
-        """What is kept of a node that has failed, once its agent has surely ended."""
+        """What is kept of a node that has failed, once its agent has certainly ended."""
 
     # Nodes that fail and return.
 

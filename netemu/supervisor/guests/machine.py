@@ -17,7 +17,7 @@ from netemu.supervisor.guests.etc_hosts import Names
 
 
 class Capability(StrEnum):
-    """What not every kind of machine can."""
+    """What only some kinds of machine can do."""
 
     ENTER = "enter"  # a client can run commands and make sockets in its namespaces
     DIAL = "dial"  # the lab can connect from it
@@ -68,7 +68,7 @@ class Machine(Protocol):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it can, of what not every kind can."""
+        """Which of these it has."""
 
     async def renew(self) -> None:
         """Take away what is left of the boot before, wires included. `attach` and `boot` follow."""
@@ -95,7 +95,7 @@ class Machine(Protocol):
         """Hold its processes where they are."""
 
     def thaw(self) -> None:
-        """Have them go on."""
+        """Let its processes go on."""
 
     async def shut_down(self, grace: float) -> Ending | None:
         """Ask its programs to end, and wait for it so many seconds: what they did, if it is known.

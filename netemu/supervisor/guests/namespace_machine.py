@@ -113,7 +113,7 @@ class NamespaceMachine:
         await self._init.freeze()
 
     def thaw(self) -> None:
-        """Have them go on."""
+        """Let its processes go on."""
         self._init.thaw()
 
     async def shut_down(self, grace: float) -> Ending | None:
@@ -155,7 +155,7 @@ class NamespaceMachine:
 
 
 def _claiming(port: Port) -> Sequence[netlink.Message]:
-    """What makes a new namespace ready, and the end up that is to claim its address."""
+    """The requests that ready a new namespace, and set up the end that claims its address."""
     index = links.GUEST_INDEX
     return (
         links.up("lo", 1),
@@ -178,7 +178,7 @@ def _speaking_ipv6(index: int, mac: str) -> Sequence[netlink.Message]:
 
 
 def _assigned(index: int, given: Sequence[str]) -> Sequence[netlink.Message]:
-    """What sets the end up that is given its addresses."""
+    """The requests that set up the end that is given its addresses."""
     return (
         # Each link answers for its own addresses only (the kernel's default is the host's: RFC 1122
         # section 3.3.4.2 allows both), so that eth1 never tells of what eth0 has.

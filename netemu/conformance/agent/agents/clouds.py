@@ -45,7 +45,7 @@ def gce(path: str) -> str:
 
 
 def mark(what: str) -> bool:
-    """Call netemu-mark; whether it says yes."""
+    """Call netemu-mark. Returns whether it says yes."""
     return subprocess.run(["netemu-mark", what], check=False).returncode == 0
 
 

@@ -82,7 +82,7 @@ def look(cloud: str) -> None:
 
 
 def main() -> None:
-    """Look, for ever; what fails is tried again."""
+    """Look again and again. What fails is tried again."""
     while True:
         try:
             look(sys.argv[1])

@@ -196,7 +196,7 @@ ROWS: Final = (
         demands=(drains("a", "e"), approves_late("e")),
     ),
     _row(
-        id="A38", title="DocumentIncarnation begins anew at the new node", reference=_EVENTS,
+        id="A38", title="DocumentIncarnation starts again at the new node", reference=_EVENTS,
         play=_new_incarnation, handles=("redeploy", "reboot"), lab="incarnation",
         demands=(drains("a", "e"), drains("a", "f")),
         back=(returns("a", "the end of f"),),

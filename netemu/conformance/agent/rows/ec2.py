@@ -81,7 +81,7 @@ ROWS: Final = (
         id="E04", title="Half a minute of 404", play=_quiet, demands=_QUIET, expected=LEFT_ALONE,
     ),
     _row(
-        id="E05", title="A body that is no time, for 6 s",
+        id="E05", title="A body that is not a time, for 6 s",
         play=_spell(6.0, {"path": "*/spot/*", "garble": True}),
         demands=(drains("a", "e"),),
     ),

@@ -91,7 +91,7 @@ class QemuMachine:
     def attach(self, node: int, port: Port) -> None:
         """Make a tap that is the port. Its other end is the emulator's."""
         self._mac = port.mac
-        with inside(node), netlink.Netlink() as kernel:
+        with inside(node), netlink.Netlink.open() as kernel:
             self._tap = tap.make(port.name, port.index)
             kernel.run((links.place(port.index, port.name, port.bridge),))
 
