@@ -8,25 +8,11 @@ ROOT: Final = Path(__file__).parent.parent
 # Modules whose functions are the kernel's, and names of calls that are I/O in any module.
 _KERNEL: Final = (["os"], ["socket"], ["subprocess"], ["select"], ["shutil"], ["tempfile"])
 _CALLS: Final = frozenset(
-    [
-        "open",
-        "bind",
-        "connect",
-        "listen",
-        "setsockopt",
-        "mkdir",
-        "unlink",
-        "fork",
-        "Popen",
-        "read_text",
-        "write_text",
-        "read_bytes",
-        "write_bytes",
-        "add_reader",
-        "add_writer",
-    ]
+    ["open", "bind", "connect", "mkdir", "unlink", "fork", "Popen", "read_text", "write_text"]
 )
-_PURE: Final = frozenset({"os.fspath", "os.environ.get", "os.getpid", "os.strerror"})
+_PURE: Final = frozenset({"os.fspath", "os.getpid", "os.strerror"})
+# What is set of a descriptor that is given.
+_FLAGS: Final = frozenset({"os.set_blocking", "os.set_inheritable"})
 
 
 def io_in_constructors(source: str) -> list[str]:
@@ -44,11 +30,14 @@ def io_in_constructors(source: str) -> list[str]:
 
 def _is_io(called: str) -> bool:
     *modules, last = called.split(".")
-    return called not in _PURE and last != "__init__" and (modules[:1] in _KERNEL or last in _CALLS)
+    return (
+        called not in _PURE | _FLAGS
+        and last != "__init__"
+        and (modules[:1] in _KERNEL or last in _CALLS)
+    )
 
 
-# Left as they are: a store whose `connect` tests replace, a benchmark, a stage of attacks, the
-# simulated network, and what is set of a descriptor that is given.
+# Left as they are: a store whose `connect` tests replace, a benchmark, and a stage of attacks.
 KNOWN: Final = {
     "hostagent/database.py": ["Database: connect"],
     "netemu/bench/wire.py": [
@@ -57,8 +46,6 @@ KNOWN: Final = {
         "Relayed: self._splice.open",
     ],
     "netemu/conformance/labstage.py": ["LabStage: labs.log_file(lab).open"],
-    "netemu/simulation/cluster.py": ["Host: cluster.network.listen"],
-    "netemu/wire/progress.py": ["Progress: os.set_inheritable", "Progress: os.set_blocking"],
 }
 
 

@@ -3,26 +3,21 @@
 Runs in the supervisor. It passes each question on, and decides nothing.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hostagent.channel.messages import Poll
-from netemu.errors import BadInput, NotSo
-from netemu.supervisor.boot.parts import Parts
+from netemu.errors import NotSo
+from netemu.supervisor.boot.parts import WholeLab
 from netemu.supervisor.control.control_server import Handler
 from netemu.supervisor.guests.power import Power
 from netemu.wire import event_questions, questions
 
 
 class GuestQuestions:
-    """The handlers; `whole` waits until the lab is up, `here` refuses what is elsewhere."""
+    """Hands on what is asked of guests and nodes."""
 
-    def __init__(
-        self, lab: str, whole: Callable[[], Awaitable[Parts]], here: Callable[..., None]
-    ) -> None:
+    def __init__(self, lab: WholeLab) -> None:
         self._lab = lab
-        self._whole = whole
-        self._here = here
 
     def handlers(self) -> list[Handler[Any, Any]]:
         """Return a handler for each kind of question."""
@@ -34,22 +29,14 @@ class GuestQuestions:
             Handler(event_questions.Polls, self._polls),
         ]
 
-    async def _of_guest(self, guest: str) -> Parts:
-        """The lab's parts, once it is up. Raises BadInput if it has no such guest."""
-        self._here(guest)
-        parts = await self._whole()
-        if guest not in parts.hardware:
-            raise BadInput(f"{guest}: lab {self._lab} has no such guest")
-        return parts
-
     async def _reboot(self, question: questions.Reboot) -> None:
-        await (await self._of_guest(question.guest)).impact.reboot(
+        await (await self._lab.of_guest(question.guest)).impact.reboot(
             question.guest, hard=question.hard
         )
 
     async def _set(self, question: questions.SetProperties) -> dict[str, str]:
         guest = question.guest
-        parts = await self._of_guest(guest)
+        parts = await self._lab.of_guest(guest)
         if question.properties:
             if parts.hardware.power(guest) is Power.GONE:
                 raise NotSo(f"{guest} is gone")
@@ -57,13 +44,13 @@ class GuestQuestions:
         return parts.placement.properties(guest)
 
     async def _fail(self, question: questions.Fail) -> None:
-        self._here(question.node)
-        (await self._whole()).relocation.fail(question.node)
+        self._lab.here(question.node)
+        (await self._lab.parts()).relocation.fail(question.node)
 
     async def _restore(self, question: questions.Restore) -> None:
-        self._here(question.node)
-        await (await self._whole()).relocation.restore(question.node)
+        self._lab.here(question.node)
+        await (await self._lab.parts()).relocation.restore(question.node)
 
     async def _polls(self, question: event_questions.Polls) -> list[Poll]:
-        parts = await self._of_guest(question.guest)
+        parts = await self._lab.of_guest(question.guest)
         return await parts.faults.polls(question.guest)

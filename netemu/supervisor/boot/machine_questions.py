@@ -2,11 +2,10 @@
 supervisor.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from netemu.errors import BadInput
-from netemu.supervisor.boot.parts import Parts
+from netemu.supervisor.boot.parts import WholeLab
 from netemu.supervisor.control.control_server import Beside, HandedOver, Handler
 from netemu.supervisor.guests.machine import Command, MachineWithConsole
 from netemu.wire import questions
@@ -18,25 +17,17 @@ LONGEST: Final = 3600.0
 
 
 class MachineQuestions:
-    """The handlers; `whole` waits until the lab is up, `here` refuses what is elsewhere."""
+    """Hands on what is asked of machines."""
 
-    def __init__(
-        self, lab: str, whole: Callable[[], Awaitable[Parts]], here: Callable[..., None]
-    ) -> None:
+    def __init__(self, lab: WholeLab) -> None:
         self._lab = lab
-        self._whole = whole
-        self._here = here
 
     def handlers(self) -> list[Handler[Any, Any]]:
         """Return a handler for each kind of question."""
         return [Handler(questions.Run, self._run), Handler(questions.Console, self._console)]
 
     async def _machine(self, guest: str) -> MachineWithConsole:
-        self._here(guest)
-        hardware = (await self._whole()).hardware
-        if guest not in hardware:
-            raise BadInput(f"{guest}: lab {self._lab} has no such guest")
-        return hardware.with_console(guest)
+        return (await self._lab.of_guest(guest)).hardware.with_console(guest)
 
     async def _run(self, question: questions.Run) -> questions.Ran:
         if not question.command or not question.command[0]:

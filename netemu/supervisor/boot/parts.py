@@ -1,10 +1,12 @@
-"""The parts of a lab that is wired, for what answers questions about it.
+"""The parts of a lab that is wired, and the way to them for what answers questions about it.
 
 Runs in the supervisor. It makes none of them.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from netemu.errors import BadInput
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
@@ -26,3 +28,19 @@ class Parts(NamedTuple):
     maintenance: Maintenance
     faults: Faults
     links: Links
+
+
+class WholeLab(NamedTuple):
+    """A lab that is asked: `parts` waits until it is up, `here` refuses what is elsewhere."""
+
+    name: str
+    parts: Callable[[], Awaitable[Parts]]
+    here: Callable[..., None]
+
+    async def of_guest(self, guest: str) -> Parts:
+        """The lab's parts, once it is up. Raises BadInput if it has no such guest."""
+        self.here(guest)
+        parts = await self.parts()
+        if guest not in parts.hardware:
+            raise BadInput(f"{guest}: lab {self.name} has no such guest")
+        return parts

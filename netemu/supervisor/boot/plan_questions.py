@@ -3,21 +3,19 @@
 Runs in the supervisor. It passes each question on, and decides nothing.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hostagent.model import Event
-from netemu.supervisor.boot.parts import Parts
+from netemu.supervisor.boot.parts import WholeLab
 from netemu.supervisor.control.control_server import Handler
 from netemu.wire import event_questions, link_questions
 
 
 class PlanQuestions:
-    """The handlers; `whole` waits until the lab is up, `here` refuses what is elsewhere."""
+    """Hands on what is asked of plans."""
 
-    def __init__(self, whole: Callable[[], Awaitable[Parts]], here: Callable[..., None]) -> None:
-        self._whole = whole
-        self._here = here
+    def __init__(self, lab: WholeLab) -> None:
+        self._lab = lab
 
     def handlers(self) -> list[Handler[Any, Any]]:
         """Return a handler for each kind of question."""
@@ -36,7 +34,7 @@ class PlanQuestions:
         ]
 
     async def _schedule(self, question: event_questions.Schedule) -> Event:
-        return await (await self._whole()).maintenance.schedule(
+        return await (await self._lab.parts()).maintenance.schedule(
             question.guests,
             question.kind,
             notice=question.notice,
@@ -47,32 +45,32 @@ class PlanQuestions:
         )
 
     async def _transition(self, question: event_questions.Transition) -> Event:
-        plans = (await self._whole()).maintenance
+        plans = (await self._lab.parts()).maintenance
         return await plans.transition(question.action, question.event_id)
 
     async def _planned(self, question: event_questions.Planned) -> list[Event]:
-        return (await self._whole()).maintenance.events(history=question.history)
+        return (await self._lab.parts()).maintenance.events(history=question.history)
 
     async def _add_faults(self, question: event_questions.AddFaults) -> None:
-        self._here(*question.guests)
-        await (await self._whole()).faults.add(question.guests, question.faults)
+        self._lab.here(*question.guests)
+        await (await self._lab.parts()).faults.add(question.guests, question.faults)
 
     async def _clear_faults(self, question: event_questions.ClearFaults) -> None:
-        self._here(*question.guests)
-        await (await self._whole()).faults.clear(question.guests, question.ids)
+        self._lab.here(*question.guests)
+        await (await self._lab.parts()).faults.clear(question.guests, question.ids)
 
     async def _faults(self, _: event_questions.Faults) -> list[event_questions.FaultOfGuest]:
-        return await (await self._whole()).faults.listed()
+        return await (await self._lab.parts()).faults.listed()
 
     async def _advance(self, question: event_questions.Advance) -> float:
-        return await (await self._whole()).maintenance.advance(question.seconds)
+        return await (await self._lab.parts()).maintenance.advance(question.seconds)
 
     async def _times(self, _: event_questions.Times) -> dict[str, float]:
-        return await (await self._whole()).maintenance.now()
+        return await (await self._lab.parts()).maintenance.now()
 
     async def _link(self, question: link_questions.Link) -> None:
-        self._here(*question.targets)
-        links = (await self._whole()).links
+        self._lab.here(*question.targets)
+        links = (await self._lab.parts()).links
         await links.link(
             question.targets,
             question.wire,
@@ -83,8 +81,8 @@ class PlanQuestions:
         )
 
     async def _clear_links(self, question: link_questions.ClearLinks) -> None:
-        self._here(*(question.targets or ()))
-        await (await self._whole()).links.clear(question.targets, question.wire)
+        self._lab.here(*(question.targets or ()))
+        await (await self._lab.parts()).links.clear(question.targets, question.wire)
 
     async def _links(self, _: link_questions.Links) -> list[link_questions.ImpairedWire]:
-        return list(await (await self._whole()).links.list())
+        return list(await (await self._lab.parts()).links.list())

@@ -20,7 +20,7 @@ from netemu.supervisor.boot import readiness
 from netemu.supervisor.boot.guest_questions import GuestQuestions
 from netemu.supervisor.boot.lab_log import keep_short
 from netemu.supervisor.boot.machine_questions import MachineQuestions
-from netemu.supervisor.boot.parts import Parts
+from netemu.supervisor.boot.parts import Parts, WholeLab
 from netemu.supervisor.boot.plan_questions import PlanQuestions
 from netemu.supervisor.boot.status import lab_status, of_factory
 from netemu.supervisor.control.agent_feeds import AgentFeeds
@@ -316,10 +316,11 @@ class Supervisor:
     # The questions.
 
     def _handlers(self) -> list[Handler[Any, Any]]:
+        lab = WholeLab(self._lab.name, self._whole, self._require_here)
         return [
-            *GuestQuestions(self._lab.name, self._whole, self._require_here).handlers(),
-            *PlanQuestions(self._whole, self._require_here).handlers(),
-            *MachineQuestions(self._lab.name, self._whole, self._require_here).handlers(),
+            *GuestQuestions(lab).handlers(),
+            *PlanQuestions(lab).handlers(),
+            *MachineQuestions(lab).handlers(),
             Handler(questions.Status, self._status),
             Handler(questions.Enter, self._enter),
             Handler(questions.Events, self._events),
