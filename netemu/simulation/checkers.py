@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from hostagent.channel.requests import Placed
 from hostagent.faults import Fault, is_over
-from hostagent.model import Event, EventStatus
+from hostagent.model import FINAL, Event, EventStatus
 from netemu.supervisor.guests.power import Power, demands_until
 
 if TYPE_CHECKING:
@@ -85,9 +85,16 @@ class Acknowledged(Checker):
         super().__init__(cluster)
         self._events: dict[str, Event] = {}
         self._possible: dict[str, set[str | None]] = {}
+        self._open: set[str] = set()  # events that have not ended, as the lab lists them
 
     def acknowledged(self, event: Event) -> None:
         self._events[event.id] = event
+
+    def moment(self) -> None:
+        listed = self.cluster.feeds.events()
+        for event_id in self._open - listed.keys():
+            self.breach(f"event {event_id} is not listed any more, and has not ended")
+        self._open = {one.id for one in listed.values() if one.status not in FINAL}
 
     def set_to(self, guest: str, value: str, *, known: bool) -> None:
         possible = self._possible.setdefault(guest, {None})  # before the first: none

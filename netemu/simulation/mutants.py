@@ -244,7 +244,7 @@ ALL: Final[Sequence[Mutant]] = (
         _FEEDS,
         "            feed.expect(events)\n",
         "            pass\n",
-        ("Once",),
+        ("Acknowledged", "Once"),
     ),
     Mutant(
         "guest-not-booted-after-its-event",

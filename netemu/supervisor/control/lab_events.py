@@ -6,22 +6,29 @@ guests only. Here it is one event, in the state furthest along at any node, and 
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import reduce
+from typing import Final
 
 from msgspec.structs import replace
 
 from hostagent.model import FINAL, Event, EventStatus, joined
 
+MOST_GONE: Final = 4096
+"""Events that are gone, and still known: sixteen times as many as a node keeps of ended ones."""
+
 
 class LabEvents:
     """Every event by its ID.
 
-    `changed` is called with what was known of one (None: nothing) and what is (None: it is gone).
+    `changed` is called with what was known of one (None: nothing) and what is (None: it is gone,
+    and long ago). One that is gone may come back: a guest brings along what its old node has
+    forgotten meanwhile.
     """
 
     def __init__(self, changed: Callable[[Event | None, Event | None], None]) -> None:
         self._changed = changed
         self._copies: dict[str, dict[str, Event]] = {}  # by event and node
         self._merged: dict[str, Event] = {}
+        self._gone: dict[str, Event] = {}
         self._open: dict[str, Event] = {}
         self._apart: dict[str, None] = {}  # events that have not come equally far everywhere
 
@@ -63,7 +70,9 @@ class LabEvents:
             self._apart.pop(event_id, None)
             self._open.pop(event_id, None)
             del self._copies[event_id]
-            self._changed(self._merged.pop(event_id), None)
+            self._gone[event_id] = self._merged.pop(event_id)
+            if len(self._gone) > MOST_GONE:
+                self._changed(self._gone.pop(next(iter(self._gone))), None)
 
     def at(self, event_id: str) -> Mapping[str, Event]:
         """The event as each node's agent has it, by node."""
@@ -84,15 +93,17 @@ class LabEvents:
 
     def _merge(self, event_id: str) -> None:
         copies = self._copies[event_id].values()
-        before, merged = self._merged.get(event_id), reduce(_merged, copies)
+        back = self._gone.pop(event_id, None)
+        before, merged = self._merged.get(event_id, back), reduce(_merged, copies)
         if before is not None:  # the agent that had it furthest may have forgotten it
             merged = _merged(merged, before)
         if any(_is_behind(event, merged.status) for event in copies):
             self._apart[event_id] = None
         else:
             self._apart.pop(event_id, None)
-        if merged != before:
+        if merged != before or back is not None:
             self._merged[event_id] = self._open[event_id] = merged
+        if merged != before:
             self._changed(before, merged)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from hostagent.channel.messages import Delta, Snapshot
 from hostagent.model import Event, EventSource, EventType
+from netemu.supervisor.control import lab_events
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.event_log import EventLog
 
@@ -50,7 +51,10 @@ def stage() -> Stage:
 
 
 @pytest.mark.parametrize("since", [2, inf])
-def test_an_event_that_has_moved_outlives_its_old_node(stage: Stage, since: float) -> None:
+def test_an_event_that_has_moved_outlives_its_old_node(
+    stage: Stage, since: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab_events, "MOST_GONE", 0)
     stage.feeds.adopted("new", [EVENT], since)
     stage.snapshot("old")  # it comes back as a new one
     assert (stage.homes, stage.forgotten) == (["new"], [])
