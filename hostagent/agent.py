@@ -48,10 +48,10 @@ MAX_CONNECTIONS: Final[dict[Door, int]] = {"command": 64, "feed": 96}
 """Each holds a descriptor and buffers. A node has a few controllers and watchers, and up to 64
 processes of a responder."""
 
-APPROVALS: Final = 10.0
-APPROVALS_AT_ONCE: Final = 128
-"""Approvals a second from one guest, and in a burst: each one that passes costs a commit. A guest
-sees few events, and one POST may approve up to the dialect's MAX_APPROVALS."""
+CHANGES: Final = 10.0
+CHANGES_AT_ONCE: Final = 128
+"""Approvals and writes a second from one guest, and in a burst: each one that passes costs a
+commit. A guest sees few events, and one POST may approve up to the dialect's MAX_APPROVALS."""
 
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 """The maker of a listening socket removes its file. Since Python 3.13 a server would remove it, by
@@ -86,7 +86,7 @@ class Agent:
         self._working: asyncio.Task[None] | None = None
         self._next_change: asyncio.TimerHandle | None = None
         self._polls = PollsAsked()
-        self._approvals = Rate(APPROVALS, APPROVALS_AT_ONCE, MAX_GUESTS)
+        self._changes = Rate(CHANGES, CHANGES_AT_ONCE, MAX_GUESTS)
 
     async def serve(
         self,
@@ -153,9 +153,9 @@ class Agent:
         self._joining.append(connection)
         self._wake()
 
-    def may_approve(self, guest: str) -> bool:
-        """Whether the guest is within its rate of approvals."""
-        return self._approvals.allows(guest, asyncio.get_running_loop().time())
+    def may_change(self, guest: str) -> bool:
+        """Whether the guest is within its rate of approvals and writes."""
+        return self._changes.allows(guest, asyncio.get_running_loop().time())
 
     def submit(self, connection: Peer, request: Request) -> None:
         """Have a request carried out and answered, in one batch with those that wait."""

@@ -40,6 +40,7 @@ from hostagent.model import (
 )
 from hostagent.properties import PropertyError, check
 from hostagent.repository import Repository
+from hostagent.written import TooMuch, after
 
 MAX_ACTIVE_EVENTS: Final = 4096
 """Events not ended, on one node: four for each guest of a full one."""
@@ -92,8 +93,8 @@ def execute(
                 deltas += repository.settle(wall)
             now = wall + repository.clock_offset
             answer = msgspec.structs.replace(done, now=now, sequence=repository.sequence)
-            if deltas or not isinstance(command, requests.Approve):
-                # Approvals that change nothing are not stored: guests may send them without end.
+            if deltas or not isinstance(command, requests.Approve | requests.Write):
+                # A guest's that change nothing are not stored: it may send them without end.
                 repository.remember(command.command_id, fingerprint, msgspec.msgpack.encode(answer))
     except Refused as refusal:
         return Failed(code=refusal.code, reason=str(refusal), command_id=command.command_id), []
@@ -150,6 +151,8 @@ def _apply(
             by = command.guest if isinstance(command, requests.Approve) else None
             after, deltas = repository.change(found, _REQUESTS[type(command)], now, by)
             return msgspec.structs.replace(done, event=after), deltas
+        case requests.Write():
+            return done, _write(repository, command)
         case requests.Advance():
             to = command.to
             if to is None:
@@ -168,6 +171,18 @@ def _apply(
             return done, repository.change_faults(kept)
         case _:
             assert_never(command)
+
+
+def _write(repository: Repository, command: requests.Write) -> list[Delta]:
+    placed = repository.placed(command.guest)
+    if placed is None:
+        raise Refused("unknown-guest", f"not on this node: {command.guest}")
+    if command.text is not None and "/" not in command.name:
+        raise Refused("bad-name", "what is written has a namespace and a key")
+    try:
+        return repository.write(placed, after(placed.written, command.name, command.text))
+    except TooMuch as error:
+        raise Refused("too-much", f"guest {command.guest}: {error}") from error
 
 
 def _add_faults(repository: Repository, command: requests.AddFaults, now: float) -> list[Delta]:

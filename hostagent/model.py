@@ -9,7 +9,7 @@ from enum import StrEnum
 from math import inf
 from typing import Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from hostagent import times
@@ -172,7 +172,8 @@ class View(Struct, frozen=True):
     `events` are those not ended, by `not_before`, earliest first; `history` those that have ended,
     latest first. `incarnation` grows with every change of the events that this guest can see,
     `edits` with every change of the guest itself: their sum, `revision`, with every change at all.
-    `arrived` is the incarnation with which the guest came to this node.
+    `arrived` is the incarnation with which the guest came to this node. `written` is what it has
+    written for itself.
     """
 
     guest: Guest
@@ -181,6 +182,7 @@ class View(Struct, frozen=True):
     history: tuple[Event, ...] = ()
     edits: int = 0
     arrived: int = 1
+    written: dict[str, str] = field(default_factory=dict)
 
     @property
     def revision(self) -> int:

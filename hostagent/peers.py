@@ -24,7 +24,7 @@ from hostagent.channel.messages import (
     decode,
     encode,
 )
-from hostagent.channel.requests import Approve, Command, Query
+from hostagent.channel.requests import Approve, Command, Query, Write
 from hostagent.transactions import Request
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Server(Protocol):
     def subscribe(self, connection: "Peer") -> None:
         """Send all that is known, and from then on each delta."""
 
-    def may_approve(self, guest: str) -> bool:
-        """Whether the guest has not approved too often of late."""
+    def may_change(self, guest: str) -> bool:
+        """Whether the guest has not approved or written too often of late."""
 
     def polled(self, connection: "Peer", polls: Polls) -> None:
         """A responder has said what a guest has asked."""
@@ -136,12 +136,14 @@ class Peer(asyncio.Protocol):
         elif self.role == "responder" and isinstance(message, Used):
             self._submit(message)
         elif (
-            self.role == "responder" and isinstance(message, Approve) and message.guest is not None
+            self.role == "responder"
+            and isinstance(message, Approve | Write)
+            and message.guest is not None
         ):
-            if self._agent.may_approve(message.guest):
+            if self._agent.may_change(message.guest):
                 self._submit(message)
             else:
-                reason = f"guest {message.guest} approves too often"
+                reason = f"guest {message.guest} approves or writes too often"
                 self.send(Failed(code="busy", reason=reason, command_id=message.command_id))
         else:
             kind = type(message).__name__.lower()

@@ -68,9 +68,10 @@ CLOCK_SLACK: Final = 0.001
 
 
 class _Stored(Guest, frozen=True, kw_only=True):
-    """A guest, with what it meets."""
+    """A guest, with what it meets, and what it has written."""
 
     faults: tuple[Fault, ...] = ()
+    written: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 _guest = msgspec.json.Decoder(_Stored)
@@ -226,10 +227,11 @@ class Repository:
                 other = known.guest != one.guest
                 incarnation = max(incarnation, known.incarnation + other)
                 edits = max(edits, known.edits + other)
-            faults = one.faults
             if known is not None and one.guest.name in again:
+                # It has booted here: it writes here alone.
                 faults = _joined(known.faults, again[one.guest.name], one.faults)
-            changed.append(replace(one, incarnation=incarnation, edits=edits, faults=faults))
+                one = replace(one, faults=faults, written=known.written)
+            changed.append(replace(one, incarnation=incarnation, edits=edits))
         return self._tell_placed(changed)
 
     def withdraw(self, names: Iterable[str]) -> tuple[dict[str, Left], list[Delta]]:
@@ -257,6 +259,12 @@ class Repository:
         if old:
             self._set_state(floor=max(self._state()[3], *(floor for _, _, floor in old)))
         return gone, [Delta(sequence=self._number(), withdrawn=tuple(gone))]
+
+    def write(self, placed: Placed, written: dict[str, str]) -> list[Delta]:
+        """A guest has written for itself."""
+        if written == placed.written:
+            return []
+        return self._tell_placed([replace(placed, written=written, edits=placed.edits + 1)])
 
     def change_faults(self, changed: Sequence[Placed]) -> list[Delta]:
         """Give guests other faults; this does not change the guest."""
@@ -489,7 +497,13 @@ def _placed(row: Row) -> Placed:
     _, _, incarnation, edits, body = row
     stored = _guest.decode(body)
     guest = Guest(**{name: getattr(stored, name) for name in Guest.__struct_fields__})
-    return Placed(guest=guest, incarnation=incarnation, edits=edits, faults=stored.faults)
+    return Placed(
+        guest=guest,
+        incarnation=incarnation,
+        edits=edits,
+        faults=stored.faults,
+        written=stored.written,
+    )
 
 
 def _body(one: Placed) -> bytes:
@@ -497,6 +511,8 @@ def _body(one: Placed) -> bytes:
     members = asdict(one.guest)
     if one.faults:
         members["faults"] = one.faults
+    if one.written:
+        members["written"] = one.written
     return msgspec.json.encode(members, order="deterministic")
 
 

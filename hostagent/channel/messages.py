@@ -7,9 +7,9 @@ Feed connections: Hello → Welcome, then a snapshot (in parts, `more`), then de
 numbers follow on from the snapshot's without a gap, and heartbeats that carry the latest number. A
 subscriber that finds a gap connects again. A watcher may send nothing. A responder may send
 Applied, with the last sequence that it has applied, and Used, with a fault's count, which are not
-answered; Polls, in answer to AskPolls; and Approve for a guest, at a bounded rate. Done or Failed
-answers an Approve, after the delta with its effect. An Approve sent again with the same command_id,
-on any connection, is done once.
+answered; Polls, in answer to AskPolls; and Approve and Write for a guest, at a bounded rate. Done
+or Failed answers these, after the delta with its effect. One that is sent again with the same
+command_id, on any connection, is done once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,7 +34,7 @@ from hostagent.model import (
     GuestName,
 )
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 PART_BYTES: Final = 256 * 1024
 """Lists and snapshots are cut into parts of about this size: far from MAX_FRAME even when the item

@@ -21,6 +21,7 @@ from hostagent.model import (
     Seconds,
     SetName,
 )
+from hostagent.written import Written, WrittenName, WrittenText
 
 CommandId = Annotated[str, Meta(min_length=1, max_length=64)]
 Names = Annotated[tuple[GuestName, ...], Meta(min_length=1, max_length=MAX_GUESTS)]
@@ -108,6 +109,14 @@ class Approve(_OfEvent, frozen=True):
     guest: GuestName | None = None
 
 
+class Write(_Command, frozen=True):
+    """A guest writes for itself, or deletes (`text` None) what it has written."""
+
+    guest: GuestName
+    name: WrittenName
+    text: WrittenText | None = None
+
+
 class Advance(_Command, frozen=True):
     """Move the metadata plane's clock forward; it cannot be moved back.
 
@@ -144,7 +153,8 @@ class ClearFaults(_Command, frozen=True):
 
 
 class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A guest, the incarnation of what it can see, the number of its own changes, and its faults.
+    """A guest, the incarnation of what it can see, the number of its own changes, its faults, and
+    what it has written.
 
     A part of messages, not a message itself.
     """
@@ -153,6 +163,7 @@ class Placed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     incarnation: Count
     edits: Count = 0
     faults: Annotated[tuple[Fault, ...], Meta(max_length=MAX_FAULTS)] = ()
+    written: Written = field(default_factory=dict)
 
 
 class Adopt(_Command, frozen=True):
@@ -198,6 +209,6 @@ class ListPolls(Tagged, frozen=True):
 
 Transition: TypeAlias = Start | Complete | Cancel | Approve
 Command: TypeAlias = (
-    Place | Withdraw | Adopt | Schedule | Transition | Advance | AddFaults | ClearFaults
+    Place | Withdraw | Adopt | Schedule | Transition | Write | Advance | AddFaults | ClearFaults
 )
 Query: TypeAlias = Now | ListEvents | ListGuests | ListResponders | ListPolls

@@ -19,7 +19,7 @@ Choices where no record of the original was at hand:
 - Only events of the guest itself are shown.
 - There is no service account unless the property names one; then its tokens are made up.
 - Guest attributes are 403 unless the attribute `enable-guest-attributes` switches them on, as in
-  GCE. They live as long as the responder. A request that waits for them looks each second.
+  GCE. The guest's agent keeps them, and they move with the guest.
 - `v1beta1` is 403, as GCE has switched it off, unless the attribute `disable-legacy-endpoints` is
   FALSE: then it is what v1 is, and needs no header.
 - User data is the attribute `user-data` unless such an attribute is given; labels are not shown.
@@ -28,7 +28,6 @@ Choices where no record of the original was at hand:
 """
 
 from collections.abc import Callable
-from math import inf
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -43,7 +42,7 @@ from hostagent.dialects.gce_events import (
     preempted,
     upcoming,
 )
-from hostagent.dialects.gce_guest_attributes import GuestAttributes, NotWritten, enabled
+from hostagent.dialects.gce_guest_attributes import NotWritten, by_namespace, deleted, enabled, put
 from hostagent.dialects.gce_pages import (
     ALWAYS,
     DISABLED,
@@ -51,6 +50,7 @@ from hostagent.dialects.gce_pages import (
     NO_NOTIFICATION,
     NOT_ALLOWED,
     SERVER,
+    UNAVAILABLE,
     WRITTEN,
     camel,
     children,
@@ -63,16 +63,14 @@ from hostagent.dialects.gce_pages import (
     text,
 )
 from hostagent.dialects.gce_tree import SECRET, Tree, whole
-from hostagent.dialects.outcomes import Outcome, Park
+from hostagent.dialects.outcomes import Outcome, Park, Writing
 from hostagent.http import Request, Response
 from hostagent.model import Guest, View
 from hostagent.properties import under
+from hostagent.written import TooMuch
 
 MAX_TIMEOUT: Final = 366 * 86400.0
 """Seconds: the longest wait, also of a request without a timeout."""
-
-LOOK_AGAIN: Final = 1.0
-"""Seconds after which a request looks again that waits for the guest's own attributes."""
 
 HOSTS: Final = frozenset({"metadata.google.internal", "metadata"})
 """The server's names."""
@@ -91,11 +89,7 @@ def owns(path: str) -> bool:
 
 
 class Gce:
-    """Answers, and keeps the guests' own attributes."""
-
-    def __init__(self) -> None:
-        """Nothing has been written yet."""
-        self._attributes = GuestAttributes()
+    """Answers."""
 
     def answer(self, view: View, request: Request, now: float) -> Outcome | None:
         """Answer a request; None if the path is not GCE's."""
@@ -115,23 +109,25 @@ class Gce:
         if asked.names[1:4] == _GUEST and not enabled(view.guest):
             return DISABLED
         if asked.names[1:4] == _GUEST and request.method in ("PUT", "DELETE"):
-            return self._write(view.guest, asked)
+            return self._write(view, asked)
         if request.method not in ("GET", "HEAD"):
             return NOT_ALLOWED
         if asked.query.get("wait_for_change", "").lower() != "true":
             return self._tell(view, asked, now)
         return self._wait(view, asked, now)
 
-    def _write(self, guest: Guest, asked: "_Asked") -> Response:
+    def _write(self, view: View, asked: "_Asked") -> Outcome:
         names = asked.names[4:]
         if asked.request.method == "DELETE":
-            gone = self._attributes.delete(guest, names)
-            return WRITTEN if gone else not_found(asked.request.path)
+            gone = deleted(view, names)
+            if gone is None:
+                return not_found(asked.request.path)
+            return Writing(gone, None, WRITTEN, UNAVAILABLE, UNAVAILABLE)
         try:
-            self._attributes.put(guest, names, asked.request.body)
+            name, text = put(view, names, asked.request.body)
         except NotWritten as why:
             return plain_error(400, str(why))
-        return WRITTEN
+        return Writing(name, text, WRITTEN, plain_error(400, str(TooMuch())), UNAVAILABLE)
 
     def _wait(self, view: View, asked: "_Asked", now: float) -> Outcome:
         timeout = asked.query.get("timeout_sec", "")
@@ -139,29 +135,25 @@ class Gce:
             return error(400, "timeout_sec must be a number of seconds.")
         end = now + (min(float(timeout), MAX_TIMEOUT) if timeout else MAX_TIMEOUT)
         known = asked.query.get("last_etag") or self._etag(view, now)
-        shows_own = _GUEST[: len(asked.names) - 1] == asked.names[1:4]
-        often = LOOK_AGAIN if shows_own and enabled(view.guest) else inf
 
         def resume(view: View, now: float) -> Response | Park:
             if now >= end or self._etag(view, now) != known:
                 return self._tell(view, asked, now)
-            return Park(min(end, next_moment(view, now), now + often), resume)
+            return Park(min(end, next_moment(view, now)), resume)
 
         response = self._tell(view, asked, now)
         # What is not there is not waited for.
         return resume(view, now) if response.status in (200, 503) else response
 
     def _etag(self, view: View, now: float) -> str:
-        return etag(view, now, self._attributes.writes(view.guest))
+        return etag(view, now)
 
     def _tell(self, view: View, asked: "_Asked", now: float) -> Response:
-        own = enabled(view.guest)
-        attributes = self._attributes.of(view.guest) if own else {}
+        attributes = by_namespace(view) if enabled(view.guest) else {}
         made = _made(view, asked, attributes, now)
         if made.status != 200:
             return made
-        # A guest's own attributes change without anything else that is known of it.
-        until = -inf if own else min(next_moment(view, now), (now // 60 + 1) * 60)  # a token's life
+        until = min(next_moment(view, now), (now // 60 + 1) * 60)  # a token's life
         headers = (*made.headers, ("ETag", self._etag(view, now)))
         return msgspec.structs.replace(made, headers=headers, valid_until=until)
 

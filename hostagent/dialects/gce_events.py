@@ -46,13 +46,13 @@ def next_moment(view: View, now: float) -> float:
     return min(model.boundary(view, now, NOTICE), model.boundary(view, now, notice(view.guest)))
 
 
-def etag(view: View, now: float, writes: int = 0) -> str:
-    """Return 16 hexadecimal digits that grow with every change, by command, by time, or by one of
-    the guest's own `writes`.
+def etag(view: View, now: float) -> str:
+    """Return 16 hexadecimal digits that grow with every change, by command, by time, or by what
+    the guest writes.
     """
     lead = notice(view.guest)
     phase = sum(_passed(model.at(event, now), now, lead) for event in view.events)
-    return f"{(view.revision + writes) * _PHASES + phase:016x}"
+    return f"{view.revision * _PHASES + phase:016x}"
 
 
 def _passed(event: Event, now: float, preemption: float) -> int:

@@ -32,6 +32,19 @@ class Approval(Struct, frozen=True):
     failed: Response
 
 
-Outcome: TypeAlias = Response | Park | Approval
+class Writing(Struct, frozen=True):
+    """The guest writes for itself, or deletes (`text` None) what it has written under a name.
+
+    `done`, `refused` and `failed` are the answers, as for an Approval.
+    """
+
+    name: str
+    text: str | None
+    done: Response
+    refused: Response
+    failed: Response
+
+
+Outcome: TypeAlias = Response | Park | Approval | Writing
 Dialect: TypeAlias = Callable[[View, Request, float], Outcome | None]
 """Returns None when the request's path is not its own."""

@@ -14,7 +14,7 @@ from msgspec import Struct
 from hostagent.addresses import METADATA
 from hostagent.channel.messages import Poll
 from hostagent.dialects import Dialects
-from hostagent.dialects.outcomes import Approval, Outcome, Park
+from hostagent.dialects.outcomes import Approval, Outcome, Park, Writing
 from hostagent.faults import Fault
 from hostagent.http import BadRequest, Request, Response, render, render_around_date
 from hostagent.model import View
@@ -60,7 +60,7 @@ class Pending(Struct):
     guest: str
     request: Request
     keep: bool
-    outcome: Park | Approval | Late
+    outcome: Park | Approval | Writing | Late
     fault: Fault | None = None
     shift: float = 0.0
     """Seconds that the fault's clock is ahead, for a Park."""

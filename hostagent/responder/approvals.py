@@ -1,26 +1,32 @@
-"""Sends guests' approvals to the agent over the feed, and again if it breaks."""
+"""Sends guests' approvals and writes to the agent over the feed, and again if it breaks."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Literal, TypeAlias
 from uuid import uuid4
 
 from hostagent.channel.messages import Done, Failed, encode
-from hostagent.channel.requests import Approve
+from hostagent.channel.requests import Approve, CommandId, Write
 
 TIMEOUT: Final = 5.0
-"""Seconds for the agent to store an approval. It commits in ms and restarts in a second."""
+"""Seconds for the agent to store a change. It commits in ms and restarts in a second."""
 
 MAX_WAITING: Final = 4096
 MAX_WAITING_PER_GUEST: Final = 128
-"""Approvals under way, each of one event: a guest's full POST and part of the next."""
+"""Changes under way, each of one event or name: a guest's full POST and part of the next."""
+
+Change: TypeAlias = Callable[[CommandId], Approve | Write]
+"""Makes the command, which has this ID."""
+
+_REFUSALS: Final = ("unknown-event", "illegal-transition", "too-much")
 
 Result: TypeAlias = Literal["done", "refused", "failed"]
 
 
 class _Batch:
-    """The approvals of one POST. `result` is called once: after the last answer or a failed one."""
+    """One request's changes. `result` is called once, after the last answer or a failed one."""
 
     def __init__(self, guest: str, result: Callable[[Result], None]) -> None:
         self.guest = guest
@@ -30,7 +36,7 @@ class _Batch:
 
 
 class Approvals:
-    """Sends each approval until it is answered, with one command id, so that it is applied once."""
+    """Sends each change until it is answered, with one command id, so that it is applied once."""
 
     def __init__(self, new_id: Callable[[], str] | None = None) -> None:
         """Start disconnected. `new_id` makes the commands' ids."""
@@ -43,16 +49,29 @@ class Approvals:
         self, guest: str, event_ids: tuple[str, ...], result: Callable[[Result], None]
     ) -> None:
         """Send the guest's approvals of these events; `result` may be called at once."""
+        self.change(guest, [partial(_approve, guest, event_id) for event_id in event_ids], result)
+
+    def write(
+        self, guest: str, name: str, text: str | None, result: Callable[[Result], None]
+    ) -> None:
+        """Send what the guest writes, or deletes; `result` may be called at once."""
+        change = partial(_write, guest, name, text)
+        self.change(guest, [change], result)
+
+    def change(
+        self, guest: str, changes: Sequence[Change], result: Callable[[Result], None]
+    ) -> None:
+        """Send changes of the guest's; `result` may be called at once."""
         room = min(MAX_WAITING - len(self._waiting), MAX_WAITING_PER_GUEST - self._of_guest[guest])
-        if len(event_ids) > room:
+        if len(changes) > room:
             result("failed")
             return
         batch = _Batch(guest, result)
-        for event_id in event_ids:
-            approve = Approve(command_id=self._new_id(), event_id=event_id, guest=guest)
-            batch.frames[approve.command_id] = encode(approve)
-            self._waiting[approve.command_id] = batch
-        self._of_guest[guest] += len(event_ids)
+        for make in changes:
+            command = make(self._new_id())
+            batch.frames[command.command_id] = encode(command)
+            self._waiting[command.command_id] = batch
+        self._of_guest[guest] += len(changes)
         loop = asyncio.get_running_loop()
         batch.timer = loop.call_later(TIMEOUT, self._end, batch, "failed")
         if self._send is not None:
@@ -65,7 +84,7 @@ class Approvals:
             send(batch.frames[command_id])
 
     def disconnected(self) -> None:
-        """The agent is gone; unanswered approvals wait for it to return."""
+        """The agent is gone; unanswered changes wait for it to return."""
         self._send = None
 
     def answered(self, answer: Done | Failed) -> None:
@@ -74,8 +93,7 @@ class Approvals:
         if batch is None:  # given up already
             return
         if isinstance(answer, Failed):
-            gone = answer.code in ("unknown-event", "illegal-transition")
-            self._end(batch, "refused" if gone else "failed")
+            self._end(batch, "refused" if answer.code in _REFUSALS else "failed")
             return
         if len(batch.frames) == 1:
             self._end(batch, "done")
@@ -99,3 +117,11 @@ class Approvals:
 
 def _random_id() -> str:
     return str(uuid4())
+
+
+def _approve(guest: str, event_id: str, command_id: str) -> Approve:
+    return Approve(command_id=command_id, event_id=event_id, guest=guest)
+
+
+def _write(guest: str, name: str, text: str | None, command_id: str) -> Write:
+    return Write(command_id=command_id, guest=guest, name=name, text=text)

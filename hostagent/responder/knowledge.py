@@ -167,4 +167,5 @@ class Knowledge(Replica):
             history=history,
             edits=placed.edits,
             arrived=self._arrived.get(placed.guest.name, 1),
+            written=placed.written,
         )

@@ -10,11 +10,11 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Final, Protocol
 
-from hostagent.dialects.outcomes import Park
+from hostagent.dialects.outcomes import Park, Writing
 from hostagent.faults import Fault
 from hostagent.http import Response
 from hostagent.responder.answers import Answers, Late, Pending, Reply
-from hostagent.responder.approvals import Approvals
+from hostagent.responder.approvals import Approvals, Result
 from hostagent.responder.faults import as_of
 from hostagent.responder.reply_cache import Caller
 
@@ -77,11 +77,14 @@ class Waiting:
             self._answer(connection, pending, outcome.failed)
             return
         responses = {"done": outcome.done, "refused": outcome.refused, "failed": outcome.failed}
-        self._approvals.submit(
-            pending.guest,
-            outcome.event_ids,
-            lambda result: self._answer(connection, pending, responses[result]),
-        )
+
+        def answer(result: Result) -> None:
+            self._answer(connection, pending, responses[result])
+
+        if isinstance(outcome, Writing):
+            self._approvals.write(pending.guest, outcome.name, outcome.text, answer)
+        else:
+            self._approvals.submit(pending.guest, outcome.event_ids, answer)
 
     def leave(self, connection: Parked) -> None:
         """The connection is gone, or its request is answered."""

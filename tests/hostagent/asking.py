@@ -3,10 +3,14 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from hostagent.dialects import Dialects, Options
+from hostagent.dialects.outcomes import Writing
 from hostagent.http import Request
 from hostagent.model import Event, EventSource, EventType, Guest, View
 from hostagent.signing import Signer
+from hostagent.written import after
 
 ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
 CREATED = datetime(2026, 3, 9, 6, 42, 51, tzinfo=UTC).timestamp()
@@ -27,6 +31,12 @@ def event(number=6, **fields):
         "duration": 60.0,
     }
     return Event(**(values | fields))
+
+
+def stored(view, writing):
+    """The view of a guest once its agent has stored what it has written."""
+    written = after(view.written, writing.name, writing.text)
+    return replace(view, written=written, edits=view.edits + 1)
 
 
 class Asker:
@@ -51,7 +61,11 @@ class Asker:
         request = Request(
             method, path, query if mark else None, (1, 1), {"host": "x"} | headers, True, body
         )
-        return self.dialects.answer(self.view, request, self.now)
+        outcome = self.dialects.answer(self.view, request, self.now)
+        if isinstance(outcome, Writing):
+            self.view = stored(self.view, outcome)
+            return outcome.done
+        return outcome
 
     def __call__(self, target, *args, **headers):
         """Return status and body."""

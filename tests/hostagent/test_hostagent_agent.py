@@ -36,6 +36,7 @@ from hostagent.channel.requests import (
     Place,
     Schedule,
     Withdraw,
+    Write,
 )
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.repository import Repository
@@ -486,6 +487,10 @@ def test_a_responder_may_pass_on_approvals_and_no_more(node):
     assert done.command_id == "2"
     responder.send(approve)  # the answer was lost: the same again, and nothing is done
     assert responder.next_but_heartbeats() == done
+    responder.send(Write(command_id="3", guest="web1", name="boot/state", text="done"))
+    delta, done = responder.next_but_heartbeats(), responder.next_but_heartbeats()
+    assert delta.placed[0].written == {"boot/state": "done"}
+    assert done.command_id == "3"
     # at a bounded rate, each guest for itself
     many = [Approve(command_id=f"m{i}", event_id=ID, guest="web1") for i in range(300)]
     responder.send(*many)

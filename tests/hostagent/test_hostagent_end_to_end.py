@@ -84,6 +84,32 @@ def test_the_life_of_an_event_in_real_time(full_node):
     assert not hits(node)
 
 
+def test_what_a_guest_has_written_outlives_the_responder(full_node):
+    """A guest stores that it has booted; the responder, and then the agent, is killed."""
+    node = full_node
+    state = "/computeMetadata/v1/instance/guest-attributes/boot/state"
+    with node.controller() as controller:
+        on = {"attributes.enable-guest-attributes": "TRUE"}
+        controller.place([Guest(name="web1", address="127.0.0.1", properties=on)])
+
+    def asked(method="GET", body=b""):
+        with socket.create_connection(("127.0.0.1", node.port)) as link:
+            head = f"{method} {state} HTTP/1.0\r\nMetadata-Flavor: Google\r\n"
+            link.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            return read_all(link)
+
+    wait_for(lambda: b" 404 " in asked())
+    assert b" 200 " in asked("PUT", b"done")
+    assert asked().endswith(b"\r\n\r\ndone")
+    node.kill("responder")
+    node.start_responder()
+    assert asked().endswith(b"\r\n\r\ndone")
+    node.kill("agent")
+    node.start_agent()
+    wait_for(lambda: b" 200 " in asked("PUT", b"again"))
+    assert asked().endswith(b"\r\n\r\nagain")
+
+
 def test_the_responder_outlives_its_agent(full_node):
     node = full_node
     with node.controller() as controller:

@@ -14,10 +14,10 @@ from hostagent.dialects.azure_events import EVENT_VERSIONS
 from hostagent.dialects.azure_imds import VERSIONS
 from hostagent.dialects.gce_events import etag
 from hostagent.dialects.openstack import VERSIONS as OPENSTACK_VERSIONS
-from hostagent.dialects.outcomes import Approval, Park
+from hostagent.dialects.outcomes import Approval, Park, Writing
 from hostagent.http import Request, render
 from hostagent.model import EventSource, EventStatus, EventType, Guest, View
-from tests.hostagent.asking import CREATED, NOT_BEFORE, SIGNER, event
+from tests.hostagent.asking import CREATED, NOT_BEFORE, SIGNER, event, stored
 
 GOLDEN = Path(__file__).with_name("golden.http")
 DATE = b"Mon, 09 Mar 2026 06:57:06 GMT"
@@ -111,7 +111,9 @@ class Transcript:
         if isinstance(outcome, Park):
             self.lines.append(f"(waits until {outcome.until})\n")
             return ""
-        if isinstance(outcome, Approval):
+        if isinstance(outcome, Writing):
+            self.view = stored(self.view, outcome)
+        if isinstance(outcome, Approval | Writing):
             outcome = outcome.done
         raw = render(outcome, date=DATE, keep_alive=not outcome.close, head_only=method == "HEAD")
         self.lines.append(raw.decode().replace("\r\n", "␍\n"))

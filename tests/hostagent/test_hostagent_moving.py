@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hostagent import commands
-from hostagent.channel.messages import Done, Failed, Left, encode
+from hostagent.channel.messages import Done, Failed, Left, MessageError, decode, encode
 from hostagent.channel.replica import Replica
 from hostagent.channel.requests import (
     Adopt,
@@ -25,6 +25,7 @@ from hostagent.channel.requests import (
     Schedule,
     Start,
     Withdraw,
+    Write,
 )
 from hostagent.commands import MAX_CLOCK_OFFSET, MAX_COUNT, execute
 from hostagent.controller.calls import adoptions
@@ -40,6 +41,7 @@ from hostagent.model import (
     sees,
 )
 from hostagent.repository import FLOORS, Repository
+from hostagent.written import MAX_BYTES
 
 NOW = 1_700_000_000.0
 
@@ -448,3 +450,49 @@ TestMoves.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_what_a_guest_has_written_is_kept_and_moves_with_it(store, tmp_path):
+    store(Place, guests=(Guest(name="a"), Guest(name="b")))
+    assert isinstance(store(Write, guest="a", name="boot/state", text="done"), Done)
+    store(Write, guest="a", name="boot/key", text="")
+    store(Write, guest="a", name="x/y", text="1")
+    store(Write, guest="a", name="boot/key", text=None)
+    store.kill()
+    kept = store.placed()["a"]
+    assert (kept.written, kept.edits) == ({"boot/state": "done", "x/y": "1"}, 4)
+    assert store.placed()["b"].written == {}
+    store(Place, guests=(Guest(name="a", properties={"hostname": "x"}),))  # as by `set`
+    assert store.placed()["a"].written == kept.written
+    new = Store(tmp_path / "new")
+    new(Adopt, guests=(store.placed()["a"],), clock_offset=0.0)
+    assert new.placed()["a"].written == kept.written
+    new(Write, guest="a", name="boot", text=None)
+    # It is adopted again, with what the old node was told last: it has written here since.
+    new(Adopt, guests=(store.placed()["a"],), clock_offset=0.0, before={"a": ()})
+    assert new.placed()["a"].written == {"x/y": "1"}
+    new(Withdraw, names=("a",))
+    new(Place, guests=(Guest(name="a"),))  # another one of that name
+    assert new.placed()["a"].written == {}
+    new.repository.close()
+
+
+def test_what_a_guest_may_not_write(store):
+    store(Place, guests=(Guest(name="a"),))
+    for fields, code in (
+        ({"guest": "z", "name": "n/k", "text": "x"}, "unknown-guest"),
+        ({"guest": "a", "name": "n", "text": "x"}, "bad-name"),
+        ({"guest": "a", "name": "n/k", "text": "\u00e4" * (MAX_BYTES // 2)}, "too-much"),
+    ):
+        assert store(Write, **fields).code == code
+    deltas = len(store.deltas)
+    assert isinstance(store(Write, guest="a", name="n/k", text=None), Done)
+    assert len(store.deltas) == deltas
+    assert store.repository.remembered("here5") is None  # a guest may repeat that without end
+
+
+@pytest.mark.parametrize("name", ["", "a/b/c", "/a", "a/", "a b/c", "k" * 129, "\u00e4/b"])
+def test_a_name_that_nothing_is_written_under(name):
+    message = msgspec.to_builtins(Write(command_id="1", guest="a", name=name, text="x"))
+    with pytest.raises(MessageError):
+        decode(message)
