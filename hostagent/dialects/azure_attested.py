@@ -17,7 +17,7 @@ from hostagent.signing import Signer
 LIFE: Final = 6 * 3600
 """Seconds for which a document is valid, as in Azure's own examples."""
 
-_nonce = re.compile(r"[A-Za-z0-9]{1,32}")
+_nonce = re.compile(r"[A-Za-z0-9_-]{1,32}")  # Teleport asks with 24 random bytes in base64url
 """The reference says ten digits, the schema up to 32 letters and digits."""
 
 

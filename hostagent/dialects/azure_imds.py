@@ -80,7 +80,7 @@ def _error(status: int, text: str, *extra: tuple[str, str]) -> Response:
 _NO_HEADER: Final = _error(400, "Bad request: . Required metadata header not specified")
 _FORWARDED: Final = _error(400, "Bad request: . X-Forwarded-For header is not allowed")
 _DUPLICATE: Final = _error(400, "Bad request: . Duplicate query parameters are not allowed")
-_BAD_NONCE: Final = _error(400, "Bad request: . nonce must be up to 32 letters and digits")
+_BAD_NONCE: Final = _error(400, "Bad request: . nonce must be up to 32 letters, digits, - and _")
 _NO_LEAF: Final = _error(400, "Bad request: . A value needs format=text")
 _BAD_FORMAT: Final = _error(400, "Bad request: . format must be json or text")
 _BAD_BODY: Final = _error(400, "Bad request: . The body must be StartRequests with EventId")

@@ -113,6 +113,12 @@ def test_the_attested_document_is_signed_with_the_nonce(tmp_path: Path) -> None:
     assert told.keys() == ATTESTED.keys()
 
 
+def test_the_nonce_may_be_a_base64url_of_24_bytes(tmp_path: Path) -> None:
+    """As Teleport's, which has a node prove that it is the virtual machine that it says."""
+    nonce = "-_ABCDEFGHIJKLMNOPQRSTUVWXYZabcd"
+    assert attested(tmp_path, f"2021-12-13&nonce={nonce}")[1]["nonce"] == nonce
+
+
 def test_the_attested_document_without_a_nonce_has_the_time(tmp_path: Path) -> None:
     _, told = attested(tmp_path, "2018-10-01")
     assert told["nonce"] == "20260309-064251"
@@ -122,7 +128,7 @@ def test_the_attested_document_without_a_nonce_has_the_time(tmp_path: Path) -> N
 def test_what_the_attested_document_is_refused_for() -> None:
     ask = Asker()
     url = "/metadata/attested/document?api-version="
-    for query in ("2018-04-02", "2021-12-13&nonce=a-b", f"2021-12-13&nonce={'1' * 33}", ""):
+    for query in ("2018-04-02", "2021-12-13&nonce=a%20b", f"2021-12-13&nonce={'1' * 33}", ""):
         assert ask(url + query, metadata="true")[0] == 400, query
     assert ask("/metadata/attested?api-version=2021-12-13", metadata="true")[0] == 404
     assert ask(url + "2021-12-13", "POST", metadata="true")[0] == 405

@@ -164,7 +164,7 @@ def azure(ask: Transcript) -> None:
     for version in ("2018-10-01", "2019-04-30", "2019-11-01", "2020-09-01"):
         ask(f"/metadata/attested/document?api-version={version}&nonce=1234567890", **AZURE)
     ask("/metadata/attested/document?api-version=2025-04-07", **AZURE)
-    ask("/metadata/attested/document?api-version=2025-04-07&nonce=no-nonce", **AZURE)
+    ask("/metadata/attested/document?api-version=2025-04-07&nonce=no.nonce", **AZURE)
     ask("/metadata/attested/document?api-version=2018-04-02", **AZURE)
     events = "/metadata/scheduledevents?api-version=2020-07-01"
     for event_id in (EVENTS[0].id, EVENTS[3].id, HISTORY[0].id):
