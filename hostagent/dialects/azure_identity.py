@@ -36,11 +36,12 @@ def token(guest: Guest, query: Mapping[str, str], now: float) -> dict[str, str]:
     if not client:
         raise NoToken("Identity not found")
     principal = str(uuid5(NAMESPACE_OID, client))
-    resource_id = (
+    group = (
         f"/subscriptions/{value(guest, 'subscription_id')}"
-        f"/resourceGroups/{value(guest, 'resource_group')}/providers/Microsoft.ManagedIdentity"
-        f"/userAssignedIdentities/{value(guest, 'managed_identity_name')}"
+        f"/resourcegroups/{value(guest, 'resource_group')}/providers"
     )
+    name = value(guest, "managed_identity_name")
+    resource_id = f"{group}/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
     identity = dict(zip(_NAMES, (client, principal, resource_id, resource_id), strict=True))
     if any(query[name].lower() != identity[name].lower() for name in asked):
         raise NoToken("Identity not found")
@@ -57,10 +58,17 @@ def token(guest: Guest, query: Mapping[str, str], now: float) -> dict[str, str]:
         "nbf": issued,
         "exp": issued + LIFE,
         "appid": client,
+        "appidacr": "2",
+        "idp": f"https://sts.windows.net/{tenant}/",
+        "idtyp": "app",
         "oid": principal,
         "sub": principal,
         "tid": tenant,
         "ver": "1.0",
+        # Of an identity that was assigned: the virtual machine, and the identity. Verifiers look
+        # for them (Vault, Teleport).
+        "xms_az_rid": f"{group}/Microsoft.Compute/virtualMachines/{guest.name}",
+        "xms_mirid": resource_id,
     }
     return {
         "access_token": made_up(claims),

@@ -287,6 +287,8 @@ def test_a_managed_identity():
     part = told["access_token"].split(".")[1]
     claims = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     assert (claims["aud"], claims["appid"], claims["tid"]) == ("https://x/", client, ID)
+    assert claims["xms_az_rid"].endswith("/providers/Microsoft.Compute/virtualMachines/web1")
+    assert "/userAssignedIdentities/" in claims["xms_mirid"]
     assert ask(f"{url}&client_id={client.upper()}", metadata="true")[0] == 200
     principal = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)))["oid"]
     resource_id = (
