@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hostagent.terminal.output import say, say_data, say_json
+from hostagent.terminal.output import say, say_data
+from netemu.cli.conformance_output import listed, rendered
 from netemu.cli.options import write
 from netemu.cli.progress import pieces
 
@@ -43,12 +44,8 @@ def conformance_agent(
 
     rows = ROWS if asked.rows is None else chosen(asked.rows)
     shown = reporting.table_rows(rows)
-    if listing and as_json:
-        say_json([report.catalogued(family, row) for family, row in shown])
-        return 0
     if listing:
-        for family, row in shown:
-            say(f"{row.id}  {family:9} {row.title} ({row.reference})")
+        listed(shown, as_json=as_json)
         return 0
     agent = _agent(asked)
     if asked.proving:
@@ -65,17 +62,9 @@ def conformance_agent(
     else:
         report.print_matrix(shown, columns)
     for file in files:
-        ending = file.suffix.lower()
-        if ending == ".json":
-            text = report.as_json(columns)
-        elif ending == ".xml":
-            text = report.as_junit(columns)
-        elif ending == ".svg":
-            text = report.as_svg(shown, columns, "Agents")
-        else:
-            text = report.as_html(shown, columns, "An agent, judged")
-            text = text.replace("</body>", f"{reporting.timelines(agent, outcomes)}</body>")
-        write(file, text)
+        title = "Agents" if file.suffix.lower() == ".svg" else "An agent, judged"
+        timelines = reporting.timelines(agent, outcomes)
+        write(file, rendered(file, shown, columns, title, timelines))
     return 0 if good else 1
 
 

@@ -5,12 +5,8 @@ The command line uses these functions, and so can programs. All raise NetemuErro
 """
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,11 +14,10 @@ import msgspec
 
 from netemu.client import guest_directories
 from netemu.client.ending import await_end, end
-from netemu.errors import BadInput, MachineCannot, NetemuError, NotSo
+from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.wire import control, questions, runtime_dir
 from netemu.wire.control import Hangs, NoAnswer, ask, listen
-from netemu.wire.progress import Step, steps
-from netemu.wire.source import python_path
+from netemu.wire.progress import Step
 from netemu.wire.standard_streams import keep_their_places
 
 # Modules that are only needed to bring a lab up, or to change a guest, are imported there. They
@@ -60,6 +55,7 @@ def bring_up(
     MachineCannot if this machine's limits are too low for so many guests. If the caller is ended
     meanwhile, in whatever way, so is the lab; one that is `owned` also later, until `keep`.
     """
+    from netemu.client import launch
     from netemu.client.signing_key import signing_key
     from netemu.wire.framing import framed
     from netemu.wire.limits import Size, require
@@ -108,7 +104,7 @@ def bring_up(
     made = runtime_dir.identity(lab.name)
     try:
         servers = () if store is None else store.servers
-        _launch(told, len(order.here.nodes), servers, directory, lock, on_step)
+        launch.start(told, len(order.here.nodes), servers, directory, lock, on_step)
     except BaseException:
         end(lab.name, made)
         raise
@@ -133,66 +129,6 @@ def _claim_or_join(lab: "Lab") -> tuple[Path, int] | None:
         else:
             return None
     return claimed
-
-
-def _launch(
-    order: bytes,
-    nodes: int,
-    servers: Sequence[tuple[str, int]],
-    directory: Path,
-    lock: int,
-    on_step: Callable[[Step], None],
-) -> None:
-    """Start the sandbox, which takes the lock over, and follow it until the lab is ready."""
-    with ExitStack() as ours:
-        with ExitStack() as theirs:
-            theirs.callback(os.close, lock)
-            try:
-                hear, tell = os.pipe()
-                ours.callback(os.close, hear)
-                theirs.callback(os.close, tell)
-                owner = os.pidfd_open(os.getpid())
-                theirs.callback(os.close, owner)
-                sandbox = _start_sandbox(directory, lock, tell, owner, nodes, servers)
-            except OSError as error:
-                raise MachineCannot(f"{directory}: no lab starts: {error.strerror}") from None
-        try:
-            sandbox.communicate(order)
-        except BrokenPipeError:
-            pass  # it has reported why, on the pipe
-        try:
-            for step in steps(hear):
-                on_step(step)
-        except NotSo as error:
-            raise NotSo(f"{error}{_last_words(directory)}") from None
-
-
-def _start_sandbox(
-    directory: Path,
-    lock: int,
-    tell: int,
-    owner: int,
-    nodes: int,
-    servers: Sequence[tuple[str, int]],
-) -> subprocess.Popen[bytes]:
-    module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.sandbox")
-    with (directory / runtime_dir.LOG).open("ab") as log:
-        return subprocess.Popen(
-            [*module, str(directory), *map(str, (lock, tell, owner, nodes, *chain(*servers)))],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            pass_fds=(lock, tell, owner),
-            env={**os.environ, "PYTHONPATH": python_path()},
-        )
-
-
-def _last_words(directory: Path) -> str:
-    try:
-        lines = (directory / runtime_dir.LOG).read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "".join(f"\n    {line}" for line in lines[-5:])
 
 
 def _require_same(lab: "Lab") -> None:

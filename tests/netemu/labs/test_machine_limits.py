@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from netemu.cli.labs import up
-from netemu.client import labs
+from netemu.client import labs, launch
 from netemu.errors import MachineCannot
 from netemu.wire import limits
 from netemu.wire.lab_file import load, parse
@@ -100,7 +100,7 @@ def test_up_says_all_that_is_to_be_raised_before_it_starts(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
     monkeypatch.setattr(limits, "_may_raise", lambda: False)
     begun = []
-    monkeypatch.setattr(labs, "_launch", lambda *_: begun.append("lab"))
+    monkeypatch.setattr(launch, "start", lambda *_: begun.append("lab"))
     lab = load(Path(a_file_for(400, tmp_path)))
     with pytest.raises(MachineCannot, match=r"400 guests.*: 1000.*-Hn 1172") as said:
         labs.bring_up(lab)
