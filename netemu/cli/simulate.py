@@ -142,23 +142,27 @@ def _percent(share: float) -> str:
 @click.option(
     "--jobs", type=click.IntRange(1), help="Seeds that run at once  [default: one for each core]"
 )
+@click.option("--machines", is_flag=True, help="Of a lab on three machines that share a store.")
 @as_json
-def faults(seeds: int, first: int, mutant: str | None, jobs: int | None, as_json: bool) -> int:
+def faults(
+    seeds: int, first: int, mutant: str | None, jobs: int | None, machines: bool, as_json: bool
+) -> int:
     """Run a lab's agents, healing and events in virtual time, under faults drawn from a seed.
 
     It is the code that runs in labs. Each invariant has a checker; exit code 1 names the first seed
     that broke one. With --mutant a defect is planted, and it is an error if no checker sees it.
     """
     from netemu.errors import NotSo
+    from netemu.simulation.campaign import LAB, MACHINES, outcomes
 
+    story = MACHINES if machines else LAB
     if mutant is not None:
-        return _hunt(mutant, first, seeds, jobs, as_json)
-    from netemu.simulation.campaign import outcomes
+        return _hunt(mutant, first, seeds, jobs, as_json, story)
 
     broken: list[tuple[int, str, str]] = []
     virtual = real = 0.0
     commands = polls = struck = 0
-    for outcome in outcomes(first, seeds, jobs=jobs):
+    for outcome in outcomes(first, seeds, jobs=jobs, story=story):
         virtual, real = virtual + outcome["virtual"], real + outcome["real"]
         commands, polls = commands + outcome["commands"], polls + outcome["polls"]
         struck += len(outcome["faults"])
@@ -189,16 +193,17 @@ def faults(seeds: int, first: int, mutant: str | None, jobs: int | None, as_json
     return NotSo.exit_code if broken else 0
 
 
-def _hunt(name: str, first: int, seeds: int, jobs: int | None, as_json: bool) -> int:
+def _hunt(name: str, first: int, seeds: int, jobs: int | None, as_json: bool, story: str) -> int:
     from hostagent.terminal.table import Column, print_table
     from netemu.errors import BadInput, NotSo
-    from netemu.simulation import mutants
-    from netemu.simulation.campaign import hunt
+    from netemu.simulation import machine_mutants, mutants
+    from netemu.simulation.campaign import MACHINES, hunt
 
-    if name != "all" and name not in mutants.BY_NAME:
-        raise BadInput(f"{name}: no such mutant; there are: {', '.join(mutants.BY_NAME)}")
-    chosen = mutants.ALL if name == "all" else [mutants.BY_NAME[name]]
-    found = [(one, hunt(one, first, seeds, jobs)) for one in chosen]
+    known = machine_mutants.BY_NAME if story == MACHINES else mutants.BY_NAME
+    if name != "all" and name not in known:
+        raise BadInput(f"{name}: no such mutant; there are: {', '.join(known)}")
+    chosen = list(known.values()) if name == "all" else [known[name]]
+    found = [(one, hunt(one, first, seeds, jobs, story=story)) for one in chosen]
     missed = [one.name for one, caught in found if caught.seed is None]
     if as_json:
         say_json(

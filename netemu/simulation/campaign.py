@@ -18,14 +18,22 @@ from netemu.wire.source import python_path
 Outcome = dict[str, Any]
 """What a child prints: `run.Outcome` as a map."""
 
+# The modules that run a story: a lab on one machine, and one on several.
+LAB: Final = "netemu.simulation"
+MACHINES: Final = "netemu.simulation.machine_run"
 # Seeds that a child runs: few enough for the children to end at about the same time.
 _SHARE: Final = 10
 
 
 def outcomes(
-    first: int, count: int, mutant: str | None = None, jobs: int | None = None
+    first: int,
+    count: int,
+    mutant: str | None = None,
+    jobs: int | None = None,
+    *,
+    story: str = LAB,
 ) -> Iterator[Outcome]:
-    """Run `count` seeds from `first` on. Yields them as they end.
+    """Run `count` seeds of a story from `first` on. Yields them as they end.
 
     `jobs` processes run at once, one for each core by default.
     """
@@ -37,7 +45,7 @@ def outcomes(
     try:
         while pending or running:
             while pending and len(running) < jobs:
-                running.append(_child(*pending.pop(0), mutant))
+                running.append(_child(*pending.pop(0), mutant, story))
             child = running.pop(0)
             assert child.stdout is not None
             with child:
@@ -57,10 +65,12 @@ class Caught(NamedTuple):
     checkers: tuple[str, ...]
 
 
-def hunt(mutant: Mutant, first: int, count: int, jobs: int | None = None) -> Caught:
+def hunt(
+    mutant: Mutant, first: int, count: int, jobs: int | None = None, *, story: str = LAB
+) -> Caught:
     """Run seeds until one of the mutant's own checkers sees it. `seed` is None if none did."""
     tried = 0
-    with _closing(outcomes(first, count, mutant.name, jobs)) as results:
+    with _closing(outcomes(first, count, mutant.name, jobs, story=story)) as results:
         for outcome in results:
             tried += 1
             seen = {checker for checker, _ in outcome["breaches"]}
@@ -77,8 +87,8 @@ def _closing(results: Iterator[Outcome]) -> Iterator[Iterator[Outcome]]:
         results.close()  # type: ignore[attr-defined]
 
 
-def _child(first: int, count: int, mutant: str | None) -> "subprocess.Popen[str]":
-    words = [sys.executable, "-P", "-m", "netemu.simulation", str(first), str(count)]
+def _child(first: int, count: int, mutant: str | None, story: str) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-P", "-m", story, str(first), str(count)]
     return subprocess.Popen(
         [*words, *([mutant] if mutant else [])],
         stdin=subprocess.DEVNULL,

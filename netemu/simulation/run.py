@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -52,7 +52,10 @@ class _Errors(logging.Handler):
             self._loop.problems.append(problem)
 
 
-def simulate(seed: int) -> Outcome:
+Story = Callable[[Loop, int, Path, float], Awaitable[Outcome]]
+
+
+def simulate(seed: int, story: Story | None = None) -> Outcome:
     """Run one seed in this process, which cannot be used for anything else then."""
     began = time.process_time()
     loop = Loop()
@@ -62,7 +65,8 @@ def simulate(seed: int) -> Outcome:
     gc.disable()
     _kept.append(loop)
     with disks.directory() as directory:
-        outcome: Outcome = loop.run_until_complete(_story(loop, seed, directory, began))
+        told = (story or _story)(loop, seed, directory, began)
+        outcome: Outcome = loop.run_until_complete(told)
         return outcome
 
 
@@ -130,14 +134,14 @@ async def events_over(feeds: AgentFeeds) -> None:
         await asyncio.sleep(1.0)
 
 
-def forked(seed: int) -> Outcome:
+def forked(seed: int, story: Story | None = None) -> Outcome:
     """Run one seed in a child, which leaves nothing behind and cannot disturb another seed."""
     hear, tell = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(hear)
-            outcome = asdict(simulate(seed))
+            outcome = asdict(simulate(seed, story))
         except BaseException as error:
             outcome = {"seed": seed, "breaches": [["Simulation", repr(error)]]}
             outcome |= {"virtual": 0.0, "real": 0.0}

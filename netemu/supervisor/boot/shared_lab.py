@@ -7,10 +7,14 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from hostagent.controller import calls
+from hostagent.model import sees
 from netemu.errors import NetemuError, NotSo
 from netemu.etcd import Client
 from netemu.etcd.http import Endpoint, context
@@ -22,11 +26,13 @@ from netemu.supervisor.control.arrivals import Arrivals
 from netemu.supervisor.control.control_server import ControlServer, Elsewhere
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.forwarding import Forwarding
-from netemu.supervisor.control.lost_machines import LostMachines
+from netemu.supervisor.control.lost_machines import LostMachines, resumed
 from netemu.supervisor.control.membership import Membership, Part
+from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.places import Places
+from netemu.supervisor.control.published_state import Left, left_by
 from netemu.supervisor.control.shared_store import SharedStore
-from netemu.supervisor.control.store import Store
+from netemu.supervisor.control.store import NodeFailed, Store
 from netemu.supervisor.guests.kinds import leave_to_others, made_ahead
 from netemu.supervisor.guests.machine import Machine
 from netemu.topology import Guest, Lab
@@ -78,7 +84,9 @@ class SharedLab:
         self._membership = Membership(self._client, self._part)
         self.places = Places(order.lab, self._client, self._membership)
         self._fence = Fence()
+        self._left = Left(0.0, {}, ())
         self.store: SharedStore | None = None
+        self._local: Store | None = None
         self._arrivals: Arrivals | None = None
         self.duties: list[asyncio.Task[None]] = []
 
@@ -94,10 +102,24 @@ class SharedLab:
         """
         await self._membership.begin()
         await self.places.read()
+        if self._part.elsewhere:
+            self._left = await left_by(self._client, self._membership, self._part.here)
+            self.places.resume(self._part.machine, partial(resumed, self._left))
         stay = self._membership.stay(self._tell, self._fence.last_until, self._returned)
         self.duties.append(asyncio.create_task(stay))
         here = self._order.here
         return part_of(here, {guest.name for guest in here.guests} - self._elsewhere())
+
+    async def resume(self, local: Store, placement: Placement) -> None:
+        """Have the agents here know what this machine's had kept, if it was there before."""
+        for node in self._order.here.nodes:
+            names = {guest.name for guest in node.guests} - self._elsewhere()
+            placed = [one for name, one in self._left.guests.items() if name in names]
+            if placed:
+                seen = [e for e in self._left.events if any(sees(one.guest, e) for one in placed)]
+                await local.settle(node.name, calls.adopt(placed, seen, self._left.clock_offset))
+            for one in placed:
+                placement.admit(one.guest.name, one.guest.properties)
 
     def _elsewhere(self) -> set[str]:
         brought = self.places.brought().items()
@@ -108,8 +130,18 @@ class SharedLab:
         for net in nets:
             self._fence.add(net)
 
+    async def _forget(self, guests: Sequence[str]) -> None:
+        """Have no agent here know these guests, whatever it knew in an earlier term."""
+        assert self._local is not None
+        for node in self._part.here:
+            with suppress(NodeFailed):  # it forgets them when it comes back
+                known = {one.guest.name for one in (await self._local.snapshot(node)).guests}
+                if names := sorted(known.intersection(guests)):
+                    await self._local.settle(node, calls.withdraw(names))
+
     def keep(self, local: Store) -> Store:
         """The lab's store; `local` reaches the agents here."""
+        self._local = local
         self.store = SharedStore(
             self._client, self._part, self._membership, self.places, local, self._store_changed
         )
@@ -120,10 +152,12 @@ class SharedLab:
         self.duties += map(asyncio.create_task, duties)
         return self.store
 
-    def live(self, factory: Factory, parts: Parts, control: ControlServer) -> None:
+    async def live(self, factory: Factory, parts: Parts, control: ControlServer) -> None:
         """Have guests come and go, and other machines ask, now that the lab is up."""
-        if not self._part.elsewhere:
+        if not self._part.elsewhere or self.store is None:
             return
+        with suppress(NotSo):  # what is left is shown a little longer
+            await self.store.sweep()
         forwarding = Forwarding(
             self._client, self._membership, self.places, self._part.machine, control.here
         )
@@ -143,6 +177,7 @@ class SharedLab:
             parts.hardware,
             parts.placement,
             parts.relocation,
+            self._forget,
             self._event_log,
         )
         lost = LostMachines(lab, self._client, self._membership, self.places, self._event_log)

@@ -166,7 +166,7 @@ class Supervisor:
         duties = [overseeing]
         if self._shared is not None:
             assert self._control is not None
-            self._shared.live(self._factory, parts, self._control)
+            await self._shared.live(self._factory, parts, self._control)
             duties += self._shared.duties
         duties += [
             asyncio.create_task(duty)
@@ -269,6 +269,8 @@ class Supervisor:
         )
         bound = claims.all_bound(lab.guests, self._progress)
         async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):
+            if self._shared is not None:
+                await self._shared.resume(agents, placement)
             await asyncio.gather(bound, placement.tell_all())
             await placement.tell_all()  # now with everybody's address
             await faults.add_those_of_the_file()

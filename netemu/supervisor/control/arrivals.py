@@ -29,11 +29,15 @@ log = logging.getLogger(__name__)
 _FIRST_RETRY: Final = 0.5
 _LAST_RETRY: Final = 10.0
 
+Forget = Callable[[Sequence[str]], Awaitable[None]]
 Make = Callable[[Sequence[Guest]], Awaitable[Sequence[Machine]]]
 
 
 class Arrivals:
-    """The coming and going of guests at `machine`; `make` makes the machines of those that come."""
+    """The coming and going of guests at `machine`.
+
+    `make` makes the machines of those that come; `forget` has the agents here not know guests.
+    """
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Arrivals:
         hardware: Hardware,
         placement: Placement,
         relocation: Relocation,
+        forget: Forget,
         event_log: EventLog,
     ) -> None:
         self._guests = {guest.name: guest for guest in lab.guests}
@@ -54,6 +59,7 @@ class Arrivals:
         self._hardware = hardware
         self._placement = placement
         self._relocation = relocation
+        self._forget = forget
         self._event_log = event_log
 
     async def run(self) -> None:
@@ -74,7 +80,7 @@ class Arrivals:
                 log.exception("guests of another machine are not taken in")
                 problems = ["a defect: the log has it"]
             for problem in dict.fromkeys(problems):
-                log.error("guests of another machine are not taken in: %s", problem)
+                log.warning("guests of another machine are not taken in: %s", problem)
             pause = None if not problems else min(2 * (pause or _FIRST_RETRY / 2), _LAST_RETRY)
 
     async def _take_in(self) -> list[str]:
@@ -115,14 +121,19 @@ class Arrivals:
         return replace(guest, last_address=held or guest.last_address)
 
     async def let_go(self) -> None:
-        """End the guests here that are elsewhere by now. Raises NetemuError, OSError."""
-        for name, place in self._places.brought().items():
-            if place.machine != self._machine and name in self._hardware:
+        """End the guests here that are elsewhere by now, and have no agent know them.
+
+        Raises NetemuError, OSError.
+        """
+        gone = [
+            name for name, one in self._places.brought().items() if one.machine != self._machine
+        ]
+        for name in gone:
+            if name in self._hardware:
                 node = self._hardware.node_of(name).node.name
                 await self._hardware.release(name)
-                if node in self._relocation:
-                    self._placement.disown(node, (name,))
                 self._event_log.write("guest", guest=name, node=node, state="elsewhere")
+        await self._forget(gone)
 
 
 def _known(places: Mapping[str, Place]) -> Known:

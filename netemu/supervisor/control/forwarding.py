@@ -113,6 +113,7 @@ class Forwarding:
                 self._answering[name] = asyncio.create_task(work)
 
     async def _reply(self, name: str, asked: Entry) -> None:
+        await self._membership.settled.wait()
         term = self._membership.term
         if asked.created < term:
             told = _failed("its machine was lost meanwhile, and did not do it")

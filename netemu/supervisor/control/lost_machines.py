@@ -7,33 +7,21 @@ decides is kept in the store with what was known of each guest; `arrivals` carri
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
-from hostagent.channel.requests import Placed
-from hostagent.model import Event, joined, sees
+from hostagent.model import sees
 from netemu.errors import NotSo
 from netemu.etcd import Client
 from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.healing import Candidate, spread
 from netemu.supervisor.control.membership import SILENT_AFTER, Membership
 from netemu.supervisor.control.places import Machine, Place, Places
+from netemu.supervisor.control.published_state import Left, left_by
 from netemu.topology import Guest, Lab
 
 _LOOK: Final = 0.5
-# A guest may have been told of what its machine had no time to keep: its documents' numbers go on
-# far above those that are kept.
-LEAP: Final = 1000
-
-
-class Left(NamedTuple):
-    """What a lost machine had kept: how far its clock was ahead, its guests, and its events."""
-
-    clock_offset: float
-    guests: Mapping[str, Placed]
-    events: Sequence[Event]
 
 
 class LostMachines:
@@ -85,7 +73,7 @@ class LostMachines:
         if not machines:
             return "no other machine has room for its guests"
         # Nothing is added any more: it could write only for as long as it was there.
-        left = await self._left_by(term)
+        left = await left_by(self._client, self._membership, term.nodes)
         before = self._places.brought()
         came = {
             guest.name: _place(machine, lost, left, guest.name, before.get(guest.name))
@@ -119,22 +107,14 @@ class LostMachines:
                 ]
         return found
 
-    async def _left_by(self, term: Machine) -> Left:
-        """What a machine had kept of its nodes."""
-        clock, guests, events = 0.0, dict[str, Placed](), dict[str, Event]()
-        for node in term.nodes:
-            prefix = self._membership.key("state", node, "")
-            entries, _ = await self._client.under(prefix)
-            for entry in entries:
-                kind, _, name = entry.key.removeprefix(prefix).partition("/")
-                if kind == "guests":
-                    guests[name] = msgspec.json.decode(entry.value, type=Placed)
-                elif kind == "events":
-                    event = msgspec.json.decode(entry.value, type=Event)
-                    events[name] = joined(events[name], event, ()) if name in events else event
-                else:
-                    clock = max(clock, msgspec.json.decode(entry.value))
-        return Left(clock, guests, list(events.values()))
+
+def resumed(left: Left, guest: str, place: Place) -> Place:
+    """A place of a guest on a machine that begins again, with what was kept there since."""
+    placed = left.guests.get(guest)
+    if placed is None:
+        return place
+    seen = tuple(one for one in left.events if sees(placed.guest, one))
+    return replace(place, placed=placed, events=seen, clock_offset=left.clock_offset)
 
 
 def _place(machine: str, lost: str, left: Left, guest: str, before: Place | None) -> Place:
@@ -142,7 +122,5 @@ def _place(machine: str, lost: str, left: Left, guest: str, before: Place | None
     placed, events, clock = left.guests.get(guest), left.events, left.clock_offset
     if placed is None and before is not None:
         placed, events, clock = before.placed, before.events, before.clock_offset
-    elif placed is not None:
-        placed = replace(placed, incarnation=placed.incarnation + LEAP, edits=placed.edits + LEAP)
     seen = () if placed is None else tuple(one for one in events if sees(placed.guest, one))
     return Place(machine, 1 + (before.epoch if before else 0), lost, clock, placed, seen)

@@ -54,11 +54,17 @@ class Term(msgspec.Struct, frozen=True):
 
 
 class Membership:
-    """The place of one machine; `term` is the revision at which its term began."""
+    """The place of one machine; `term` is the revision at which its term began.
+
+    `settled` is set while what is here is what is to be here in that term: at its beginning there
+    may be guests that are elsewhere by now, and no command may reach them.
+    """
 
     def __init__(self, client: Client, part: Part) -> None:
         self.lease = 0
         self.term = 0
+        self.settled = asyncio.Event()
+        self.settled.set()  # a supervisor that has just begun has nothing
         self._client = client
         self._part = part
         self._activity = part.activity or str(uuid4())
@@ -109,16 +115,14 @@ class Membership:
         own = msgspec.json.encode(Term(tuple(self._part.here), str(uuid4())))
         alive = await client.grant(ALIVE)
         took = [Put(self._place, own, alive), Put(self.key("terms", machine), own)]
+        if self.term:
+            self.settled.clear()
         await client.when([Version(self._place, 0)], took)
         found = await client.get(self._place)
         if found is None or found.value != own:
             await client.revoke(alive)
             return f"{lab}: a machine of the name {machine} is there already"
-        first = not self.term
         self.lease, self.term, self._own = alive, found.modified, own
-        if first:  # the machine may have been here before: its part begins again
-            for node in self._part.here:
-                await client.delete_under(self.key("state", node, ""))
         return ""
 
     async def _is_over(self, activity: str) -> bool:
@@ -147,6 +151,7 @@ class Membership:
                 if self.term != known:
                     await returned()
                     known = self.term
+                    self.settled.set()
                 # The deadline counts from before the question. It is a read, which a majority
                 # answers: a server that was the leader may believe that a lease is renewed.
                 confirming = now()

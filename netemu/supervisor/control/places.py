@@ -126,6 +126,12 @@ class Places:
     def _revision(self, guest: str) -> int:
         return self._places[guest][1] if guest in self._places else 0
 
+    def resume(self, machine: str, resumed: Callable[[str, Place], Place]) -> None:
+        """Know more of guests that were brought to this machine before its supervisor began."""
+        for guest, (place, revision) in list(self._places.items()):
+            if place.machine == machine:
+                self._places[guest] = resumed(guest, place), revision
+
     # What is written.
 
     async def claim(

@@ -1,14 +1,20 @@
-"""Keeps what the agents of this machine's nodes know in the store, for other machines.
+"""Keeps what the agents of this machine's nodes know in the store, and reads what was kept so.
 
-Runs in the supervisor of a lab on several machines.
+Runs in the supervisor of a lab on several machines. Others show it, and take guests over with it;
+so does a supervisor that begins again on the same machine.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
+import msgspec
+from msgspec.structs import replace
+
+from hostagent.channel.requests import Placed
 from hostagent.controller import Watch
+from hostagent.model import Event, joined
 from netemu.errors import NotSo
 from netemu.etcd import Client, Put, Removal
 from netemu.etcd.messages import Operation
@@ -24,6 +30,9 @@ _SWARM: Final = 0.1
 _PAUSE: Final = 1.0
 # What one transaction may change: etcd takes 128 operations, as it comes.
 _AT_ONCE: Final = 100
+# A guest may have been told of what its machine had no time to keep: its documents' numbers go on
+# far above those that are kept.
+LEAP: Final = 1000
 # An answer waits so long for the state that it has led to; an agent that tells nothing for as long
 # has failed.
 _WITHIN: Final = 5.0
@@ -45,6 +54,7 @@ class PublishedState:
         self._places = places
         self._local = local
         self._sequences = dict.fromkeys(nodes, 0)  # up to which one the store has it
+        self._kept: dict[str, dict[str, bytes]] = {node: {} for node in self._sequences}
         self._more = asyncio.Event()
 
     async def publish(self, node: str) -> None:
@@ -52,7 +62,6 @@ class PublishedState:
         news = asyncio.Event()
         watch = Watch(news.set)
         prefix = self._membership.key("state", node, "")
-        kept: dict[str, bytes] = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._local.watch(node, watch))
             while True:
@@ -61,13 +70,13 @@ class PublishedState:
                 sequence = watch.sequence
                 wanted = {prefix + name: value for name, value in state_of(watch).items()}
                 try:
-                    await self._change(kept, wanted)
+                    await self._change(self._kept[node], wanted)
                 except NotSo:  # later, then: some of it may have been kept
                     news.set()
-                    kept = dict.fromkeys(kept | wanted, b"")
+                    self._kept[node] = dict.fromkeys(self._kept[node] | wanted, b"")
                     await asyncio.sleep(_PAUSE)
                 else:
-                    kept = wanted
+                    self._kept[node] = wanted
                     self._sequences[node] = sequence
                     self._more.set()
                 await asyncio.sleep(_SWARM)
@@ -93,6 +102,18 @@ class PublishedState:
                 gone += [Removal(self._membership.key("state", n, "guests", guest)) for n in nodes]
         return gone
 
+    async def sweep(self) -> None:
+        """Drop what an earlier supervisor of this machine had kept, now that all of it is known.
+
+        Raises NotSo.
+        """
+        in_term = self._membership.in_term(self._membership.term)
+        for node, kept in self._kept.items():
+            entries, _ = await self._client.under(self._membership.key("state", node, ""))
+            gone = [Removal(one.key) for one in entries if one.key not in kept]
+            for part in _batched(gone, _AT_ONCE):
+                await self._client.when([in_term], part)
+
     async def has(self, sequences: Iterable[tuple[str, int]]) -> None:
         """Wait, for a bounded time, until the store has what nodes knew as of these sequences."""
         wanted = list(sequences)
@@ -104,6 +125,34 @@ class PublishedState:
         except TimeoutError:
             late = ", ".join(sorted(dict(wanted)))
             log.warning("what %s has come to is not in the store in time", late)
+
+
+class Left(NamedTuple):
+    """What a machine's supervisor had kept: how far its clock was ahead, guests, and events."""
+
+    clock_offset: float
+    guests: Mapping[str, Placed]
+    events: Sequence[Event]
+
+
+async def left_by(client: Client, membership: Membership, nodes: Iterable[str]) -> Left:
+    """What is kept of nodes whose supervisor is gone. Raises NotSo."""
+    clock, guests, events = 0.0, dict[str, Placed](), dict[str, Event]()
+    for node in nodes:
+        prefix = membership.key("state", node, "")
+        entries, _ = await client.under(prefix)
+        for entry in entries:
+            kind, _, name = entry.key.removeprefix(prefix).partition("/")
+            if kind == "guests":
+                one = msgspec.json.decode(entry.value, type=Placed)
+                leap = replace(one, incarnation=one.incarnation + LEAP, edits=one.edits + LEAP)
+                guests[name] = leap
+            elif kind == "events":
+                event = msgspec.json.decode(entry.value, type=Event)
+                events[name] = joined(events[name], event, ()) if name in events else event
+            else:
+                clock = max(clock, msgspec.json.decode(entry.value))
+    return Left(clock, guests, list(events.values()))
 
 
 def _batched(acts: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:

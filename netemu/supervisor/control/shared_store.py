@@ -122,6 +122,10 @@ class SharedStore(Store):
     def dead(self, node: str) -> AbstractContextManager[DeadNode]:
         return self._local.dead(node)
 
+    async def sweep(self) -> None:
+        """See `PublishedState.sweep`."""
+        await self._state.sweep()
+
     # Commands.
 
     async def _carry_out(self, node: str, call: Call[T]) -> T:
@@ -249,6 +253,7 @@ class SharedStore(Store):
         """
         while True:
             revision, commands = await queue.get()
+            await self._membership.settled.wait()
             term = self._membership.term
             answers: Sequence[Done | Failed]
             if revision < term and self._elsewhere:

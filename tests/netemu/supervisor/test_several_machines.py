@@ -202,6 +202,7 @@ def test_what_is_on_a_machine_that_is_away_is_said(play: Callable[[Script], None
         other.local.file("n2").unlink()
         again = await stage.joined()
         assert again.local.commands(Place)
+        await again.store.sweep()
         await stage.until(lambda: event.id not in stage.first.feeds.events())
         await again.end()
 
