@@ -269,9 +269,8 @@ class SharedStore(Store):
         """A command as an agent is told it: what it did in an earlier term may be of no use now."""
         if not self._elsewhere:
             return command
-        return replace(
-            command, command_id=str(uuid5(NAMESPACE_OID, f"{command.command_id}/{term}"))
-        )
+        told = uuid5(NAMESPACE_OID, f"{command.command_id}/{term}")
+        return replace(command, command_id=str(told))
 
     async def _agents_answer(self, node: str, command: Command) -> Done | Failed:
         """What the agent answers. It is asked until that is known, or its node has failed."""
