@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -49,6 +49,9 @@ OVERHEARD_PER_MINUTE = 2
 # honest client meets the limit, and far fewer than a flood.
 CONNECTIONS_PER_SECOND = 20_000
 CONNECTION_BURST = 2_000
+# What a port may ask its node's DHCP server: a client asks at most once in a second or so.
+DHCP_PER_SECOND = 5
+DHCP_BURST = 20
 # An ordinary user's nft sends at most net.core.wmem_default (208 KiB) in one transaction, which is
 # the rules of some 150 ports.
 PORTS_AT_ONCE = 100
@@ -67,6 +70,7 @@ _NAMES: Final = {
     "broadcast": addresses.BROADCAST_TEXT,
     "link_local": LINK_LOCAL,
     "claimable": CLAIMABLE,
+    "dhcp_out": "",
     "ipv6_out": "",
     "metadata_ipv6": ", ".join(ipv6.METADATA),
 }
@@ -96,6 +100,17 @@ class Rules(msgspec.Struct, frozen=True):
     """The commands that remove one port's rules."""
     ipv6: bool = False
     """Whether they are those of `with_ipv6`."""
+    leasing: frozenset[str] = frozenset()
+    """Ports whose guests may be leased an address: see `with_dhcp`."""
+
+    def with_dhcp(self, ports: Iterable[str]) -> "Rules":
+        """The same, for a lab of whose ports these speak DHCP."""
+        node = self.node.replace("@{dhcp_out}", "\n        ether type ip jump dhcp_out")
+        return msgspec.structs.replace(
+            self,
+            node=_DECLARED_FOR_DHCP + node + template("guard_dhcp.nft"),
+            leasing=frozenset(ports),
+        )
 
     def with_ipv6(self) -> "Rules":
         """The same, for a lab whose guests' links speak IPv6."""
@@ -134,6 +149,9 @@ class Rules(msgspec.Struct, frozen=True):
         sets = {name: elements(found) for name, found in self._elements(ports).items()}
         values = {
             **sets,
+            "leasing": elements(self._leasing(ports)),
+            "dhcp_rate": DHCP_PER_SECOND,
+            "dhcp_burst": DHCP_BURST,
             "solicitations": _solicitations(bridge_mac) if self.ipv6 else "",
             "bridge_mac": bridge_mac,
             "policy": "same_node" if same_node else "responder_only",
@@ -154,11 +172,20 @@ class Rules(msgspec.Struct, frozen=True):
 
     def more(self, ports: Sequence[Port]) -> str:
         """The rules that these ports add to a loaded guard. Their links exist, and are down."""
-        return fill_in(self.added, {**self._elements(ports), "ports": self._chains(ports)})
+        rules = fill_in(self.added, {**self._elements(ports), "ports": self._chains(ports)})
+        return rules + self._leases("add", ports)
 
     def one_less(self, port: Port) -> str:
         """The commands that remove a port's rules. Its link still exists, and is down."""
-        return fill_in(self.removed, {**self._elements([port]), "port": port[0]})
+        rules = fill_in(self.removed, {**self._elements([port]), "port": port[0]})
+        return rules + self._leases("delete", [port])
+
+    def _leasing(self, ports: Sequence[Port]) -> str:
+        return ", ".join(f'"{port}"' for port, _, _ in ports if port in self.leasing)
+
+    def _leases(self, verb: str, ports: Sequence[Port]) -> str:
+        found = self._leasing(ports)
+        return f"\n{verb} element netdev guard leasing {{ {found} }}" if found else ""
 
     def _elements(self, ports: Sequence[Port]) -> dict[str, str]:
         return _elements(ports) | (_ipv6_elements(ports) if self.ipv6 else {})
@@ -233,6 +260,7 @@ def _elements(ports: Sequence[Port]) -> dict[str, str]:
 
 # nft wants a chain to be there before a rule that jumps to it.
 _DECLARED: Final = "table netdev guard {\n    chain ip6_out { }\n}\n"
+_DECLARED_FOR_DHCP: Final = "table netdev guard {\n    chain dhcp_out { }\n}\n"
 _IPV6_SETS: Final = ("addressed", "soliciting", "answered")
 
 

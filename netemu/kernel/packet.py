@@ -11,6 +11,7 @@ from netemu.kernel.errors import KernelError
 
 ETH_P_ARP = 0x0806
 _ETH_P_ALL = 0x0003
+_ETH_P_IP = 0x0800
 _SO_ATTACH_FILTER = 26
 _SO_RCVMARK = 75
 # Bytes: a thousand guests' probes of one moment, with the kernel's own 768 bytes for each.
@@ -41,6 +42,13 @@ def on_bridge(filter_program: bytes) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
     # The kernel allows up to net.core.rmem_max.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM_OF_A_NODE)
+    return made
+
+
+def for_leases(filter_program: bytes) -> socket.socket:
+    """A socket on br0 of the present namespace that hears DHCP, with the port's mark."""
+    made = _open(BRIDGE, _ETH_P_IP, filter_program)
+    made.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
     return made
 
 
@@ -128,3 +136,9 @@ def receive_marked(packet_socket: socket.socket) -> tuple[bytes, Mark]:
         if (level, kind) == (socket.SOL_SOCKET, socket.SO_MARK):
             return frame, Mark(_CMSG_MARK.unpack(data)[0])
     return frame, Mark(0)
+
+
+def send_marked(packet_socket: socket.socket, frame: bytes, mark: Mark) -> None:
+    """Send a frame with a mark: the guard lets it out by that port alone. Raises OSError."""
+    beside = [(socket.SOL_SOCKET, socket.SO_MARK, _CMSG_MARK.pack(mark))]
+    packet_socket.sendmsg([frame], beside)

@@ -19,7 +19,7 @@ from hostagent.classic_bpf import (
     Instruction,
     pack,
 )
-from netemu.linklocal import addresses, arp
+from netemu.linklocal import addresses, arp, dhcp
 
 PACKET_TYPE: Final = 0xFFFF_F004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 LINK_INDEX: Final = 0xFFFF_F008  # SKF_AD_OFF + SKF_AD_IFINDEX
@@ -34,6 +34,11 @@ _LENGTHS_AND_OPERATION: Final = 18
 _SENDER_MAC: Final = 22
 _SENDER_IP: Final = 28
 _TARGET_IP: Final = 38
+
+# … of IP and UDP
+_VERSION_AND_LENGTH: Final = 14
+_PROTOCOL: Final = 23
+_PORTS: Final = 34
 
 _WHOLE_FRAME: Final = 0xFFFF_FFFF
 
@@ -119,6 +124,25 @@ def speaks(own: int, without: Sequence[int] = ()) -> bytes:
         (JUMP_EQUAL, _DROP, _NEXT, own),
         (JUMP_AT_LEAST, _NEXT, _DROP, addresses.FIRST),
         (JUMP_AT_LEAST, _DROP, _ACCEPT, addresses.LAST + 1),
+    )
+
+
+def dhcp_requests() -> bytes:
+    """Accept what DHCP clients say to a server: whole UDP over IPv4, 68 to 67."""
+    return _assemble(
+        _load(LOAD_BYTE, PACKET_TYPE),
+        (JUMP_EQUAL, _DROP, _NEXT, PACKET_OUTGOING),
+        *_FOR_THIS_HOST,
+        _load(LOAD_LENGTH, 0),
+        (JUMP_AT_LEAST, _NEXT, _DROP, dhcp.SHORTEST),
+        _load(LOAD_HALF, _TYPE),
+        (JUMP_EQUAL, _NEXT, _DROP, dhcp.ETHERTYPE),
+        _load(LOAD_BYTE, _VERSION_AND_LENGTH),
+        (JUMP_EQUAL, _NEXT, _DROP, 0x45),
+        _load(LOAD_BYTE, _PROTOCOL),
+        (JUMP_EQUAL, _NEXT, _DROP, dhcp.UDP),
+        _load(LOAD_WORD, _PORTS),
+        (JUMP_EQUAL, _ACCEPT, _DROP, dhcp.CLIENT_PORT << 16 | dhcp.SERVER_PORT),
     )
 
 

@@ -213,6 +213,12 @@ class NodeShell:
         self._unheard = unheard
         packet.attach(self._speech, bpf.speaks(self.oracle.own, tuple(unheard)))
 
+    def lease(self, mark: Mark, mac: bytes, *, grant: bool) -> int | None:
+        """The address of a port, for DHCP: see `Oracle.lease`. The guard knows it then."""
+        address, effects = self.oracle.lease(mark, mac, grant=grant)
+        self._carry_out(effects)
+        return address
+
     def lost(self, mark: Mark) -> None:
         """The guest's end of this port's wire was set down; ask whether it is up again."""
         self._note(mark, up=False)

@@ -38,6 +38,10 @@ TENTATIVE_LIFETIME: Final = 2.0
 BATCH_WINDOW: Final = 0.1
 
 
+# Draws for a lease: of a thousand guests on a node, each finds one of 65,024 addresses free.
+_DRAWS: Final = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """A port (the mark of its ingress), its MAC, and the address that it may send from."""
@@ -179,6 +183,29 @@ class Oracle:
         self._tentative_ports[port] = _Tentative(asked, due)
         self._tentative_addresses[wanted] = asked
         return released
+
+    def lease(self, port: Mark, mac: bytes, *, grant: bool) -> tuple[int | None, Effects]:
+        """The address of this port, for DHCP: the one that it has, or is about to have.
+
+        Of a port that has none, the first that its MAC draws and nobody has is bound if it is to
+        be granted; None: there is no such address.
+        """
+        tentative = self._tentative_ports.get(port)
+        held = self._ports.get(port) if tentative is None else tentative.binding
+        if held is not None:
+            return held.address, ()
+        if not grant:
+            return None, ()
+        for draw in range(_DRAWS):
+            wanted = addresses.candidate(mac, draw)
+            if not (
+                wanted == self.own
+                or wanted in self._addresses
+                or wanted in self._tentative_addresses
+            ):
+                self._ports[port] = self._addresses[wanted] = Binding(port, mac, wanted)
+                return wanted, (Bind(port, mac, wanted),)
+        return None, ()
 
     def expire(self, now: float) -> Effects:
         """Bind what is due now or within BATCH_WINDOW."""

@@ -139,6 +139,15 @@ Link = Annotated[
 ]
 
 
+Dhcp = Annotated[
+    bool | None,
+    Meta(
+        description="Whether the node leases the guest its address by DHCP, as clouds do. Default: "
+        "false, for a lab is RFC 3927's."
+    ),
+]
+
+
 class GuestsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What the file may say of one guest, or of all guests of a node."""
 
@@ -147,6 +156,7 @@ class GuestsEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     link: Link = None
     tenant_link: Link = None
     shutdown: Shutdown = None
+    dhcp: Dhcp = None
     properties: Properties = {}
 
 
@@ -239,6 +249,7 @@ class LabFile(msgspec.Struct, forbid_unknown_fields=True):
         Policy,
         Meta(description="Whom a guest may reach: its responder only, or its node's guests too."),
     ] = Policy.RESPONDER_ONLY
+    dhcp: Dhcp = None
     ipv6: Annotated[
         bool,
         Meta(

@@ -37,7 +37,8 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     its first process starts at each boot. ``shutdown`` is how many seconds
     its programs have to end when it is shut down, 0 is a power cut; None is what its cloud gives.
     ``link`` and ``tenant_link`` are what is wrong with its wires once the lab is up.
-    ``machine`` is the machine that it is, if it has a kernel of its own.
+    ``machine`` is the machine that it is, if it has a kernel of its own. ``dhcp`` is whether its
+    node leases it an address.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     tenant_link: Plan | None = None
     shutdown: float | None = None
     machine: VirtualMachine | None = None
+    dhcp: bool = False
 
     @property
     def port(self) -> str:
@@ -129,6 +131,11 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
     def guests(self) -> list[Guest]:
         """Every guest, in the order of the file."""
         return [guest for node in self.nodes for guest in node.guests]
+
+    @property
+    def leasing(self) -> frozenset[str]:
+        """The names of the ports whose guests may be leased an address."""
+        return frozenset(guest.port for guest in self.guests if guest.dhcp)
 
     def fingerprint(self) -> str:
         """A text that two labs share only if they would be built alike."""

@@ -192,6 +192,7 @@ class _Expansion:
                         guest.shutdown if guest.shutdown is not None else entry.shutdown
                     ),
                     machine=self._machine(guest, entry, at),
+                    dhcp=bool(_given(guest.dhcp, entry.dhcp, self._entry.dhcp)),
                 )
             )
         dialects = _dialects(self._entry.dialects, entry.dialects)
@@ -312,6 +313,11 @@ class _Expansion:
                 f"{place}.last_address", f"{address} is the metadata service's, and no guest's"
             )
         return str(address)
+
+
+def _given(*said: bool | None) -> bool | None:
+    """The first that says anything."""
+    return next((one for one in said if one is not None), None)
 
 
 def _grace(shutdown: str | float | None) -> float | None:

@@ -197,7 +197,7 @@ class Supervisor:
             self._lab = await self._shared.begin()
         lab, scale, profile = self._lab, self._order.time_scale, self._order.profile
         leased = self._shared is not None and bool(self._order.elsewhere)
-        manner = Manner(lab.policy, scale, profile, leased, lab.ipv6)
+        manner = Manner(lab.policy, scale, profile, leased, lab.ipv6, lab.leasing)
         self._nodes = await wire(lab, self._factory, manner, progress=self._progress)
         if self._shared is not None and leased:
             self._shared.fence([node.net for node in self._nodes])

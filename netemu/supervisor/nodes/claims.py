@@ -17,6 +17,7 @@ from netemu.linklocal.guest_shell import GuestShell
 from netemu.linklocal.node_shell import NodeShell, is_bound
 from netemu.linklocal.oracle import Binding, Oracle
 from netemu.linklocal.timing import Timing
+from netemu.supervisor.nodes.leases import Leases
 from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, WiredGuest, WiredNode
 from netemu.topology import Guest
 from netemu.wire.progress import Progress
@@ -35,9 +36,12 @@ class Claims:
         self._guests: dict[Mark, GuestShell] = {}  # of machines that do not claim by themselves
         self._nodes: dict[Mark, NodeShell] = {}  # by guest
         self._shells: dict[str, NodeShell] = {}  # by node
+        self._leases: list[Leases] = []
 
     def begin(self, nodes: list[WiredNode]) -> Self:
         """Have the guests claim, whose ports have their carriers, and the nodes listen."""
+        # A guest may move to any node.
+        dhcp = any(wired.guest.dhcp for node in nodes for wired in node.guests)
         for node in nodes:
             for wired in node.guests:
                 last = wired.guest.last_address
@@ -55,6 +59,8 @@ class Claims:
                 resets=self._resets,
             ).open(BRIDGE_INDEX)
             self._shells[node.node.name] = shell
+            if dhcp:
+                self._leases.append(Leases(node, shell, self._guests.__contains__).open())
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}
         return self
 

@@ -83,6 +83,7 @@ class WiredNode:
 class Manner:
     """How a lab is wired: its policy, its pace, and how its guests are kept apart.
 
+    `leasing` are the ports whose guests may be leased an address.
     Where it is `leased`, guests are silent unless the lease of their node's guard is renewed.
     """
 
@@ -91,11 +92,13 @@ class Manner:
     profile: Profile = field(default_factory=Profile)
     leased: bool = False
     ipv6: bool = False
+    leasing: frozenset[str] = frozenset()
 
     @cached_property
     def rules(self) -> guard.Rules:
         """The guard of a node."""
-        return self.profile.rules.with_ipv6() if self.ipv6 else self.profile.rules
+        rules = self.profile.rules.with_ipv6() if self.ipv6 else self.profile.rules
+        return rules.with_dhcp(self.leasing) if self.leasing else rules
 
     @property
     def listeners(self) -> Sequence[sockets.Listener]:

@@ -1,0 +1,74 @@
+"""Runs a node's DHCP server: one socket on its bridge. Runs in the supervisor's loop.
+
+The guard lets through what a guest may ask; the port is known by its mark. What is leased is what
+the node's oracle has bound to the port, or binds now.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final, Self
+
+from netemu.interfaces import Mark, octets
+from netemu.kernel import packet
+from netemu.kernel.namespaces import inside
+from netemu.linklocal import addresses, bpf, dhcp
+from netemu.linklocal.node_shell import NodeShell
+from netemu.supervisor.nodes.wiring import WiredNode
+
+log = logging.getLogger(__name__)
+
+# Frames read before the loop turns to others; the guard limits each guest's rate.
+_AT_A_TIME: Final = 32
+
+
+class Leases:
+    """`shell` runs the node's oracle; `claims_for` says for which guests the lab itself claims.
+
+    Those are leased what has been claimed for them, once it is bound.
+    """
+
+    def __init__(
+        self, node: WiredNode, shell: NodeShell, claims_for: Callable[[Mark], bool]
+    ) -> None:
+        self._node = node
+        self._shell = shell
+        self._claims_for = claims_for
+        self._mac = octets(node.node.mac)
+        self._socket: socket.socket
+
+    def open(self) -> Self:
+        """Listen on the node's bridge."""
+        with inside(self._node.net):
+            self._socket = packet.for_leases(bpf.dhcp_requests())
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        return self
+
+    def _readable(self) -> None:
+        for _ in range(_AT_A_TIME):
+            try:
+                frame, mark = packet.receive_marked(self._socket)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.warning("%s: %s", self._node.node.name, error)
+                return
+            self._heard(frame, mark)
+
+    def _heard(self, frame: bytes, mark: Mark) -> None:
+        message = dhcp.parse(frame)
+        guest = next((one.guest for one in self._node.guests if one.guest.mark == mark), None)
+        if message is None or guest is None or not guest.dhcp:
+            return
+        if message.mac != octets(guest.mac):  # it asks for somebody else
+            return
+        leased = self._shell.lease(mark, message.mac, grant=not self._claims_for(mark))
+        said = dhcp.answer(message, leased, addresses.METADATA)
+        if said is None:
+            return
+        answer = dhcp.frame(message, said, addresses.METADATA, self._mac, guest.name)
+        try:
+            packet.send_marked(self._socket, answer, mark)
+        except OSError as error:
+            log.debug("%s: an answer is lost: %s", self._node.node.name, error)
