@@ -138,12 +138,13 @@ ATTACKS = {
     "fragments": ("ping -c1 -W1 -s4000 169.254.169.254", {20: b"\x20"}),
     "ARP for a neighbour": ("arping -c1 -w1 -I eth0 {peer}", {12: b"\x08\x06", 38: b"{peer}"}),
     "the responder's address, announced": (
-        "ip addr add 169.254.169.254/16 dev eth0; arping -U -c1 -w1 -I eth0 169.254.169.254; "
+        "ip addr add 169.254.169.254/16 scope link dev eth0; "
+        "arping -U -c1 -w1 -I eth0 169.254.169.254; "
         "ip addr del 169.254.169.254/16 dev eth0",
         {12: b"\x08\x06", 28: bytes([169, 254, 169, 254])},
     ),
     "a neighbour's address": (
-        "ip addr add {peer}/16 dev eth0; ping -c1 -W1 -I {peer} 169.254.169.254; "
+        "ip addr add {peer}/16 scope link dev eth0; ping -c1 -W1 -I {peer} 169.254.169.254; "
         "ip addr del {peer}/16 dev eth0",
         {12: b"\x08\0", 26: b"{peer}"},
     ),
@@ -243,15 +244,13 @@ def test_a_frozen_machine_stands_still(machines: RunningLab) -> None:
     _is_answered(machines)
 
 
-def test_a_reboot_that_a_machine_wants_is_told_and_a_redeploy_ends_it_softly(
-    machines: RunningLab,
-) -> None:
-    machines.exec("vm1", "sh", "-c", "(sleep 0.2; reboot) >/dev/null 2>&1 &")
-    _until(machines, "vm1 on node1: rebooted by itself")
+def test_a_redeploy_ends_a_machine_softly_and_its_own_reboot_is_told(machines: RunningLab) -> None:
     planned = machines.maintenance("schedule", "vm1", "--type", "redeploy")
     machines.maintenance("start", planned["id"])
-    _until(machines, "vm1 on node2: bound", 120)
+    _until(machines, "vm1 on node2: bound", 200)
     said = machines.netemu("events").stdout
     assert "vm1 on node1: ended by itself: the machine" in said
     assert "vm1 has moved from node1 to node2" in said
     _is_answered(machines)
+    machines.exec("vm1", "sh", "-c", "(sleep 0.2; reboot) >/dev/null 2>&1 &")
+    _until(machines, "vm1 on node2: rebooted by itself")

@@ -130,7 +130,7 @@ def test_an_address_of_before_is_one_that_a_guest_can_have_had(address: str, goo
     assert good or "last_address" in str(told)
 
 
-OF_NODE = "availability_set, dialects, fault_domain"
+OF_NODE = "availability_set, dhcp, dialects, fault_domain"
 LEVELS = {
     "": ("gests: 1\nnodes: {n: {guests: 1}}", "dialects, faults, ipv6, name, nodes, policy"),
     "nodes.n": ("nodes: {n: {guests: 1, gest: 1}}", OF_NODE),

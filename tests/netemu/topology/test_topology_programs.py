@@ -140,8 +140,8 @@ def test_what_is_wrong_is_said_with_its_line() -> None:
 """
     place = "lab.yaml: line 7: nodes.n1.guests[1]"
     known = (
-        "known here are availability_set, fault_domain, last_address, link, machine, name, "
-        "properties, run, shutdown, tenant, tenant_link, update_domain"
+        "known here are availability_set, dhcp, fault_domain, last_address, link, machine, "
+        "name, properties, run, shutdown, tenant, tenant_link, update_domain"
     )
     assert refused(text.format("run: []")) == (
         f"{place}.run: a program is a command line, or a list of at least one word"
