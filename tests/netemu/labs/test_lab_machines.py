@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from netemu.client.machine_check import QEMU
+from netemu.topology import mac_address
 from tests.conftest import SOURCE, Person, RunningLab
 
 IMAGES = SOURCE / ".images" / "small"
@@ -181,6 +182,9 @@ def test_what_a_machine_sends_amiss_reaches_its_port_and_no_further(machines: Ru
     at_port, at_peer, at_bridge = (
         [bytes.fromhex(one) for one in json.loads(tap.communicate(timeout=60)[0])] for tap in taps
     )
+    # The node answers a claim of its own address by announcing it.
+    node = bytes.fromhex(mac_address(machines.name, "node1").replace(":", ""))
+    passed = [frame for frame in (*at_peer, *at_bridge) if frame[6:12] != node]
     for name, (_, marks) in ATTACKS.items():
         known = {at: octets if value == b"{peer}" else value for at, value in marks.items()}
 
@@ -188,7 +192,7 @@ def test_what_a_machine_sends_amiss_reaches_its_port_and_no_further(machines: Ru
             return all(frame[at : at + len(value)] == value for at, value in known.items())
 
         assert any(map(is_it, at_port)), f"{name}: was not sent"
-        assert not any(map(is_it, [*at_peer, *at_bridge])), f"{name}: passed"
+        assert not any(map(is_it, passed)), f"{name}: passed"
     # Both are still who they are.
     _is_answered(machines)
     assert '"_web1"' in machines.get("web1")
