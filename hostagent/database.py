@@ -106,7 +106,6 @@ class Database:
             raise RepositoryError(f"{path}: {told(error)}") from error
 
     def close(self) -> None:
-        """Close the file."""
         self._db.close()
 
     @contextmanager

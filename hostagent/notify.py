@@ -64,7 +64,6 @@ class Notifier:
                 self.close()
 
     def close(self) -> None:
-        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -105,7 +105,6 @@ class Repository:
             raise
 
     def close(self) -> None:
-        """Close the file."""
         self._db.close()
 
     @contextmanager

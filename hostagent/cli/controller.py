@@ -226,40 +226,19 @@ def schedule(
     _print_event(event, as_json)
 
 
-@controller.command()
-@_event_id
-@_json
-@click.pass_context
-def start(ctx: click.Context, event_id: str, as_json: bool) -> None:
-    """Start a scheduled event without waiting for its time."""
-    _print_event(_moved(ctx, "start", event_id), as_json)
+def _verb(verb: str, text: str) -> None:
+    @controller.command(verb, help=text)
+    @_event_id
+    @_json
+    @click.pass_context
+    def move(ctx: click.Context, event_id: str, as_json: bool) -> None:
+        _print_event(_moved(ctx, verb, event_id), as_json)
 
 
-@controller.command()
-@_event_id
-@_json
-@click.pass_context
-def approve(ctx: click.Context, event_id: str, as_json: bool) -> None:
-    """Start a scheduled event on a guest's behalf; one that has started stays so."""
-    _print_event(_moved(ctx, "approve", event_id), as_json)
-
-
-@controller.command()
-@_event_id
-@_json
-@click.pass_context
-def complete(ctx: click.Context, event_id: str, as_json: bool) -> None:
-    """End a started event."""
-    _print_event(_moved(ctx, "complete", event_id), as_json)
-
-
-@controller.command()
-@_event_id
-@_json
-@click.pass_context
-def cancel(ctx: click.Context, event_id: str, as_json: bool) -> None:
-    """Take back a scheduled event."""
-    _print_event(_moved(ctx, "cancel", event_id), as_json)
+_verb("start", "Start a scheduled event without waiting for its time.")
+_verb("approve", "Start a scheduled event on a guest's behalf; one that has started stays so.")
+_verb("complete", "End a started event.")
+_verb("cancel", "Take back a scheduled event.")
 
 
 def _moved(ctx: click.Context, verb: str, beginning: str) -> "Event":

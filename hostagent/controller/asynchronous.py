@@ -61,11 +61,9 @@ class Controller(Verbs, Awaited):
             self._streams = None
 
     async def __aenter__(self) -> "Controller":
-        """Return itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the connection."""
         await self.close()
 
     async def make(self, call: Call[T]) -> T:

@@ -46,11 +46,9 @@ class SyncController(Verbs, Blocking):
             self._socket = None
 
     def __enter__(self) -> "SyncController":
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection."""
         self.close()
 
     def make(self, call: Call[T]) -> T:

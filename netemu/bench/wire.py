@@ -182,7 +182,6 @@ class Relayed(Bed):
         return self
 
     def close(self) -> None:
-        """End the relay."""
         self._link.close()
         self._relay.wait(10)
 

@@ -7,7 +7,7 @@ import click
 from hostagent.terminal.duration import Duration
 from hostagent.terminal.output import say, say_json
 from hostagent.times import to_milliseconds
-from netemu.cli.options import as_json, of_lab
+from netemu.cli.options import as_json, of_lab, plan_of
 
 # Nodes whose clocks differ by less show the same time: they are asked one after the other.
 _SAME = 1.0
@@ -28,13 +28,11 @@ def clock() -> None:
 @as_json
 def advance(name: str | None, duration: float, as_json: bool) -> None:
     """Move the clock of all the lab's nodes forward, as in: clock advance 10m."""
-    from netemu.client import labs
-    from netemu.client.maintenance import Maintenance
     from netemu.errors import BadInput
 
     if not duration:
         raise BadInput("DURATION: longer than nothing")
-    _print({"": Maintenance(labs.the_one(name)).advance(duration)}, as_json)
+    _print({"": plan_of(name).advance(duration)}, as_json)
 
 
 @clock.command()
@@ -42,10 +40,7 @@ def advance(name: str | None, duration: float, as_json: bool) -> None:
 @as_json
 def show(name: str | None, as_json: bool) -> None:
     """Show the time that the lab's metadata plane has."""
-    from netemu.client import labs
-    from netemu.client.maintenance import Maintenance
-
-    times = Maintenance(labs.the_one(name)).now()
+    times = plan_of(name).now()
     if max(times.values()) - min(times.values()) < _SAME:
         times = {"": max(times.values())}
     _print(times, as_json)

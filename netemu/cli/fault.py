@@ -10,7 +10,7 @@ from hostagent.terminal.output import say, say_json
 from hostagent.times import to_milliseconds
 from netemu.cli import completing
 from netemu.cli.options import as_json as json_option
-from netemu.cli.options import of_lab
+from netemu.cli.options import of_lab, plan_of
 
 
 @click.group(epilog=EXPLAINED)
@@ -48,10 +48,7 @@ def fault() -> None:
 @json_option
 def add(name: str | None, guests: tuple[str, ...], as_json: bool, **wanted: Any) -> None:
     """Have requests of guests meet a fault: fault add web1 --path '/metadata/*' --status 500."""
-    from netemu.client import labs
-    from netemu.client.maintenance import Maintenance
-
-    ids = Maintenance(labs.the_one(name)).add_fault(guests, **wanted)
+    ids = plan_of(name).add_fault(guests, **wanted)
     if as_json:
         say_json(ids)
     else:
@@ -68,10 +65,8 @@ def list_faults(name: str | None, as_json: bool) -> None:
 
     from hostagent.faults import in_words
     from hostagent.terminal.table import Column, print_table
-    from netemu.client import labs
-    from netemu.client.maintenance import Maintenance
 
-    known = Maintenance(labs.the_one(name)).faults()
+    known = plan_of(name).faults()
     if as_json:
         told = [{"guest": guest, **msgspec.to_builtins(one)} for guest, one in known]
         say_json(
@@ -117,7 +112,4 @@ def list_faults(name: str | None, as_json: bool) -> None:
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Only this one; repeatable.")
 def clear(name: str | None, guests: tuple[str, ...], ids: tuple[str, ...]) -> None:
     """End faults: of the guests, or of all."""
-    from netemu.client import labs
-    from netemu.client.maintenance import Maintenance
-
-    Maintenance(labs.the_one(name)).clear_faults(guests, ids)
+    plan_of(name).clear_faults(guests, ids)

@@ -8,7 +8,7 @@ import click
 from hostagent.terminal.output import say, say_json
 from hostagent.terminal.table import Column, print_table
 from netemu.cli import completing
-from netemu.cli.options import as_json, of_lab
+from netemu.cli.options import as_json, of_lab, plan_of
 
 if TYPE_CHECKING:
     from netemu.impairment.plan import Direction
@@ -62,12 +62,11 @@ def link(
 
     Per cent are of frames, and a time is 50ms, 2s or 1.5m.
     """
-    from netemu.client import labs, links
-    from netemu.client.maintenance import Maintenance
+    from netemu.client import links
 
     given["for"] = given.pop("lasts")
     terms = {key: value for key, value in given.items() if value not in (None, False)}
-    lab = Maintenance(labs.the_one(name))
+    lab = plan_of(name)
     if targets in ((), ("list",)) and not terms and not clear:
         _print(lab.make(links.links()), as_json)
         return

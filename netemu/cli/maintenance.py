@@ -9,7 +9,7 @@ from hostagent.terminal.output import say, say_json
 from hostagent.times import to_milliseconds
 from netemu.cli import completing
 from netemu.cli.options import as_json as json_option
-from netemu.cli.options import of_lab
+from netemu.cli.options import of_lab, plan_of
 
 if TYPE_CHECKING:
     from hostagent.model import Event
@@ -59,8 +59,6 @@ def schedule(
 ) -> None:
     """Plan an event for guests, as in: schedule web1 --type reboot --in 5m --duration 60s."""
     from hostagent.model import LONGEST, LONGEST_DESCRIPTION, EventSource, EventType
-    from netemu.client import labs
-    from netemu.client.maintenance import Maintenance
     from netemu.errors import BadInput
 
     if duration is not None and not 0 < duration <= LONGEST:
@@ -73,7 +71,7 @@ def schedule(
         raise BadInput("--in and --now: one or the other")
     if notice is not None and notice > LONGEST:
         raise BadInput("--in: at most a year ahead")
-    event = Maintenance(labs.the_one(name)).schedule(
+    event = plan_of(name).schedule(
         guests,
         EventType(kind.capitalize()),
         notice=0.0 if now else notice,
@@ -92,10 +90,8 @@ def schedule(
 def list_events(name: str | None, history: bool, as_json: bool) -> None:
     """List the events of a lab."""
     from hostagent.model import FINAL
-    from netemu.client import labs
-    from netemu.client.maintenance import Maintenance
 
-    known = Maintenance(labs.the_one(name)).events(history=True)
+    known = plan_of(name).events(history=True)
     events = [event for event in known if history or event.status not in FINAL]
     if as_json:
         say_json([_as_json(event) for event in events])
@@ -108,25 +104,20 @@ def list_events(name: str | None, history: bool, as_json: bool) -> None:
     print_events(events, known)
 
 
-def _verb(verb: str, text: str) -> click.Command:
-    @click.command(verb, help=text)
+def _verb(verb: str, text: str) -> None:
+    @maintenance.command(verb, help=text)
     @of_lab
     @click.argument("event_id", metavar="ID", shell_complete=completing.events)
     @json_option
     def act(name: str | None, event_id: str, as_json: bool) -> None:
-        from netemu.client import labs
-        from netemu.client.maintenance import Maintenance
-
-        event: Event = getattr(Maintenance(labs.the_one(name)), verb)(event_id)
+        event: Event = getattr(plan_of(name), verb)(event_id)
         _print(event, as_json)
 
-    return act
 
-
-maintenance.add_command(_verb("approve", "Start a scheduled event as its guests would."))
-maintenance.add_command(_verb("start", "Start a scheduled event now."))
-maintenance.add_command(_verb("complete", "End a started event."))
-maintenance.add_command(_verb("cancel", "Take back a scheduled event."))
+_verb("approve", "Start a scheduled event as its guests would.")
+_verb("start", "Start a scheduled event now.")
+_verb("complete", "End a started event.")
+_verb("cancel", "Take back a scheduled event.")
 
 
 def _print(event: "Event", as_json: bool) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hostagent.terminal.number import Number
-from netemu.cli.completing import labs
+from netemu.cli import completing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from netemu.client.maintenance import Maintenance
 
     _PathType = click.ParamType[Path]
 else:
@@ -30,7 +32,17 @@ def lab_name(command: Command) -> Command:
 def of_lab(command: Command) -> Command:
     """The option `--name` of a running lab; it may be left out if only one runs."""
     text = "The lab; may be left out if only one runs."
-    return click.option("--name", metavar="NAME", help=text, shell_complete=labs)(command)
+    return click.option("--name", metavar="NAME", help=text, shell_complete=completing.labs)(
+        command
+    )
+
+
+def plan_of(name: str | None) -> "Maintenance":
+    """Return the events, faults and clock of the running lab NAME, or of the only one."""
+    from netemu.client import labs
+    from netemu.client.maintenance import Maintenance
+
+    return Maintenance(labs.the_one(name))
 
 
 def named(lab: str | None, name: str | None) -> str | None:

@@ -110,7 +110,6 @@ class Dialler:
         return socket.socket(fileno=descriptors[0])
 
     def close(self) -> None:
-        """End the process."""
         self._link.close()
         self._process.wait()
 

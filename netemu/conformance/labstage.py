@@ -123,7 +123,6 @@ class LabStage(Stage):
         return self
 
     def close(self) -> None:
-        """End the processes."""
         super().close()
         self._log.close()
 

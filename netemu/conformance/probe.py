@@ -109,7 +109,6 @@ class Place:
         return self.call(Inside.run, list(command))
 
     def close(self) -> None:
-        """End the process."""
         self._link.close()
         self._process.kill()
         self._process.wait()

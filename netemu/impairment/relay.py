@@ -133,7 +133,6 @@ class Relay:
         self._ended = False
 
     def close(self) -> None:
-        """Close all wires' sockets."""
         self._close(list(self._wires))
         self._closers.shutdown()
 

@@ -58,7 +58,6 @@ class Bindings:
         return cls(bridge_index, netlink.Netlink.open(), netfilter)
 
     def close(self) -> None:
-        """Close the sockets."""
         self._route.close()
         self._netfilter.close()
 

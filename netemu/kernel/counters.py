@@ -39,7 +39,6 @@ class LinkCounters:
         self._socket = made
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
     def read(self) -> dict[str, Counters]:

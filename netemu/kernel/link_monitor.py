@@ -53,7 +53,6 @@ class LinkMonitor:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
     @property

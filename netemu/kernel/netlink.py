@@ -62,7 +62,6 @@ class Netlink:
         self._socket.close()
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
     def run(self, messages: Iterable[Message]) -> None:

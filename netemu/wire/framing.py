@@ -61,7 +61,6 @@ class Link:
         return decoded(body, kind) if body else None
 
     def close(self) -> None:
-        """Close the socket."""
         self._channel.close()
 
     def _exactly(self, length: int) -> bytes:

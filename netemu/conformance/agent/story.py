@@ -287,7 +287,6 @@ class Story:
         return [f"{one.guest}: {one.text}" for one in marks if one.what == "line"][-3:]
 
     async def close(self, letters: str) -> Record:
-        """End the record."""
         self._watch.look()
         record = self.record
         record.closed = time.time()

@@ -75,7 +75,6 @@ class Watch:
         return lines
 
     def close(self) -> None:
-        """Close the files."""
         for file in self._files.values():
             file.close()
 

@@ -149,7 +149,6 @@ class ForeignClaimant:
         return True
 
     def close(self) -> None:
-        """End the program."""
         if self._running:
             self._inside.call(Inside.stop)
         self._inside.close()

@@ -14,7 +14,6 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def do_GET(self) -> None:
-        """Answer."""
         if self.path != "/health":
             time.sleep(WORK)
         body = socket.gethostname().encode()

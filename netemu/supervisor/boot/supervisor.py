@@ -268,7 +268,8 @@ class Supervisor:
             hardware, placement, watching, relocation, impact, maintenance, faults, links
         )
         bound = claims.all_bound(lab.guests, self._progress)
-        async with readiness.within(CLAIMING_AT_MOST * max(1.0, scale), self._what_is_missing):
+        claiming = CLAIMING_AT_MOST * max(1.0, scale)
+        async with readiness.within(claiming, lambda: readiness.unbound(lab.guests, claims)):
             if self._shared is not None:
                 await self._shared.resume(agents, placement)
             await asyncio.gather(bound, placement.tell_all())
@@ -279,16 +280,6 @@ class Supervisor:
                 self._nodes, self._progress, misled=faults.guests_of_the_file()
             )
         await self._parts.links.as_the_file_says()
-
-    def _what_is_missing(self) -> str:
-        """Why the lab is not up: guests without an address, or else agents that do not answer."""
-        assert self._claims is not None
-        states = {one.name: self._claims.state(one) for one in self._lab.guests}
-        missing = [f"{name} ({state})" for name, state in states.items() if state != "bound"]
-        if not missing:
-            return "not every host agent took its guests"
-        rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return f"no address was bound for {', '.join(missing[:3])}{rest}"
 
     async def _watch_for_failing(self) -> None:
         """Raise NotSo once a service fails to start, so that nobody waits for the lab."""

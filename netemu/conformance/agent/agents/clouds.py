@@ -5,7 +5,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 HOST = "http://169.254.169.254"
 AZURE = f"{HOST}/metadata/scheduledevents?api-version=2020-07-01"
@@ -54,3 +55,17 @@ def drain() -> None:
     while mark("busy"):
         time.sleep(0.3)
     mark("drained")
+
+
+def follow(told: Callable[[], bool], pause: float) -> NoReturn:
+    """Be drained for as long as an event is told; remember nothing."""
+    out = False
+    while True:
+        event = told()
+        if event and not out:
+            drain()
+            out = True
+        elif out and not event:
+            mark("returned")
+            out = False
+        time.sleep(pause)

@@ -57,7 +57,6 @@ class Health(BaseHTTPRequestHandler):
     """The guest serves."""
 
     def do_GET(self) -> None:
-        """Answer 200."""
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -5,7 +5,6 @@ eight times a second.
 """
 
 import sys
-import time
 
 import clouds
 
@@ -22,13 +21,4 @@ def told() -> bool:
         return False
 
 
-out = False
-while True:
-    event = told()
-    if event and not out:
-        clouds.drain()
-        out = True
-    elif out and not event:
-        clouds.mark("returned")
-        out = False
-    time.sleep(0.12)
+clouds.follow(told, 0.12)

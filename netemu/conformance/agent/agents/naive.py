@@ -42,13 +42,4 @@ while True:
         break
     except OSError:
         time.sleep(0.2)
-out = False
-while True:
-    told = look()
-    if told and not out:
-        clouds.drain()
-        out = True
-    elif out and not told:
-        clouds.mark("returned")
-        out = False
-    time.sleep(0.25)
+clouds.follow(look, 0.25)
