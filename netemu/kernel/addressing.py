@@ -5,12 +5,8 @@ import socket
 from functools import cache
 from typing import Any
 
-from pyroute2.netlink.rtnl.fibmsg import fibmsg
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from netemu.kernel.netlink import DELNEIGH, DO, MAKE, NEWNEIGH, PUT, Message, encode
+from netemu.kernel.rtnl_messages import fibmsg, ifaddrmsg, ndmsg, rtmsg
 
 # linux/rtnetlink.h, linux/neighbour.h
 _NEWADDR, _DELADDR, _NEWROUTE, _NEWRULE = 20, 21, 24, 32

@@ -9,9 +9,6 @@ import struct
 from functools import cache
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-
 from netemu.interfaces import GUEST_WIRE, octets
 from netemu.kernel.bridging import PortOptions
 from netemu.kernel.netlink import (
@@ -28,6 +25,7 @@ from netemu.kernel.netlink import (
     fill,
     nested,
 )
+from netemu.kernel.rtnl_messages import ifinfmsg, ndmsg
 
 # linux/rtnetlink.h
 _SETLINK, _SETNEIGHTBL = 19, 67

@@ -1,7 +1,10 @@
 """Messages that are filled in by hand say what pyroute2, which encoded their templates, reads."""
 
 import struct
+import subprocess
+import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -61,3 +64,18 @@ def test_a_port_is_treated_as_was_chosen(chosen):
     assert options.get_attr("IFLA_BRPORT_UNICAST_FLOOD") == chosen.unicast_flood
     assert options.get_attr("IFLA_BRPORT_MCAST_FLOOD") == chosen.multicast_flood
     assert options.get_attr("IFLA_BRPORT_BCAST_FLOOD") == 1
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("first", ["", "import pyroute2"])
+def test_what_imports_pyroute2_later_or_before_gets_all_of_it(first: str) -> None:
+    """The lab imports its messages alone: a user's program has the whole of it all the same."""
+    script = f"""
+import sys
+{first}
+from netemu.kernel import addressing, links
+assert ("pyroute2.ndb.main" in sys.modules) == bool({first!r})
+import pyroute2.netlink
+assert pyroute2.IPRoute and pyroute2.NDB and pyroute2.netlink.nlmsg
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
