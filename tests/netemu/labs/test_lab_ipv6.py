@@ -25,11 +25,28 @@ pytestmark = pytest.mark.lab
 
 LAB = """
 ipv6: true
+dialects: {ec2: {hop_limit: 7}}
 nodes:
   node1: {processes: 2, guests: [web1, web2, web3]}
   node2: {guests: [db1]}
 """
 ADDRESSES = ("[fd00:ec2::254]", "[fe80::a9fe:a9fe%25eth0]")
+
+
+# Asks for a token, and for something else; the hop limits of the answers.
+HOPS = """
+import socket, sys
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD))
+wire.bind(("eth0", 0x86DD))
+wire.settimeout(20)
+for line in ("PUT /latest/api/token", "GET /latest/meta-data/mac"):
+    with socket.create_connection((sys.argv[1], 80)) as link:
+        head = "Host: [fd00:ec2::254]\\r\\nX-aws-ec2-metadata-token-ttl-seconds: 60\\r\\n\\r\\n"
+        link.sendall(f"{line} HTTP/1.0\\r\\n{head}".encode())
+        while b"HTTP/1.1 200" not in (frame := wire.recv(2000)):
+            pass
+        print(frame[21])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +78,11 @@ def test_a_guest_is_answered_by_ipv6_as_itself(six: RunningLab, address: str) ->
     mine = told(six, "web1", address, path, "-H", header)
     assert mine.endswith(".ec2.internal 200")
     assert told(six, "web2", address, path, "-H", header).endswith(" 401")
+
+
+def test_a_token_leaves_by_ipv6_with_the_hop_limit(six: RunningLab) -> None:
+    """A user's token travels as far as the lab file says; other answers do not leave the link."""
+    assert six.python("web1", HOPS, "fd00:ec2::254").stdout.split() == ["7", "1"]
 
 
 def test_the_status_says_which_address_a_guest_has(six: RunningLab) -> None:
