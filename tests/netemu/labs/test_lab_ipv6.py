@@ -1,7 +1,7 @@
 """A lab whose guests' links speak IPv6: the same responder, the same identity, the same guard.
 
-The rows of the isolation catalogue from 201 on are played in the lab of these tests, and in one
-without a guard.
+The rows of the isolation catalogue from 201 on, which are played with all others, are seen here to
+fail without the guard.
 """
 
 import json
@@ -124,14 +124,6 @@ def test_ipv6_is_there_after_a_reboot_a_move_and_a_freeze(six: RunningLab) -> No
 def place_of(lab: RunningLab, node: str) -> list[str]:
     nodes: list[dict[str, Any]] = lab.status()["nodes"]
     return [one["name"] for this in nodes if this["name"] == node for one in this["guests"]]
-
-
-def test_nothing_else_passes_by_ipv6(six: RunningLab) -> None:
-    """Each row of the catalogue that is about IPv6, on the lab of the tests before."""
-    done = six.netemu("conformance", "--rows", "201-227", "--json", check=None)
-    rows = json.loads(done.stdout)["rows"]
-    assert [(one["id"], one["evidence"]) for one in rows if not one["ok"]] == []
-    assert len(rows) == 27
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="played once, by root")
