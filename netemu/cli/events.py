@@ -61,6 +61,10 @@ def _in_words(entry: dict[str, Any], known: Collection[str] | None) -> str:
         case {"what": "store", "state": state}:
             reason = f" ({entry['reason']})" if "reason" in entry else ""
             return f"{time_of_day}  store: {state}{reason}"
+        case {"what": "machine", "machine": machine, "problem": problem}:
+            return f"{time_of_day}  machine {machine}: {problem}"
+        case {"what": "machine", "machine": machine, "state": state, "guests": guests}:
+            return f"{time_of_day}  machine {machine}: {state}; elsewhere: {', '.join(guests)}"
         case {"what": "service", "service": service, "state": state}:
             reason = f" ({entry['reason']})" if "reason" in entry else ""
             return f"{time_of_day}  {service}: {state}{reason}"

@@ -38,6 +38,11 @@ _LISTED = ("name", "state", "policy", "nodes", "guests")
     help="Let guests write there; elsewhere what they write in root's lab stays with them.",
 )
 @at_store(required=False)
+@click.option(
+    "--machines",
+    metavar="NAME,...",
+    help="Spread nodes without a 'machine:' over these, by their guests; they 'join' then.",
+)
 @click.option("--foreground", is_flag=True, help="Stay until the lab ends; Ctrl-C takes it down.")
 def up(
     file: Path | None,
@@ -45,6 +50,7 @@ def up(
     time_scale: float,
     shared: tuple[Path, ...],
     store: "StoreAddress | None",
+    machines: str | None,
     foreground: bool,
 ) -> None:
     """Bring a lab up, from FILE or the built-in one of 2 nodes with 3 guests each.
@@ -56,11 +62,15 @@ def up(
     the same name and file that runs already is left as it is.
     """
     from netemu.client import labs
-    from netemu.topology import DEMO
+    from netemu.topology import DEMO, spread
     from netemu.wire.lab_file import load
     from netemu.wire.limits import Size, limits
 
     lab = load(file or DEMO, name=name)
+    if machines is not None:
+        if store is None:
+            raise click.UsageError("--machines is for --store")
+        lab = spread(lab, machines.split(","))
     for one in limits(Size.of(lab)):
         if not one.ok and not one.vital:
             say(f"{one.what}: {one.seen}: {one.remedy}", err=True)

@@ -3,7 +3,7 @@ reads text that is given to it, and knows nothing of namespaces or processes.
 """
 
 from netemu.topology.entries import MAX_GUESTS_PER_NODE, schema
-from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, Policy, mac_address
+from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, Policy, mac_address, spread
 from netemu.topology.labfile import DEMO, MAX_BYTES, load, parse
 from netemu.topology.machine import SMBIOS, VirtualMachine
 
@@ -23,4 +23,5 @@ __all__ = [
     "mac_address",
     "parse",
     "schema",
+    "spread",
 ]

@@ -1,11 +1,14 @@
 """A lab as values: nodes, their guests, and the numbers by which the kernel will know them."""
 
 import hashlib
+import re
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from netemu.errors import BadInput
 from netemu.impairment.plan import Plan
 from netemu.interfaces import Mark, port_name
 from netemu.topology.machine import VirtualMachine
@@ -21,6 +24,10 @@ class Policy(StrEnum):
 # RFC 791's TTL has eight bits; EC2 lets a token travel at most 64 hops.
 MAX_HOP_LIMIT = 64
 
+
+MACHINE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+"""A machine's name among those that share a lab: its host name, as a rule."""
+MACHINE_RULE: Final = "letters, digits, '.' and '-', at most 63"
 
 SOFT = 90.0
 """Seconds that programs have to end when an operating system shuts down: systemd's default."""
@@ -146,3 +153,27 @@ def mac_address(lab: str, name: str) -> str:
     """The MAC of what is called `name` in `lab`: the same at each run, locally administered."""
     digest = hashlib.blake2b(f"{lab}\0{name}".encode(), digest_size=5).digest()
     return ":".join(f"{byte:02x}" for byte in b"\x02" + digest)
+
+
+def spread(lab: Lab, machines: Sequence[str]) -> Lab:
+    """The lab with each node that names no machine on that of `machines` with the fewest guests.
+
+    Raises BadInput for a name that no machine can have, and for one that is there twice.
+    """
+    for name in machines:
+        if not MACHINE.fullmatch(name):
+            raise BadInput(f"--machines: {name!r}: a name is {MACHINE_RULE}")
+    if len(set(machines)) < len(machines):
+        raise BadInput(f"--machines {','.join(machines)}: a name is there twice")
+    guests = dict.fromkeys(machines, 0)
+    for node in lab.nodes:
+        if node.machine in guests:
+            guests[node.machine] += len(node.guests)
+    nodes = []
+    for node in lab.nodes:
+        if node.machine is None:
+            machine = min(guests, key=lambda one: guests[one])
+            guests[machine] += len(node.guests)
+            node = msgspec.structs.replace(node, machine=machine)
+        nodes.append(node)
+    return msgspec.structs.replace(lab, nodes=tuple(nodes))

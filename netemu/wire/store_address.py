@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from netemu.errors import BadInput
+from netemu.topology.lab import MACHINE, MACHINE_RULE
 
 PORT: Final = 2379
 """etcd's own, where none is said."""
@@ -63,8 +64,8 @@ def parse(
         servers.append((found["v6"] or found["host"], port))
     if len(servers) > MOST_SERVERS:
         raise BadInput(f"--store: at most {MOST_SERVERS} servers")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", machine):
-        raise BadInput(f"--machine {machine!r}: a name is letters, digits, '.' and '-', at most 63")
+    if not MACHINE.fullmatch(machine):
+        raise BadInput(f"--machine {machine!r}: a name is {MACHINE_RULE}")
     if (cert is None) != (key is None) or (cert is not None and ca is None):
         raise BadInput("--cert, --key: give both, and --ca with them")
     files = {"ca": ca, "cert": cert, "key": key}

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -117,8 +118,11 @@ class Play:
 
 
 def _machine(play: Play) -> Machine:
-    """Any but the first, which is asked in the end."""
-    return play.stage.machines[play.draw.choice("bc")]
+    """The one that has most of the guests, and of several any: guests do not go back."""
+    homes = {one["guest"]: one["machine"] for one in play.lines() if one["what"] == "answered"}
+    counted = Counter(homes.values())
+    most = max(counted.values())
+    return play.stage.machines[play.draw.choice(sorted(m for m in counted if counted[m] == most))]
 
 
 def _kill(play: Play) -> Callable[[], None]:

@@ -21,8 +21,8 @@ class EventLog:
     """Entries are maps: `time` (ISO 8601, UTC), `what`, and what belongs to it.
 
     `what` is `event` (a maintenance event's status), `fault` (of the metadata service), `guest`
-    (its power, node, address or problem), `node` (its state), `store` (away or back) or `service`
-    (a process of the lab's own that has ended).
+    (its power, node, address or problem), `node` (its state), `store` (away or back), `machine`
+    (one that is lost, and its guests) or `service` (a process of the lab's own that has ended).
     """
 
     def __init__(self) -> None:

@@ -98,6 +98,8 @@ def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_server
         refused = person.netemu("maintenance", "schedule", "web2", "--name", "spread", check=1)
         assert "web2: its node n2 is on another machine, which is away" in refused.stderr
         wait_until(lambda: here(lab) == {"web1": "bound", "web2": "bound"})
+        told = person.netemu("events", "--name", "spread")
+        assert "machine other: lost; elsewhere: web2" in told.stdout
         told = lab.exec("web2", "curl", "-s", "-HMetadata:true", f"169.254.169.254{events}")
         assert planned["id"] in told.stdout.lower()
         other.netemu(*joining)
