@@ -36,6 +36,7 @@ class Start(msgspec.Struct):
 
     words: list[str]
     environment: dict[str, str]
+    """What is set beside the environment of this process."""
 
 
 def main() -> None:
@@ -96,7 +97,6 @@ def _be(start: Start, descriptors: list[int]) -> None:
     for number, copy in enumerate([os.dup(one) for one in (log, log, *handed_over)], 1):
         os.dup2(copy, number)
     os.closerange(_FIRST_HANDED_OVER + len(handed_over), max(descriptors) + len(descriptors) + 1)
-    os.environ.clear()
     os.environ.update(start.environment)
     sys.argv = ["hostagent", *start.words]
     _show(sys.argv)

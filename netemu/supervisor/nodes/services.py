@@ -214,18 +214,17 @@ class Service:
             self._said = "".join(one if one.isprintable() else "\ufffd" for one in said)
 
     def _spawn(self) -> int:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": python_path(),
+        told = {
             "LISTEN_FDS": str(len(self._sockets)),
             "LISTEN_FDNAMES": ":".join(self._names),
         }
-        environment.pop("LISTEN_PID", None)
         if self._notices_at is not None:
-            environment["NOTIFY_SOCKET"] = str(self._notices_at)
-            environment["WATCHDOG_USEC"] = str(int(self._patience / 2 * 1e6))
+            told["NOTIFY_SOCKET"] = str(self._notices_at)
+            told["WATCHDOG_USEC"] = str(int(self._patience / 2 * 1e6))
         if self._zygote is not None and self._zygote.is_ready:
-            return self._zygote.fork(self._words, environment, self._log, self._sockets)
+            return self._zygote.fork(self._words, told, self._log, self._sockets)
+        environment = {**os.environ, "PYTHONPATH": python_path(), **told}
+        environment.pop("LISTEN_PID", None)
         # A descriptor may have the number that another one is to get: copy them all out of the way
         # first.
         first = _FIRST_DESCRIPTOR

@@ -51,7 +51,7 @@ class Zygote:
                 self.pid = os.posix_spawn(
                     sys.executable,
                     [sys.executable, "-P", "-m", other_end.__name__, other_end.PADDING],
-                    {**os.environ, "PYTHONPATH": python_path()},
+                    _environment(),
                     file_actions=[
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                         (os.POSIX_SPAWN_DUP2, theirs.fileno(), other_end.LINK),
@@ -78,11 +78,14 @@ class Zygote:
         return self._ready.is_set()
 
     def fork(
-        self, words: Sequence[str], environment: Mapping[str, str], log_to: int, sockets: list[int]
+        self, words: Sequence[str], told: Mapping[str, str], log_to: int, sockets: list[int]
     ) -> int:
-        """Start `hostagent` with these words. Returns its process's ID. Raises OSError."""
+        """Start `hostagent` with these words, and with what it is told beside this environment.
+
+        Returns its process's ID. Raises OSError.
+        """
         assert self._link is not None
-        message = msgspec.msgpack.encode(other_end.Start(list(words), dict(environment)))
+        message = msgspec.msgpack.encode(other_end.Start(list(words), dict(told)))
         theirs, leash = os.pipe()
         try:
             self._link.settimeout(_PATIENCE)
@@ -144,3 +147,10 @@ class Zygote:
         if self.pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    """What every daemon inherits."""
+    own = {**os.environ, "PYTHONPATH": python_path()}
+    own.pop("LISTEN_PID", None)  # of a service manager's, to the process that started the lab
+    return own
