@@ -116,7 +116,7 @@ class Forwarding:
         await self._membership.settled.wait()
         term = self._membership.term
         if asked.created < term:
-            told = _failed("its machine was lost meanwhile, and did not do it")
+            told = _failed("its machine was lost meanwhile; it may have done it")
         else:
             try:
                 told = await self._answer(asked.value)
