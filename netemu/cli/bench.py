@@ -78,7 +78,11 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         as_json,
         output(".svg", ".json", what="a plot or the results"),
-        click.option("--rounds", type=click.IntRange(1, 1000), help="Default: 5; 2 with --quick."),
+        click.option(
+            "--rounds",
+            type=click.IntRange(1, 1000),
+            help="Measurements of each. Default: 5; 2 with --quick.",
+        ),
         click.option("--quick", is_flag=True, help="Small and short: to try it, not to quote it."),
     ):
         measured = option(measured)
@@ -86,8 +90,10 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @bench.command()
-@click.option("--guests", type=_GUESTS, help="Default: 1,000; 60 with --quick.")
-@click.option("--nodes", type=click.IntRange(1, 256), help="Default: one for each 100 guests.")
+@click.option("--guests", type=_GUESTS, help="Guests. Default: 1,000; 60 with --quick.")
+@click.option(
+    "--nodes", type=click.IntRange(1, 256), help="Nodes. Default: one for each 100 guests."
+)
 @click.option("--growth", is_flag=True, help="100 to 10,000 guests: what does one more cost?")
 @_common
 def build(
@@ -127,10 +133,21 @@ def build(
 
 
 @bench.command()
-@click.option("--guests", type=_GUESTS, help="Default: 1,000; 60 with --quick.")
-@click.option("--nodes", type=click.IntRange(1, 256), help="Of --whole. Default: 500 guests each.")
-@click.option("--whole", is_flag=True, help="Once, with services, until every guest is answered.")
-@click.option("--time-scale", type=TIME_SCALE, metavar="X", help="Default: 1; 0.1 with --quick.")
+@click.option("--guests", type=_GUESTS, help="Guests. Default: 1,000; 60 with --quick.")
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 256),
+    help="With --whole: nodes. Default: one for each 500 guests.",
+)
+@click.option(
+    "--whole", is_flag=True, help="One lab with its services, until every guest is answered."
+)
+@click.option(
+    "--time-scale",
+    type=TIME_SCALE,
+    metavar="X",
+    help="Multiply RFC 3927's durations. Default: 1; 0.1 with --quick.",
+)
 @_common
 def claim(
     how: How,
@@ -171,9 +188,11 @@ def claim(
 
 @bench.command()
 @click.option(
-    "--seconds", type=Number(0.1, 600), help="Of each measurement. Default: 3; 1 with --quick."
+    "--seconds", type=Number(0.1, 600), help="Seconds of a measurement. Default: 3; 1 with --quick."
 )
-@click.option("--guests", type=click.IntRange(1, 1023), help="That poll at once. Default: 1,000.")
+@click.option(
+    "--guests", type=click.IntRange(1, 1023), help="Guests that poll at once. Default: 1,000."
+)
 @_common
 def responder(
     how: How,
@@ -195,7 +214,7 @@ def responder(
 
 
 @bench.command()
-@click.option("--guests", type=click.IntRange(1, 1023), help="That wait. Default: 1,000.")
+@click.option("--guests", type=click.IntRange(1, 1023), help="Guests that wait. Default: 1,000.")
 @_common
 def events(
     how: How,

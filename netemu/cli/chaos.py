@@ -23,7 +23,7 @@ _SEEDS = 1 << 31
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--name", metavar="LAB", help="Strike this lab, which runs, instead of a new one.")
+@click.option("--name", metavar="LAB", help="Strike this running lab instead of a new one.")
 @click.option("--seed", type=click.IntRange(0), help="Repeat the plan of another run.")
 @click.option(
     "--for",
@@ -37,9 +37,9 @@ _SEEDS = 1 << 31
 @click.option(
     "--hostile",
     is_flag=True,
-    help="Have a guest of each node attack instead, and look what its neighbours have of it.",
+    help="Have a guest of each node attack instead, and measure what its neighbours notice.",
 )
-@click.option("--only", metavar="KIND,…", help=f"Of {', '.join(Kind)}.")
+@click.option("--only", metavar="KIND,…", help=f"Kinds of faults: {', '.join(Kind)}.")
 @click.option(
     "--time-scale",
     type=TIME_SCALE,

@@ -18,7 +18,7 @@ def clock() -> None:
     """Move or show the clock by which maintenance goes.
 
     Notices begin, events start and end, and tokens expire by it. It can only be moved forward; TCP
-    and address claims take their time as ever.
+    and address claims take as long as before.
     """
 
 

@@ -30,24 +30,24 @@ _DIGITS = 3
 @lab_name
 @click.option(
     "--policy", type=click.Choice([*runs.POLICIES, "both"]), default="responder-only",
-    show_default=True, help="Of a lab of its own; a lab that is named has its own.",
+    show_default=True, help="Of the suite's own lab; a lab of --name has its own.",
 )  # fmt: skip
 @click.option("--time-scale", type=TIME_SCALE, metavar="X",
-              help="Of a lab of its own: multiply RFC 3927's durations by X.  "
+              help="In the suite's own labs, multiply RFC 3927's durations by X.  "
               f"[default: {_TIME_SCALE}; 1 for rfc3927, the pace of others]")  # fmt: skip
 @click.option("--suite", type=click.Choice(["isolation", "rfc3927", "agent"]),
               default="isolation", show_default=True, help="What is tried: whether guests are "
               "kept apart, how they claim addresses (ours, avahi-autoipd and dhcpcd where "
               "installed), or how an agent takes events (ours, or AGENT.yaml's).")  # fmt: skip
 @click.option("--agent", "agent_command", metavar="COMMAND",
-              help="Of --suite agent: the agent, in AGENT.yaml's place.")  # fmt: skip
+              help="With --suite agent: the agent's command, in AGENT.yaml's place.")  # fmt: skip
 @click.option("--drained", metavar="HOW", help="With --agent: how it says that it has drained: "
               "exit, file PATH, http URL, log REGEX, call NAME [REGEX], mark.")  # fmt: skip
 @click.option("--returned", metavar="HOW", help="With --agent: how it says that it is back.")
 @click.option("--cloud", type=click.Choice(["azure", "ec2", "gce"]),
               help="With --agent: whose events it reads.  [default: azure]")  # fmt: skip
 @click.option("--impaired", is_flag=True,
-              help="Of a lab of its own: have a relay in every wire.")  # fmt: skip
+              help="In the suite's own lab, have a relay in every wire.")  # fmt: skip
 @click.option("--rows", "wanted", metavar="IDS", help="Only these rows, as in 02,18-23.")
 @click.option("--prove", "proving", is_flag=True, help="Play the rows in labs without protections,"
               " or with bad agents: each has to fail.")  # fmt: skip
@@ -88,7 +88,7 @@ def conformance(
     pcap: Path | None,
     pcap_all: bool,
 ) -> int:
-    """Attack a lab in ninety-three ways, and say row by row whether its guests are kept apart.
+    """Attack a lab in over a hundred ways, and say row by row whether its guests are kept apart.
 
     Plays the isolation catalogue on the lab NAME, or on one of its own that goes down afterwards.
     Observers in every place decide, and an honest guest asks its responder during and after each

@@ -27,24 +27,34 @@ def fault() -> None:
 @click.argument(
     "guests", metavar="GUEST...", nargs=-1, required=True, shell_complete=completing.guests
 )
-@click.option("--path", default="*", metavar="GLOB", help="Of requests that meet it.")
-@click.option("--method", multiple=True, metavar="METHOD", help="Of requests; repeatable.")
+@click.option("--path", default="*", metavar="GLOB", help="Paths of requests that meet it.")
+@click.option(
+    "--method",
+    multiple=True,
+    metavar="METHOD",
+    help="Methods of requests that meet it; repeatable.",
+)
 @click.option("--at", type=Duration(), default=0.0, help="When it begins; default: now.")
 @click.option("--for", "lasting", type=Duration(), help="How long; default: until cleared.")
 @click.option("--times", type=click.IntRange(1, 10000), help="How many requests of each guest.")
-@click.option("--status", type=click.IntRange(400, 599), help="Answer this, as the cloud says it.")
+@click.option(
+    "--status", type=click.IntRange(400, 599), help="Answer this status, in the cloud's words."
+)
 @click.option("--throttle", metavar="RATE", help="Answer 429 above this rate: 1/s, 30/m.")
 @click.option("--stale", is_flag=True, help="Answer as of when the fault began.")
 @click.option("--expired", is_flag=True, help="Give credentials that have expired.")
-@click.option("--clock", metavar="[-]DURATION", help="Have the service's clock be so far ahead.")
+@click.option("--clock", metavar="[-]DURATION", help="Set the service's clock ahead by this.")
 @click.option("--garble", is_flag=True, help="Answer garbage.")
 @click.option(
-    "--truncate", type=click.IntRange(0, 1 << 20), metavar="BYTES", help="End bodies after so many."
+    "--truncate",
+    type=click.IntRange(0, 1 << 20),
+    metavar="BYTES",
+    help="Cut bodies after so many bytes.",
 )
-@click.option("--delay", type=Duration(), help="Answer so much later.")
+@click.option("--delay", type=Duration(), help="Answer this much later.")
 @click.option("--reset", is_flag=True, help="Reset the connection; with --truncate, in the body.")
 @click.option("--hang", is_flag=True, help="Do not answer; with --delay, close after it.")
-@click.option("--playbook", is_flag=True, help="The eight that a client has to ride out, in turn.")
+@click.option("--playbook", is_flag=True, help="Add the eight that a client has to ride out.")
 @json_option
 def add(name: str | None, guests: tuple[str, ...], as_json: bool, **wanted: Any) -> None:
     """Have requests of guests meet a fault: fault add web1 --path '/metadata/*' --status 500."""

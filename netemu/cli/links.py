@@ -19,20 +19,24 @@ if TYPE_CHECKING:
 @of_lab
 @click.argument("targets", metavar="[list | GUEST|NODE...]", nargs=-1,
                 shell_complete=completing.guests_and_nodes)  # fmt: skip
-@click.option("--delay", metavar="TIME", help="Every frame comes so much later: per direction.")
-@click.option("--jitter", metavar="TIME", help="… or so much sooner or later than that.")
-@click.option("--distribution", type=click.Choice(["uniform", "normal"]), help="Of the jitter.")
-@click.option("--ordered", is_flag=True, help="Jitter changes no frames' order.")
-@click.option("--loss", metavar="%", help="So many frames are lost.")
+@click.option("--delay", metavar="TIME", help="Delay every frame by this, in each direction.")
+@click.option("--jitter", metavar="TIME", help="Vary the delay by up to this.")
+@click.option(
+    "--distribution",
+    type=click.Choice(["uniform", "normal"]),
+    help="How the jitter is distributed.",
+)
+@click.option("--ordered", is_flag=True, help="Keep frames in order despite jitter.")
+@click.option("--loss", metavar="%", help="Share of frames that are lost.")
 @click.option("--gemodel", metavar="'P R [1-H [1-K]]'",
-              help="Frames are lost in bursts, as Gilbert and Elliott say.")  # fmt: skip
-@click.option("--duplicate", metavar="%", help="So many frames come twice.")
-@click.option("--reorder", metavar="%", help="So many frames overtake those that are delayed.")
-@click.option("--corrupt", metavar="%", help="One bit of so many frames is wrong.")
-@click.option("--rate", metavar="RATE", help="So many bits a second, as in 64kbit or 1mbit.")
+              help="Lose frames in bursts: the Gilbert-Elliott model.")  # fmt: skip
+@click.option("--duplicate", metavar="%", help="Share of frames that come twice.")
+@click.option("--reorder", metavar="%", help="Share of frames that overtake delayed ones.")
+@click.option("--corrupt", metavar="%", help="Share of frames with one wrong bit.")
+@click.option("--rate", metavar="RATE", help="Bits a second, as in 64kbit or 1mbit.")
 @click.option("--trace", type=click.Path(path_type=Path), metavar="FILE",
-              help="The rate is a mahimahi trace's.")  # fmt: skip
-@click.option("--limit", metavar="N", help="So many frames may wait.  [default: 1000]")
+              help="Take the rate from a mahimahi trace.")  # fmt: skip
+@click.option("--limit", metavar="N", help="Frames that may wait.  [default: 1000]")
 @click.option("--down", is_flag=True, help="The wire has no carrier.")
 @click.option("--blackhole", is_flag=True, help="The wire has a carrier, and passes nothing.")
 @click.option("--wire", type=click.Choice(["link-local", "tenant", "all"]), default="link-local",
@@ -40,11 +44,11 @@ if TYPE_CHECKING:
 @click.option("--direction", type=click.Choice(["to", "from"]),
               help="Only to the guest, or from it; the other stays as it is.")  # fmt: skip
 @click.option("--seed", metavar="N", help="Where the random numbers begin.  [default: 0]")
-@click.option("--at", metavar="TIME", help="Only from so long after now on: a change.")
-@click.option("--for", "lasts", metavar="TIME", help="With --at: for so long.")
-@click.option("--every", metavar="TIME", help="With --at and --for: again and again.")
-@click.option("--times", metavar="N", help="With --every: so many times.")
-@click.option("--clear", is_flag=True, help="Have the wires be as they were.")
+@click.option("--at", metavar="TIME", help="Add a change that begins after this time.")
+@click.option("--for", "lasts", metavar="TIME", help="With --at: how long it lasts.")
+@click.option("--every", metavar="TIME", help="With --at and --for: repeat it this often.")
+@click.option("--times", metavar="N", help="With --every: how many times.")
+@click.option("--clear", is_flag=True, help="End the impairment.")
 @as_json
 def link(
     name: str | None,
@@ -57,10 +61,10 @@ def link(
 ) -> None:
     """Impair wires of guests, or of all guests of nodes; 'link list' shows those that are.
 
-    What is said takes the place of what the wire has. With --at it is one more change, beside what
-    the wire has. The lab file says the same in 'link:' and 'tenant_link:'.
+    The terms replace those that the wire has; with --at they are added to its schedule. A lab file
+    has the same terms in 'link:' and 'tenant_link:'.
 
-    Per cent are of frames, and a time is 50ms, 2s or 1.5m.
+    Percentages are of frames. A time is 50ms, 2s or 1.5m.
     """
     from netemu.client import links
 

@@ -7,7 +7,9 @@ from netemu.cli.options import as_json
 
 
 @click.command()
-@click.option("--guests", type=click.IntRange(1, 65024), help="Of a lab that is to run here.")
+@click.option(
+    "--guests", type=click.IntRange(1, 65024), help="How many guests a lab here is to have."
+)
 @click.option("--same-node", is_flag=True, help="With that policy, and all guests on one node.")
 @click.option("--machines", is_flag=True, help="With guests that have kernels of their own.")
 @as_json

@@ -28,13 +28,15 @@ def scenario() -> None:
 @click.option("--time-scale", type=TIME_SCALE, default=1.0, metavar="X",
               show_default=True, help="Multiply every duration of RFC 3927 by X.")  # fmt: skip
 @click.option("--duration", type=Number(2, 30), default=6.0, show_default=True,
-              metavar="SECONDS", help="That a guest is away before it boots.")  # fmt: skip
+              metavar="SECONDS", help="How long a guest is off before it boots.")  # fmt: skip
 @click.option("--calm", type=Number(1, 600), default=4.0, show_default=True,
-              metavar="SECONDS", help="Between reboots.")  # fmt: skip
+              metavar="SECONDS", help="How long from one reboot to the next.")  # fmt: skip
 @click.option("--rate", type=Number(32, 256), default=64.0, show_default=True,
               metavar="N", help="Requests a second, of 64 clients in turn.")  # fmt: skip
-@click.option("--delay", metavar="TIME", help="Of both wires of each web guest, per direction.")
-@click.option("--loss", metavar="%", help="Of both wires of each web guest.")
+@click.option(
+    "--delay", metavar="TIME", help="Delay both wires of each web guest, in each direction."
+)
+@click.option("--loss", metavar="%", help="Loss on both wires of each web guest.")
 @as_json
 @output(".svg", ".json", what="a plot or the results")
 def masked_reboot(

@@ -25,7 +25,7 @@ def simulate() -> None:
     type=click.IntRange(1, 65_000),
     default=1300,
     show_default=True,
-    help="That are switched on at once.",
+    help="Hosts that are switched on at once.",
 )
 @click.option(
     "--loss",
@@ -54,7 +54,7 @@ def claims(
     as_json: bool,
     files: tuple[Path, ...],
 ) -> int:
-    """Claim addresses (RFC 3927) on a simulated link, and hold it against the formulas.
+    """Claim addresses (RFC 3927) on a simulated link, and compare it with the formulas.
 
     It is the state machine of the labs' guests, in virtual time. Exit code 1 if what is measured
     is not what the formulas say.
@@ -142,7 +142,9 @@ def _percent(share: float) -> str:
 @click.option(
     "--jobs", type=click.IntRange(1), help="Seeds that run at once  [default: one for each core]"
 )
-@click.option("--machines", is_flag=True, help="Of a lab on three machines that share a store.")
+@click.option(
+    "--machines", is_flag=True, help="Simulate a lab on three machines that share a store."
+)
 @as_json
 def faults(
     seeds: int, first: int, mutant: str | None, jobs: int | None, machines: bool, as_json: bool
