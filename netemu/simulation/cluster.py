@@ -150,7 +150,8 @@ class Machine:
         """It has no programs."""
 
     def cut(self) -> None:
-        self._cluster.shut_down(self._name)
+        for hear in self._cluster.on_shut_down:
+            hear(self._name)
 
     def remove(self) -> None:
         """It is gone."""
@@ -391,7 +392,7 @@ class Cluster:
         logs: Any = None  # no guest has a program
         self.refusing: set[str] = set()
         """The guests whose machines do not boot."""
-        self.shut_down: Callable[[str], None] = lambda _guest: None
+        self.on_shut_down: list[Callable[[str], None]] = []
         """Called with each guest that is being shut down."""
         self.hardware = Hardware(self.lab, self.nodes, claims, ports, logs)
         self.store = AgentStore(hosts)

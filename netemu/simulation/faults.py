@@ -40,7 +40,7 @@ class Faults:
         self._on = True
         self.done: list[str] = []
         cluster.loop.storage_fault = self._tear
-        cluster.shut_down = self._aim
+        cluster.on_shut_down.append(self._aim)
 
     def begin(self) -> list["asyncio.Task[None]"]:
         """Start them."""

@@ -23,6 +23,9 @@ PROBE: Final = "/metadata/probe"
 """What the faults that users add are about; nothing is there."""
 _PROBE: Final = 3.0
 _PATIENCE: Final = 45.0
+# The chance of a command within this time after a guest was shut down.
+_AIMED: Final = 0.4
+_SOON: Final = 0.06
 _TYPES: Final = (EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY)
 _FAILURES: Final = (NetemuError, AgentUnreachable, CommandRefused, TimeoutError)
 
@@ -47,11 +50,13 @@ class Workload:
         self._numbers = count(1)
         self._polled: dict[str, _Polled] = {}
         self._probed = dict.fromkeys(cluster.hardware, 0.0)
+        self._aiming = random.Random(f"{seed}/aiming")
         self._draws = [random.Random(f"{seed}/user/{number}") for number in range(USERS)]
 
     def begin(self) -> list["asyncio.Task[None]"]:
         """Start all of them, as processes that never fail."""
         loop = self.cluster.loop
+        self.cluster.on_shut_down.append(self._aim)
         tasks = [loop.create_task(self._user(draw)) for draw in self._draws]
         return [*tasks, loop.create_task(self._polls())]
 
@@ -76,6 +81,19 @@ class Workload:
             except _FAILURES:
                 pass
 
+    def _aim(self, guest: str) -> None:
+        """A user's command comes while the guest, which has shut down, may be changing its node."""
+        draw = self._aiming
+        if not self.ending and draw.random() < _AIMED:
+            act = draw.choice((self._schedule, self._add_fault, self._clear_faults))
+            self.cluster.loop.call_later(draw.uniform(0, _SOON), self._act, act, guest)
+
+    def _act(self, act: Callable[[random.Random, str], Awaitable[None]], guest: str) -> None:
+        self.commands += 1
+        work = asyncio.wait_for(act(self._aiming, guest), _PATIENCE)
+        task = self.cluster.loop.create_task(work)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     def _guest(self, draw: random.Random) -> str:
         return draw.choice(list(self.cluster.hardware))
 
@@ -83,8 +101,8 @@ class Workload:
         path = self.cluster.hosts[node].commands
         return await Controller.connect(path)
 
-    async def _schedule(self, draw: random.Random) -> None:
-        guest = self._guest(draw)
+    async def _schedule(self, draw: random.Random, guest: str | None = None) -> None:
+        guest = guest or self._guest(draw)
         home = self.cluster.home(guest)
         names = [guest]
         others = sorted(one.guest.name for one in home.wired.guests if one.guest.name != guest)
@@ -171,9 +189,9 @@ class Workload:
                 async with await self._agent(host.name) as agent:
                     await agent.advance_to(to)
 
-    async def _add_fault(self, draw: random.Random) -> None:
+    async def _add_fault(self, draw: random.Random, guest: str | None = None) -> None:
         """As `netemu fault add`: requests that the checkers do not make have trouble."""
-        guest = self._guest(draw)
+        guest = guest or self._guest(draw)
         fault = Fault(
             id=f"{next(self._numbers):08x}",
             path=PROBE,
@@ -190,8 +208,8 @@ class Workload:
         for checker in self.checkers:
             checker.fault_added(guest, fault, known=known)
 
-    async def _clear_faults(self, draw: random.Random) -> None:
-        guest, number = self._guest(draw), next(self._numbers)
+    async def _clear_faults(self, draw: random.Random, guest: str | None = None) -> None:
+        guest, number = guest or self._guest(draw), next(self._numbers)
         for checker in self.checkers:
             checker.faults_cleared(guest, number, known=False)
         await self.cluster.supervisor.spawn(self.cluster.faults.clear([guest], []))
