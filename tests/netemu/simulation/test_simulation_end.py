@@ -88,6 +88,6 @@ def test_the_time_is_noted_before_the_clock_is_set_back() -> None:
     done: list[str] = []
     wall = SimpleNamespace(set=lambda _step: done.append("set"))
     latest = lambda: done.append("noted")  # noqa: E731
-    cluster: Any = SimpleNamespace(loop=Loop(), wall=wall, latest=latest)
+    cluster: Any = SimpleNamespace(loop=Loop(), wall=wall, latest=latest, on_shut_down=[])
     Faults(cluster, [], 1)._set_clock()
     assert done == ["noted", "set"]
