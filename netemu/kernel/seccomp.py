@@ -154,11 +154,15 @@ def of_a_guest(machine: Machine) -> list[Instruction]:
 
 
 def of_an_emulator(machine: Machine) -> list[Instruction]:
-    """What the emulator of a machine may not ask for besides: another tap than it was handed."""
+    """What the emulator of a machine may not ask for besides: another tap than it was handed, and
+    any socket beyond those.
+    """
     numbers = TAP_CHANGES.values()
+    sockets = (machine.socket, machine.socketpair)
     return [
         *load_number(machine.name, refuse(errno.ENOSYS)),
         *REFUSE_FOREIGN,
+        *(step for number in sockets for step in on_call(number, refuse(errno.EACCES))),
         (JUMP_EQUAL, 1, 0, machine.ioctl),
         ALLOW,
         load_argument(_SECOND),

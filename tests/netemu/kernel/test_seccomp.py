@@ -69,7 +69,7 @@ def test_what_is_one_for_the_machine_is_refused_and_the_rest_is_not(machine: Mac
 
 
 @MACHINES
-def test_an_emulator_changes_no_tap_and_uses_the_one_it_has(machine: Machine) -> None:
+def test_an_emulator_uses_the_tap_it_has_and_makes_no_socket(machine: Machine) -> None:
     def ioctl(request: int) -> int:
         return verdict(machine, machine.ioctl, 3, request, of=seccomp.of_an_emulator)
 
@@ -78,4 +78,6 @@ def test_an_emulator_changes_no_tap_and_uses_the_one_it_has(machine: Machine) ->
     assert ioctl(0x8924 | 1 << 32) == errno.EPERM
     used = {"TUNGETIFF": 0x800454D2, "TUNGETFEATURES": 0x800454CF, "TUNSETOFFLOAD": 0x400454D0}
     assert {ioctl(one) for one in used.values()} == {0}
-    assert verdict(machine, machine.socket, 2, of=seccomp.of_an_emulator) == 0
+    for call in (machine.socket, machine.socketpair):
+        assert verdict(machine, call, 1, of=seccomp.of_an_emulator) == errno.EACCES
+    assert verdict(machine, machine.fcntl, 3, of=seccomp.of_an_emulator) == 0

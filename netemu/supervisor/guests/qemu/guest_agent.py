@@ -74,7 +74,15 @@ class GuestAgent:
     async def _ended(self, pid: int) -> Mapping[str, Any]:
         pause = _FIRST_LOOK
         while True:
-            told = await self._peer.ask("guest-exec-status", _PATIENCE, longest=_LONGEST, pid=pid)
+            try:
+                told = await self._peer.ask(
+                    "guest-exec-status", _PATIENCE, longest=_LONGEST, pid=pid
+                )
+            except Refused:
+                raise NotSo(
+                    "how the command ended is not known: its output is longer than "
+                    f"{_LONGEST * 3 // 4:,} bytes, or the guest agent has been started again"
+                ) from None
             if isinstance(told, dict) and told.get("exited") is True:
                 return told
             await asyncio.sleep(pause)

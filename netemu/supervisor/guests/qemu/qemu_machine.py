@@ -154,8 +154,9 @@ class QemuMachine:
     def _emulator_ended(self) -> None:
         """The emulator has ended without being killed."""
         if not self._ending:
-            last = f": {self._console.last_line}" if self._console and not self._by_itself else ""
-            self._told(self._by_itself or f"its emulator has ended{last}", True)
+            last = self._console.last_line if self._console is not None else ""
+            ended = f"its emulator has ended{f': {last}' if last else ''}"
+            self._told(self._by_itself or ended, True)
         self._off.set()
 
     async def freeze(self) -> None:
