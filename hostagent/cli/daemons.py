@@ -205,8 +205,8 @@ def agent(
     "--signing-key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="A private RSA key and its certificate, in PEM, that sign identity documents; without it, "
-    "each process makes its own.",
+    help="A private RSA key and its certificate, in PEM, that sign identity documents, "
+    "and EC2's tokens; without it, each process makes its own.",
 )
 @click.option("--access-log", is_flag=True, help="One line on stderr for each request answered.")
 @click.option(
@@ -246,6 +246,7 @@ def responder(
 
     from hostagent.daemon import run
     from hostagent.dialects import Dialects, Options
+    from hostagent.dialects.ec2.tokens import token_secret
     from hostagent.responder.answers import BY_ADDRESS, BY_MARK, host_headers, host_of
     from hostagent.responder.approvals import Approvals
     from hostagent.responder.faults import Faults
@@ -266,7 +267,8 @@ def responder(
     except SocketError as error:
         raise Unable(str(error)) from error
     try:
-        signer = Signer(None if signing_key is None else signing_key.read_bytes())
+        key = None if signing_key is None else signing_key.read_bytes()
+        signer = Signer(key)
     except (OSError, SigningError) as error:
         raise click.UsageError(f"--signing-key {signing_key}: {error}") from error
     try:
@@ -279,6 +281,7 @@ def responder(
                 ec2_imdsv1=ec2_imdsv1,
                 ec2_hop_limit=ec2_hop_limit,
                 signer=signer,
+                **({} if key is None else {"ec2_secret": token_secret(key)}),
             )
         )
     except ValueError as error:

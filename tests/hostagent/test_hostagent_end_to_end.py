@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,26 @@ def test_the_life_of_an_event_in_real_time(full_node):
     assert all(hit for hit, _, after in seen if after < end)
     assert not any(hit for hit, before, _ in seen if before > end)
     assert not hits(node)
+
+
+def test_a_token_outlives_the_responder_that_has_a_key(full_node):
+    """A guest's token of EC2 is good for as long as it says, whatever happens to the responder."""
+    node = full_node
+    key = ("--signing-key", str(Path(__file__).with_name("signing.pem")))
+
+    def asked(line, header):
+        with socket.create_connection(("127.0.0.1", node.port)) as link:
+            link.sendall(f"{line} HTTP/1.0\r\nX-aws-ec2-metadata-token{header}\r\n\r\n".encode())
+            return read_all(link).partition(b"\r\n\r\n")
+
+    node.kill("responder")
+    node.start_responder(*key)
+    token = asked("PUT /latest/api/token", "-ttl-seconds: 60")[2].decode()
+    node.kill("responder")
+    node.start_responder(*key)
+    head, _, body = asked("GET /latest/meta-data/instance-id", f": {token}")
+    assert b" 200 " in head
+    assert body.startswith(b"i-")
 
 
 def test_what_a_guest_has_written_outlives_the_responder(full_node):

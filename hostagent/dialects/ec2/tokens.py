@@ -14,6 +14,14 @@ MAX_TTL: Final = 21600
 _ttl = re.compile(r"[0-9]{1,5}")
 
 
+def token_secret(signing_key: bytes) -> bytes:
+    """Return the secret of all responders that sign with this key.
+
+    So a guest's token outlives its responder, and goes with the guest to another node.
+    """
+    return hmac.digest(signing_key, b"tokens of EC2", "sha256")
+
+
 def ttl(text: str) -> int | None:
     """Return the wanted life in seconds; None if there can be no such token."""
     if _ttl.fullmatch(text) is None or not MIN_TTL <= int(text) <= MAX_TTL:
