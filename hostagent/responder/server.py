@@ -11,8 +11,9 @@ import logging
 import resource
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
+from itertools import chain
 from typing import Final
 
 from hostagent.dialects import Dialects, Options
@@ -37,8 +38,19 @@ __all__ = ["Limits", "Responder"]
 
 log = logging.getLogger(__name__)
 
-ACCEPT_BATCH: Final = 64
-"""Connections accepted in one pass of the loop: some 2 ms, before held ones get their turn."""
+SERVE_BATCH: Final = 64
+"""Connections served in one pass of the loop: some 2 ms, before held ones get their turn."""
+
+ACCEPT_BATCH: Final = 256
+"""Connections accepted in one pass: those of a guest that opens more than its share only wait."""
+
+SHARE: Final = 8
+"""New connections of one guest that are served in one pass, before others get their turn."""
+
+WAITING_PER_GUEST: Final = 1024
+"""New connections of one guest that may wait for their turn; further ones are reset. They are out
+of the kernel's queue, which all guests share: when it is full, a neighbour tries again a second
+later."""
 
 FIRST_READ: Final = 4096
 """Bytes received in the one pass: twice the longest request of any known client."""
@@ -104,6 +116,7 @@ class Responder:
         )
         self._held: dict[Connection, None] = {}
         self._held_by: Counter[Caller] = Counter()
+        self._deferred: dict[Caller, deque[socket.SocketType]] = {}
         self.waiting = Waiting(self, approvals)
         knowledge.watch = self._changed
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -149,6 +162,9 @@ class Responder:
                 loop.remove_reader(listener)
                 listener.close()
             self.waiting.close()
+            for sock in chain.from_iterable(self._deferred.values()):
+                sock.close()
+            self._deferred.clear()
             for connection in list(self._held):
                 connection.abort()
             await asyncio.sleep(0)
@@ -166,6 +182,8 @@ class Responder:
         return len(self._held)
 
     def _accept(self, listener: socket.socket, family: int) -> None:
+        shares: dict[Caller, int] = {}
+        served = 0
         for _ in range(ACCEPT_BATCH):
             try:
                 # The rest of socket.accept would take a tenth of the whole pass.
@@ -183,9 +201,45 @@ class Responder:
                 return
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
             try:
-                self._serve_at_once(sock, self._identify(sock, peer))
+                caller = self._identify(sock, peer)
             except OSError:  # the guest has closed the connection
                 sock.close()
+                continue
+            share = shares.get(caller, 0)
+            if share == SHARE or caller in self._deferred:
+                self._defer(sock, caller)
+                continue
+            shares[caller] = share + 1
+            self._serve(sock, caller)
+            served += 1
+            if served == SERVE_BATCH:
+                return
+
+    def _serve(self, sock: socket.SocketType, caller: Caller) -> None:
+        try:
+            self._serve_at_once(sock, caller)
+        except OSError:  # the guest has closed the connection
+            sock.close()
+
+    def _defer(self, sock: socket.SocketType, caller: Caller) -> None:
+        """Have a connection wait until its guest's turn comes."""
+        if not self._deferred:
+            asyncio.get_running_loop().call_soon(self._take_turns)
+        waiting = self._deferred.setdefault(caller, deque())
+        if len(waiting) < WAITING_PER_GUEST:
+            waiting.append(sock)
+        else:
+            sock.close()
+
+    def _take_turns(self) -> None:
+        """Serve a share of the connections of each guest that has some waiting."""
+        for caller, waiting in list(self._deferred.items()):
+            for _ in range(min(SHARE, len(waiting))):
+                self._serve(waiting.popleft(), caller)
+            if not waiting:
+                del self._deferred[caller]
+        if self._deferred:
+            asyncio.get_running_loop().call_soon(self._take_turns)
 
     def _listen_again(self, listener: socket.socket, family: int) -> None:
         if listener.fileno() != -1:

@@ -128,6 +128,41 @@ def test_one_request_one_connection(run):
     run(scenario)
 
 
+def test_one_guests_rush_does_not_hold_up_another(run, monkeypatch):
+    """A hundred connections of one guest wait at once: the next one, another's, is served soon.
+
+    Those beyond what may wait for one guest are reset; all others are answered.
+    """
+    monkeypatch.setattr(server_module, "WAITING_PER_GUEST", 80)
+
+    def asking(world, source):
+        made = socket.create_connection(("127.0.0.1", world.port), source_address=(source, 0))
+        made.sendall(INFO + b"Connection: close\r\n\r\n")
+        return made
+
+    def said(made):
+        made.settimeout(20)
+        try:
+            return made.recv(4096)
+        except ConnectionError:
+            return b""
+
+    async def scenario(world):
+        rush = [asking(world, "127.0.0.1") for _ in range(100)]  # while the loop stands
+        other = asking(world, "127.0.0.2")
+        assert answer_of(await asyncio.to_thread(said, other))[2] == PLAIN.replace(b"web1", b"web2")
+        answers = [await asyncio.to_thread(said, one) for one in rush]
+        answered = sum(PLAIN in one for one in answers)
+        assert 80 <= answered < 100
+        assert answers.count(b"") == 100 - answered
+        callers = [caller for caller, *_ in world.accesses]
+        assert callers.index("127.0.0.2") <= 2 * server_module.SHARE
+        for one in (*rush, other):
+            one.close()
+
+    run(scenario)
+
+
 def test_each_guest_gets_its_own(run):
     async def scenario(world):
         data = await world.send(INFO + b"Connection: close\r\n\r\n", "127.0.0.2")
