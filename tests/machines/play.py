@@ -25,6 +25,9 @@ from tests.machines.user import LAB
 _PACE = ("--time-scale", "0.02")
 # Until the guests of a lost machine are answered: its lease, what others wait, a boot.
 _HEALED_WITHIN = 45.0
+# Seconds that a struck machine is left so once its guests are answered elsewhere: if it answered
+# them still, it would be seen.
+_BOTH = 3.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -46,6 +49,7 @@ class Play:
         self._users: list[subprocess.Popen[bytes]] = []
         self._lines: list[Line] = []
         self._read: dict[Path, int] = {}
+        self.struck: tuple[str, ...] = ()
 
     def up(self) -> None:
         first, *others = self.stage.machines.values()
@@ -86,19 +90,34 @@ class Play:
         return None
 
     def play(self, fault: Fault, struck_for: float) -> float | None:
+        """Strike and mend. Seconds that a guest was not answered at most; None: one is no more."""
         begun = time.monotonic()
         mend = fault.strike(self)
         if fault.heals:
-            gap = self.until_answered(begun + 7.0, _HEALED_WITHIN)
-            gap = None if gap is None else again_after(begun, self.guests, self.lines())
-        else:
-            time.sleep(struck_for)
+            self._until_moved(begun)
+            struck_for = _BOTH
+        time.sleep(struck_for)
         mend()
-        if fault.heals:
-            self.until_answered(time.monotonic(), _HEALED_WITHIN)
-            return gap
         self.until_answered(time.monotonic(), _HEALED_WITHIN)
         return again_after(begun, self.guests, self.lines())
+
+    def homes(self) -> dict[str, str]:
+        """The machine that each guest was answered on last."""
+        return {one["guest"]: one["machine"] for one in self.lines() if one["what"] == "answered"}
+
+    def _until_moved(self, since: float) -> None:
+        """Wait until guests of the struck machine have been answered on others."""
+        (struck,) = self.struck
+        victims = {guest for guest, machine in self.homes().items() if machine == struck}
+        while time.monotonic() < since + _HEALED_WITHIN:
+            victims -= {
+                one["guest"]
+                for one in self.lines()
+                if one["what"] == "answered" and one["told"] > since and one["machine"] != struck
+            }
+            if not victims:
+                return
+            time.sleep(0.5)
 
     def down(self) -> None:
         for user in self._users:
@@ -122,10 +141,11 @@ class Play:
 
 def _machine(play: Play) -> Machine:
     """The one that has most of the guests, and of several any: guests do not go back."""
-    homes = {one["guest"]: one["machine"] for one in play.lines() if one["what"] == "answered"}
-    counted = Counter(homes.values())
+    counted = Counter(play.homes().values())
     most = max(counted.values())
-    return play.stage.machines[play.draw.choice(sorted(m for m in counted if counted[m] == most))]
+    name = play.draw.choice(sorted(m for m in counted if counted[m] == most))
+    play.struck = (name,)
+    return play.stage.machines[name]
 
 
 def _kill(play: Play) -> Callable[[], None]:

@@ -1,7 +1,13 @@
 """How a lab on several machines is judged: what is lost, doubled, and answered twice at once."""
 
+import os
+import shutil
+import subprocess
 from typing import Any
 
+import pytest
+
+from tests.conftest import SOURCE
 from tests.machines.judge import again_after, judge, twice
 
 
@@ -36,3 +42,17 @@ def test_the_longest_gap_of_any_guest_is_told() -> None:
     lines = [answered("g", "a", 1.0), answered("g", "b", 9.0), answered("h", "a", 2.0)]
     assert again_after(0.0, ["g", "h"], lines) == 8.0
     assert again_after(2.0, ["g", "h"], lines) is None
+
+
+@pytest.mark.lab
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces as machines")
+def test_a_stopped_machine_is_silent_before_its_guests_are_answered_elsewhere() -> None:
+    """A user's lab on three machines: one supervisor and the store's leader are stopped."""
+    if not (shutil.which("etcd") or (SOURCE / ".etcd/package/usr/bin/etcd").exists()):
+        pytest.skip("etcd is not here; 'netns-scripts/etcd start' fetches it")
+    script = [SOURCE / "netns-scripts/test-machines", "--quick"]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lost 0, doubled 0;" in done.stdout
+    assert "guests answered twice at once 0;" in done.stdout
