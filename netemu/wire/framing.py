@@ -6,6 +6,7 @@ its type is a defect, or was cut off by the end of the other process. It raises 
 
 import socket
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -23,10 +24,22 @@ def framed(message: msgspec.Struct) -> bytes:
     return frame(msgspec.msgpack.encode(message), BOUND)
 
 
+_decoders: dict[Any, "msgspec.msgpack.Decoder[Any]"] = {}
+# msgspec crashes where two threads meet a type for the first time.
+_first_time: Final = Lock()
+
+
+def _decoder(kind: Any) -> "msgspec.msgpack.Decoder[Any]":
+    if kind not in _decoders:
+        with _first_time:
+            _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
+    return _decoders[kind]
+
+
 def decoded(body: bytes, kind: Any) -> Any:
-    """A frame's body as `kind`, a Struct or a union of them. Raises FrameError."""
+    """A frame's body as `kind`, a Struct or a union of them; in any thread. Raises FrameError."""
     try:
-        return msgspec.msgpack.decode(body, type=kind)
+        return _decoder(kind).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"not a message: {error}") from None
 

@@ -1,6 +1,8 @@
 """One framing for what our processes say to each other: whole messages, whatever the pieces."""
 
 import socket
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -49,3 +51,38 @@ def test_what_is_no_message_is_an_error_of_the_frame(body):
 def test_a_length_beyond_the_bound_is_refused_before_it_is_waited_for():
     with pytest.raises(FrameError, match="the bound is"):
         list(Reader(Said).feed((framing.BOUND + 1).to_bytes(4, "big")))
+
+
+RACE = """
+import os, sys, threading
+import msgspec
+from netemu.wire.questions import Status
+from netemu.wire.status import LabStatus
+
+sys.setswitchinterval(1e-6)
+told = LabStatus(name="a", policy="", state="", time_scale=1.0, fingerprint="", access_log=False,
+                 services=[], nodes=[])
+body = msgspec.msgpack.encode(told)
+
+def meet(together):
+    together.wait()
+    Status.answer(body)
+
+for _ in range(80):
+    if os.fork() == 0:
+        together = threading.Barrier(8)
+        threads = [threading.Thread(target=meet, args=(together,)) for _ in range(8)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit("a process has crashed")
+"""
+
+
+@pytest.mark.processes
+def test_threads_may_meet_a_type_for_the_first_time_at_once():
+    done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
