@@ -52,6 +52,8 @@ class Size(NamedTuple):
     """Guests of the largest node, if they hear each other's broadcasts."""
     tenants: int = 0
     """Guests on the tenant network, if they hear each other's broadcasts."""
+    by_ipv6: int = 0
+    """Guests whose links speak IPv6."""
 
     @classmethod
     def of(cls, lab: Lab) -> "Size":
@@ -59,7 +61,9 @@ class Size(NamedTuple):
         same_node = lab.policy is Policy.SAME_NODE
         largest = max(len(node.guests) for node in lab.nodes)
         tenants = sum(bool(guest.tenant) for guest in lab.guests)
-        return cls(len(lab.guests), len(lab.nodes), largest if same_node else 0, tenants)
+        guests = len(lab.guests)
+        neighbours = largest if same_node else 0
+        return cls(guests, len(lab.nodes), neighbours, tenants, guests if lab.ipv6 else 0)
 
 
 def open_files(guests: int, nodes: int = _FEW) -> int:
@@ -82,16 +86,9 @@ def limits(size: Size) -> Iterator[Finding]:
         f"raise the hard limit as root, 'ulimit -Hn {needed}', or in "
         "/etc/security/limits.conf (nofile)",
     )
-    thresh = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
-    if thresh.exists():  # visible in the machine's own namespace only
-        entries = int(thresh.read_text())
-        yield Finding(
-            "neighbour table",
-            entries >= guests,
-            f"{entries} entries for all namespaces: so many guests can ask at one time",
-            f"sudo sysctl -w net.ipv4.neigh.default.gc_thresh3={max(65536, 2 * guests)}",
-            vital=False,
-        )
+    yield from _neighbour_table("neighbour table", "ipv4", guests)
+    if size.by_ipv6:
+        yield from _neighbour_table("IPv6 neighbour table", "ipv6", size.by_ipv6)
     for kind in ("user", "net"):
         path = Path(f"/proc/sys/user/max_{kind}_namespaces")
         if not path.exists():  # without /proc the first step of the sandbox says what to do
@@ -106,6 +103,19 @@ def limits(size: Size) -> Iterator[Finding]:
 
     yield from _earshot("same-node guests", size.neighbours, vital=True)
     yield from _earshot("tenants", size.tenants, vital=False)
+
+
+def _neighbour_table(what: str, family: str, guests: int) -> Iterator[Finding]:
+    thresh = Path(f"/proc/sys/net/{family}/neigh/default/gc_thresh3")
+    if thresh.exists():  # visible in the machine's own namespace only
+        entries = int(thresh.read_text())
+        yield Finding(
+            what,
+            entries >= guests,
+            f"{entries} entries for all namespaces: so many guests can ask at one time",
+            f"sudo sysctl -w net.{family}.neigh.default.gc_thresh3={max(65536, 2 * guests)}",
+            vital=False,
+        )
 
 
 def _earshot(what: str, count: int, *, vital: bool) -> Iterator[Finding]:

@@ -58,6 +58,14 @@ def test_the_kernels_own_limits_are_looked_at() -> None:
     assert "sysctl -w user.max_user_namespaces=2000000" in found["user namespaces"].remedy
 
 
+def test_guests_that_speak_ipv6_have_another_table() -> None:
+    assert "IPv6 neighbour table" not in findings(1_000_000)
+    path = Path("/proc/sys/net/ipv6/neigh/default/gc_thresh3")
+    table = findings(1_000_000, by_ipv6=1_000_000).get("IPv6 neighbour table")
+    assert (table is not None) == path.exists()
+    assert table is None or (not table.ok and "net.ipv6.neigh" in table.remedy)
+
+
 BACKLOG = Path("/proc/sys/net/core/netdev_max_backlog")
 
 
@@ -84,6 +92,7 @@ def test_the_size_of_a_lab(policy: str, size: limits.Size) -> None:
     guests = "[{name: a, tenant: true}, b, c, d]"
     text = f"name: x\npolicy: {policy}\nnodes: {{n1: {{guests: {guests}}}, n2: {{guests: 2}}}}\n"
     assert limits.Size.of(parse(text, source="x")) == size
+    assert limits.Size.of(parse(f"ipv6: true\n{text}", source="x")).by_ipv6 == 6
 
 
 def a_file_for(guests: int, tmp_path: Path) -> str:
