@@ -11,6 +11,8 @@ from hostagent.terminal.output import say, say_json
 from hostagent.times import to_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hostagent.controller import SyncController
     from hostagent.model import Event
 
@@ -226,8 +228,8 @@ def schedule(
     _print_event(event, as_json)
 
 
-def _verb(verb: str, text: str) -> None:
-    @controller.command(verb, help=text)
+def _verb(name: str, verb: "Callable[[SyncController, str], Event]", text: str) -> None:
+    @controller.command(name, help=text)
     @_event_id
     @_json
     @click.pass_context
@@ -235,13 +237,23 @@ def _verb(verb: str, text: str) -> None:
         _print_event(_moved(ctx, verb, event_id), as_json)
 
 
-_verb("start", "Start a scheduled event without waiting for its time.")
-_verb("approve", "Start a scheduled event on a guest's behalf; one that has started stays so.")
-_verb("complete", "End a started event.")
-_verb("cancel", "Take back a scheduled event.")
+_verb(
+    "start",
+    lambda agent, one: agent.start(one),
+    "Start a scheduled event without waiting for its time.",
+)
+_verb(
+    "approve",
+    lambda agent, one: agent.approve(one),
+    "Start a scheduled event on a guest's behalf; one that has started stays so.",
+)
+_verb("complete", lambda agent, one: agent.complete(one), "End a started event.")
+_verb("cancel", lambda agent, one: agent.cancel(one), "Take back a scheduled event.")
 
 
-def _moved(ctx: click.Context, verb: str, beginning: str) -> "Event":
+def _moved(
+    ctx: click.Context, verb: "Callable[[SyncController, str], Event]", beginning: str
+) -> "Event":
     """Do it to the one event whose ID begins so."""
     if not beginning:
         raise BadInput("EVENT_ID: is empty; `controller list` shows them")
@@ -250,8 +262,7 @@ def _moved(ctx: click.Context, verb: str, beginning: str) -> "Event":
     found = [beginning] if beginning in known else [i for i in known if i.startswith(beginning)]
     if len(found) > 1:
         raise BadInput(f"{beginning}: begins the IDs of {len(found)} events; write more of it")
-    moved: Event = getattr(agent, verb)(found[0] if found else beginning)
-    return moved
+    return verb(agent, found[0] if found else beginning)
 
 
 @controller.command()

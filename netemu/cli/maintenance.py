@@ -12,7 +12,10 @@ from netemu.cli.options import as_json as json_option
 from netemu.cli.options import of_lab, plan_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hostagent.model import Event
+    from netemu.client.maintenance import Maintenance
 
 _TYPES = ("freeze", "reboot", "redeploy", "preempt", "terminate")
 _SOURCES = ("platform", "user")
@@ -104,20 +107,21 @@ def list_events(name: str | None, history: bool, as_json: bool) -> None:
     print_events(events, known)
 
 
-def _verb(verb: str, text: str) -> None:
-    @maintenance.command(verb, help=text)
+def _verb(name: str, verb: "Callable[[Maintenance, str], Event]", text: str) -> None:
+    @maintenance.command(name, help=text)
     @of_lab
     @click.argument("event_id", metavar="ID", shell_complete=completing.events)
     @json_option
     def act(name: str | None, event_id: str, as_json: bool) -> None:
-        event: Event = getattr(plan_of(name), verb)(event_id)
-        _print(event, as_json)
+        _print(verb(plan_of(name), event_id), as_json)
 
 
-_verb("approve", "Start a scheduled event as its guests would.")
-_verb("start", "Start a scheduled event now.")
-_verb("complete", "End a started event.")
-_verb("cancel", "Take back a scheduled event.")
+_verb(
+    "approve", lambda plan, one: plan.approve(one), "Start a scheduled event as its guests would."
+)
+_verb("start", lambda plan, one: plan.start(one), "Start a scheduled event now.")
+_verb("complete", lambda plan, one: plan.complete(one), "End a started event.")
+_verb("cancel", lambda plan, one: plan.cancel(one), "Take back a scheduled event.")
 
 
 def _print(event: "Event", as_json: bool) -> None:

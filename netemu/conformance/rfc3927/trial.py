@@ -43,13 +43,13 @@ class Trial(Subject):
 
     # Trials, in the order in which they are made.
 
-    def run(self, trials: Iterable[str]) -> None:
+    def run(self, trials: "Iterable[Callable[[Trial], None]]") -> None:
         """Run these trials, which are of PARTS. One that cannot be run fails its own rows only."""
-        for name in trials:
+        for trial in trials:
             try:
-                getattr(self, f"_{name}")()
+                trial(self)
             except NotSo as error:
-                for row in _ROWS_OF[name]:
+                for row in _ROWS_OF[trial]:
                     self.told.setdefault(row, Observed(FAIL, [str(error)]))
         self._by_broadcast()
 
@@ -357,24 +357,29 @@ class Trial(Subject):
             self._settle("R17", not narrow, said)
 
 
-_ROWS_OF: Final = {
-    "a_clean_claim": ("R01", "R02", "R05", "R06", "R12", "R21", "R22", "R23"),
-    "answering": ("R17",),
-    "remembering": ("R04",),
-    "routes": ("R18", "R19", "R20"),
-    "the_node": ("R24", "R25"),
-    "drawing": ("R03",),
-    "conflicts_while_probing": ("R07", "R08", "R09"),
-    "no_conflict": ("R10",),
-    "conflicts_when_bound": ("R13", "R14", "R16"),
-    "late_conflict": ("R15",),
-    "many_conflicts": ("R11",),
+_ROWS_OF: Final[dict[Callable[[Trial], None], tuple[str, ...]]] = {
+    Trial._a_clean_claim: ("R01", "R02", "R05", "R06", "R12", "R21", "R22", "R23"),
+    Trial._answering: ("R17",),
+    Trial._remembering: ("R04",),
+    Trial._routes: ("R18", "R19", "R20"),
+    Trial._the_node: ("R24", "R25"),
+    Trial._drawing: ("R03",),
+    Trial._conflicts_while_probing: ("R07", "R08", "R09"),
+    Trial._no_conflict: ("R10",),
+    Trial._conflicts_when_bound: ("R13", "R14", "R16"),
+    Trial._late_conflict: ("R15",),
+    Trial._many_conflicts: ("R11",),
 }
 
 PARTS: Final = (
-    ("a_clean_claim", "answering", "remembering", "routes", "the_node"),
-    ("drawing", "conflicts_while_probing", "no_conflict", "conflicts_when_bound"),
-    ("late_conflict",),
-    ("many_conflicts",),
+    (Trial._a_clean_claim, Trial._answering, Trial._remembering, Trial._routes, Trial._the_node),
+    (
+        Trial._drawing,
+        Trial._conflicts_while_probing,
+        Trial._no_conflict,
+        Trial._conflicts_when_bound,
+    ),
+    (Trial._late_conflict,),
+    (Trial._many_conflicts,),
 )
 """The trials in parts that take about as long, at RFC 3927's own pace: half a minute."""
