@@ -50,6 +50,8 @@ class GuestInit:
         self._running = await self._factory.boot(
             net, self._guest, hostname=hostname, hosts=hosts, program=program
         )
+        # What was in its mounts is memory: it is given back with the last descriptor.
+        asyncio.get_running_loop().add_reader(self._running[0], self.end)
 
     async def namespaces(self, net: int) -> dict[str, int]:
         """Descriptors of the guest's namespaces by kind; its first process is started if need be.
@@ -120,6 +122,7 @@ class GuestInit:
         if self._running is not None:
             pidfd, namespaces = self._running
             self._running = None
+            asyncio.get_running_loop().remove_reader(pidfd)
             _send(pidfd, signal.SIGKILL)
             for descriptor in (pidfd, *namespaces.values()):
                 os.close(descriptor)

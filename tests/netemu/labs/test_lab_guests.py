@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from netemu.bench.processes import descendants
 from tests.conftest import RunningLab
 from tests.netemu.labs.frames import SEND, arp
 from tests.netemu.labs.test_lab_isolation import listening, wait_until
@@ -108,6 +110,29 @@ def test_guests_do_not_share_their_processes(lab: RunningLab) -> None:
     assert "sleep 31" in lab.exec("web2", "ps", "ax").stdout
     assert "sleep 31" not in lab.exec("web1", "ps", "ax").stdout
     lab.exec("web2", "pkill", "-f", "sleep 31", check=None)
+
+
+def test_what_a_guest_had_in_memory_goes_with_its_first_process(lab: RunningLab) -> None:
+    """A guest's first process is killed, as when memory is short: nothing of it is kept for it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may look at a supervisor's descriptors")
+    lab.exec("web3", "true")
+    supervisor = lab.status()["supervisor"]
+    first = next(
+        pid
+        for pid in descendants(supervisor)
+        if Path(f"/proc/{pid}/comm").read_text() == "init web3\n"
+    )
+    mounts = os.readlink(f"/proc/{first}/ns/mnt")
+
+    def held() -> bool:
+        there = Path(f"/proc/{supervisor}/fd").iterdir()
+        return mounts in [os.readlink(one) for one in there if one.is_symlink()]
+
+    assert held()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not held())
+    assert lab.exec("web3", "echo", "again").stdout == "again\n"
 
 
 def test_a_rebooted_guest_gets_its_address_back(fresh_lab: object) -> None:
