@@ -7,10 +7,13 @@ import pwd
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from netemu.errors import BadInput
 from netemu.wire.source import SOURCE
+
+if TYPE_CHECKING:
+    from netemu.topology import Lab
 
 # Each guest has its own of these, so nothing of the machine's can be shared there.
 _OF_EACH_GUEST: Final = ("proc", "sys", "run", "dev")
@@ -39,15 +42,24 @@ def shared(directory: str | Path) -> str:
     return str(path)
 
 
-def readable(named: Iterable[str | Path], shared_ones: Iterable[str]) -> dict[str, str]:
+def named(lab: "Lab") -> list[str]:
+    """The directories of the files that a lab names: its own file, and its machines' disks."""
+    files = [one for guest in lab.guests if guest.machine for one in guest.machine.files]
+    return [
+        lab.directory,
+        *(os.path.dirname(at) for one in files for at in (one, os.path.realpath(one))),
+    ]
+
+
+def readable(own: Iterable[str | Path], shared_ones: Iterable[str]) -> dict[str, str]:
     """The lab's own directories, by the paths at which guests are to see them.
 
-    These are those `named`, the present one, Python's, and those of its packages. They may be where
+    These are its `own`, the present one, Python's, and those of its packages. They may be where
     only root may look. What is in a directory that is shared is seen there.
     """
     python = (sys.prefix, sys.base_prefix, SOURCE, *_links(sys.executable), *sys.path)
     found: dict[str, str] = {}
-    for path in sorted({*map(_whole, (*named, os.curdir, *python))} - {""}):
+    for path in sorted({*map(_whole, (*own, os.curdir, *python))} - {""}):
         for at in dict.fromkeys((os.path.realpath(path), path)):
             found[at] = os.path.realpath(path)
     above = {*shared_ones}

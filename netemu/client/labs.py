@@ -74,7 +74,7 @@ def bring_up(
         access_log,
         owned,
         directories,
-        guest_directories.readable((lab.directory, *readable), directories),
+        guest_directories.readable((*guest_directories.named(lab), *readable), directories),
         store=store,
         profile=profile or Profile(),
         signing_key=signing_key(),

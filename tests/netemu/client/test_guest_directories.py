@@ -7,6 +7,7 @@ import pytest
 
 from netemu.client import guest_directories
 from netemu.errors import BadInput
+from netemu.topology import parse
 
 
 @pytest.mark.parametrize("path", ["/", "/run", "/run/user", "/dev/shm", "/proc/self", "/sys"])
@@ -50,6 +51,17 @@ def test_a_labs_own_directories_are_readable(
             "venv": "venv",
         }.items()
     }
+
+
+def test_the_directories_of_machines_disks_are_a_labs_own(tmp_path: Path) -> None:
+    """A disk is found by its link, too, though neither is beside the lab file."""
+    for name in ("disks", "links"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "disks" / "real").touch()
+    (tmp_path / "links" / "disk").symlink_to(tmp_path / "disks" / "real")
+    disk = tmp_path / "links" / "disk"
+    lab = parse(f"nodes: {{n: {{guests: [{{name: a, machine: {{image: {disk}}}}}]}}}}", source="t")
+    assert {str(tmp_path / "disks"), str(tmp_path / "links")} <= {*guest_directories.named(lab)}
 
 
 def test_a_home_is_nobodys_but_its_owners() -> None:
