@@ -13,7 +13,10 @@ Action = Literal["approve", "start", "complete", "cancel"]
 
 
 class Schedule(Question[Event], tag="schedule"):
-    """Plan an event; times are in seconds, None as in `netemu.client.maintenance.schedule`."""
+    """Plan an event in `notice` seconds (None: the least of its kind), of `duration` seconds.
+
+    `notice_only`: tell the guests, and do nothing to them.
+    """
 
     guests: list[str]
     kind: EventType

@@ -34,15 +34,7 @@ class PlanQuestions:
         ]
 
     async def _schedule(self, question: event_questions.Schedule) -> Event:
-        return await (await self._lab.parts()).maintenance.schedule(
-            question.guests,
-            question.kind,
-            notice=question.notice,
-            duration=question.duration,
-            source=question.source,
-            description=question.description,
-            notice_only=question.notice_only,
-        )
+        return await (await self._lab.parts()).maintenance.schedule(question)
 
     async def _transition(self, question: event_questions.Transition) -> Event:
         plans = (await self._lab.parts()).maintenance
@@ -70,15 +62,7 @@ class PlanQuestions:
 
     async def _link(self, question: link_questions.Link) -> None:
         self._lab.here(*question.targets)
-        links = (await self._lab.parts()).links
-        await links.link(
-            question.targets,
-            question.wire,
-            question.plan,
-            question.timed,
-            question.direction,
-            question.traces,
-        )
+        await (await self._lab.parts()).links.link(question)
 
     async def _clear_links(self, question: link_questions.ClearLinks) -> None:
         self._lab.here(*(question.targets or ()))

@@ -5,11 +5,11 @@ from typing import Final
 
 from netemu.errors import BadInput
 from netemu.impairment import trace
-from netemu.impairment.plan import Direction, Plan, Timed
+from netemu.impairment.plan import Plan
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.wires import Key, Wire
 from netemu.topology import Lab
-from netemu.wire.link_questions import ImpairedWire, Which
+from netemu.wire.link_questions import ImpairedWire, Link, Which
 
 _WIRES: Final[Mapping[Which, Sequence[Wire]]] = {
     "link-local": (Wire.LINK_LOCAL,),
@@ -37,30 +37,22 @@ class Links:
             async with self._hardware.hold(name for name, _ in plans):
                 await self._hardware.wires.give(plans, self._lab.traces)
 
-    async def link(
-        self,
-        targets: Iterable[str],
-        which: Which,
-        plan: Plan | None,
-        timed: Timed | None,
-        direction: Direction | None,
-        traces: Mapping[str, bytes],
-    ) -> None:
+    async def link(self, wanted: Link) -> None:
         """Give wires a plan, or one direction of it, or one more change. Raises NetemuError."""
         try:
-            for packed in traces.values():
+            for packed in wanted.traces.values():
                 trace.unpack(packed)
         except ValueError as error:
             raise BadInput(str(error)) from None
-        wires = self._hardware.wires
-        async with self._hardware.hold(self._guests(targets)):
-            keys = self._keys(targets, which)
-            if timed is not None:
-                await wires.add(keys, timed, traces)
-            elif direction is not None:
-                await wires.give_direction(keys, direction, plan or Plan(), traces)
+        wires, plan = self._hardware.wires, wanted.plan or Plan()
+        async with self._hardware.hold(self._guests(wanted.targets)):
+            keys = self._keys(wanted.targets, wanted.wire)
+            if wanted.timed is not None:
+                await wires.add(keys, wanted.timed, wanted.traces)
+            elif wanted.direction is not None:
+                await wires.give_direction(keys, wanted.direction, plan, wanted.traces)
             else:
-                await wires.give(dict.fromkeys(keys, plan or Plan()), traces)
+                await wires.give(dict.fromkeys(keys, plan), wanted.traces)
 
     async def clear(self, targets: Iterable[str] | None, which: Which) -> None:
         """Have wires be as they were; None is all of the lab."""

@@ -11,12 +11,13 @@ from uuid import uuid4
 
 from hostagent.controller import calls
 from hostagent.controller.calls import Call
-from hostagent.model import FINAL, Event, EventSource, EventStatus, EventType
+from hostagent.model import FINAL, Event, EventStatus
 from netemu.errors import BadInput, NotSo
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.store import AgentRefuses, Store
 from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Node
+from netemu.wire.event_questions import Schedule
 
 Act = Callable[[str], Call[Event]]
 
@@ -62,24 +63,14 @@ class Maintenance:
             key=lambda one: one.not_before,
         )
 
-    async def schedule(
-        self,
-        guests: Iterable[str],
-        kind: EventType,
-        *,
-        notice: float | None,
-        duration: float | None,
-        source: EventSource,
-        description: str,
-        notice_only: bool,
-    ) -> Event:
-        """Plan an event in `notice` seconds (None: the type's least), of `duration` seconds.
+    async def schedule(self, wanted: Schedule) -> Event:
+        """Plan an event.
 
-        A notice of 0 starts it at once, as a hardware failure would; `notice_only` tells the guests
-        and does nothing to them. If one of several nodes refuses, it is taken back from the others.
+        A notice of 0 starts it at once, as a hardware failure would. If one of several nodes
+        refuses, it is taken back from the others.
         """
         homes = {guest: node for node in self._everywhere() for guest in self._guests(node)}
-        concerned = list(dict.fromkeys(guests))
+        concerned = list(dict.fromkeys(wanted.guests))
         by_node: dict[str, list[str]] = {}
         for guest in concerned:
             if guest not in homes:
@@ -90,7 +81,7 @@ class Maintenance:
         if not by_node:
             raise BadInput("an event concerns at least one guest")
         machines = {self._machine(node) for node in by_node}
-        if len(machines) > 1 and duration is None and not notice_only:
+        if len(machines) > 1 and wanted.duration is None and not wanted.notice_only:
             # None of them knows when all have carried it out.
             raise BadInput("its guests are on several machines: an event of such has a duration")
         sets = self._sets(concerned)
@@ -102,21 +93,21 @@ class Maintenance:
             for node, names in by_node.items():
                 plan = calls.schedule(
                     names,
-                    kind,
-                    notice=notice,
-                    duration=duration,
-                    source=source,
-                    description=description,
+                    wanted.kind,
+                    notice=wanted.notice,
+                    duration=wanted.duration,
+                    source=wanted.source,
+                    description=wanted.description,
                     event_id=event_id,
                     elsewhere=[one for one in concerned if one not in names] if sets else (),
                     sets_elsewhere=sets,
-                    notice_only=notice_only,
+                    notice_only=wanted.notice_only,
                 )
                 planned.append(node)
                 event = await self._store.append(node, plan)
                 self._feeds.lab.acknowledged(node, event)
         except NotSo:
-            await self._take_back(planned, event_id, started=notice == 0)
+            await self._take_back(planned, event_id, started=wanted.notice == 0)
             raise
         return self._feeds.events()[event_id]
 

@@ -16,6 +16,7 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import parse
+from netemu.wire.event_questions import Schedule
 from tests.netemu.supervisor.fake_store import FakeStore
 
 NODES = ("n1", "n2")
@@ -61,7 +62,7 @@ class Stage:
             "description": "",
             "notice_only": False,
         }
-        return await self.plan.schedule(guests, **{**given, **how})
+        return await self.plan.schedule(Schedule(list(guests), **{**given, **how}))
 
     async def statuses(self) -> list[EventStatus]:
         found: list[EventStatus] = []

@@ -18,6 +18,7 @@ from netemu.supervisor.control.membership import Part
 from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import parse
+from netemu.wire import event_questions
 from tests.netemu.supervisor.fake_etcd import FakeEtcd
 from tests.netemu.supervisor.fake_store import FakeStore
 from tests.netemu.supervisor.shared import Shared
@@ -68,7 +69,7 @@ class Machine:
             "description": "",
             "notice_only": False,
         }
-        return await self.plan.schedule(guests, **{**given, **how})
+        return await self.plan.schedule(event_questions.Schedule(list(guests), **{**given, **how}))
 
 
 class Stage:
