@@ -39,7 +39,6 @@ from netemu.conformance.roles import HTTP, SERVICE
 from netemu.conformance.row import ALLOWED, DROPPED, Observed, Row, dropped
 from netemu.conformance.stage import CONTROL_PATIENCE, INSTANCE_INFO, Stage, is_answered_as
 from netemu.linklocal.ipv6 import LINK_LOCAL, METADATA, UNIQUE_LOCAL, group, group_mac, of_mac
-from netemu.topology import Policy
 
 _ALL_NODES: Final = ("33:33:00:00:00:01", "ff02::1")
 _UNKNOWN: Final = "02:de:ad:be:ef:01"
@@ -304,11 +303,8 @@ def _other_addresses_of_nodes(s: Stage) -> Iterator[Packet]:
 
 def _tunnels(s: Stage) -> Iterator[Packet]:
     inner = _ip(s, LINK_LOCAL) / _syn(s)
-    ends = [(s.md, s.bridge), (s.if_, s.bridge)]
-    if s.policy is Policy.RESPONDER_ONLY:  # else peers may send each other any IPv4
-        ends.append((s.i2, s.m2))
-    for to, mac in ends:
-        ether, head = _ether(s, mac), IP(src=s.i1, dst=to)
+    for to in (s.md, s.if_):  # under same-node a peer may be sent any IPv4
+        ether, head = _ether(s), IP(src=s.i1, dst=to)
         yield ether / IP(src=s.i1, dst=to, proto=41) / inner
         yield ether / head / UDP(sport=s.port, dport=3544) / inner
         yield ether / IP(src=s.i1, dst=to, proto=47) / GRE(proto=0x86DD) / inner
