@@ -277,6 +277,12 @@ class NotEarly(Checker):
 
     def approved(self, event_id: str) -> None:
         self._approved.add(event_id)
+        for host in self.cluster.hosts.values():
+            with host.disk() as disk:
+                event = None if disk is None else disk.event(event_id)
+            if event is not None and event.status is not EventStatus.SCHEDULED:
+                return
+        self.breach(f"{event_id} was approved, and no disk has it")
 
     def started(self, event_id: str) -> None:
         self._let.add(event_id)
@@ -378,7 +384,8 @@ class OneClock(Checker):
         host = self.cluster.hosts[node]
         if host.failed:
             return
-        found = host.opened.clock_offset if host.opened is not None else host.stored_offset()
+        with host.disk() as disk:
+            found = 0.0 if disk is None else disk.clock_offset
         if found < ahead - 1.0:
             self.breach(f"{node} is back {found} s ahead, the lab was {ahead} s ahead before")
 

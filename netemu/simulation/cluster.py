@@ -8,7 +8,8 @@ import asyncio
 import errno
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -284,13 +285,15 @@ class Host(NodeServices):
     def _make_store(self) -> None:
         self.store.mkdir()
 
-    def stored_offset(self) -> float:
-        """How far ahead its clock is by its disk, while no agent has that open."""
-        if not self.repository.exists():
-            return 0.0
+    @contextmanager
+    def disk(self) -> Iterator[Repository | None]:
+        """What is on its disk, whether its agent runs or not; None: nothing."""
+        if self.opened is not None or not self.repository.exists():
+            yield self.opened
+            return
         repository = Repository(self.repository)
         try:
-            return repository.clock_offset
+            yield repository
         finally:
             repository.close()
 
