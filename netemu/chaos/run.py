@@ -227,35 +227,40 @@ def calm(lab: str, guests: Sequence[str], asking: Asking, judge: Judge) -> float
     began = time.monotonic()
     while True:
         told = labs.status(lab)
-        unwell = _unwell(told)
+        services, unwell = _services_unwell(told), _guests_unwell(told)
         silent = [] if unwell else [one for one in guests if not asking.look(one, judge)]
-        if not unwell and not silent:
+        if not services and not unwell and not silent:
             return round(time.monotonic() - began, 1)
         if time.monotonic() - began > CALM:
             break
         time.sleep(_LOOK)
+    for what in services:
+        judge.breach(invariants.SERVICES, what)
     for what in unwell:
-        judge.breach(invariants.SERVICES if "/" in what else invariants.LIVENESS, what)
+        judge.breach(invariants.LIVENESS, what)
     for guest in silent:
         judge.breach(invariants.LIVENESS, f"{guest} is not answered")
     return None
 
 
-def _unwell(told: dict[str, Any]) -> list[str]:
-    """What is not as it has to be, by name and state; services have a slash in their names."""
+def _services_unwell(told: dict[str, Any]) -> list[str]:
+    """The services that do not run, but for those of failed nodes."""
     failed = {node["name"] for node in told["nodes"] if node.get("state") == "failed"}
-    services = [
+    return [
         f"{one['name']} is {one['state']}"
         for one in told["services"]
         if one["state"] != "running" and one["name"].split("/")[0] not in failed
     ]
-    guests = [
+
+
+def _guests_unwell(told: dict[str, Any]) -> list[str]:
+    """The guests that do not run, or have no address."""
+    return [
         f"{guest['name']} is {guest['power']} and {guest['state']}"
         for node in told["nodes"]
         for guest in node["guests"]
         if guest["power"] != "running" or guest["state"] != "bound"
     ]
-    return services + guests
 
 
 def _settle(lab: str, commands: Commands, judge: Judge, asking: Asking) -> None:

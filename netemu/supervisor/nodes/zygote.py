@@ -27,13 +27,14 @@ log = logging.getLogger(__name__)
 _READY_WITHIN: Final = 10.0
 # A fork takes some milliseconds. The supervisor stands still meanwhile.
 _PATIENCE: Final = 1.0
-_AGAIN_AFTER: Final = 1.0
-# Without it daemons start as well: nothing more is tried.
-_MOST_STARTS: Final = 5
+# The pause before the first start again, which doubles up to the last. There is no last attempt:
+# what a machine lacks now it may have later.
+_FIRST_PAUSE: Final = 1.0
+_LAST_PAUSE: Final = 10.0
 
 
 class Zygote:
-    """The process, which is started again a few times if it ends."""
+    """The process, which is started again when it ends, or could not be started."""
 
     def __init__(self) -> None:
         self.pid: int | None = None
@@ -42,9 +43,11 @@ class Zygote:
         self._link: socket.socket | None = None
         self._ready = asyncio.Event()
         self._wanted = True
+        self._pause = _FIRST_PAUSE
 
     def start(self) -> None:
-        """Start the process, without waiting for it."""
+        """Start the process, without waiting for it; should that fail, again later."""
+        ours: socket.socket | None = None
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -61,7 +64,9 @@ class Zygote:
                     setsigmask=[],
                 )
         except OSError as error:
-            log.warning("daemons are started one by one: %s", error.strerror)
+            if ours is not None:
+                ours.close()
+            self._again_later(f"no start: {error.strerror}")
             return
         self._link = ours
         asyncio.get_running_loop().add_reader(ours, self._heard)
@@ -111,22 +116,27 @@ class Zygote:
     def status(self) -> ServiceStatus:
         """Its state in `netemu status`."""
         running = "running" if self.is_ready else "starting"
-        state = "ended" if self.pid is None else running
+        away = "restarting" if self._wanted else "ended"
+        state = away if self.pid is None else running
         return ServiceStatus("zygote", state, self.pid, self.restarts, self.last_end, None)
 
     def ended(self, status: int) -> None:
         """The process has ended with this status, as waitpid(2) reports it."""
         code = os.waitstatus_to_exitcode(status)
-        self.last_end = f"signal {-code}" if code < 0 else f"exit code {code}"
         self._end()
         self.pid = None
-        if self._wanted and self.restarts < _MOST_STARTS:
-            log.warning("zygote: %s", self.last_end)
-            self.restarts += 1
-            asyncio.get_running_loop().call_later(_AGAIN_AFTER, self._again)
+        self._again_later(f"signal {-code}" if code < 0 else f"exit code {code}")
+
+    def _again_later(self, how: str) -> None:
+        self.last_end = how
+        if self._wanted:
+            log.warning("zygote: %s, again in %g s; daemons start as programs", how, self._pause)
+            asyncio.get_running_loop().call_later(self._pause, self._again)
+            self._pause = min(2 * self._pause, _LAST_PAUSE)
 
     def _again(self) -> None:
         if self._wanted:
+            self.restarts += 1
             self.start()
 
     def _heard(self) -> None:

@@ -120,12 +120,41 @@ def test_without_the_zygote_a_daemon_is_a_program(play: Any) -> None:
     play(script)
 
 
+def test_a_zygote_that_cannot_be_started_or_is_killed_is_started_again(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often: what a machine lacks now it may have later."""
+    monkeypatch.setattr(zygote, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(zygote, "_LAST_PAUSE", 0.01)
+    spawn, refused = os.posix_spawn, []
+
+    def refuse(*arguments: Any, **how: Any) -> int:
+        if len(refused) < 7:
+            refused.append(arguments)
+            raise OSError(24, "Too many open files")
+        return spawn(*arguments, **how)
+
+    async def script(stage: Stage) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_spawn", refuse)
+            stage.zygote.start()
+            assert stage.zygote.status().state == "restarting"
+            await stage.until(lambda: stage.zygote.is_ready)
+        killed = stage.zygote.pid
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        await stage.until(lambda: stage.zygote.is_ready and stage.zygote.pid != killed)
+        assert stage.zygote.restarts == 8
+
+    play(script)
+
+
 def test_a_zygote_that_hangs_holds_nothing_up_and_leaves_no_second_daemon(
     play: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it was asked for, and does too late, ends; another zygote is started."""
     monkeypatch.setattr(zygote, "_PATIENCE", 0.2)
-    monkeypatch.setattr(zygote, "_AGAIN_AFTER", 0.1)
+    monkeypatch.setattr(zygote, "_FIRST_PAUSE", 0.1)
 
     async def script(stage: Stage) -> None:
         stage.zygote.start()
