@@ -1,6 +1,7 @@
 """Reports: the forms that programs rely on, and pages that need nothing else."""
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +12,9 @@ from scapy.utils import rdpcap
 from netemu.conformance import report
 from netemu.conformance.report import Column
 from netemu.conformance.row import Frame, Result, Row
+from netemu.conformance.rows import CATALOGUE
 from netemu.topology import Policy
+from tests.conftest import SOURCE
 
 FRAME = bytes(Ether(dst="ff:ff:ff:ff:ff:ff", src="02:00:00:00:00:01") / ARP(psrc="169.254.169.254"))
 
@@ -119,3 +122,10 @@ def test_captures_are_kept_for_failing_rows_or_all(
 def test_the_table_names_families_once(capsys: pytest.CaptureFixture[str]) -> None:
     report.print_matrix(ROWS, COLUMNS)
     assert len(capsys.readouterr().out.splitlines()) == 1 + 4
+
+
+def test_the_readmes_picture_shows_every_row_held() -> None:
+    """'netemu conformance --policy both -o netemu/conformance/pictures/isolation.svg' draws it."""
+    picture = (SOURCE / "netemu" / "conformance" / "pictures" / "isolation.svg").read_text()
+    assert {row.id for _, row in CATALOGUE} == set(re.findall(r"<title>(\d+) ", picture))
+    assert picture.count(f"({len(CATALOGUE)} of {len(CATALOGUE)})") == 2
