@@ -40,7 +40,7 @@ def confine(memory: int, files: Iterable[str]) -> list[str]:
         _libc.prctl(_PR_CAPBSET_DROP, one, 0, 0, 0)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     try:
-        confinement.restrict_files(readable=(*_FILES, *files), written=(WRITES,), programs=True)
+        confinement.restrict_files((*_FILES, *files), (WRITES, "/dev/null"), programs=True)
     except OSError as error:
         missing.append(f"Landlock: the emulator reads what a guest may ({error.strerror})")
     machine = seccomp.this_machine()

@@ -1,9 +1,13 @@
 """What `netemu check` says of this machine without building anything."""
 
+from pathlib import Path
+
 import pytest
 
 from hostagent import confinement
 from netemu.client import machine_check
+from netemu.errors import BadInput, MachineCannot
+from netemu.topology import Lab, parse
 
 
 def test_a_kernel_without_landlock_is_named_and_is_no_obstacle(
@@ -16,3 +20,31 @@ def test_a_kernel_without_landlock_is_named_and_is_no_obstacle(
     assert "lsm=" in found.remedy
     monkeypatch.setattr(confinement, "landlock_version", lambda: 6)
     assert machine_check._services().ok
+
+
+def machines(tmp_path: Path) -> Lab:
+    text = "nodes: {n1: {guests: [web1, {name: vm1, machine: {kernel: vmlinuz}}]}}"
+    return parse(text, source="lab.yaml", directory=tmp_path)
+
+
+def test_what_machines_lack_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machine_check, "_TUN", str(tmp_path / "tun"))
+    found = {one.what: one for one in machine_check.of_machines()}
+    assert not found["QEMU"].ok
+    assert "apt-get install --no-install-recommends qemu-system-x86" in found["QEMU"].remedy
+    assert found["taps"].remedy == "sudo modprobe tun"
+    with pytest.raises(MachineCannot, match=r"QEMU: .* not installed.*; taps: .*: sudo modprobe"):
+        machine_check.require_machines(machines(tmp_path))
+
+
+def test_a_machine_whose_kernel_is_not_there_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine_check, "of_machines", lambda: iter(()))
+    with pytest.raises(BadInput, match=r"guest vm1: machine: .*/vmlinuz: no such file$"):
+        machine_check.require_machines(machines(tmp_path))
+    (tmp_path / "vmlinuz").touch()
+    machine_check.require_machines(machines(tmp_path))

@@ -28,6 +28,7 @@ nodes:
         machine:
           kernel: {IMAGES}/kernel
           initrd: {IMAGES}/initrd
+          image: DISK
           append: quiet
           memory: 128
           dmi: {{sys_vendor: Amazon EC2}}
@@ -37,7 +38,17 @@ INSTANCE = "http://169.254.169.254/metadata/v1/InstanceInfo"
 
 
 @pytest.fixture(scope="module")
-def machines(person: Person) -> Iterator[RunningLab]:
+def disk() -> Iterator[Path]:
+    # Not below tmp_path: pytest keeps it from other users.
+    with tempfile.NamedTemporaryFile(prefix="nt-disk-") as file:
+        file.write(b"on the disk".ljust(1 << 20, b"."))
+        file.flush()
+        Path(file.name).chmod(0o644)
+        yield Path(file.name)
+
+
+@pytest.fixture(scope="module")
+def machines(person: Person, disk: Path) -> Iterator[RunningLab]:
     if shutil.which(QEMU) is None:
         pytest.skip(f"{QEMU} is not installed")
     if subprocess.run([*person.prefix, "test", "-w", "/dev/net/tun"]).returncode != 0:
@@ -49,7 +60,7 @@ def machines(person: Person) -> Iterator[RunningLab]:
         assert built.returncode == 0
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", prefix="nt-lab-") as file:
         Path(file.name).chmod(0o644)
-        file.write(LAB)
+        file.write(LAB.replace("DISK", str(disk)))
         file.flush()
         person.netemu("up", file.name, "--name", "machines", timeout=200)
     yield RunningLab(person, "machines")
@@ -82,6 +93,12 @@ def test_a_machine_claims_its_address_and_is_answered_as_itself(machines: Runnin
     assert '"_web1"' in machines.get("web1")
     vendor = machines.exec("vm1", "cat", "/sys/class/dmi/id/sys_vendor", "/etc/hosts")
     assert vendor.stdout.startswith("Amazon EC2\n")
+
+
+def test_a_machine_reads_its_disk_and_writes_to_a_copy(machines: RunningLab, disk: Path) -> None:
+    words = "echo changed > /dev/vda; sync; head -c 7 /dev/vda; head -c 20 /dev/vda | tail -c 4"
+    assert machines.exec("vm1", "sh", "-c", words).stdout == "changed...."
+    assert disk.read_bytes().startswith(b"on the disk")
 
 
 def test_a_command_in_a_machine_has_streams_and_an_exit_code(machines: RunningLab) -> None:
