@@ -217,7 +217,7 @@ def _boot(asked: Boot, received: list[int], made: list[int]) -> None:
         limits = guest_limits.open_settings()  # while they are visible and writable
         if users is not None:
             _change_root(asked, users, owner)
-        _settle(net, asked.guest, asked.hostname, hosts, user)
+        _settle(asked, net, hosts, user)
         guest_limits.bound_namespace(limits)
 
     def go_on() -> NoReturn:
@@ -291,16 +291,16 @@ def _change_root(asked: Boot, users: int, owner: int) -> None:
         os.write(2, f"{asked.guest}: {line}\n".encode())
 
 
-def _settle(net: int, guest: str, hostname: str, hosts: int, user: int) -> None:
+def _settle(asked: Boot, net: int, hosts: int, user: int) -> None:
     """In the guest's first process: dress the mounts, then become the guest."""
     owner = guest_ids.owner_of(user)
     ns.setns(net, ns.NEWNET)
-    guest_files.dress(os.pread(hosts, os.fstat(hosts).st_size, 0).decode(), owner)
+    guest_files.dress(os.pread(hosts, os.fstat(hosts).st_size, 0).decode(), owner, asked.resolver)
     ns.setns(user, ns.NEWUSER)
     ns.unshare(ns.NEWNS | ns.NEWUTS)
     guest_ids.be_root()
-    socket.sethostname(hostname)
-    ns.set_process_name(f"init {guest}")
+    socket.sethostname(asked.hostname)
+    ns.set_process_name(f"init {asked.guest}")
 
 
 def _be_the_first(asked: Boot) -> NoReturn:

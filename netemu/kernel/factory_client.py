@@ -99,17 +99,20 @@ class Factory:
         *,
         hostname: str = "",
         hosts: str = "",
+        resolver: str = "",
         program: Program | None = None,
     ) -> tuple[int, dict[str, int]]:
         """Start the first process of the guest that owns `net`.
 
         The guest's processes see only each other, a private /run, the host name `hostname` (by
-        default `guest`), and an /etc/hosts that says `hosts`. The first process starts `program`
-        and is its parent. Returns a pidfd and the guest's namespaces by kind.
+        default `guest`), an /etc/hosts that says `hosts`, and the name server `resolver`, if any.
+        The first process starts `program` and is its parent. Returns a pidfd and the guest's
+        namespaces by kind.
         """
         question = messages.Boot(
             guest,
             hostname or guest,
+            resolver,
             self._shared,
             self._readable,
             command=list(program.command) if program else [],

@@ -28,6 +28,7 @@ class Boot(NamedTuple):
 
     guest: str
     hostname: str
+    resolver: str
     shared: list[str]
     readable: dict[str, str]
     command: list[str]

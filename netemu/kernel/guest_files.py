@@ -31,10 +31,11 @@ _QUIET: Final = ns.MS_NOSUID | ns.MS_NODEV
 _ASIDE: Final = "/run/.aside"
 
 
-def dress(hosts: str, owner: int) -> None:
+def dress(hosts: str, owner: int, resolver: str = "") -> None:
     """Mount a guest's own /proc, /sys, /run, /dev and /etc/hosts in the present mount namespace.
 
-    `owner` is the user that becomes the guest's root.
+    `owner` is the user that becomes the guest's root, `resolver` the address of its name server, if
+    it has one.
     """
     ns.mount("none", "/", flags=ns.MS_REC | ns.MS_PRIVATE)
     ns.mount("proc", "/proc", "proc", _QUIET | ns.MS_NOEXEC)
@@ -44,7 +45,8 @@ def dress(hosts: str, owner: int) -> None:
     _keep_the_machine_settings()
     _devices(owner)
     os.rmdir(_ASIDE)
-    _private("resolv.conf", "# no name server is within a guest's reach\n")
+    servers = f"nameserver {resolver}\n" if resolver else "# no name server is within reach\n"
+    _private("resolv.conf", servers)
     _private("hosts", hosts)
     for name in os.listdir("/run"):
         os.chown(f"/run/{name}", owner, owner)

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from netemu.interfaces import BRIDGE, Mark
 from netemu.kernel.errors import KernelError
 from netemu.kernel.netlink_walk import messages
 
@@ -20,6 +21,8 @@ HTTP = 80
 # Somewhat more than the guests of a full node, in case all connect at once.
 BACKLOG = 2048
 
+SO_RCVMARK = 75
+_MARK = struct.Struct("=I")
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
 _REQUEST, _DUMP = 0x1, 0x300
 _NETLINK_SOCK_DIAG = 4
@@ -67,6 +70,36 @@ def listen(at: Listener, *, shared: bool = False) -> socket.socket:
         made.close()
         raise KernelError(f"listening on {at.address}:{at.port}", error.errno or 0) from None
     return made
+
+
+def for_names(address: str, port: int) -> socket.socket:
+    """A UDP socket of the present namespace on br0, which tells the mark of each datagram."""
+    made = socket.socket(
+        socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    )
+    try:
+        made.setsockopt(socket.SOL_SOCKET, SO_RCVMARK, 1)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ANSWER_TTL)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, BRIDGE.encode() + b"\0")
+        made.bind((address, port))
+    except OSError as error:
+        made.close()
+        raise KernelError(f"listening on {address}:{port}", error.errno or 0) from None
+    return made
+
+
+def receive_from(made: socket.socket, longest: int) -> tuple[bytes, Mark, tuple[str, int]]:
+    """The next datagram, its mark (0: none) and its sender. Raises OSError."""
+    data, ancillary, _, peer = made.recvmsg(longest, 64)
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SO_MARK):
+            return data, Mark(_MARK.unpack(value)[0]), peer
+    return data, Mark(0), peer
+
+
+def send_marked(made: socket.socket, data: bytes, mark: Mark, peer: tuple[str, int]) -> None:
+    """Send a datagram with a mark: the guard lets it out by that port alone. Raises OSError."""
+    made.sendmsg([data], [(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))], 0, peer)
 
 
 def reset_connections(address: str) -> None:

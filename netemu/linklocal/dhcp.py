@@ -54,6 +54,7 @@ class Option(IntEnum):
     PAD = 0
     MASK = 1
     HOST_NAME = 12
+    NAME_SERVER = 6
     BROADCAST = 28
     REQUESTED = 50
     LEASE_TIME = 51
@@ -160,6 +161,7 @@ def frame(message: Message, said: Answer, own: int, own_mac: bytes, host_name: s
     if said.kind is not Kind.NAK:
         options += [
             (Option.MASK, _long(_ANYBODY << (32 - addresses.PREFIX_LENGTH) & _ANYBODY)),
+            (Option.NAME_SERVER, _long(own)),
             (Option.BROADCAST, _long(addresses.BROADCAST)),
             (Option.HOST_NAME, host_name.encode("ascii", "replace")),
         ]

@@ -19,11 +19,22 @@ _SERVICE: Final = {
 }
 
 
+def service_names(node: Node) -> list[str]:
+    """The names of the metadata service, as the clouds that a node speaks for have them."""
+    return [
+        name
+        for dialect, names in _SERVICE.items()
+        if dialect in node.dialects.names
+        for name in names.split()
+    ]
+
+
 class Names(NamedTuple):
-    """A guest's host name, and its /etc/hosts."""
+    """A guest's host name, its /etc/hosts, and the address of its name server ("": it has none)."""
 
     hostname: str
     hosts: str
+    resolver: str = ""
 
 
 def hosts(guest: Guest, node: Node, tenants: str, hostname: str = "") -> str:

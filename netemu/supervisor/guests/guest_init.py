@@ -46,9 +46,9 @@ class GuestInit:
         Whatever ran in the guest is ended.
         """
         self.end()
-        hostname, hosts = self.names()
+        hostname, hosts, resolver = self.names()
         self._running = await self._factory.boot(
-            net, self._guest, hostname=hostname, hosts=hosts, program=program
+            net, self._guest, hostname=hostname, hosts=hosts, resolver=resolver, program=program
         )
         # What was in its mounts is memory: it is given back with the last descriptor.
         asyncio.get_running_loop().add_reader(self._running[0], self.end)

@@ -18,6 +18,7 @@ from netemu.linklocal.node_shell import NodeShell, is_bound
 from netemu.linklocal.oracle import Binding, Oracle
 from netemu.linklocal.timing import Timing
 from netemu.supervisor.nodes.leases import Leases
+from netemu.supervisor.nodes.name_server import NameServer
 from netemu.supervisor.nodes.wiring import BRIDGE_INDEX, WiredGuest, WiredNode
 from netemu.topology import Guest
 from netemu.wire.progress import Progress
@@ -37,6 +38,7 @@ class Claims:
         self._nodes: dict[Mark, NodeShell] = {}  # by guest
         self._shells: dict[str, NodeShell] = {}  # by node
         self._leases: list[Leases] = []
+        self._name_servers: list[NameServer] = []
 
     def begin(self, nodes: list[WiredNode]) -> Self:
         """Have the guests claim, whose ports have their carriers, and the nodes listen."""
@@ -61,6 +63,7 @@ class Claims:
             self._shells[node.node.name] = shell
             if dhcp:
                 self._leases.append(Leases(node, shell, self._guests.__contains__).open())
+                self._name_servers.append(NameServer(node).open())
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}
         return self
 

@@ -23,7 +23,7 @@ from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.ports import Ports
 from netemu.supervisor.nodes.splice import Place
 from netemu.supervisor.nodes.wires import Key, Wire, Wires
-from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
+from netemu.supervisor.nodes.wiring import METADATA, WiredGuest, WiredNode
 from netemu.topology import Lab
 
 log = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ class Hardware:
         wired, node = self._wired[guest], self._node_of[guest]
         hostname = self._hostname(guest)
         hosts = etc_hosts.hosts(wired.guest, node.node, self._tenant_names, hostname)
-        return etc_hosts.Names(hostname, hosts)
+        return etc_hosts.Names(hostname, hosts, METADATA if wired.guest.dhcp else "")
 
     async def _freeze(self, guest: str) -> None:
         wired = self._wired[guest]

@@ -28,6 +28,7 @@ messages = (
         Boot,
         st.text(max_size=20),
         st.text(max_size=20),
+        st.text(max_size=20),
         st.lists(paths, max_size=3),
         st.lists(paths, max_size=3),
         st.lists(paths, max_size=3),

@@ -81,6 +81,23 @@ print(json.dumps(heard))
 OFFER, ACK, NAK = 2, 5, 6
 
 
+# Resolves a name as programs do, and asks the server itself for a name that it does not know.
+RESOLVE = r"""
+import socket, sys
+for name in ("metadata.google.internal", "metadata.google.internal."):
+    try:
+        print(socket.getaddrinfo(name, 80, socket.AF_INET)[0][4][0])
+    except OSError:
+        print("none")
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    asking.settimeout(1)
+    asking.connect((sys.argv[1], 53))
+    asking.send(b"\x12\x34\1\0\0\1\0\0\0\0\0\0\6debian\3org\0\0\1\0\1")
+    try:
+        print("refused" if asking.recv(512)[3] & 15 == 5 else "answered")
+    except OSError:
+        print("silent")
+"""
 THE_END = 9998
 Heard = list[dict[str, object]]
 
@@ -144,6 +161,10 @@ def test_a_port_is_leased_its_own_address_and_no_guest_reaches_anothers(
     assert say(lab, "a", {"kind": 1, "times": 300}) == []
     # A guest that may not be leased anything is not answered.
     assert say(lab, "c", {"kind": 1}) == []
+
+    # The metadata service's names: for a guest that is leased its address, with the last dot too.
+    resolved = [lab.python(guest, RESOLVE, server).stdout.split() for guest in ("a", "c")]
+    assert resolved == [[server, server, "refused"], [server, "none", "silent"]]
 
     # Of all this the neighbours have heard nothing, but they hear the broadcast that may pass.
     say(lab, "a", {"plain": address})
