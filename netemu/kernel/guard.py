@@ -52,6 +52,9 @@ CONNECTION_BURST = 2_000
 # What a port may ask its node's DHCP server: a client asks at most once in a second or so.
 DHCP_PER_SECOND = 5
 DHCP_BURST = 20
+# Names that a port may ask for: two for each request of a client that keeps no answer.
+NAMES_PER_SECOND = 20
+NAMES_BURST = 100
 # An ordinary user's nft sends at most net.core.wmem_default (208 KiB) in one transaction, which is
 # the rules of some 150 ports.
 PORTS_AT_ONCE = 100
@@ -152,6 +155,8 @@ class Rules(msgspec.Struct, frozen=True):
             "leasing": elements(self._leasing(ports)),
             "dhcp_rate": DHCP_PER_SECOND,
             "dhcp_burst": DHCP_BURST,
+            "dns_rate": NAMES_PER_SECOND,
+            "dns_burst": NAMES_BURST,
             "solicitations": _solicitations(bridge_mac) if self.ipv6 else "",
             "bridge_mac": bridge_mac,
             "policy": "same_node" if same_node else "responder_only",
