@@ -1,7 +1,7 @@
 """A process that has imported the daemons, and forks for each one that is to run.
 
 Run as `python -P -m hostagent.zygote PADDING`, with a SOCK_SEQPACKET socket at the descriptor LINK.
-The other end sends one `Start` at a time and gets the process's ID, or a negative errno. So a
+The other end sends one `Start` at a time, once it has heard `Ready`, and gets an `Answer`. So a
 daemon costs a fork, and not the start of a Python with its imports, and shares the memory of its
 code with all others. It is not this process's child: PID 1 is its parent, and reaps it.
 """
@@ -20,7 +20,6 @@ import msgspec
 LINK: Final = 3
 PADDING: Final = "-" * 1000
 """Room for a daemon's own command line, where the kernel looks for it."""
-READY: Final = b"ready"
 TAKEN_OVER: Final = b"!"
 LONGEST: Final = 65536
 MOST_DESCRIPTORS: Final = 64
@@ -39,13 +38,32 @@ class Start(msgspec.Struct):
     """What is set beside the environment of this process."""
 
 
+class Ready(msgspec.Struct, tag=True):
+    """It can be asked."""
+
+
+class Started(msgspec.Struct, tag=True):
+    """The process that waits to be taken over."""
+
+    process: int
+
+
+class NotStarted(msgspec.Struct, tag=True):
+    """The errno of the fork that failed."""
+
+    error: int
+
+
+Answer = Started | NotStarted
+
+
 def main() -> None:
     """Fork until the link is closed. It returns in each daemon, too, once it has run."""
     _import_daemons()
     link = socket.socket(fileno=LINK)
     os.set_inheritable(LINK, False)
     gc.freeze()
-    link.send(READY)
+    _say(link, Ready())
     while True:
         message, descriptors, _, _ = socket.recv_fds(link, LONGEST, MOST_DESCRIPTORS)
         if not message:
@@ -60,7 +78,7 @@ def main() -> None:
     if process := _fork(link):
         if process > 0:
             os.setpgid(process, process)
-            link.send(b"%d" % process)
+            _say(link, Started(process))
         os._exit(0)
     link.close()
     _be(start, descriptors)
@@ -80,11 +98,15 @@ def _import_daemons() -> None:
     from hostagent.responder import feed, server  # noqa: F401
 
 
+def _say(link: socket.socket, message: Ready | Answer) -> None:
+    link.send(msgspec.msgpack.encode(message))
+
+
 def _fork(link: socket.socket) -> int:
     try:
         return os.fork()
     except OSError as error:
-        link.send(b"-%d" % (error.errno or errno.EAGAIN))
+        _say(link, NotStarted(error.errno or errno.EAGAIN))
         return -1
 
 

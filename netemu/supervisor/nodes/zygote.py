@@ -95,18 +95,20 @@ class Zygote:
         try:
             self._link.settimeout(_PATIENCE)
             socket.send_fds(self._link, [message], [theirs, log_to, *sockets])
-            answer = int(self._link.recv(other_end.LONGEST) or -errno.EPIPE)
-            if answer > 0:
+            answer: other_end.Answer = msgspec.msgpack.decode(
+                self._link.recv(other_end.LONGEST), type=other_end.Answer
+            )
+            if isinstance(answer, other_end.Started):
                 os.write(leash, other_end.TAKEN_OVER)
-        except (TimeoutError, ConnectionError, ValueError) as error:
+        except (TimeoutError, ConnectionError, msgspec.DecodeError) as error:
             self._end()
             raise OSError(errno.ETIMEDOUT, f"the zygote does not answer: {error}") from None
         finally:
             os.close(theirs)
             os.close(leash)
-        if answer < 0:
-            raise OSError(-answer, os.strerror(-answer))
-        return answer
+        if isinstance(answer, other_end.NotStarted):
+            raise OSError(answer.error, os.strerror(answer.error))
+        return answer.process
 
     def close(self) -> None:
         """End it for good."""
@@ -144,7 +146,7 @@ class Zygote:
         assert self._link is not None
         asyncio.get_running_loop().remove_reader(self._link)
         with suppress(ConnectionError):
-            if self._link.recv(other_end.LONGEST, socket.MSG_DONTWAIT) == other_end.READY:
+            if self._link.recv(other_end.LONGEST, socket.MSG_DONTWAIT):
                 self._ready.set()
 
     def _end(self) -> None:

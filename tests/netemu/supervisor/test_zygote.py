@@ -187,7 +187,8 @@ def test_a_daemon_that_nobody_takes_over_does_nothing(play: Any) -> None:
         message = zygote.msgspec.msgpack.encode(zygote.other_end.Start(words, {}))
         theirs, leash = os.pipe()
         socket.send_fds(link, [message], [theirs, stage.log])
-        process = int(link.recv(100))
+        answer = zygote.msgspec.msgpack.decode(link.recv(100), type=zygote.other_end.Started)
+        process = answer.process
         os.close(theirs)
         os.close(leash)
         await stage.until(lambda: not Path(f"/proc/{process}").exists())
