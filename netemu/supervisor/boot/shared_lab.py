@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -39,6 +39,8 @@ from netemu.topology import Guest, Lab
 from netemu.wire.order import Begun, Order, part_of
 
 log = logging.getLogger(__name__)
+
+_AGAIN: Final = 1.0
 
 
 GuestsOn: TypeAlias = Callable[[str], Iterable[str]]
@@ -92,8 +94,11 @@ class SharedLab:
 
     @property
     def trouble(self) -> str:
-        """Why the store is away, if it is."""
-        return "not asked yet" if self.store is None else self.store.trouble
+        """Why the store is away, if it is, and what follows from it."""
+        if self.store is None:
+            return "not asked yet"
+        silent = self.store.trouble and self._part.elsewhere and self._fence.is_over
+        return f"{self.store.trouble}; guests here are silent" if silent else self.store.trouble
 
     async def begin(self) -> Lab:
         """Take the machine's place in the store. Returns what is to be here of the lab.
@@ -122,8 +127,10 @@ class SharedLab:
                 placement.admit(one.guest.name, one.guest.properties)
 
     def _elsewhere(self) -> set[str]:
+        """The guests that are on other machines, or nowhere any more."""
         brought = self.places.brought().items()
-        return {name for name, place in brought if place.machine != self._part.machine}
+        there = {name for name, place in brought if place.machine != self._part.machine}
+        return there | self.places.gone
 
     def fence(self, nets: Sequence[int]) -> None:
         """Have these nodes' guests be heard for as long as this machine is there."""
@@ -152,6 +159,16 @@ class SharedLab:
         self.duties += map(asyncio.create_task, duties)
         return self.store
 
+    def _removed(self, guest: str) -> None:
+        """Have no machine bring back a guest that was terminated."""
+        self.duties.append(asyncio.create_task(self._keep_gone(guest)))
+
+    async def _keep_gone(self, guest: str) -> None:
+        while True:
+            with suppress(NotSo):
+                return await self.places.terminated(guest)
+            await asyncio.sleep(_AGAIN)
+
     async def live(self, factory: Factory, parts: Parts, control: ControlServer) -> None:
         """Have guests come and go, and other machines ask, now that the lab is up."""
         if not self._part.elsewhere or self.store is None:
@@ -168,6 +185,7 @@ class SharedLab:
             await leave_to_others(factory, made)
             return made
 
+        parts.placement.removed = self._removed
         lab = self._order.lab
         self._arrivals = Arrivals(
             lab,
@@ -258,6 +276,11 @@ class Fence:
         self._leases: list[Lease] = []
         self._deadline = 0.0
         self._trouble = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no guest is heard."""
+        return asyncio.get_running_loop().time() >= self._deadline
 
     def add(self, net: int) -> None:
         """A node has been wired."""

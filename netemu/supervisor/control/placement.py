@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -44,7 +44,7 @@ class Placement:
 
     A guest is placed with its port, and with its properties: those of the lab file or of `set`,
     its MAC, and the address that it was last bound to. With `by_address` that address is also what
-    the responder knows it by.
+    the responder knows it by. `removed` is called with each guest that is gone for good.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Placement:
         *,
         by_address: bool = False,
     ) -> None:
+        self.removed: Callable[[str], None] = lambda _guest: None
         self._store = store
         self._locks = {wired.node.name: asyncio.Lock() for wired in nodes}
         self._nodes = {wired.node.name: wired for wired in nodes}
@@ -265,6 +266,7 @@ class Placement:
     async def remove(self, node: str, guest: str) -> None:
         """Have its agent forget a guest that has gone for good: now, or as soon as it can."""
         self._gone.add(guest)
+        self.removed(guest)
         self.disown(node, (guest,))
         try:
             await self.tell(node)

@@ -3,17 +3,20 @@
 Runs in the supervisor of a lab on several machines. A guest that was brought elsewhere has a key:
 
     /netemu/LAB/ACTIVITY/places/GUEST           its machine, and what was known of it
+    /netemu/LAB/ACTIVITY/gone/GUEST             it was terminated: it is nowhere any more
 
-It is written by the elected healer alone, for guests of machines that are lost.
+The first is written by the elected healer alone, for guests of machines that are lost; the second
+by the machine that the guest was on.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 
 import msgspec
 
 from hostagent.channel.requests import Placed
 from hostagent.model import Event
+from netemu.errors import NotSo
 from netemu.etcd import Change, Client, Entry, Held, Put, Version
 from netemu.etcd.messages import Comparison
 from netemu.supervisor.control.following import follow
@@ -60,12 +63,20 @@ class Places:
         self._client = client
         self._membership = membership
         self._places: dict[str, tuple[Place, int]] = {}
+        self._gone: set[str] = set()
 
     # What is known.
 
     def brought(self) -> Mapping[str, Place]:
         """The guests that are not where the lab file has them, or were elsewhere since."""
-        return {guest: place for guest, (place, _) in self._places.items()}
+        return {
+            guest: place for guest, (place, _) in self._places.items() if guest not in self._gone
+        }
+
+    @property
+    def gone(self) -> Set[str]:
+        """The guests that are nowhere any more."""
+        return self._gone
 
     def machine_of_node(self, node: str) -> str | None:
         """The machine that has a node; None: it has not joined, or has left."""
@@ -79,7 +90,8 @@ class Places:
 
     def on(self, machine: str) -> list[str]:
         """The guests of a machine, in the order of the lab file."""
-        return [guest for guest in self._nodes if self.machine_of(guest) == machine]
+        there = [guest for guest in self._nodes if self.machine_of(guest) == machine]
+        return [guest for guest in there if guest not in self._gone]
 
     def lost(self) -> Mapping[str, Machine]:
         """The machines that are not there, and have not left."""
@@ -94,6 +106,7 @@ class Places:
             group.create_task(follow(self._client, key("machines", ""), self._machines, tell))
             group.create_task(follow(self._client, key("terms", ""), self._terms, tell))
             group.create_task(follow(self._client, key("places", ""), self._take, tell))
+            group.create_task(follow(self._client, key("gone", ""), self._take_gone, tell))
 
     async def read(self) -> None:
         """Read all places now. Raises NotSo.
@@ -101,8 +114,13 @@ class Places:
         What is read in a term of this machine holds for as long as the term lasts, but for guests
         that come: nobody takes a guest from a machine that is there.
         """
-        entries, _ = await self._client.under(self._membership.key("places", ""))
+        key = self._membership.key
+        entries, _ = await self._client.under(key("places", ""))
         self._take_entries(entries)
+        self._gone |= {_guest(one) for one in (await self._client.under(key("gone", "")))[0]}
+
+    async def _take_gone(self, changes: list[Change], _: bool) -> None:
+        self._gone |= {_guest(one.entry) for one in changes if one.entry is not None}
 
     async def _machines(self, changes: list[Change], whole: bool) -> None:
         _take_terms(self.machines, changes, whole)
@@ -117,7 +135,7 @@ class Places:
 
     def _take_entries(self, entries: Iterable[Entry]) -> None:
         for one in entries:
-            guest = one.key.rpartition("/")[2]
+            guest = _guest(one)
             if guest in self._nodes and self._revision(guest) < one.modified:
                 place = msgspec.json.decode(one.value, type=Place)
                 self._places[guest] = place, one.modified
@@ -133,6 +151,13 @@ class Places:
                 self._places[guest] = resumed(guest, place), revision
 
     # What is written.
+
+    async def terminated(self, guest: str) -> None:
+        """A guest of this machine is nowhere any more. Raises NotSo."""
+        self._gone.add(guest)
+        in_term = self._membership.in_term(self._membership.term)
+        if not await self._client.when([in_term], [Put(self._membership.key("gone", guest), b"")]):
+            raise NotSo("this machine's place is being taken again")
 
     async def claim(
         self, healer: Held, lost: str, term: Machine, came: Mapping[str, Place]
@@ -160,6 +185,10 @@ class Places:
             await self.read()  # an answer may have been lost
             done += [one for one in some if self.brought().get(one) == came[one]]
         return done
+
+
+def _guest(one: Entry) -> str:
+    return one.key.rpartition("/")[2]
 
 
 def _take_terms(known: dict[str, Machine], changes: Sequence[Change], whole: bool) -> None:
