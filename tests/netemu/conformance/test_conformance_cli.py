@@ -195,7 +195,7 @@ def test_ones_own_bridge_is_given_back_however_the_command_ends(
         ("node: {interface: br0}", "attacker"),
         ("node: 5\nattacker: {}\nvictim: {}", "object"),
         ("colour: red", "unknown field"),
-        ("[", "while parsing"),
+        ("[", "line 1: not YAML"),
     ],
 )
 def test_a_file_that_is_wrong_is_said_to_be(
