@@ -5,6 +5,7 @@ are descriptors: the tap, and sockets without a name, whose other ends are here.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -131,6 +132,8 @@ class QemuMachine:
         except NotSo:
             why = self._console.last_line or f"no answer within {_STARTING:g} s"
             self.cut()
+            if os.strerror(errno.EACCES) in why:
+                why += ": in root's lab, the emulator reads what everybody may ('chmod o+r')"
             raise MachineCannot(f"{self.name}: its emulator does not start: {why}") from None
 
     def _disk(self) -> str:
