@@ -152,9 +152,7 @@ class Supervisor:
     def _relay_ended(self, reason: str) -> None:
         self._event_log.write("service", service="relay", state="ended", reason=reason)
 
-    def _machine_told(self, guest: str, words: str) -> None:
-        assert self._parts is not None
-        node = self._parts.hardware.node_of(guest).node.name
+    def _machine_told(self, guest: str, node: str, words: str) -> None:
         self._event_log.write("guest", guest=guest, node=node, told=words)
 
     async def _live(

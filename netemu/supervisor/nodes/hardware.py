@@ -43,11 +43,11 @@ class Hardware:
         logs: Logs,
         hostname: Callable[[str], str] = str,
         relay_ended: Callable[[str], None] = lambda _: None,
-        machine_told: Callable[[str, str], None] = lambda _guest, _words: None,
+        machine_told: Callable[[str, str, str], None] = lambda _guest, _node, _words: None,
     ) -> None:
         """`hostname` returns the host name of a guest that boots; by default its own name.
 
-        `machine_told` is called with a guest and what its machine has done by itself.
+        `machine_told` is called with a guest, its node, and what its machine has done by itself.
         """
         self._hostname = hostname
         self._lab = lab
@@ -158,7 +158,7 @@ class Hardware:
             self._claims.unplug(wired.guest)
             self._ports.go_dark(self._node_of[guest], wired)
             self.wires.flush(guest)
-        self._machine_told(guest, words)
+        self._machine_told(guest, self._node_of[guest].node.name, words)
 
     async def do(self, guest: str, action: Action) -> None:
         """Carry out an action. A move needs an agent's answer: see `replace`."""

@@ -60,6 +60,16 @@ def test_a_machine_that_cannot_be_frozen_is_silent_all_the_same(
     assert "a: its wires are silent, but its processes go on: no tracer" in caplog.text
 
 
+def test_a_machine_that_turns_itself_off_gives_up_its_address_and_one_that_reboots_does_not(
+    lab: FakeLab,
+) -> None:
+    lab.hardware._told("a", "rebooted by itself", False)
+    assert lab.claims.off == set()
+    lab.hardware._told("a", "turned itself off", True)
+    assert lab.claims.off == {"a"}
+    assert lab.ports.dark["a"]
+
+
 def test_nothing_is_run_in_a_guest_that_is_off_or_by_a_console_that_it_lacks(lab: FakeLab) -> None:
     async def script() -> None:
         assert await lab.hardware.enter("a") == {"net": -1}

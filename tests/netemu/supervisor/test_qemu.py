@@ -4,17 +4,19 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from netemu.errors import NotSo
+from netemu.kernel.factory_client import Factory
 from netemu.supervisor.guests.machine import Command
 from netemu.supervisor.guests.qemu import command, json_lines
 from netemu.supervisor.guests.qemu.guest_agent import GuestAgent
 from netemu.supervisor.guests.qemu.json_peer import JsonPeer, NoAnswer, Refused
+from netemu.supervisor.guests.qemu.qemu_machine import QemuMachine
 from netemu.topology import VirtualMachine
 
 MAC = "02:00:00:00:00:01"
@@ -144,3 +146,36 @@ def test_a_command_in_a_machine_has_an_exit_code_and_two_streams() -> None:
 def test_an_agent_that_lies_is_an_error_of_the_machine(status: Any) -> None:
     with pytest.raises(NotSo, match="guest agent gave"):
         run_by(agent(status))
+
+
+def test_what_a_machine_does_by_itself_is_told_once() -> None:
+    """Linux resets a machine in several ways, one after another; the lab's own resets are none."""
+    told: list[tuple[str, bool]] = []
+
+    async def script() -> None:
+        machine = QemuMachine("vm1", VirtualMachine(kernel="/k"), -1, cast(Factory, None))
+        machine.listen(lambda words, off: told.append((words, off)))
+        machine._event({"event": "RESET", "data": {"reason": "host-qmp-system-reset"}})
+        for _ in range(2):
+            machine._event({"event": "RESET", "data": {"reason": "guest-reset"}})
+        for nonsense in ({}, {"event": []}, {"event": "RESET", "data": 1}):
+            machine._event(nonsense)
+        machine._event({"event": "SHUTDOWN", "data": {"reason": "guest-shutdown"}})
+        machine._emulator_ended()
+
+    asyncio.run(script())
+    assert told == [("rebooted by itself", False), ("turned itself off", True)]
+
+
+def test_an_emulator_that_ends_is_told_and_one_that_is_ended_is_not() -> None:
+    told: list[str] = []
+
+    async def script() -> None:
+        machine = QemuMachine("vm1", VirtualMachine(kernel="/k"), -1, cast(Factory, None))
+        machine.listen(lambda words, _off: told.append(words))
+        machine._emulator_ended()
+        machine.cut()
+        machine._emulator_ended()
+
+    asyncio.run(script())
+    assert told == ["its emulator has ended"]
