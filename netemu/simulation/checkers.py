@@ -14,13 +14,15 @@ from hostagent.model import FINAL, Event, EventStatus
 from netemu.supervisor.guests.power import Power, demands_until
 
 if TYPE_CHECKING:
-    from netemu.simulation.cluster import Cluster
+    from netemu.simulation.cluster import Cluster, Mind
 
 _FaultOf: TypeAlias = tuple[str, str]
 """A guest, and a fault's ID."""
 
 LIVELY_WITHIN: Final = 60.0
 """Seconds after the last fault within which the lab must be well again."""
+LEARNS_WITHIN: Final = 10.0
+"""Seconds within which a responder hears of what it has missed: some heartbeats, and a joining."""
 COMES_BACK: Final = 5.0
 """Seconds after an event within which its guests must run again: they move, boot, and claim."""
 
@@ -216,10 +218,11 @@ class SameBytes(Checker):
 
 
 class Feed(Checker):
-    invariant = "a feed that was cut equals the agent's state"
+    invariant = "a feed that was cut equals the agent's state, and one that is heard is not behind"
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
+        self._behind: dict[str, tuple[tuple[int, int], float]] = {}  # by node: whose mind, since
         self._compared: dict[str, tuple[int, int]] = {}  # by node: whose mind, as of what
 
     def moment(self) -> None:
@@ -229,6 +232,7 @@ class Feed(Checker):
                 continue
             # Compared at the same sequence only, and once: later changes may be on their way.
             state = id(mind), mind.knowledge.sequence
+            self._look_behind(host.name, mind, disk.sequence)
             if self._compared.get(host.name) == state or state[1] != disk.sequence:
                 continue
             self._compared[host.name] = state
@@ -240,6 +244,19 @@ class Feed(Checker):
                 self.breach(f"{host.name}: guests {known}, its agent has {there}")
             if events != events_there:
                 self.breach(f"{host.name}: events {events}, its agent has {events_there}")
+
+    def _look_behind(self, node: str, mind: "Mind", sequence: int) -> None:
+        """A responder that hears heartbeats learns from them what it has missed."""
+        now = self.cluster.loop.time()
+        state = id(mind), mind.knowledge.sequence
+        known, since = self._behind.get(node, (state, now))
+        runs = mind.process is not None and mind.process.alive and not mind.process.paused
+        if not runs or state[1] == sequence or known != state or not mind.knowledge.fresh(now):
+            self._behind.pop(node, None)
+            return
+        self._behind[node] = state, since
+        if now - since > LEARNS_WITHIN:
+            self.breach(f"{node}: its responder is at {state[1]}, its agent at {sequence}")
 
 
 def _told(placed: Placed) -> tuple[int, Sequence[tuple[str, int]]]:

@@ -56,6 +56,8 @@ EPOCH: Final = 1_800_000_000.0
 _FIRST_RESTART, _LAST_RESTART = 0.05, 5.0
 _START: Final = (0.05, 0.4)  # seconds until a process that was started serves
 _CLAIM: Final = (0.2, 1.5)
+# Seconds until a process that was killed has ended.
+_ENDS, _ENDS_LATE = 0.003, (0.5, 12.0)
 
 
 class Clock:
@@ -235,11 +237,15 @@ class Service:
             self._cluster.loop.call_soon(process.crash, context=self._cluster.outside)
 
     def kill(self) -> None:
-        """End it, and do not start it again; the kernel takes a moment for it."""
+        """End it, and do not start it again. It does nothing more; at times the kernel takes long
+        for it, and what it has open stays so.
+        """
         self._wanted = False
         if self.process is not None:
-            process = self.process
-            self._cluster.loop.call_later(0.003, process.crash, context=self._cluster.outside)
+            process, draw = self.process, self._cluster.draw
+            process.pause()
+            lasts = _ENDS if draw.random() < 0.8 else draw.uniform(*_ENDS_LATE)
+            self._cluster.loop.call_later(lasts, process.crash, context=self._cluster.outside)
 
     def _ended(self, process: Process) -> None:
         if self.process is process:

@@ -27,6 +27,8 @@ _LEFT_AWAY: Final = 0.5
 # The chance that one fails as the last thing, and how long no wire can be moved then: until it has
 # been tried, once the node has been silent.
 _LAST_BLOW: Final = 0.5
+_HANGS: Final = 0.5
+_LAST_LOST: Final = 0.5
 _STUCK: Final = (SILENCE + 1, SILENCE + 4)
 
 
@@ -56,6 +58,8 @@ class Faults:
         cluster.ports.stuck = False
         for transport in cluster.network.transports:
             transport.mute = transport.deaf = False
+            # A last frame is lost: nothing may follow that shows it, but heartbeats.
+            transport.skip = transport.feeds and self._draw.random() < _LAST_LOST
         for service in self._services():
             if service.process is not None and service.process.paused:
                 service.process.go_on()
@@ -69,9 +73,17 @@ class Faults:
             await self._strike_last()
 
     async def _strike_last(self) -> None:
-        """Fail a node for good while no wire can be moved: its guests leave it once they can."""
+        """A node's agent hangs for good; or the node fails for good while no wire can be moved. Its
+        guests leave it as soon as they can.
+        """
         cluster = self._cluster
         cluster.left_away = max(cluster.hosts, key=lambda n: len(cluster.hosts[n].wired.guests))
+        if self._draw.random() < _HANGS:
+            self._note(f"hang {cluster.left_away}")
+            agent = cluster.hosts[cluster.left_away].services[0].process
+            if agent is not None:
+                agent.pause()
+            return
         cluster.ports.stuck = True
         self._fail(cluster.left_away)
         await asyncio.sleep(self._draw.uniform(*_STUCK))

@@ -113,7 +113,7 @@ ALL: Final[Sequence[Mutant]] = (
         _REPLICA,
         "if self._parts or message.sequence != self.sequence:",
         "if self._parts:",
-        ("Acknowledged", "Lively", "NotEarly"),
+        ("Feed", "Acknowledged", "Lively", "NotEarly"),
     ),
     Mutant(
         "feed-never-joined-again",

@@ -135,9 +135,21 @@ class Transport(asyncio.Transport):
         self._ended = False  # the other end has ended, and all its data is in the inbox
         self._last_arrival = 0.0
         self.deaf = self.mute = False
+        self.skip = False
+        """Whether the next write is lost."""
         self.peer: Transport = self
         self.belong(process)
         network.transports[self] = None
+
+    @property
+    def feeds(self) -> bool:
+        """Whether it is an agent's end of a feed."""
+        process = self._process
+        return (
+            process is not None
+            and self._path == f"/{process.name.partition('/')[0]}/feed"
+            and (process.name.endswith("/agent"))
+        )
 
     def belong(self, process: Process | None) -> None:
         """Have the connection end with a process."""
@@ -158,6 +170,9 @@ class Transport(asyncio.Transport):
             return
         payload = bytes(data)
         weather = self._network.weather
+        if self.skip:
+            self.skip = False
+            return
         if weather.cut and self._draw.random() < weather.cut:
             payload = payload[: self._draw.randrange(len(payload))]
             self._send(payload)
