@@ -163,6 +163,46 @@ while going():
     libc.umount2(random.choice((b'/proc/sys', b'/', b'/dev', place)), 2)
     libc.unshare(0x20000)
 """,
+    "settings": """
+found = [os.path.join(where, name) for where, _, names in os.walk('/proc/sys') for name in names]
+found = [path for path in found if os.access(path, os.W_OK)]
+while going() and found:
+    value = random.choice((b'0', b'1', b'2147483647', b'-1', b'1 1 1'))
+    path = random.choice(found)
+    def write():
+        with open(path, 'wb', 0) as file:
+            file.write(value)
+    attempt(write)
+""",
+    "timers": """
+signal.signal(signal.SIGCONT, lambda *_: None)
+signal.signal(signal.SIGALRM, lambda *_: os.kill(0, signal.SIGCONT))
+os.setpgid(0, 0)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+while going():
+    ip('link', 'set', 'eth0', random.choice(('down', 'up')))
+    attempt(os.kill, -1, signal.SIGCONT)
+""",
+    "files": """
+kept = []
+for where, below, names in os.walk('/'):
+    if where in ('/proc', '/sys'):
+        below.clear()
+        continue
+    if not going():
+        break
+    for name in names[:50]:
+        path = os.path.join(where, name)
+        def hold():
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            if len(kept) < 2000:
+                kept.append(file)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            os.close(file)
+        attempt(hold)
+        attempt(os.open, path, os.O_WRONLY | os.O_NONBLOCK)
+""",
     "memory": """
 with open('/run/filled', 'wb') as file:
     while going() and file.tell() < 32 << 20:
