@@ -86,7 +86,7 @@ class Places:
         """The machine that a guest is on, be it there or lost."""
         if guest in self._places:
             return self._places[guest][0].machine
-        return self.machine_of_node(self._nodes[guest])
+        return self.machine_of_node(self._nodes[guest]) if guest in self._nodes else None
 
     def on(self, machine: str) -> list[str]:
         """The guests of a machine, in the order of the lab file."""

@@ -55,6 +55,7 @@ class PublishedState:
         self._local = local
         self._sequences = dict.fromkeys(nodes, 0)  # up to which one the store has it
         self._kept: dict[str, dict[str, bytes]] = {node: {} for node in self._sequences}
+        self._turns = {node: asyncio.Lock() for node in self._sequences}
         self._more = asyncio.Event()
 
     async def publish(self, node: str) -> None:
@@ -70,13 +71,14 @@ class PublishedState:
                 sequence = watch.sequence
                 wanted = {prefix + name: value for name, value in state_of(watch).items()}
                 try:
-                    await self._change(self._kept[node], wanted)
+                    async with self._turns[node]:
+                        await self._change(self._kept[node], wanted)
+                        self._kept[node] = wanted
                 except NotSo:  # later, then: some of it may have been kept
                     news.set()
                     self._kept[node] = dict.fromkeys(self._kept[node] | wanted, b"")
                     await asyncio.sleep(_PAUSE)
                 else:
-                    self._kept[node] = wanted
                     self._sequences[node] = sequence
                     self._more.set()
                 await asyncio.sleep(_SWARM)
@@ -108,11 +110,22 @@ class PublishedState:
         Raises NotSo.
         """
         in_term = self._membership.in_term(self._membership.term)
-        for node, kept in self._kept.items():
-            entries, _ = await self._client.under(self._membership.key("state", node, ""))
-            gone = [Removal(one.key) for one in entries if one.key not in kept]
-            for part in _batched(gone, _AT_ONCE):
-                await self._client.when([in_term], part)
+        for node, turn in self._turns.items():
+            async with turn:  # what is being kept now is not dropped
+                entries, _ = await self._client.under(self._membership.key("state", node, ""))
+                kept = self._kept[node]
+                left = [one.key for one in entries if one.key not in kept]
+                if any(self._comes(key, node) for key in left):
+                    continue  # it has yet to be taken in, with its events
+                gone = [Removal(key) for key in left]
+                for part in _batched(gone, _AT_ONCE):
+                    await self._client.when([in_term], part)
+
+    def _comes(self, key: str, node: str) -> bool:
+        """Whether a key is of a guest that is to be on this machine."""
+        kind, guest = key.split("/")[-2:]
+        here = self._places.machine_of_node(node)
+        return kind == "guests" and here is not None and self._places.machine_of(guest) == here
 
     async def has(self, sequences: Iterable[tuple[str, int]]) -> None:
         """Wait, for a bounded time, until the store has what nodes knew as of these sequences."""

@@ -244,3 +244,31 @@ def test_a_machine_has_a_name_of_its_own_and_the_last_one_ends_the_lab(
             await late.shared.begin()
 
     play(script)
+
+
+def test_what_is_being_kept_is_not_dropped_with_what_was_left(
+    play: Callable[[Script], None],
+) -> None:
+    """A machine begins again, and drops what an earlier supervisor had kept of its nodes."""
+
+    async def script(stage: Stage) -> None:
+        other = await stage.joined()
+        at_once = stage.etcd.when
+
+        async def late(*asked: Any) -> bool:
+            done = await at_once(*asked)
+            await asyncio.sleep(0.02)  # the answer is under way
+            return done
+
+        def kept() -> list[str]:
+            return [key for key in stage.etcd.keys if "/state/n2/events/" in key]
+
+        stage.etcd.when = late  # type: ignore[method-assign]
+        planning = asyncio.create_task(other.schedule("c"))
+        await stage.until(lambda: bool(kept()))
+        await other.store.sweep()
+        await planning
+        assert len(kept()) == 1
+        await other.end()
+
+    play(script)
