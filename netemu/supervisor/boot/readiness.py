@@ -9,10 +9,9 @@ from typing import Final
 
 from netemu.errors import NotSo
 from netemu.kernel.sockets import HTTP
-from netemu.supervisor.guests.machine import Capability
+from netemu.supervisor.guests.machine import Capability, Machine, MachineWithConsole
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.wiring import METADATA, WiredGuest, WiredNode
-from netemu.topology import Guest
 from netemu.wire.progress import Progress
 
 # Guests that ask at the same time. Under `same-node` each first resolves the responder by a
@@ -45,14 +44,24 @@ async def within(seconds: float, missing: Callable[[], str]) -> AsyncIterator[No
         raise NotSo(f"{missing()} within {seconds:g} s") from None
 
 
-def unbound(guests: Iterable[Guest], claims: Claims) -> str:
+def unbound(nodes: Iterable[WiredNode], claims: Claims) -> str:
     """Return why a lab is not up: guests without an address, or else agents that do not answer."""
-    states = {one.name: claims.state(one) for one in guests}
-    missing = [f"{name} ({state})" for name, state in states.items() if state != "bound"]
+    states = {one: claims.state(one.guest) for node in nodes for one in node.guests}
+    missing = [
+        f"{one.guest.name} ({state}{_last_words(one.machine)})"
+        for one, state in states.items()
+        if state != "bound"
+    ]
     if not missing:
         return "not every host agent took its guests"
     rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     return f"no address was bound for {', '.join(missing[:3])}{rest}"
+
+
+def _last_words(machine: Machine) -> str:
+    """What is on the console of a machine that has one."""
+    words = machine.last_words if isinstance(machine, MachineWithConsole) else ""
+    return f"; its console says {words!r}" if words else ""
 
 
 async def all_answered(

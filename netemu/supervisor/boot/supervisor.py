@@ -267,7 +267,7 @@ class Supervisor:
         )
         bound = claims.all_bound(lab.guests, self._progress)
         claiming = CLAIMING_AT_MOST * max(1.0, scale)
-        async with readiness.within(claiming, lambda: readiness.unbound(lab.guests, claims)):
+        async with readiness.within(claiming, lambda: readiness.unbound(self._nodes, claims)):
             if self._shared is not None:
                 await self._shared.resume(agents, placement)
             await asyncio.gather(bound, placement.tell_all())

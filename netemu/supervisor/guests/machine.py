@@ -132,5 +132,9 @@ class MachineWithConsole(Machine, Protocol):
     async def run(self, asked: Command) -> Done:
         """Run a command in it. Raises NotSo."""
 
+    @property
+    def last_words(self) -> str:
+        """The last line on its console; "" if there is none."""
+
     def console(self) -> socket.socket:
         """Its console, which the caller closes. Raises NotSo."""

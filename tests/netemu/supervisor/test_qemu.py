@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -14,6 +15,7 @@ from netemu.errors import NotSo
 from netemu.kernel.factory_client import Factory
 from netemu.supervisor.guests.machine import Command
 from netemu.supervisor.guests.qemu import command, json_lines
+from netemu.supervisor.guests.qemu.console import Console
 from netemu.supervisor.guests.qemu.guest_agent import GuestAgent
 from netemu.supervisor.guests.qemu.json_peer import JsonPeer, NoAnswer, Refused
 from netemu.supervisor.guests.qemu.qemu_machine import QemuMachine
@@ -179,3 +181,20 @@ def test_an_emulator_that_ends_is_told_and_one_that_is_ended_is_not() -> None:
 
     asyncio.run(script())
     assert told == ["its emulator has ended"]
+
+
+def test_a_consoles_last_words_are_one_line_that_can_be_shown() -> None:
+    async def script() -> str:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        hear, tell = os.pipe()
+        console = Console(ours, hear, os.open(os.devnull, os.O_WRONLY))
+        with theirs:
+            theirs.send(b"x" * 300 + b"\n\x1b[1mKernel panic\x1b[0m - not syncing\r\n\n")
+            await asyncio.sleep(0.05)
+            said = console.last_words
+        console.close()
+        os.close(tell)
+        return said
+
+    assert asyncio.run(script()) == "[1mKernel panic[0m - not syncing"

@@ -12,6 +12,8 @@ from typing import Final
 from netemu.errors import NotSo
 
 _CHUNK: Final = 16384
+# Bytes that are kept for the machine's last words.
+_LAST: Final = 200
 # Seconds until a full log is tried again.
 _PAUSE: Final = 0.05
 # Clients of one console: each is a socket of the supervisor's.
@@ -26,6 +28,7 @@ class Console:
 
     def __init__(self, link: socket.socket, errors: int, log: int) -> None:
         self.last_line = ""
+        self._last_said = b""
         self._link, self._errors, self._log = link, errors, log
         self._clients: set[socket.socket] = set()
         self._open = True
@@ -44,6 +47,15 @@ class Console:
         self._clients.add(ours)
         self._loop.add_reader(ours, self._typed, ours)
         return theirs
+
+    @property
+    def last_words(self) -> str:
+        """The last line that the machine has printed, as far as it can be shown."""
+        for line in reversed(self._last_said.decode(errors="replace").splitlines()):
+            shown = "".join(one for one in line if one.isprintable()).strip()
+            if shown:
+                return shown
+        return ""
 
     def close(self) -> None:
         """Stop, and let all go who are attached."""
@@ -68,6 +80,7 @@ class Console:
         if not said:
             self._loop.remove_reader(self._link)
             return
+        self._last_said = (self._last_said + said)[-_LAST:]
         for client in list(self._clients):
             try:
                 client.send(said)

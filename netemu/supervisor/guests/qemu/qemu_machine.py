@@ -243,6 +243,11 @@ class QemuMachine:
         except NotSo as error:
             raise NotSo(f"{self.name}: {error}") from None
 
+    @property
+    def last_words(self) -> str:
+        """The last line on its console; "" if there is none."""
+        return "" if self._console is None else self._console.last_words
+
     def console(self) -> socket.socket:
         """A socket that is its serial console. Raises NotSo."""
         if self._console is None:
