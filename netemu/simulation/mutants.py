@@ -177,7 +177,7 @@ ALL: Final[Sequence[Mutant]] = (
         _MOVES,
         "            if left is not None:\n",
         "            if False:\n",
-        ("Acknowledged", "NeverBack"),
+        ("Acknowledged", "NeverBack", "FaultsKept"),
     ),
     Mutant(
         "late-faults-do-not-follow",
@@ -209,7 +209,7 @@ ALL: Final[Sequence[Mutant]] = (
         """                await self._explain(cause, node, [guest.name for guest in moved])
                 await self._moves.rewire(moved, node)
 """,
-        ("Once",),
+        ("Once", "Acknowledged"),
     ),
     Mutant(
         "boots-before-the-responder-knows",
