@@ -147,7 +147,7 @@ def test_what_a_kernel_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(confinement, "_restrict_files", lacking)
+    monkeypatch.setattr(confinement, "restrict_files", lacking)
     monkeypatch.setattr(confinement, "_filter_calls", lacking)
     assert [one.split(":")[0] for one in confinement.confine(None)] == ["Landlock", "seccomp"]
 
