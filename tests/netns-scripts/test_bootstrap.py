@@ -35,7 +35,7 @@ TOOLS = [
     *("basename", "bash", "cat", "chmod", "cmp", "cp", "curl", "cut"),
     *("dirname", "env", "flock", "grep", "head", "id", "ip", "mkdir"),
     *("mktemp", "nft", "nproc", "ps", "rm", "sh", "sort", "tail"),
-    *("timeout", "touch"),
+    *("timeout", "touch", "wc"),
 ]
 
 NO_NETWORK = "\n".join(

@@ -295,7 +295,7 @@ class Supervisor:
             self._parts.hardware.wires.close()
         try:
             async with asyncio.timeout(GRACE):
-                while any(service.pid is not None for service in self._services()):
+                while self._zygote.pid or any(service.pid for service in self._services()):
                     await asyncio.sleep(0.01)
         except TimeoutError:
             log.warning("some services did not end in time")
