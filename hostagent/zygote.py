@@ -63,11 +63,22 @@ def main() -> None:
     link = socket.socket(fileno=LINK)
     os.set_inheritable(LINK, False)
     gc.freeze()
+    try:
+        ordered = _fork_until_closed(link)
+    except ConnectionError:  # the other end is gone
+        return
+    if ordered is not None:
+        link.close()
+        _be(*ordered)
+
+
+def _fork_until_closed(link: socket.socket) -> tuple[Start, list[int]] | None:
+    """What a daemon is to do, in each daemon; None once the link is closed."""
     _say(link, Ready())
     while True:
         message, descriptors, _, _ = socket.recv_fds(link, LONGEST, MOST_DESCRIPTORS)
         if not message:
-            return
+            return None
         start = msgspec.msgpack.decode(message, type=Start)
         if not (middle := _fork(link)):
             break
@@ -80,8 +91,7 @@ def main() -> None:
             os.setpgid(process, process)
             _say(link, Started(process))
         os._exit(0)
-    link.close()
-    _be(start, descriptors)
+    return start, descriptors
 
 
 def _import_daemons() -> None:

@@ -5,6 +5,8 @@ import ctypes
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from netemu.supervisor.nodes import zygote
 from netemu.supervisor.nodes.services import Overseer, Service
 from netemu.supervisor.nodes.zygote import Zygote
+from tests.conftest import SOURCE
 
 pytestmark = pytest.mark.processes
 _PR_SET_CHILD_SUBREAPER = 36
@@ -195,3 +198,21 @@ def test_a_daemon_that_nobody_takes_over_does_nothing(play: Any) -> None:
         assert not (stage.directory / "other.sqlite").exists()
 
     play(script)
+
+
+def test_a_zygote_whose_lab_has_ended_says_nothing(tmp_path: Path) -> None:
+    """Its supervisor was killed while it imported."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    words = [sys.executable, "-P", "-m", "hostagent.zygote", zygote.other_end.PADDING]
+    script = f"import os; os.dup2({theirs.fileno()}, 3); os.execv({words[0]!r}, {words!r})"
+    with theirs:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            cwd=SOURCE,
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
