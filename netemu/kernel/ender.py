@@ -68,7 +68,7 @@ class Ender:
 
     def _over(self) -> bool:
         for process, seen in list(self._left.items()):
-            now = _look(process)
+            now = self._look(process)
             if now is None or now.began != seen.began:
                 del self._left[process]
                 self._ended.append((seen.name, self._now()))
@@ -81,19 +81,22 @@ class Ender:
 
     def _living(self) -> Iterator[tuple[int, _Seen]]:
         for process in self._guest:
-            if process != self._first and (seen := _look(process)) is not None:
+            if process != self._first and (seen := self._look(process)) is not None:
                 yield process, seen
 
-
-def _look(process: int) -> _Seen | None:
-    """What the kernel says of a process that has not ended."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    name, _, rest = text.partition("(")[2].rpartition(")")
-    state, _, _, _, terminal, *more = rest.split()
-    return None if state in "ZX" else _Seen(name, more[14], terminal != "0")
+    def _look(self, process: int) -> _Seen | None:
+        """What the kernel says of a process that has not ended, or whose end the guest's first
+        process has still to tell.
+        """
+        try:
+            text = Path(f"/proc/{process}/stat").read_text(errors="replace")
+        except OSError:
+            return None
+        name, _, rest = text.partition("(")[2].rpartition(")")
+        state, parent, _, _, terminal, *more = rest.split()
+        if state == "X" or (state == "Z" and int(parent) != self._first):
+            return None
+        return _Seen(name, more[14], terminal != "0")
 
 
 def _number_of(pidfd: int) -> int:

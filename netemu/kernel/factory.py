@@ -311,9 +311,12 @@ def _be_the_first(asked: Boot) -> NoReturn:
     started = _start(asked) if asked.command else 0
     while True:
         signal.sigwait({signal.SIGCHLD})
-        for pid, status in _reap():
-            if pid == started:
-                _tell_the_end(status)
+        with suppress(ChildProcessError):
+            # Told before it is reaped: a guest that shuts down is cut off once all are gone.
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid == started:
+                    _tell_the_end(ended)
+                os.waitpid(ended.si_pid, 0)
 
 
 def _start(asked: Boot) -> int:
@@ -347,24 +350,21 @@ def _be_confined(asked: Boot) -> None:
         os.write(2, f"netemu: {line}\n".encode())
 
 
-def _tell_the_end(status: int) -> None:
-    code = os.waitstatus_to_exitcode(status)
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+def _tell_the_end(ended: os.waitid_result) -> None:
+    how = "exit code" if ended.si_code == os.CLD_EXITED else "signal"
     try:
-        os.write(2, f"netemu: the guest's program has ended with {how}\n".encode())
+        os.write(
+            2, f"netemu: the guest's program has ended with {how} {ended.si_status}\n".encode()
+        )
     except OSError:  # nobody listens: the lab is ending
         pass
 
 
-def _reap(*_: object) -> list[tuple[int, int]]:
-    """Reap every child that has ended. Returns their IDs and statuses."""
-    ended = []
-    try:
-        while (child := os.waitpid(-1, os.WNOHANG))[0]:
-            ended.append(child)
-    except ChildProcessError:
-        pass
-    return ended
+def _reap(*_: object) -> None:
+    """Reap every child that has ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 if __name__ == "__main__":

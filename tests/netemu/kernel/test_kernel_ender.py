@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,10 +77,24 @@ def test_a_guest_that_starts_ever_more_holds_nobody_up(monkeypatch: pytest.Monke
     asked: list[int] = []
     monkeypatch.setattr(ender.GuestProcesses, "of", more)
     monkeypatch.setattr(ender, "_number_of", lambda _: 1)
-    monkeypatch.setattr(ender, "_look", lambda _: ender._Seen("bomb", "0", False))
+    monkeypatch.setattr(Ender, "_look", lambda *_: ender._Seen("bomb", "0", False))
     monkeypatch.setattr(ender, "_kill", lambda process, _: asked.append(process))
     asking = Ender(-1, -1)
     asking.ask()
     assert len(asked) == 300
     told = json.loads(asking.wait(0.05))
     assert (told["ended"], told["killed"]) == ([], ["bomb"] * NAMED)
+
+
+def test_a_program_has_ended_once_its_first_process_has_told_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the guest's first process writes of an end is written before the guest is cut off."""
+    monkeypatch.setattr(ender.GuestProcesses, "of", lambda _: [])
+    monkeypatch.setattr(ender, "_number_of", lambda _: os.getpid())
+    asking = Ender(-1, -1)
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert asking._look(child.pid) is not None
+    child.wait()
+    assert asking._look(child.pid) is None
