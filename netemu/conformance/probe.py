@@ -108,10 +108,14 @@ class Place:
         """Run a command there. Returns its exit code, standard output and standard error."""
         return self.call(Inside.run, list(command))
 
-    def close(self) -> None:
+    def close(self, patience: float = 0.0) -> None:
+        """End the process, which has `patience` seconds to give back what it has borrowed."""
         self._link.close()
-        self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Posted(Generic[R]):

@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol, Self
 
@@ -38,6 +37,8 @@ _CAPTURED: Final = 500
 _CANARY_PATIENCE: Final = 4.0
 _CANARY_AGAIN: Final = 0.25
 _TRIES: Final = int(_CANARY_PATIENCE / _CANARY_AGAIN)
+# Two commands of ip(8) take some milliseconds, on a busy machine a second.
+_GIVING_BACK: Final = 10.0
 # For the honest control. An answer takes a millisecond, more on a busy machine; a lost SYN is sent
 # again after one second, and after three.
 CONTROL_PATIENCE: Final = 4.0
@@ -101,8 +102,8 @@ class Stage(Letters):
 
     def close(self) -> None:
         """End the processes. They return what they have borrowed also when this process dies."""
-        with suppress(NotSo, OSError):
-            self.node.call(Inside.give_back)
+        # It is not asked: an answer may have been lost with a call that was interrupted.
+        self.node.close(_GIVING_BACK)
         for place in (*self._places, *self.cast.others):
             place.close()
 

@@ -3,13 +3,16 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from netemu.conformance.inside import Inside, _answer_calls
+from netemu.conformance.probe import Place
 from netemu.wire.framing import Link
 
 
@@ -49,3 +52,18 @@ def test_once_its_channel_is_closed_no_signal_interrupts_what_it_gives_back() ->
     with theirs:
         _answer_calls(Link(theirs), Inside())
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.processes
+def test_a_process_has_time_to_give_back_what_it_has_borrowed(tmp_path: Path) -> None:
+    """It is not asked: an answer that was lost with an interrupted call held the suite's end up."""
+    ours, theirs = socket.socketpair()
+    place = Place("n", "lo")
+    place._link = Link(ours)
+    with theirs:
+        script = "import sys, time; sys.stdin.read(); time.sleep(0.2); open(sys.argv[1], 'w')"
+        words = [sys.executable, "-c", script, str(tmp_path / "given back")]
+        place._process = subprocess.Popen(words, stdin=theirs)
+    place.close(30.0)
+    assert place._process.returncode == 0
+    assert (tmp_path / "given back").exists()
