@@ -322,12 +322,18 @@ LAXER = [
             (" quote value", b'a="b" ;c'),
         ]
     ),
-    Laxer(
-        "Invalid method encountered",
-        rb"\A(?:\r\n)?[!#$%&'*+.^_`|~\w-]+ /",
-        "httptools",
-        "RFC 9110 §9.1: it is a token; Node.js knows some",
-        get(line=b"FOO / HTTP/1.1"),
+    *(
+        Laxer(
+            said,
+            rb"\A(?:\r\n)?[!#$%&'*+.^_`|~\w-]+ /",
+            "httptools",
+            "RFC 9110 §9.1: it is a token; Node.js knows some",
+            get(line=method + b" / HTTP/1.1"),
+        )
+        for said, method in [
+            ("Invalid method encountered", b"FOO"),
+            ("Expected space after method", b"GET0"),
+        ]
     ),
     Laxer(
         "Request has invalid `Transfer-Encoding`",
