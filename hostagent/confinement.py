@@ -71,7 +71,7 @@ _FILE_ACCESS: Final = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
 _NET_SINCE, _BIND_AND_CONNECT_TCP = 4, 3
 _SCOPES_SINCE, _ABSTRACT_SOCKETS_AND_SIGNALS = 6, 3
 _EXECUTE, _READ_FILE, _READ_DIRECTORY = 1 << 0, 1 << 2, 1 << 3
-# Of a file that is no directory: executing, writing, reading, truncating, and a device's ioctls.
+# Of a file that is not a directory: executing, writing, reading, truncating, and a device's ioctls.
 _OF_A_FILE: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 # Libraries and modules that are loaded late, as by the end of a thread.
 READABLE: Final = ("/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix)

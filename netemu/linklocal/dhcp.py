@@ -84,7 +84,7 @@ class Answer(NamedTuple):
 
 
 def parse(frame: bytes) -> Message | None:
-    """A client's message in an Ethernet frame; None if it is no whole one."""
+    """A client's message in an Ethernet frame; None if it is not a whole one."""
     if len(frame) < SHORTEST:
         return None
     _, _, ethertype = _ETHER.unpack_from(frame)

@@ -40,7 +40,7 @@ def _sweep(place: Path) -> None:
         try:
             lock = _opened(path)
         except OSError:
-            continue  # it is no directory, or somebody else's
+            continue  # it is not a directory, or somebody else's
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine = os.fstat(lock).st_uid == os.geteuid()

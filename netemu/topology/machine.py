@@ -124,7 +124,7 @@ def _dmi(name: str, text: str) -> None:
     if len(text) > _LONGEST_TEXT:
         raise MachineError(place, f"is longer than {_LONGEST_TEXT} characters")
     if name == "product_uuid" and not _UUID.fullmatch(text):
-        raise MachineError(place, f"{text!r} is no UUID: 8-4-4-4-12 hexadecimal digits")
+        raise MachineError(place, f"{text!r} is not a UUID: 8-4-4-4-12 hexadecimal digits")
 
 
 def _line(place: str, text: str) -> None:

@@ -54,7 +54,7 @@ class Home(NamedTuple):
 
 
 class SharedLab:
-    """This machine's part of a lab; `ended` is called when there is no such part any more."""
+    """This machine's part of a lab; `ended` is called when it is over."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class Connecting(Struct, array_like=True, tag=True):
 
 
 class Unreachable(Struct, array_like=True, tag=True):
-    """There is no socket, and why."""
+    """Why a socket could not be made."""
 
     number: int
     reason: str

@@ -1,6 +1,6 @@
 """Starts the nodes' daemons as forks of one process that has imported them: `hostagent.zygote`.
 
-Runs in the supervisor. Where there is no such process (not yet, or no longer) a service is started
+Runs in the supervisor. While that process does not run, a service is started
 as a program of its own, which takes a fifth of a second of CPU instead of some milliseconds.
 """
 

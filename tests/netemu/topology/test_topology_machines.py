@@ -35,7 +35,7 @@ def test_a_machine_boots_files_from_the_labs_directory() -> None:
         ("{kernel: a, cpus: 17}", "machine.cpus"),
         ("{kernel: a, kernle: b}", "machine.kernle: unknown key; did you mean 'kernel'?"),
         ("{kernel: a, dmi: {vendor: b}}", "machine.dmi.vendor: no machine says that of itself"),
-        ("{kernel: a, dmi: {product_uuid: b}}", "machine.dmi.product_uuid: 'b' is no UUID"),
+        ("{kernel: a, dmi: {product_uuid: b}}", "machine.dmi.product_uuid: 'b' is not a UUID"),
         ('{kernel: a, dmi: {board_name: "a\\nb"}}', "machine.dmi.board_name: 'a\\nb': is not one"),
         ("small", "machine: a mapping (key: value) or nothing is expected here"),
     ],
