@@ -146,7 +146,7 @@ def test_a_guest_cannot_type_into_the_callers_shell(terminal: Terminal) -> None:
 def test_a_terminal_is_as_one_expects(terminal: Terminal) -> None:
     """Sizes, what is typed, ^C, ^D and exit codes mean in a lab what they mean elsewhere."""
     terminal.resize(33, 99)
-    script = "stty size; read line; echo got $line; trap 'stty size; exit 7' WINCH; "
+    script = "trap 'stty size; exit 7' WINCH; stty size; read line; echo got $line; "
     ran = terminal.start("web1", ["sh", "-c", script + "while :; do sleep 0.05; done"])
     terminal.until(b"33 99\r\n")
     terminal.type(b"hello\r")
