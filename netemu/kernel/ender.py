@@ -16,7 +16,7 @@ from netemu.kernel.guest_processes import GuestProcesses
 
 # How many programs the report names of those that ended, and of those that did not.
 NAMED: Final = 20
-# Looks for programs that others have started meanwhile.
+# Looks for programs that others have started before they were stopped.
 _ROUNDS: Final = 3
 _LOOK_AFTER: Final = 0.005
 _LOOK_AT_LEAST_EVERY: Final = 0.1
@@ -41,17 +41,23 @@ class Ender:
     def ask(self) -> None:
         """Ask all programs to end: SIGTERM, and what has a terminal by SIGHUP, as shells expect.
 
-        What is started faster than it is asked to end is killed when the grace is over.
+        They are stopped before, as inits stop them: so none is missed, and what a program starts
+        because it is asked to end is not asked. What is started faster than it can be stopped is
+        killed when the grace is over. What has a terminal is not stopped: its shell, or the user's,
+        would take it for suspended.
         """
         for _ in range(_ROUNDS):
-            for process, seen in self._living():
-                if process in self._left:
-                    continue
-                self._left[process] = seen
-                _kill(process, signal.SIGTERM)
-                if seen.has_terminal:
-                    _kill(process, signal.SIGHUP)
-                _kill(process, signal.SIGCONT)
+            fresh = {one: seen for one, seen in self._living() if one not in self._left}
+            for process, seen in fresh.items():
+                if not seen.has_terminal:
+                    _kill(process, signal.SIGSTOP)
+            self._left |= fresh
+        for process, seen in self._left.items():
+            _kill(process, signal.SIGTERM)
+            if seen.has_terminal:
+                _kill(process, signal.SIGHUP)
+        for process in self._left:
+            _kill(process, signal.SIGCONT)
 
     def wait(self, grace: float) -> bytes:
         """Wait until all have ended, or the grace is over; reports what each has done, as JSON."""

@@ -3,9 +3,12 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,9 +84,45 @@ def test_a_guest_that_starts_ever_more_holds_nobody_up(monkeypatch: pytest.Monke
     monkeypatch.setattr(ender, "_kill", lambda process, _: asked.append(process))
     asking = Ender(-1, -1)
     asking.ask()
-    assert len(asked) == 300
+    assert len(asked) == 450  # 150 of them: stopped, asked, and told to go on
     told = json.loads(asking.wait(0.05))
     assert (told["ended"], told["killed"]) == ([], ["bomb"] * NAMED)
+
+
+def test_what_a_program_starts_because_it_is_asked_to_end_may_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user's program drains by a command, as in `trap 'kubectl drain …' TERM`."""
+    script = "trap 'sleep 0.2 && echo drained; exit' TERM; echo ready; while :; do sleep 0.01; done"
+    words = ["sh", "-c", script]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def look(_: int) -> Any:
+        time.sleep(0.05)  # another look comes when the command has been started
+        below = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text()
+        return [child.pid, *map(int, below.split())]
+
+    monkeypatch.setattr(
+        ender.GuestProcesses,
+        "of",
+        lambda of: type("", (), {"__iter__": lambda _: iter(look(of))})(),
+    )
+    monkeypatch.setattr(ender, "_number_of", lambda _: os.getpid())
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    Ender(-1, -1).ask()
+    assert child.communicate(timeout=30)[0] == "drained\n"
+
+
+def test_what_has_a_terminal_is_asked_and_not_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's `netemu shell` in a guest that reboots ends: it does not go to the background."""
+    sent: list[signal.Signals] = []
+    monkeypatch.setattr(ender.GuestProcesses, "of", lambda _: [7])
+    monkeypatch.setattr(ender, "_number_of", lambda _: 1)
+    monkeypatch.setattr(Ender, "_look", lambda *_: ender._Seen("bash", "0", True))
+    monkeypatch.setattr(ender, "_kill", lambda _, number: sent.append(number))
+    Ender(-1, -1).ask()
+    assert sent == [signal.SIGTERM, signal.SIGHUP, signal.SIGCONT]
 
 
 def test_a_program_has_ended_once_its_first_process_has_told_it(
