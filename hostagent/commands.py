@@ -75,7 +75,7 @@ def execute(
     Returns the answer and the deltas to publish, both only after the transaction is committed.
     """
     fingerprint = sha256(encode(command)).digest()
-    known = repository.remembered(command.command_id)
+    known = repository.commands.find(command.command_id)
     if known is not None:
         if known[0] != fingerprint:
             reason = f"command id {command.command_id} was used for another command"
@@ -95,7 +95,9 @@ def execute(
             answer = msgspec.structs.replace(done, now=now, sequence=repository.sequence)
             if deltas or not isinstance(command, requests.Approve | requests.Write):
                 # A guest's that change nothing are not stored: it may send them without end.
-                repository.remember(command.command_id, fingerprint, msgspec.msgpack.encode(answer))
+                repository.commands.keep(
+                    command.command_id, fingerprint, msgspec.msgpack.encode(answer)
+                )
     except Refused as refusal:
         return Failed(code=refusal.code, reason=str(refusal), command_id=command.command_id), []
     except IllegalTransition as error:
@@ -107,7 +109,7 @@ def execute(
 
 def answered(repository: Repository, command_id: str) -> Done | None:
     """Return the answer to a command that was carried out before, or None."""
-    known = repository.remembered(command_id)
+    known = repository.commands.find(command_id)
     return None if known is None else _answer.decode(known[1])
 
 

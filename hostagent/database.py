@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -68,28 +68,40 @@ class Database:
     """One file, held by this process alone, used by one thread at a time."""
 
     def __init__(
-        self,
-        path: Path | str,
-        bodies: Mapping[str, Decoder],
-        connect: Callable[..., sqlite3.Connection] | None = None,
+        self, path: Path, bodies: Mapping[str, Decoder], connection: sqlite3.Connection
     ) -> None:
-        """Open or create the file; raises RepositoryError, UnknownSchema, RepositoryInUse, Damaged.
-
-        `bodies` read the last column of some tables' rows. `connect` is called in place of
-        `sqlite3.connect`.
-        """
-        self.path = Path(path)
+        self.path = path
         self._bodies = bodies
+        self._db = connection
         self._depth = 0  # of transactions
         self._changes_in_file = -1
-        connect = sqlite3.connect if connect is None else connect
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        bodies: Mapping[str, Decoder],
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
+    ) -> Self:
+        """Open or create the file; raises RepositoryError, UnknownSchema, RepositoryInUse, Damaged.
+
+        `bodies` read the last column of some tables' rows.
+        """
         try:
             # Autocommit: the transactions are ours. No wait for a lock of another process.
-            self._db = connect(path, isolation_level=None, timeout=0, check_same_thread=False)
+            connection = connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         except (sqlite3.Error, MemoryError) as error:
             raise RepositoryError(f"{path}: {told(error)}") from error
+        made = cls(Path(path), bodies, connection)
+        with made.closed_on_error():
+            made._prepare()
+        return made
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the file if what is done inside fails; SQLite's errors become RepositoryError."""
         try:
-            self._prepare()
+            yield
         except BaseException as error:
             self._db.close()
             if isinstance(error, UNREADABLE):
@@ -98,12 +110,13 @@ class Database:
                 raise
             name = getattr(error, "sqlite_errorname", "")
             if name == "SQLITE_BUSY":
-                raise RepositoryInUse(f"{path}: another process holds this repository") from error
+                message = f"{self.path}: another process holds this repository"
+                raise RepositoryInUse(message) from error
             if name == "SQLITE_NOTADB":
-                raise UnknownSchema(f"{path}: {error}") from error
+                raise UnknownSchema(f"{self.path}: {error}") from error
             if name.startswith("SQLITE_CORRUPT"):
                 raise Damaged(self.path, error) from error
-            raise RepositoryError(f"{path}: {told(error)}") from error
+            raise RepositoryError(f"{self.path}: {told(error)}") from error
 
     def close(self) -> None:
         self._db.close()

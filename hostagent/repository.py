@@ -17,13 +17,14 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from hostagent.channel.messages import Delta, Left, parts
+from hostagent.channel.messages import Delta, Left, Snapshot, parts, snapshot
 from hostagent.channel.requests import Placed
+from hostagent.command_record import CommandRecord
 from hostagent.database import (
     Damaged,
     Database,
@@ -31,9 +32,9 @@ from hostagent.database import (
     RepositoryInUse,
     Row,
     UnknownSchema,
-    told,
 )
-from hostagent.faults import MAX_FAULTS, Fault, not_over
+from hostagent.faults import not_over
+from hostagent.guest_rows import BODY, merged, read_row, row_of
 from hostagent.model import (
     MAX_CLOCK_OFFSET,
     Event,
@@ -44,7 +45,6 @@ from hostagent.model import (
     next_change,
     unfold,
 )
-from hostagent.schema import COMMAND_BYTES, COMMANDS
 
 __all__ = ["Damaged", "Repository", "RepositoryError", "RepositoryInUse", "UnknownSchema"]
 
@@ -60,21 +60,10 @@ FLOORS: Final = 4096
 """Withdrawn guests whose numbers are kept singly: four times a full node. The highest of the older
 numbers is kept for all guests."""
 
-FORGOTTEN_AT_ONCE: Final = 512
-"""Commands forgotten in one transaction: some milliseconds."""
-
 CLOCK_SLACK: Final = 0.001
 """Seconds by which the clock may go back: the rounding of a sum of times."""
 
 
-class _Stored(Guest, frozen=True, kw_only=True):
-    """A guest, with what it meets, and what it has written."""
-
-    faults: tuple[Fault, ...] = ()
-    written: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-_guest = msgspec.json.Decoder(_Stored)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -85,24 +74,23 @@ class Repository:
     publish after the commit. Every method raises Damaged if the file does not hold what was stored.
     """
 
-    def __init__(
-        self, path: Path | str, connect: Callable[..., sqlite3.Connection] | None = None
-    ) -> None:
-        """Open or create the file; raises RepositoryError, UnknownSchema, RepositoryInUse, Damaged.
-
-        `connect` is called in place of `sqlite3.connect`.
-        """
-        self._db = Database(path, {"guests": _guest, "events": _event}, connect)
-        self.path = self._db.path
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self.path = db.path
+        self.commands = CommandRecord(db)
         self._known_state: Row | None = None
         self._next_end = -inf  # when the next fault is over, at the earliest; not known yet
-        try:
-            self._latest = float(self._state()[4])
-        except BaseException as error:
-            self._db.close()
-            if isinstance(error, (sqlite3.Error, MemoryError)):
-                raise RepositoryError(f"{path}: {told(error)}") from error
-            raise
+        self._latest = 0.0  # the latest time seen
+
+    @classmethod
+    def open(
+        cls, path: Path | str, connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+    ) -> Self:
+        """Open or create the file, as `Database.open`."""
+        made = cls(Database.open(path, {"guests": BODY, "events": _event}, connect))
+        with made._db.closed_on_error():
+            made._latest = float(made._state()[4])
+        return made
 
     def close(self) -> None:
         self._db.close()
@@ -141,7 +129,7 @@ class Repository:
 
     def guests(self) -> list[Placed]:
         """Return the guests placed here, by name."""
-        return [_placed(row) for row in self._db.rows("guests", "ORDER BY name")]
+        return [read_row(row) for row in self._db.rows("guests", "ORDER BY name")]
 
     def placed(self, name: str) -> Placed | None:
         """Return one guest, if it is here."""
@@ -152,7 +140,7 @@ class Repository:
         rows = self._db.rows(
             "guests", "WHERE name IN (SELECT value FROM json_each(?))", json.dumps(list(names))
         )
-        return {row[0]: _placed(row) for row in rows}
+        return {row[0]: read_row(row) for row in rows}
 
     def events(self, *, history: bool = True) -> list[Event]:
         """Return the events not ended, oldest first, then, with `history`, the ended ones."""
@@ -181,6 +169,16 @@ class Repository:
         """Return when the first fault is over, if that has a time; else infinity."""
         ends = (one.until for placed in self.guests() for one in placed.faults)
         return min((end for end in ends if end is not None), default=inf)
+
+    def snapshot(self, node: str) -> Iterator[Snapshot]:
+        """Return all that a subscriber to the node's feed is told first, in parts."""
+        return snapshot(
+            sequence=self.sequence,
+            node=node,
+            clock_offset=self.clock_offset,
+            guests=self.guests(),
+            events=self.events(),
+        )
 
     # Changes
 
@@ -228,7 +226,7 @@ class Repository:
                 edits = max(edits, known.edits + other)
             if known is not None and one.guest.name in again:
                 # It has booted here: it writes here alone.
-                faults = _joined(known.faults, again[one.guest.name], one.faults)
+                faults = merged(known.faults, again[one.guest.name], one.faults)
                 one = replace(one, faults=faults, written=known.written)
             changed.append(replace(one, incarnation=incarnation, edits=edits))
         return self._tell_placed(changed)
@@ -240,7 +238,7 @@ class Repository:
         """
         gone: dict[str, Left] = {}
         for name in names:
-            for placed in map(_placed, self._db.delete("guests", "name = ?", name)):
+            for placed in map(read_row, self._db.delete("guests", "name = ?", name)):
                 gone[name] = Left(placed.incarnation, placed.edits, placed.faults)
         if not gone:
             return {}, []
@@ -308,19 +306,7 @@ class Repository:
     def _put_guests(self, changed: Sequence[Placed]) -> None:
         ends = [fault.until for one in changed for fault in one.faults if fault.until is not None]
         self._next_end = min(self._next_end, *ends, inf)
-        self._db.put(
-            "guests",
-            [
-                (
-                    one.guest.name,
-                    one.guest.availability_set,
-                    one.incarnation,
-                    one.edits,
-                    _body(one),
-                )
-                for one in changed
-            ],
-        )
+        self._db.put("guests", [row_of(one) for one in changed])
 
     def add(self, event: Event) -> list[Delta]:
         """Store a new event."""
@@ -455,76 +441,14 @@ class Repository:
         self._known_state = (one, *values)
         self._db.put("state", [self._known_state])
 
-    # Commands that have been applied
-
-    def remembered(self, command_id: str) -> tuple[bytes, bytes] | None:
-        """Return the fingerprint and the answer of a command applied before."""
-        row = self._db.row("commands", "WHERE id = ?", command_id)
-        return None if row is None else (row[3], row[4])
-
-    def remember(self, command_id: str, fingerprint: bytes, answer: bytes) -> None:
-        """Keep a command's answer until many others have come after it."""
-        last = self._db.row("commands", "ORDER BY number DESC")
-        number, total = (0, 0) if last is None else last[:2]
-        self._db.put(
-            "commands", [(number + 1, total + len(answer), command_id, fingerprint, answer)]
-        )
-
     def rest(self) -> None:
         """Move the write-ahead log into the file; call it outside of a transaction."""
         self._db.rest()
 
     def tidy(self) -> bool:
-        """Forget some of the surplus commands, and shrink the file a little.
+        """Forget some of the surplus commands, and shrink the file a little, in a transaction.
 
-        Returns whether there is more to do. Work is in slices, so that requests do not wait long.
+        Returns whether there is more to do.
         """
-        last = self._db.row("commands", "ORDER BY number DESC")
-        number, total = (0, 0) if last is None else last[:2]
-        gone = self._db.delete(
-            "commands",
-            "number IN (SELECT number FROM (SELECT number, total FROM commands ORDER BY number"
-            " LIMIT ?) WHERE number <= ? OR total <= ?)",
-            FORGOTTEN_AT_ONCE,
-            number - COMMANDS,
-            total - COMMAND_BYTES,
-        )
-        return self._db.shrink() or len(gone) == FORGOTTEN_AT_ONCE
-
-
-def _placed(row: Row) -> Placed:
-    _, _, incarnation, edits, body = row
-    stored = _guest.decode(body)
-    guest = Guest(**{name: getattr(stored, name) for name in Guest.__struct_fields__})
-    return Placed(
-        guest=guest,
-        incarnation=incarnation,
-        edits=edits,
-        faults=stored.faults,
-        written=stored.written,
-    )
-
-
-def _body(one: Placed) -> bytes:
-    """Return what is stored of a guest besides its numbers."""
-    members = asdict(one.guest)
-    if one.faults:
-        members["faults"] = one.faults
-    if one.written:
-        members["written"] = one.written
-    return msgspec.json.encode(members, order="deterministic")
-
-
-def _joined(
-    known: Iterable[Fault], before: Collection[str], carried: Iterable[Fault]
-) -> tuple[Fault, ...]:
-    """Return the faults of both nodes, each as the one has it that has used it more.
-
-    `before` are the IDs of those that both have had: one that either has no more has ended.
-    """
-    there = {one.id: one for one in carried}
-    merged = {one.id: one for one in known if one.id in there or one.id not in before}
-    for one in there.values():
-        if one.id in merged or one.id not in before:
-            merged[one.id] = max(one, merged.get(one.id, one), key=lambda fault: fault.used)
-    return not_over(merged.values(), -inf)[:MAX_FAULTS]
+        more = self.commands.forget_surplus()
+        return self._db.shrink() or more

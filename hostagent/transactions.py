@@ -5,11 +5,11 @@ Runs in the agent's second thread, one call at a time. It opens no socket and kn
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from hostagent.channel.messages import Answer, Delta, Failed, Snapshot, Used, encode, snapshot
+from hostagent.channel.messages import Answer, Delta, Failed, Used, encode
 from hostagent.channel.requests import (
     Command,
     ListEvents,
@@ -107,18 +107,8 @@ class Transactions:
             deltas,
             answers,
             repository.sequence,
-            [encode(part) for part in self._snapshot()] if joining else (),
+            [encode(part) for part in repository.snapshot(self._node)] if joining else (),
             inf if change is None else change - wall - repository.clock_offset,
-        )
-
-    def _snapshot(self) -> Iterable[Snapshot]:
-        repository = self._repository
-        return snapshot(
-            sequence=repository.sequence,
-            node=self._node,
-            clock_offset=repository.clock_offset,
-            guests=repository.guests(),
-            events=repository.events(),
         )
 
     def _note(self, error: Exception | None) -> None:

@@ -39,7 +39,6 @@ def _is_io(called: str) -> bool:
 
 # Left as they are: a store whose `connect` tests replace, a benchmark, and a stage of attacks.
 KNOWN: Final = {
-    "hostagent/database.py": ["Database: connect"],
     "netemu/bench/wire.py": [
         "Relayed: socket.socketpair",
         "Relayed: subprocess.Popen",

@@ -99,7 +99,7 @@ def agent(
     if not directory.is_dir():
         raise BadInput(f"--repository: there is no directory {directory}")
     try:
-        store = Repository(repository)
+        store = Repository.open(repository)
     except (UnknownSchema, Damaged) as error:
         raise BadInput(str(error)) from error
     except RepositoryError as error:

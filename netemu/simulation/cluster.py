@@ -297,14 +297,14 @@ class Host(NodeServices):
         if self.opened is not None or not self.repository.exists():
             yield self.opened
             return
-        repository = Repository(self.repository)
+        repository = Repository.open(self.repository)
         try:
             yield repository
         finally:
             repository.close()
 
     async def _agent_main(self, process: Process) -> None:
-        repository = self.opened = Repository(self.repository)
+        repository = self.opened = Repository.open(self.repository)
 
         def gone() -> None:
             repository.close()

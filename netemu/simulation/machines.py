@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hostagent.channel.messages import Failed, snapshot
+from hostagent.channel.messages import Failed
 from hostagent.channel.requests import Command
 from hostagent.commands import execute, look_up
 from hostagent.controller import Watch, calls
@@ -53,10 +53,10 @@ class Agents(Store):
     """The agent of a machine's one node, on a disk of its own."""
 
     def __init__(
-        self, node: str, path: Path, wall: Callable[[], float], draw: random.Random
+        self, node: str, repository: Repository, wall: Callable[[], float], draw: random.Random
     ) -> None:
         super().__init__([node])
-        self.repository = Repository(path)
+        self.repository = repository
         self._node, self._wall, self._draw = node, wall, draw
         self._watchers: list[Watch] = []
 
@@ -78,14 +78,7 @@ class Agents(Store):
         return [answer]
 
     async def watch(self, node: str, watcher: Watch) -> None:
-        one = self.repository
-        for part in snapshot(
-            sequence=one.sequence,
-            node=node,
-            clock_offset=one.clock_offset,
-            guests=one.guests(),
-            events=one.events(),
-        ):
+        for part in self.repository.snapshot(node):
             watcher.received(part)
         self._watchers.append(watcher)
         await asyncio.Event().wait()
@@ -213,9 +206,8 @@ class Machine:
         places.resume(self.name, partial(resumed, left))
         gone = {name for name, one in places.brought().items() if one.machine != self.name}
         here = [one.name for one in lab.node(node).guests if one.name not in gone]
-        self.agents = Agents(
-            node, lab.directory / f"{node}-{self._lives}.sqlite", lab.wall, self.draw
-        )
+        disk = Repository.open(lab.directory / f"{node}-{self._lives}.sqlite")
+        self.agents = Agents(node, disk, lab.wall, self.draw)
         guests: Any = Guests(self, here)
         self.guests = guests
         self.store = SharedStore(client, part, membership, places, self.agents, lambda _: None)

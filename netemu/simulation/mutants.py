@@ -188,8 +188,8 @@ ALL: Final[Sequence[Mutant]] = (
     ),
     Mutant(
         "faults-that-were-cleared-come-back",
-        _REPOSITORY,
-        "if one.id in merged or one.id not in before:",
+        "hostagent.guest_rows",
+        "if one.id in both or one.id not in before:",
         "if True:",
         ("FaultsKept",),
     ),

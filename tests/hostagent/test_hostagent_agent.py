@@ -273,7 +273,7 @@ def moved(short_path):
     def run(scenario):
         async def main():
             loop = asyncio.get_running_loop()
-            store = Repository(short_path / "node.sqlite")
+            store = Repository.open(short_path / "node.sqlite")
             agent = Agent("n1", store, wall=loop.time)
             sockets = []
             for name in ("command", "feed"):
@@ -402,7 +402,7 @@ def test_a_subscriber_that_does_not_read_is_dropped(running, peer):
 
 def test_a_snapshot_larger_than_the_bound_is_sent_all_the_same(node, monkeypatch):
     """A subscriber's snapshot may wait to be read, however large; only what comes on top counts."""
-    store = Repository(node.directory / "node.sqlite")
+    store = Repository.open(node.directory / "node.sqlite")
     names = tuple(f"{i:03}" + "n" * 60 for i in range(1000))
     with store.transaction():
         store.place([Guest(name=name) for name in names])
@@ -445,7 +445,7 @@ def test_sigterm_is_an_orderly_end(running, peer):
         pass
     assert "agent n1 ends" in running.log("agent")
     # the repository is whole, and nobody holds it
-    Repository(running.directory / "node.sqlite").close()
+    Repository.open(running.directory / "node.sqlite").close()
 
 
 def test_what_fell_due_while_no_agent_ran(running):

@@ -24,7 +24,7 @@ class Node:
         self.wall = NOW
         self.commands = 0
         self.deltas = []
-        self.repository = Repository(path)
+        self.repository = Repository.open(path)
 
     def __call__(self, kind, **fields):
         self.commands += 1
@@ -40,7 +40,7 @@ class Node:
 
     def restart(self):
         self.repository.close()
-        self.repository = Repository(self.path)
+        self.repository = Repository.open(self.path)
 
     @property
     def now(self):

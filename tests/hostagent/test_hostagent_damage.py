@@ -64,7 +64,7 @@ def fill(store):
 
 def served(path):
     """All that a repository says, and what it answers to a command that comes again."""
-    store = Repository(path)
+    store = Repository.open(path)
     try:
         return (
             store.guests(),
@@ -75,8 +75,8 @@ def served(path):
             store.sequence,
             store.next_change(),
             store.active_count(),
-            store.remembered("schedule4"),
-            store.remembered("nothing"),
+            store.commands.find("schedule4"),
+            store.commands.find("nothing"),
         )
     finally:
         store.close()
@@ -84,7 +84,7 @@ def served(path):
 
 @pytest.fixture
 def path(tmp_path):
-    store = Repository(tmp_path / "r.sqlite")
+    store = Repository.open(tmp_path / "r.sqlite")
     fill(store)
     store.close()
     return tmp_path / "r.sqlite"
@@ -122,7 +122,7 @@ def test_of_all_bits_that_flip_none_is_served_as_truth(path, tmp_path):
 
 
 def test_a_row_that_changes_while_the_agent_runs_is_not_served(path):
-    store = Repository(path)
+    store = Repository.open(path)
     store._db._db.execute("UPDATE guests SET incarnation = 1 WHERE name = 'web4'")
     with pytest.raises(Damaged, match="a row of guests"):
         store.guests()
@@ -156,7 +156,7 @@ def test_what_somebody_has_done_to_a_file_is_told(path, statement, said):
         db.execute(statement)
     db.close()
     with pytest.raises(Damaged, match=said):
-        Repository(path)
+        Repository.open(path)
 
 
 def test_a_file_with_a_hole_in_its_middle_is_told(path):
@@ -164,7 +164,7 @@ def test_a_file_with_a_hole_in_its_middle_is_told(path):
         file.seek(path.stat().st_size // 2)
         file.write(b"\xff" * 4096)
     with pytest.raises(RepositoryError):
-        Repository(path)
+        Repository.open(path)
 
 
 def agent(repository):
@@ -244,7 +244,7 @@ def test_a_file_of_an_older_version_is_taken_over(tmp_path, version):
     path = tmp_path / "old"
     write_old(path, version)
     for _ in range(2):
-        store = Repository(path)
+        store = Repository.open(path)
         (told,) = store.guests()
         edits = 0 if version == 1 else 3
         assert (told.guest.name, told.incarnation, told.edits) == ("a", 7, edits)
@@ -252,12 +252,12 @@ def test_a_file_of_an_older_version_is_taken_over(tmp_path, version):
         assert (event.guests, event.notice_only) == (("a",), False)
         assert (store.clock_offset, store.sequence) == (30.0, 17)
         assert store.next_change() == 1700000900.0
-        assert store.remembered("old") == (b"\x01", b"\x02")
-        assert store.remembered("new") == (b"\x03", b"\x04")
+        assert store.commands.find("old") == (b"\x01", b"\x02")
+        assert store.commands.find("new") == (b"\x03", b"\x04")
         assert store._db.number("PRAGMA user_version") == VERSION
         assert store._db.number("PRAGMA auto_vacuum") == 2
         store.close()
-    store = Repository(path)
+    store = Repository.open(path)
     with store.transaction():
         (delta,) = store.place([Guest(name="b")])
     assert delta.placed[0].incarnation == (3 if version < 3 else 10)
@@ -279,7 +279,7 @@ def test_an_older_file_that_is_damaged_is_refused_and_left_as_it_was(tmp_path, d
     before = path.read_bytes()
     for _ in range(2):
         with pytest.raises(RepositoryError, match=str(path)):
-            Repository(path)
+            Repository.open(path)
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (3,)
     db.close()
@@ -294,4 +294,4 @@ def test_no_flipped_bit_makes_an_older_version_of_this_one():
 def test_a_file_of_a_version_to_come_is_refused(tmp_path, version):
     write_old(tmp_path / "new", version)
     with pytest.raises(UnknownSchema, match=f"version {version}; this program reads {VERSION}"):
-        Repository(tmp_path / "new")
+        Repository.open(tmp_path / "new")

@@ -272,7 +272,7 @@ def test_the_playbook_fits_a_guest_and_lets_a_request_through_between_any_two():
 
 @pytest.fixture
 def store(tmp_path):
-    made = Repository(tmp_path / "r.sqlite")
+    made = Repository.open(tmp_path / "r.sqlite")
     execute(made, Place(command_id="p", guests=(Guest(name="web1"), Guest(name="web2"))), NOW)
     yield made
     made.close()
@@ -302,7 +302,7 @@ def test_a_fault_is_stored_with_its_guest_and_is_no_change_of_the_guest(tmp_path
     (placed,) = delta.placed
     assert placed == replace(before, faults=(fault(1, NOW + 5, until=NOW + 35, status=500),))
     store.close()
-    again = Repository(tmp_path / "r.sqlite")  # the agent has been killed
+    again = Repository.open(tmp_path / "r.sqlite")  # the agent has been killed
     assert again.placed("web1") == placed
     assert again.placed("web2").faults == ()
     assert again.next_change() == NOW + 35
@@ -347,7 +347,7 @@ def test_a_guest_takes_its_faults_along(store, tmp_path):
     add(store, fault(1, status=500, times=3), fault(2, hang=True))
     store.use("web1", fault(1).id, 1)
     left = store.placed("web1")
-    other = Repository(tmp_path / "other.sqlite")
+    other = Repository.open(tmp_path / "other.sqlite")
     do(other, Adopt, clock_offset=0.0, guests=(left,))
     assert known(other) == left.faults
     # The old node has told it more meanwhile.

@@ -32,7 +32,7 @@ def test_heartbeats_keep_what_is_known_fresh_and_without_them_it_is_not_told(
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(agent_module, "HEARTBEAT_INTERVAL", HEARTBEAT_INTERVAL)
         monkeypatch.setattr(subscription, "SILENCE", SILENCE)
-        store = Repository(short_path / "node.sqlite")
+        store = Repository.open(short_path / "node.sqlite")
         sockets = {name: socket.socket(socket.AF_UNIX) for name in ("command", "feed")}
         for name, sock in sockets.items():
             sock.bind(str(short_path / name))

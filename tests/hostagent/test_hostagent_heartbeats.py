@@ -33,14 +33,14 @@ from hostagent.responder.knowledge import Knowledge
 class SlowStore(Repository):
     """A repository whose disk can be made to hang, or to fail."""
 
-    def __init__(self, path):
-        self.open = threading.Event()
-        self.open.set()
+    def __init__(self, db):
+        self.answering = threading.Event()
+        self.answering.set()
         self.broken = None
-        super().__init__(path)
+        super().__init__(db)
 
     def settle(self, wall):
-        assert self.open.wait(30)
+        assert self.answering.wait(30)
         if self.broken is not None:
             raise self.broken
         return super().settle(wall)
@@ -58,7 +58,7 @@ class Inline(Executor):
 class Stage:
     def __init__(self, directory, executor=None):
         self.directory = directory
-        self.store = SlowStore(directory / "node.sqlite")
+        self.store = SlowStore.open(directory / "node.sqlite")
         self.agent = Agent("n1", self.store, executor=executor)
         self.stop = asyncio.Event()
 
@@ -75,7 +75,7 @@ class Stage:
         return self
 
     async def __aexit__(self, *_):
-        self.store.open.set()
+        self.store.answering.set()
         self.stop.set()
         await self.serving
         self.store.close()
@@ -127,12 +127,12 @@ def test_heartbeats_come_while_the_disk_does_not_answer(stage):
         async with Stage(stage) as made:
             watcher = await made.peer("feed", "watcher")
             await watcher.snapshot()
-            made.store.open.clear()
+            made.store.answering.clear()
             controller = await made.controller()
             placing = asyncio.create_task(controller.place([Guest(name="web1")]))
             assert [await watcher.next() for _ in range(10)] == [Heartbeat(sequence=0)] * 10
             assert not placing.done()
-            made.store.open.set()
+            made.store.answering.set()
             assert await placing == 1
             while isinstance(message := await watcher.next(), Heartbeat):
                 pass
@@ -173,7 +173,7 @@ def test_a_peer_that_does_not_wait_for_its_answers_is_not_read_without_end(stage
     async def walk():
         async with Stage(stage) as made:
             peer = await made.peer("command", "controller")
-            made.store.open.clear()
+            made.store.answering.clear()
             sent = 0
             filler = Guest(name="web1", properties={"tags.a": "x" * 250})
             try:
@@ -233,11 +233,11 @@ def test_a_subscriber_is_told_of_its_approval_before_it_is_answered(stage):
                 Schedule(command_id="2", event_id=name, type=EventType.REBOOT, guests=("web1",)),
             )
             assert [type(await peer.next()) for _ in range(2)] == [Done, Done]
-            made.store.open.clear()
+            made.store.answering.clear()
             responder = await made.peer("feed", "responder")
             responder.send(Approve(command_id="3", event_id=name, guest="web1"))
             await asyncio.sleep(0.1)
-            made.store.open.set()
+            made.store.answering.set()
             started = False
             while not isinstance(message := await responder.next(), (Done, Failed)):
                 events = getattr(message, "events", ())

@@ -42,7 +42,7 @@ def agent(directory, command, feed):
     async def serve():
         while True:
             try:
-                store = Repository(directory / "node.sqlite")
+                store = Repository.open(directory / "node.sqlite")
                 break
             except RepositoryInUse:  # the kernel has not yet let go of the killed one's lock
                 await asyncio.sleep(0.002)

@@ -184,7 +184,7 @@ def test_deltas_lead_where_a_snapshot_would(steps):
     """Whatever is commanded, one who has followed knows what one who asks again is told."""
     from hostagent.channel import requests
 
-    store = Repository(":memory:")
+    store = Repository.open(":memory:")
     follower = Knowledge()
     newest = {}
 

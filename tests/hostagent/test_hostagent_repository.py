@@ -43,7 +43,7 @@ def event_id(number):
 
 @pytest.fixture
 def store(tmp_path):
-    made = Repository(tmp_path / "r.sqlite")
+    made = Repository.open(tmp_path / "r.sqlite")
     yield made
     made.close()
 
@@ -86,7 +86,7 @@ def test_what_is_committed_is_there_after_reopening(store, do, tmp_path):
     do(Advance, seconds=5.0)
     guests, sequence = store.guests(), store.sequence
     store.close()
-    again = Repository(tmp_path / "r.sqlite")
+    again = Repository.open(tmp_path / "r.sqlite")
     assert (again.guests(), again.events()) == (guests, [event])
     assert (again.sequence, again.clock_offset) == (sequence, 5.0)
     assert again.next_change() == NOW + 900
@@ -136,7 +136,7 @@ def test_a_transaction_that_cannot_even_be_rolled_back_swallows_none_that_follow
         made.append(sqlite3.connect(*arguments, factory=Connection, **options))
         return made[0]
 
-    store = Repository(tmp_path / "r", connect)
+    store = Repository.open(tmp_path / "r", connect)
     do = Commander(store)
     made[0].failing = True
 
@@ -149,7 +149,7 @@ def test_a_transaction_that_cannot_even_be_rolled_back_swallows_none_that_follow
         fail()
     do.place("b")
     store.close()
-    again = Repository(tmp_path / "r")
+    again = Repository.open(tmp_path / "r")
     assert [one.guest.name for one in again.guests()] == ["b"]
     again.close()
 
@@ -176,12 +176,12 @@ def test_a_file_that_cannot_be_opened_to_the_end_is_let_go(tmp_path):
         statements += 1
         Connection.left = statements
         try:
-            Repository(path, connect).close()
+            Repository.open(path, connect).close()
             refused = False
         except RepositoryError as error:
             assert str(error) == f"{path}: out of memory"
         Connection.left = 0
-        Repository(path).close()
+        Repository.open(path).close()
     assert statements > 10
 
 
@@ -385,7 +385,7 @@ def test_the_clock_moves_events_but_not_the_memory_of_commands(store, do):
     assert answer.now == NOW + 930
     assert store.events()[0].status == "Started"
     do(Advance, seconds=100 * 24 * 3600.0)
-    assert store.remembered("kept") is not None
+    assert store.commands.find("kept") is not None
     with store.transaction():
         assert store.advance(1.0) == []  # it is ahead by more
 
@@ -437,7 +437,7 @@ def test_the_number_of_active_events_is_bounded(store, do, monkeypatch):
 
 def test_one_process_at_a_time(store, tmp_path):
     with pytest.raises(RepositoryInUse, match="another process"):
-        Repository(tmp_path / "r.sqlite")
+        Repository.open(tmp_path / "r.sqlite")
 
 
 def test_an_unknown_schema_is_refused(tmp_path):
@@ -446,13 +446,13 @@ def test_an_unknown_schema_is_refused(tmp_path):
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(UnknownSchema, match="99"):
-        Repository(path)
+        Repository.open(path)
     other = tmp_path / "y.sqlite"
     with sqlite3.connect(other) as db:
         db.execute("CREATE TABLE mine (x)")
     db.close()
     with pytest.raises(UnknownSchema):
-        Repository(other)
+        Repository.open(other)
     with sqlite3.connect(other) as db:
         assert db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (1,)
         assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)  # left as it was
@@ -463,16 +463,16 @@ def test_what_is_no_database_is_refused(tmp_path):
     path = tmp_path / "x.sqlite"
     path.write_bytes(b"not a database, though long enough to be looked at" * 10)
     with pytest.raises(RepositoryError, match="not a database"):
-        Repository(path)
+        Repository.open(path)
     with pytest.raises(RepositoryError, match="unable to open"):
-        Repository(tmp_path / "no" / "such" / "directory")
+        Repository.open(tmp_path / "no" / "such" / "directory")
 
 
 WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from test_hostagent_repository import *
-store = Repository(sys.argv[1])
+store = Repository.open(sys.argv[1])
 do = Commander(store)
 start = int(sys.argv[2])
 do(Place, now=NOW + start, command_id=f"p{{start}}", guests=(Guest(name="web1"),))
@@ -504,7 +504,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
         assert acknowledged
         assert acknowledged[0][1] > incarnation
         last, incarnation = acknowledged[-1]
-        store = Repository(path)
+        store = Repository.open(path)
         do = Commander(store)
         # The one that was on its way may be there or not; asking again makes it be there once.
         do.schedule(

@@ -100,7 +100,7 @@ def carry_out(store, start=0):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """What is stored after so many commands, where nothing fails."""
-    store = Repository(tmp_path_factory.mktemp("reference") / "r")
+    store = Repository.open(tmp_path_factory.mktemp("reference") / "r")
     transactions = Transactions(store, "n1", lambda: NOW)
     states = [contents(store)]
     for command in COMMANDS:
@@ -127,7 +127,7 @@ def points(total):
 
 def operations(disk, path):
     disk.arm(0)
-    store = Repository(path, disk.connect)
+    store = Repository.open(path, disk.connect)
     assert carry_out(store) == (len(COMMANDS), "")
     store.close()
     return disk.count
@@ -149,17 +149,17 @@ def test_a_disk_that_fails_once(disk, reference, tmp_path, code):
         path = fresh(tmp_path)
         disk.arm(at, code)
         try:
-            store = Repository(path, disk.connect)
+            store = Repository.open(path, disk.connect)
         except RepositoryError as error:
             assert str(path) in str(error)
-            store = Repository(path, disk.connect)
+            store = Repository.open(path, disk.connect)
         done, why = carry_out(store)
         if why:
             refusals += 1
             assert carry_out(store, done) == (len(COMMANDS), "")
         assert contents(store) == reference[-1], at
         store.close()
-        store = Repository(path)
+        store = Repository.open(path)
         assert contents(store) == reference[-1], at
         store.close()
     assert refusals
@@ -174,7 +174,7 @@ def test_a_disk_that_fails_for_ever_and_then_the_power(disk, reference, tmp_path
         disk.arm(at, code, lasting=True)
         done, store = 0, None
         try:
-            store = Repository(path, disk.connect)
+            store = Repository.open(path, disk.connect)
             done, _ = carry_out(store)
         except RepositoryError as error:
             assert str(path) in str(error)
@@ -183,7 +183,7 @@ def test_a_disk_that_fails_for_ever_and_then_the_power(disk, reference, tmp_path
         disk.crash(left)
         if store is not None:
             store.close()
-        again = Repository(left / "r")
+        again = Repository.open(left / "r")
         kept = contents(again)
         assert kept in (reference[done], reference[min(done + 1, len(COMMANDS))]), (at, done)
         assert carry_out(again, done) == (len(COMMANDS), "")
@@ -195,7 +195,7 @@ def test_a_disk_that_fails_while_an_older_file_is_taken_over(disk, tmp_path):
     """The file stays what it was, or is what it becomes, and nothing in between."""
     write_old(tmp_path / "r", 3)
     disk.arm(0)
-    store = Repository(tmp_path / "r", disk.connect)
+    store = Repository.open(tmp_path / "r", disk.connect)
     wanted = contents(store)
     store.close()
     total = disk.count
@@ -207,11 +207,11 @@ def test_a_disk_that_fails_while_an_older_file_is_taken_over(disk, tmp_path):
         left.mkdir()
         disk.arm(at, 778, lasting=True)
         with contextlib.suppress(RepositoryError):  # or it fails too late to matter
-            Repository(path, disk.connect).close()
+            Repository.open(path, disk.connect).close()
         shutil.copy(path, left)
         disk.crash(left)
         for one in (path, left / "r"):
-            store = Repository(one)
+            store = Repository.open(one)
             assert contents(store) == wanted, at
             store.close()
 
@@ -250,10 +250,10 @@ def main_of_memory(directory):
         path = fresh(place)
         memory.arm(at)
         try:
-            store = Repository(path)
+            store = Repository.open(path)
         except RepositoryError as error:
             assert str(path) in str(error)
-            store = Repository(path)
+            store = Repository.open(path)
         done, why = carry_out(store)
         failed = bool(why)
         if failed:
@@ -267,7 +267,7 @@ def main_of_memory(directory):
     memory.arm(0)
     run(0)
     total = 0
-    store = Repository(fresh(place))
+    store = Repository.open(fresh(place))
     memory.arm(0)
     carry_out(store)
     total = memory.count

@@ -4,8 +4,8 @@ import sqlite3
 
 import pytest
 
+from hostagent import command_record
 from hostagent import database as database_module
-from hostagent import repository as repository_module
 from hostagent.channel.messages import Done
 from hostagent.channel.requests import Approve, Place, Schedule
 from hostagent.commands import execute
@@ -22,7 +22,7 @@ ID = "00000001-0000-4000-8000-000000000000"
 
 @pytest.fixture
 def store(tmp_path):
-    made = Repository(tmp_path / "r")
+    made = Repository.open(tmp_path / "r")
     yield made
     made.close()
 
@@ -30,7 +30,7 @@ def store(tmp_path):
 def remember(store, *numbers, size=100):
     with store.transaction():
         for number in numbers:
-            store.remember(f"c{number}", b"f" * 32, b"a" * size)
+            store.commands.keep(f"c{number}", b"f" * 32, b"a" * size)
 
 
 def held(store):
@@ -39,8 +39,8 @@ def held(store):
 
 def test_what_is_too_much_is_forgotten_in_slices_and_the_oldest_first(store, monkeypatch):
     remember(store, *range(1000))
-    monkeypatch.setattr(repository_module, "COMMANDS", 100)
-    monkeypatch.setattr(repository_module, "FORGOTTEN_AT_ONCE", 64)
+    monkeypatch.setattr(command_record, "COMMANDS", 100)
+    monkeypatch.setattr(command_record, "FORGOTTEN_AT_ONCE", 64)
     before = held(store)
     slices = 0
     more = True
@@ -51,29 +51,29 @@ def test_what_is_too_much_is_forgotten_in_slices_and_the_oldest_first(store, mon
         before = held(store)
         slices += 1
     assert (before, slices) == (100, 15)
-    assert store.remembered("c899") is None
-    assert store.remembered("c900") is not None
+    assert store.commands.find("c899") is None
+    assert store.commands.find("c900") is not None
 
 
 def test_the_bytes_of_answers_are_bounded_too(store, monkeypatch):
-    monkeypatch.setattr(repository_module, "COMMAND_BYTES", 10_000)
+    monkeypatch.setattr(command_record, "COMMAND_BYTES", 10_000)
     remember(store, *range(100))
     remember(store, 100, size=5_000)
     with store.transaction():
         store.tidy()
     assert held(store) == 51
-    assert store.remembered("c49") is None
-    assert store.remembered("c50") is not None
+    assert store.commands.find("c49") is None
+    assert store.commands.find("c50") is not None
     remember(store, 101, size=20_000)  # by itself it is too much, and still the last of all
     with store.transaction():
         store.tidy()
     assert held(store) == 1
-    assert store.remembered("c101") is not None
+    assert store.commands.find("c101") is not None
 
 
 def test_the_file_shrinks_and_so_does_its_log(tmp_path, store, monkeypatch):
     remember(store, *range(20_000), size=1000)
-    monkeypatch.setattr(repository_module, "COMMANDS", 10)
+    monkeypatch.setattr(command_record, "COMMANDS", 10)
     monkeypatch.setattr(database_module, "FREE_PAGES", 8)
     with store.transaction():
         while store.tidy():
@@ -82,15 +82,15 @@ def test_the_file_shrinks_and_so_does_its_log(tmp_path, store, monkeypatch):
     assert (tmp_path / "r-wal").stat().st_size <= WAL_BYTES + (1 << 16)
     store.close()
     assert (tmp_path / "r").stat().st_size < 1 << 18
-    reopened = Repository(tmp_path / "r")
+    reopened = Repository.open(tmp_path / "r")
     assert held(reopened) == 11
     reopened.close()
 
 
 def test_an_agent_goes_on_tidying_between_commands(store, monkeypatch):
     remember(store, *range(50))
-    monkeypatch.setattr(repository_module, "COMMANDS", 10)
-    monkeypatch.setattr(repository_module, "FORGOTTEN_AT_ONCE", 16)
+    monkeypatch.setattr(command_record, "COMMANDS", 10)
+    monkeypatch.setattr(command_record, "FORGOTTEN_AT_ONCE", 16)
     transactions = Transactions(store, "n1", lambda: NOW)
     waits = []
     while not waits or waits[-1] == 0.0:
@@ -113,7 +113,7 @@ def test_an_agent_that_has_nothing_to_do_leaves_nothing_in_the_log(tmp_path, sto
         assert log.stat().st_size == 0
     copy = tmp_path / "copy"
     copy.write_bytes((tmp_path / "r").read_bytes())
-    alone = Repository(copy)
+    alone = Repository.open(copy)
     assert alone.guests() == store.guests()
     alone.close()
 
@@ -158,12 +158,12 @@ def test_a_table_of_an_older_version_that_is_far_too_long_is_cut(tmp_path):
         )
     db.close()
     large = path.stat().st_size
-    store = Repository(path)
+    store = Repository.open(path)
     assert held(store) == COMMANDS
-    assert store.remembered("old") is None
-    assert store.remembered("new") == (b"\x03", b"\x04")
-    assert store.remembered(f"{100_000 - COMMANDS:06x}") is None
-    assert store.remembered(f"{100_001 - COMMANDS:06x}") == (b"\x01", b"\x02")
+    assert store.commands.find("old") is None
+    assert store.commands.find("new") == (b"\x03", b"\x04")
+    assert store.commands.find(f"{100_000 - COMMANDS:06x}") is None
+    assert store.commands.find(f"{100_001 - COMMANDS:06x}") == (b"\x01", b"\x02")
     with store.transaction():
         execute(store, Place(command_id="p", guests=(Guest(name="q"),)), NOW)
         assert not store.tidy()

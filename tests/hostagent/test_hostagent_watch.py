@@ -37,7 +37,7 @@ class Plant:
         self.calls.append((self.watch.connected, self.watch.sequence))
 
     async def start(self):
-        self.store = Repository(self.directory / "node.sqlite")
+        self.store = Repository.open(self.directory / "node.sqlite")
         self.stop, ready = asyncio.Event(), asyncio.Event()
         sockets = []
         for name in ("command", "feed"):

@@ -42,7 +42,7 @@ class _Disk:
 def opened(node: str, path: Path) -> Iterator[DeadNode]:
     """Open the node's repository. Raises NotSo if it is damaged, then or later."""
     try:
-        repository = Repository(path)
+        repository = Repository.open(path)
         try:
             yield _Disk(node, repository)
         finally:

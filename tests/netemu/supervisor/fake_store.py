@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hostagent.channel.messages import Answer, Delta, Failed, Responders, snapshot
+from hostagent.channel.messages import Answer, Delta, Failed, Responders
 from hostagent.channel.requests import Command, ListResponders, Query
 from hostagent.commands import execute, look_up
 from hostagent.controller import CommandRefused, Watch
@@ -95,7 +95,7 @@ class FakeStore(Store):
     @contextmanager
     def opened(self, node: str) -> Iterator[Repository]:
         """The node's repository."""
-        repository = Repository(self._files[node])
+        repository = Repository.open(self._files[node])
         try:
             yield repository
         finally:
@@ -121,13 +121,7 @@ class FakeStore(Store):
 
     async def watch(self, node: str, watcher: Watch) -> None:
         with self.opened(node) as one:
-            for part in snapshot(
-                sequence=one.sequence,
-                node=node,
-                clock_offset=one.clock_offset,
-                guests=one.guests(),
-                events=one.events(),
-            ):
+            for part in one.snapshot(node):
                 watcher.received(part)
         self._watchers[node].append(watcher)
         await asyncio.Event().wait()

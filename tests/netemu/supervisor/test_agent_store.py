@@ -39,7 +39,7 @@ class Stage:
         await ready.wait()
 
     async def _serve(self, ready: Callable[[], None]) -> None:
-        repository = Repository(self.host.repository)
+        repository = Repository.open(self.host.repository)
         with listen_unix(self.host.commands) as command, listen_unix(self.host.feed) as feed:
             await Agent("n", repository).serve(command, feed, self.stop, ready)
         repository.close()
