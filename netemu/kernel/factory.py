@@ -133,11 +133,19 @@ def _guest() -> int:
         os.kill(child, signal.SIGKILL)
 
 
-def _root_as(user: int) -> int:
-    """A user namespace in which root is `user`, and there is nobody else."""
+def _who_owns(user: int, received: list[int]) -> guest_root.Maps:
+    """How mounts say whose files are to a guest whose root is `user`."""
+    known = (guest_ids.ROOT, guest_ids.ROOT), (guest_ids.ROOT, guest_ids.NONE)
+    for one, group in (*known, (guest_ids.NONE, guest_ids.NONE)):
+        received.append(_one_as(user, one, group))
+    return guest_root.Maps(*received[-3:])
+
+
+def _one_as(user: int, one: int, group: int) -> int:
+    """A user namespace in which the user `one` and this group are `user`, and nobody else is."""
     child = ns.clone_placeholder(ns.NEWUSER)
     try:
-        guest_ids.map_range(child, user, 1)
+        ns.write_maps(child, f"{one} {user} 1\n".encode(), f"{group} {user} 1\n".encode())
         return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.kill(child, signal.SIGKILL)
@@ -202,9 +210,7 @@ def _boot(asked: Boot, received: list[int], made: list[int]) -> None:
     user = ns.owner_of(net)
     received.append(user)  # to be closed with the others
     owner = guest_ids.owner_of(user)
-    users = _root_as(owner) if owner else None
-    if users is not None:
-        received.append(users)
+    maps = _who_owns(owner, received) if owner else None
 
     def begin() -> None:
         # Blocked, so that it is kept until the first process waits for it; the kernel drops it
@@ -215,8 +221,8 @@ def _boot(asked: Boot, received: list[int], made: list[int]) -> None:
         guest_limits.be_killed_first()
         confinement.hide_memory()
         limits = guest_limits.open_settings()  # while they are visible and writable
-        if users is not None:
-            _change_root(asked, users, owner)
+        if maps is not None:
+            _change_root(asked, maps, owner)
         _settle(asked, net, hosts, user)
         guest_limits.bound_namespace(limits)
 
@@ -282,9 +288,9 @@ def _be_born(
         os._exit(1)
 
 
-def _change_root(asked: Boot, users: int, owner: int) -> None:
+def _change_root(asked: Boot, maps: guest_root.Maps, owner: int) -> None:
     try:
-        wrong = guest_root.change(users, owner, asked.shared, asked.readable)
+        wrong = guest_root.change(maps, owner, asked.shared, asked.readable)
     except KernelError as error:
         wrong = [f"it sees the machine's files as nobody, and its sockets: {error}"]
     for line in wrong:

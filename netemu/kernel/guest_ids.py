@@ -24,6 +24,10 @@ from netemu.kernel import namespaces as ns
 _FIRST: Final = 0x7000_0000
 _COUNT: Final = 0x1_0000
 _RANGES: Final = 4094
+ROOT: Final = 0
+NONE: Final = 0xFFFF_FFFE
+"""No file's owner: the last number, which no range of users has."""
+
 _PR_SET_SECUREBITS: Final = 28
 _NO_SETUID_FIXUP: Final = 1 << 2
 _NS_GET_OWNER_UID: Final = 0xB704

@@ -5,7 +5,9 @@ the guest's own. So its sockets and named pipes are not the machine's, nor are i
 watches. What changes on the machine after the guest has looked may stay as it was to the guest.
 
 As they are, a guest sees two kinds of directories: those that are readable, which it cannot write,
-and those that are shared. If a directory above is private, an empty one takes its place.
+and those that are shared. If a directory above is private, an empty one takes its place. In
+readable ones, and where the kernel has no overlay, the owners of files are unknown: the kernel then
+refuses every write, and so a connection to a socket, or writing to a named pipe.
 /tmp shows the machine's, and takes the guest's own writes to itself; /var/tmp, /run and root's home
 are empty at each boot.
 """
@@ -19,9 +21,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from netemu.errors import MachineCannot
+from netemu.kernel import guest_ids
 from netemu.kernel import namespaces as ns
 from netemu.kernel.errors import KernelError
 
@@ -51,12 +54,22 @@ _ALL_MAY_LIST: Final = stat.S_IROTH | stat.S_IXOTH
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def change(users: int, owner: int, shared: Iterable[str], readable: Mapping[str, str]) -> list[str]:
+class Maps(NamedTuple):
+    """User namespaces, by which a mount says whose its files are to a guest."""
+
+    shared: int
+    """What is root's is the guest's root's."""
+    private: int
+    """It is so for the user, and no group is known: it can be read and not written."""
+    readable: int
+    """Nobody is known: it can be read where all users may, and not written."""
+
+
+def change(maps: Maps, owner: int, shared: Iterable[str], readable: Mapping[str, str]) -> list[str]:
     """Leave the present root for one of the guest whose root is the user `owner`.
 
-    `users` is a user namespace in which root is that user, and nobody else is known. What the
-    guest writes in the directories that are `shared` is root's. `readable` directories are seen at
-    a path, by which they may be reached through links, and lie at another.
+    What the guest writes in the directories that are `shared` is root's. `readable` directories are
+    seen at a path, by which they may be reached through links, and lie at another.
     Returns what is wrong with those that cannot be shown, one that is gone by now for one: the
     guest boots without. Raises KernelError, and nothing is changed but for a mount at /run.
     """
@@ -65,7 +78,7 @@ def change(users: int, owner: int, shared: Iterable[str], readable: Mapping[str,
     ns.mount("tmpfs", "/run", "tmpfs", _QUIET, f"mode=755,size={_SIZE}")
     for directory in (_STAGE, _EMPTY):
         os.mkdir(directory)
-    root = _Root(users, owner)
+    root = _Root(maps, owner)
     root.build(points, shared, readable)
     os.chdir(_STAGE)
     _check(_libc.syscall(_SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "a root of its own")
@@ -77,8 +90,8 @@ def change(users: int, owner: int, shared: Iterable[str], readable: Mapping[str,
 class _Root:
     """The tree at _STAGE, while it is built from above to below."""
 
-    def __init__(self, users: int, owner: int) -> None:
-        self._users = users
+    def __init__(self, maps: Maps, owner: int) -> None:
+        self._maps = maps
         self._owner = owner
         self._laid: set[str] = set()
         self._empty: set[str] = set()
@@ -109,8 +122,10 @@ class _Root:
         try:
             _overlay(point, ns.MS_RDONLY | ns.MS_NODEV, f"lowerdir={_EMPTY}:{{}}")
         except MachineCannot as error:
-            self.wrong.append(f"{point} is as it is, with its sockets and named pipes: {error}")
-            _show(point, _RDONLY | _NODEV)
+            self.wrong.append(f"{point} shows locks and watches of others: {error}")
+            with ExitStack() as opened:
+                there, here = (_at(one, opened) for one in (point, _STAGE + point))
+                self._lay_read_only(there, here, point, self._maps.readable)
 
     def _copy(self, path: str) -> None:
         """Show a directory in which the guest's own writes stay with it."""
@@ -138,7 +153,8 @@ class _Root:
             with ExitStack() as opened:
                 there = _open(source, opened)
                 private = os.fstat(there).st_mode & _ALL_MAY_LIST != _ALL_MAY_LIST
-                self._lay(there, path, _RDONLY | _NODEV | (_IDMAP if private else 0))
+                users = self._maps.private if private else self._maps.readable
+                self._lay_read_only(there, self._way(path, opened), path, users)
         except (OSError, KernelError) as error:
             if path == source:  # else it may be seen by the links that lead there
                 self.wrong.append(f"{path} is seen as nobody may: {error}")
@@ -151,17 +167,24 @@ class _Root:
         """
         try:
             with ExitStack() as opened:
-                self._lay(_open(path, opened), path, _IDMAP | _NOSUID | _NODEV)
+                there = _open(path, opened)
+                here = self._way(path, opened)
+                _lay(there, here, _IDMAP | _NOSUID | _NODEV, self._maps.shared)
         except (OSError, KernelError) as error:
             self.wrong.append(f"{path} is not shared: {error}")
 
-    def _lay(self, there: int, path: str, attributes: int) -> None:
-        self._make_way(path)
-        with ExitStack() as opened:
-            here = _open(_STAGE + path, opened)
-            tree = _clone(there, opened)
-            _set(tree, attributes, self._users)
-            _move(tree, here)
+    def _lay_read_only(self, there: int, here: int, path: str, users: int) -> None:
+        try:
+            _lay(there, here, _RDONLY | _NODEV | _IDMAP, users)
+        except KernelError as error:  # not every file system can say that owners are unknown
+            self.wrong.append(f"{path} is as it is, with its sockets and named pipes: {error}")
+            _lay(there, here, _RDONLY | _NODEV)
+
+    def _way(self, path: str, opened: ExitStack) -> int:
+        """Open the place where something is to be laid, as the guest's root finds it."""
+        with guest_ids.owner(self._owner):  # a private directory above is no longer root's
+            self._make_way(path)
+            return _open(_STAGE + path, opened)
 
     def _make_way(self, path: str) -> None:
         """Have an empty directory in the place of the first one above that is private."""
@@ -222,12 +245,18 @@ def _overlay(path: str, flags: int, layers: str) -> None:
 def _show(path: str, attributes: int = 0) -> None:
     """Show what is there, as it is."""
     with ExitStack() as opened:
-        there, here = (os.open(one, os.O_PATH | os.O_CLOEXEC) for one in (path, _STAGE + path))
-        opened.callback(os.close, there)
-        opened.callback(os.close, here)
+        _lay(_at(path, opened), _at(_STAGE + path, opened), attributes)
+
+
+def _lay(there: int, here: int, attributes: int, users: int = 0) -> None:
+    with ExitStack() as opened:
         tree = _clone(there, opened)
-        _set(tree, attributes, 0)
+        _set(tree, attributes, users)
         _move(tree, here)
+
+
+def _at(path: str, opened: ExitStack) -> int:
+    return _kept(os.open(path, os.O_PATH | os.O_CLOEXEC), opened)
 
 
 def _open(path: str, opened: ExitStack) -> int:

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -211,6 +212,34 @@ def test_a_guest_writes_what_is_its_own(lab: RunningLab) -> None:
         assert lab.exec("web1", "cat", str(path)).stdout == "theirs\n"
 
 
+SPEAK = """
+import os, socket, sys
+for place in sys.argv[1:]:
+    with socket.socket(socket.AF_UNIX) as link:
+        try:
+            link.connect(f'{place}/socket')
+            print('connected in', place)
+        except PermissionError:
+            pass
+    try:
+        os.open(f'{place}/pipe', os.O_RDWR)
+        print('wrote in', place)
+    except PermissionError:
+        pass
+"""
+
+
+def listen_in(place: Path) -> socket.socket:
+    """Leave a socket and a named pipe there, as a program of the machine's would, for all users."""
+    os.mkfifo(place / "pipe")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(place / "socket"))
+    listening.listen()
+    for name in ("pipe", "socket"):
+        (place / name).chmod(0o777)
+    return listening
+
+
 def test_guests_write_what_the_lab_file_shares(person: Person, place: Path) -> None:
     """Guests write in the directories that `share:` names; one that is gone hinders no boot."""
     for name in ("out", "gone"):
@@ -231,6 +260,13 @@ def test_guests_write_what_the_lab_file_shares(person: Person, place: Path) -> N
             lab.exec("a", "cat", str(file))  # the lab's own, in a private directory
             lab.exec("a", "touch", f"{place}/beside", check=1)
             lab.exec("a", "touch", "/etc/beside", check=1)
+            with listen_in(place):  # in a private directory, which the guest reads as root
+                assert lab.python("a", SPEAK, str(place)).stdout == ""
+            with listen_in(place / "out"):  # root's are the guest's there, and no other user's
+                assert lab.python("a", SPEAK, f"{place}/out").stdout.startswith("connected")
+                for name in ("pipe", "socket"):
+                    os.chown(place / "out" / name, NOBODY, NOBODY)
+                assert lab.python("a", SPEAK, f"{place}/out").stdout == ""
     finally:
         lab.person.netemu("down", "sharing")
     assert (place / "out" / "a").read_text() == "first\nsecond\n"
@@ -297,7 +333,8 @@ def test_a_guest_leaves_its_neighbours_what_a_user_has_one_number_of(lab: Runnin
 def test_a_lab_in_roots_home_is_seen_and_its_neighbours_are_not(person: Person) -> None:
     """Root's lab file is in a directory below its home, and names one beside it to write in.
 
-    The guest reads what is beside the lab file, as it is now, and nothing else of root's home.
+    The guest reads what is beside the lab file, as it is now, and nothing else of root's home. It
+    says nothing to a program that listens there.
     """
     if person.kind != "root":
         return
@@ -318,6 +355,8 @@ def test_a_lab_in_roots_home_is_seen_and_its_neighbours_are_not(person: Person) 
             lab.exec("a", "touch", f"{top}/out/written", f"{top}/own", "/root/own")
             lab.exec("a", "touch", f"{top}/lab/written", check=1)
             lab.exec("a", "cat", f"{top}/lab/key", check=1)
+            with listen_in(top / "lab"):
+                assert lab.python("a", SPEAK, f"{top}/lab").stdout == ""
             assert lab.exec("a", "ls", str(top)).stdout == "lab\nout\nown\n"
         finally:
             person.netemu("down", "home")
