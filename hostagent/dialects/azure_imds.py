@@ -22,8 +22,9 @@ Choices where no record of the original was at hand:
 - There is no load balancer unless a property gives one.
 - The attested document is signed by the responder's key, as the signer's certificate in it says.
   It is valid for six hours.
-- The Server header is `IMDS`. The texts of 404, 405, 410, 429, and of the errors for
-  X-Forwarded-For and duplicate names.
+- HEAD is answered as GET is, without the body. The references list GET and POST, and 405 for other
+  methods; no record of an answer to HEAD was found.
+- The texts of 404, 405, 410, 429, and of the errors for X-Forwarded-For and duplicate names.
 """
 
 import re
@@ -63,6 +64,10 @@ VERSIONS: Final = (
 """What `/metadata/versions` lists: the reference's "Supported API versions"."""
 
 NEWEST: Final = VERSIONS[:-4:-1]
+SERVER: Final = "IMDS/150.870.65.1103"
+"""A build of Azure's that was seen in March 2024. MSAL reads its last number: this one is older
+than those that exchange certificates for tokens."""
+
 _ACCEPTED: Final = frozenset({*VERSIONS, *EVENT_VERSIONS})
 
 _JSON: Final = "application/json; charset=utf-8"
@@ -70,7 +75,7 @@ _TEXT: Final = "text/plain; charset=utf-8"
 
 
 def _response(status: int, body: bytes, kind: str = _JSON, *extra: tuple[str, str]) -> Response:
-    return Response(status, body, kind, extra, server="IMDS")
+    return Response(status, body, kind, extra, server=SERVER)
 
 
 def _error(status: int, text: str, *extra: tuple[str, str]) -> Response:

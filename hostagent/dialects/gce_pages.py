@@ -74,7 +74,10 @@ def not_found(path: str) -> Response:
 
 def moved(request: Request, where: str) -> Response:
     """Return a redirection to another path of this server."""
-    location = f"http://{request.headers.get('host', 'metadata.google.internal')}{where}"
+    host = request.headers.get("host", "metadata.google.internal")
+    # A link's own address leads nowhere without its zone, which is not in Host: so a client that is
+    # told the path alone keeps the zone.
+    location = where if host.lower().startswith("[fe80:") else f"http://{host}{where}"
     return Response(
         301,
         f'<a href="{escape(location)}">Moved Permanently</a>.\n\n'.encode(),

@@ -3,6 +3,7 @@
 import pytest
 
 from hostagent.dialects import NAMES, Dialects, Options
+from hostagent.dialects.azure_imds import SERVER as IMDS
 from hostagent.http import Request
 from tests.hostagent.asking import Asker
 
@@ -24,8 +25,8 @@ def instead(path, what="unavailable", enabled=NAMES):
     ("path", "unavailable", "crowded", "server"),
     [
         (V1, 503, 503, "hostagent"),
-        (EVENTS, 410, 429, "IMDS"),
-        ("/metadata/else", 410, 429, "IMDS"),
+        (EVENTS, 410, 429, IMDS),
+        ("/metadata/else", 410, 429, IMDS),
         (MAC, 503, 503, "EC2ws"),
         ("/2099-01-01/", 503, 503, "EC2ws"),
         (NAME, 503, 503, "Metadata Server for VM"),
@@ -64,7 +65,7 @@ def test_azure_and_gce_keep_connections_also_after_an_error(path, headers, statu
     ("path", "server", "body"),
     [
         (V1, "hostagent", "a Host header is required"),
-        (EVENTS, "IMDS", '{ "error": "Bad request: . a Host header is required" }'),
+        (EVENTS, IMDS, '{ "error": "Bad request: . a Host header is required" }'),
         (MAC, "EC2ws", "<h1>400 - Bad Request</h1>"),
         (NAME, "Metadata Server for VM", "<p>A Host header is required. <ins>"),
         ("/else", "hostagent", "a Host header is required"),
@@ -110,7 +111,7 @@ def test_a_path_names_what_it_says_and_nothing_else(path):
 
 def test_a_cloud_that_is_switched_off_says_nothing():
     assert instead(EVENTS, enabled=("ec2", "gce"))[:2] == (503, "hostagent")
-    assert instead(V1, enabled=("azure",))[:2] == (410, "IMDS")
+    assert instead(V1, enabled=("azure",))[:2] == (410, IMDS)
     assert instead(MAC, enabled=("azure", "gce"))[:2] == (503, "hostagent")
     assert instead(NAME, enabled=("ec2",))[:2] == (503, "hostagent")
 

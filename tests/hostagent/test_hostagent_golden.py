@@ -95,11 +95,15 @@ class Transcript:
     """Asks, and writes down what is asked and answered."""
 
     def __init__(self) -> None:
-        self.dialects = Dialects(
-            Options(enabled=NAMES, azure_rate=0, ec2_secret=b"s", signer=SIGNER)
-        )
         self.view = BUSY
         self.lines: list[str] = []
+        self.restart()
+
+    def restart(self, secret: bytes = b"s") -> None:
+        """The responder begins anew: with the secret of before, or with another."""
+        self.dialects = Dialects(
+            Options(enabled=NAMES, azure_rate=0, ec2_secret=secret, signer=SIGNER)
+        )
 
     def __call__(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> str:
         path, mark, query = target.partition("?")
@@ -178,6 +182,8 @@ def azure(ask: Transcript) -> None:
     ask("/metadata/scheduledevents", **AZURE)
     ask("/metadata/scheduledevents?api-version=2020-07-02", **AZURE)
     ask("/metadata/else?api-version=2020-07-01", **AZURE)
+    for path in ("versions", "instance", "scheduledevents", "instance/compute/vmId"):
+        ask(f"/metadata/{path}?api-version=2020-07-01", "HEAD", **AZURE)
 
 
 def ec2(ask: Transcript) -> None:
@@ -197,6 +203,10 @@ def ec2(ask: Transcript) -> None:
     ask("/latest/api/token")
     ask("/2021-03-23/api/token", "PUT", **TTL)
     ask("/latest/api/token", "PUT", **TTL, **{"x-forwarded-for": "1.2.3.4"})
+    ask.restart()
+    ask("/latest/meta-data/instance-id", **{"x-aws-ec2-metadata-token": token})
+    ask.restart(b"another")
+    ask("/latest/meta-data/instance-id", **{"x-aws-ec2-metadata-token": token})
 
 
 def gce(ask: Transcript) -> None:
@@ -227,6 +237,9 @@ def gce(ask: Transcript) -> None:
     ask(f"{V1}instance/preempted?wait_for_change=true&timeout_sec=0", **GOOGLE)
     ask(f"{V1}instance/preempted?wait_for_change=true&timeout_sec=x", **GOOGLE)
     ask(f"{V1}instance", **GOOGLE)
+    ask(f"{V1}instance?alt=json", **GOOGLE, host="metadata.google.internal")
+    ask(f"{V1}instance", **GOOGLE, host="[fd00:ec2::254]")
+    ask(f"{V1}instance", **GOOGLE, host="[fe80::a9fe:a9fe]")
     ask(f"{V1}instance/else", **GOOGLE)
     ask(f"{V1}instance/name", "PUT", **GOOGLE)
     ask(f"{V1}instance/name")

@@ -308,7 +308,7 @@ def test_errors(run, data, status):
 @pytest.mark.parametrize(
     ("path", "server"),
     [
-        ("/metadata/instance", "IMDS"),
+        ("/metadata/instance", "IMDS/150.870.65.1103"),
         ("/latest/meta-data/", "EC2ws"),
         ("/computeMetadata/v1/", "Metadata Server for VM"),
         ("/metadata/v1/maintenance", "hostagent"),

@@ -5,10 +5,10 @@
 
 Choices where no record of the original was at hand:
 
-- A token is signed, not stored: 32 bytes of HMAC-SHA256 over its guest and its end of life, with a
-  secret that lives as long as the responder. So tokens cost no memory and no other guest can use
-  them. After a restart of the responder they are refused with 401, and clients ask for new ones.
-  Their life is measured on the metadata plane's clock.
+- A token is signed, not stored: 32 bytes of HMAC-SHA256 over its guest and its end of life. So
+  tokens cost no memory and no other guest can use them. The secret comes from the signing key, and
+  tokens outlive their responder; without a key they are refused with 401 after a restart, and
+  clients ask for new ones. Their life is measured on the metadata plane's clock.
 - Any PUT below a dated version or with X-Forwarded-For is 403; elsewhere, except for the token, it
   is 405. EC2 documents no query parameters: a query is ignored.
 - Every answer ends its connection, as EC2's do. Last-Modified is the time of the launch.
