@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--for", "lasts", metavar="TIME", help="With --at: how long it lasts.")
 @click.option("--every", metavar="TIME", help="With --at and --for: repeat it this often.")
 @click.option("--times", metavar="N", help="With --every: how many times.")
-@click.option("--clear", is_flag=True, help="End the impairment.")
+@click.option("--clear", is_flag=True, help="End the impairment; without names, of all guests.")
 @as_json
 def link(
     name: str | None,
@@ -76,14 +76,14 @@ def link(
         return
     if as_json:
         raise click.UsageError("--json goes with 'link list'")
-    if not targets:
-        raise click.UsageError("which wires? Name guests or nodes")
     if clear:
         if terms:
             raise click.UsageError("--clear goes with no terms")
-        lab.make(links.clear_links(targets, wire=wire))
-        say(f"{', '.join(targets)}: as they were")
+        lab.make(links.clear_links(targets or None, wire=wire))
+        say(f"{', '.join(targets) or 'all guests'}: as they were")
         return
+    if not targets:
+        raise click.UsageError("which wires? Name guests or nodes")
     if not terms:
         raise click.UsageError("what is to be wrong with it? As in --loss 5%, or --clear")
     lab.make(links.link(targets, terms, wire=wire, direction=direction))

@@ -12,7 +12,7 @@ from hostagent.terminal.number import Number
 from hostagent.terminal.output import Part, Styled, painted, say_json, say_painted
 from netemu.cli.completing import labs
 from netemu.cli.options import named, of_lab
-from netemu.interfaces import port_name
+from netemu.interfaces import Mark, port_name
 
 if TYPE_CHECKING:
     from hostagent.model import Event
@@ -121,7 +121,7 @@ class _Watch:
     def look(self) -> dict[str, Any]:
         """A frame as `--json` prints it: rates since the last one."""
         from netemu.client import labs
-        from netemu.client.traffic import Rates, rates
+        from netemu.client.traffic import Rates, nodes, rates
         from netemu.errors import NotSo
 
         told = labs.status(self._lab)
@@ -143,12 +143,13 @@ class _Watch:
             "nodes": [
                 {
                     "name": node["name"],
+                    **({"machine": node["machine"]} if "machine" in node else {}),
                     "state": node.get("state", "running"),
                     "guests": [
                         {
                             "name": guest["name"],
                             "address": guest["address"],
-                            "port": port_name(guest["port_mark"]),
+                            "port": _port(guest["port_mark"]),
                             "state": guest["state"],
                             "power": guest.get("power", "running"),
                             **carried.get(guest["name"], Rates())._asdict(),
@@ -156,7 +157,7 @@ class _Watch:
                         for guest in node["guests"]
                     ],
                 }
-                for node in told["nodes"]
+                for node in nodes(told, after)
             ],
             "events": [
                 {
@@ -203,10 +204,9 @@ def _drawn(frame: dict[str, Any], width: int | None, height: int | None) -> list
     for node, guest in rows:
         event = told.get(guest["name"])
         carried = Rates(*(guest[key] for key in Rates._fields))
-        alive = node["state"] == "running"
         cells.append(
             [
-                "" if node["name"] == shown else _node(node["name"], alive),
+                "" if node["name"] == shown else _node(node),
                 guest["name"],
                 guest["address"] or "-",
                 _state(guest),
@@ -241,8 +241,13 @@ def _drawn(frame: dict[str, Any], width: int | None, height: int | None) -> list
     return made
 
 
-def _node(name: str, alive: bool) -> Part:
-    return name if alive else Styled(f"{name} failed", "red")
+def _node(node: dict[str, Any]) -> Part:
+    name = f"{node['name']} on {node['machine']}" if "machine" in node else str(node["name"])
+    return name if node["state"] == "running" else Styled(f"{name} {node['state']}", "red")
+
+
+def _port(mark: Mark | None) -> str | None:
+    return None if mark is None else port_name(mark)
 
 
 class _Told:

@@ -25,6 +25,7 @@ from netemu.wire.standard_streams import keep_their_places
 if TYPE_CHECKING:
     from netemu.topology import Lab
     from netemu.wire.profile import Profile
+    from netemu.wire.status import MachineSeen
     from netemu.wire.store_address import StoreAddress
 
 # Seconds that a lab which does not answer may take to end or to begin.
@@ -165,6 +166,11 @@ def status(name: str) -> dict[str, Any]:
     """The state of a running lab, as `netemu status --json` prints it."""
     told, _ = ask(_control(name), questions.Status())
     return {**msgspec.to_builtins(told), "supervisor": supervisor(name)}
+
+
+def seen_elsewhere(name: str) -> "list[MachineSeen]":
+    """The guests on the other machines of a running lab, as those that answer soon tell."""
+    return ask(_control(name), questions.Seen())[0]
 
 
 def certificate(name: str) -> str:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
+import msgspec
+
 from netemu.client import labs
 from netemu.client.dialler import Dialler, Kind
 from netemu.interfaces import port_name
 from netemu.kernel.counters import Counters, LinkCounters
+from netemu.wire.status import MachineSeen
 
 
 class Rates(NamedTuple):
@@ -22,10 +25,14 @@ class Rates(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """All ports' counters at one moment (monotonic seconds), by node and link."""
+    """All ports' counters at one moment (monotonic seconds), by node and link.
+
+    `elsewhere` are the other machines of the lab that have answered, by name.
+    """
 
     moment: float
     links: Mapping[str, Mapping[str, Counters]]
+    elsewhere: Mapping[str, MachineSeen] = {}
 
 
 class Traffic:
@@ -34,11 +41,14 @@ class Traffic:
     def __init__(self, name: str) -> None:
         self._name = name
         self._nodes: dict[str, LinkCounters] = {}
+        self._is_spread = False
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            for node in labs.status(self._name)["nodes"]:
+            told = labs.status(self._name)
+            self._is_spread = "elsewhere" in told
+            for node in told["nodes"]:
                 entered = labs.enter(self._name, node["name"])
                 try:
                     if not self._nodes:
@@ -58,9 +68,10 @@ class Traffic:
         self._nodes.clear()
 
     def sample(self) -> Sample:
-        """Read all counters now: one netlink dump a node."""
+        """Read all counters now: one netlink dump a node; other machines are asked for theirs."""
+        seen = labs.seen_elsewhere(self._name) if self._is_spread else ()
         links = {node: counters.read() for node, counters in self._nodes.items()}
-        return Sample(time.monotonic(), links)
+        return Sample(time.monotonic(), links, {one.machine: one for one in seen})
 
 
 def rates(before: Sample, after: Sample, status: Mapping[str, Any]) -> dict[str, Rates]:
@@ -76,7 +87,40 @@ def rates(before: Sample, after: Sample, status: Mapping[str, Any]) -> dict[str,
             port = port_name(guest["port_mark"])
             if port in one and port in other:
                 found[guest["name"]] = _between(one[port], other[port], seconds)
+    for machine, now in after.elsewhere.items():
+        if (then := before.elsewhere.get(machine)) is not None:
+            seconds = max(now.moment - then.moment, 1e-9)
+            for guest in then.counters.keys() & now.counters.keys():
+                found[guest] = _between(then.counters[guest], now.counters[guest], seconds)
     return found
+
+
+def nodes(status: Mapping[str, Any], sample: Sample) -> list[dict[str, Any]]:
+    """All nodes of a lab, as in its status; those on other machines have a `machine`.
+
+    Of a machine that has not answered it is known which guests it had.
+    """
+    found = list(status["nodes"])
+    for node in status.get("elsewhere", ()):
+        machine = sample.elsewhere.get(node["machine"])
+        seen = () if machine is None else machine.nodes
+        told = [msgspec.to_builtins(one) for one in seen if one.name == node["name"]]
+        found.append({**(told[0] if told else _unseen(node)), "machine": node["machine"]})
+    return found
+
+
+def _unseen(node: Mapping[str, Any]) -> dict[str, Any]:
+    guests = [
+        {
+            "name": guest,
+            "address": node["addresses"].get(guest),
+            "port_mark": node["ports"].get(guest),
+            "state": "unknown",
+            "power": "unknown",
+        }
+        for guest in node["guests"]
+    ]
+    return {"name": node["name"], "state": "away", "guests": guests}
 
 
 def _between(one: Counters, other: Counters, seconds: float) -> Rates:

@@ -16,7 +16,8 @@ Which = Literal["link-local", "tenant", "all"]
 class Link(Question[None], tag="link"):
     """Impair wires of these guests and nodes: by a plan, or by one more change of their schedule.
 
-    `traces` are the files that the terms name, by their names.
+    `traces` are the files that the terms name, by their names. If it is only for what is `here`, it
+    is handed on to no other machine.
     """
 
     targets: list[str]
@@ -25,13 +26,15 @@ class Link(Question[None], tag="link"):
     timed: Timed | None
     direction: Direction | None
     traces: dict[str, bytes]
+    here: bool = False
 
 
 class ClearLinks(Question[None], tag="clear_links"):
-    """End the impairment of these wires; None: of all."""
+    """End the impairment of these wires; None: of all. `here`: see `Link`."""
 
     targets: list[str] | None
     wire: Which
+    here: bool = False
 
 
 class ImpairedWire(Struct):
@@ -52,4 +55,6 @@ class ImpairedWire(Struct):
 
 
 class Links(Question[list[ImpairedWire]], tag="links"):
-    """The wires that are impaired."""
+    """The wires that are impaired. `here`: see `Link`."""
+
+    here: bool = False

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from netemu.wire.framing import decoded
-from netemu.wire.status import LabStatus
+from netemu.wire.status import LabStatus, MachineSeen
 
 A = TypeVar("A")
 Happening: TypeAlias = dict[str, Any]
@@ -30,6 +30,12 @@ class Question(msgspec.Struct, Generic[A], tag_field="verb", forbid_unknown_fiel
 
 class Status(Question[LabStatus], tag="status"):
     """The state of the lab, its nodes and guests."""
+
+
+class Seen(Question[list[MachineSeen]], tag="seen"):
+    """The other machines of a lab that answer soon; `here`: this one, which hands nothing on."""
+
+    here: bool = False
 
 
 class Wait(Question[None], tag="wait"):

@@ -4,6 +4,8 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from netemu.kernel.counters import Counters
+
 
 class ServiceStatus(Struct):
     """A process of the lab's own. `pid` is its ID in the sandbox."""
@@ -61,6 +63,15 @@ class NodeElsewhere(Struct):
     guests: list[str]
     addresses: dict[str, str | None]
     ports: dict[str, int | None]
+
+
+class MachineSeen(Struct):
+    """A machine's nodes, and the counters of its guests' ports at a moment of its own clock."""
+
+    machine: str
+    moment: float
+    nodes: list[NodeStatus]
+    counters: dict[str, Counters]
 
 
 class LabStatus(Struct, kw_only=True):

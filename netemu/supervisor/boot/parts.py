@@ -3,7 +3,7 @@
 Runs in the supervisor. It makes none of them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from netemu.errors import BadInput
@@ -12,6 +12,7 @@ from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.links import Links
 from netemu.supervisor.control.maintenance import Maintenance
+from netemu.supervisor.control.other_machines import Others
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.nodes.hardware import Hardware
@@ -31,11 +32,16 @@ class Parts(NamedTuple):
 
 
 class WholeLab(NamedTuple):
-    """A lab that is asked: `parts` waits until it is up, `here` refuses what is elsewhere."""
+    """A lab that is asked: `parts` waits until it is up, `here` refuses what is elsewhere.
+
+    `shares` sorts guests and nodes by the other machine that they are on; None: they are here.
+    """
 
     name: str
     parts: Callable[[], Awaitable[Parts]]
     here: Callable[..., None]
+    shares: Callable[[Sequence[str]], Mapping[str | None, list[str]]]
+    others: Callable[[], Others]
 
     async def of_guest(self, guest: str) -> Parts:
         """The lab's parts, once it is up. Raises BadInput if it has no such guest."""

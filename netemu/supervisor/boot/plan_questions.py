@@ -3,12 +3,17 @@
 Runs in the supervisor. It passes each question on, and decides nothing.
 """
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from hostagent.model import Event
 from netemu.supervisor.boot.parts import WholeLab
 from netemu.supervisor.control.control_server import Handler
 from netemu.wire import event_questions, link_questions
+
+W = TypeVar("W", link_questions.Link, link_questions.ClearLinks)
 
 
 class PlanQuestions:
@@ -44,11 +49,9 @@ class PlanQuestions:
         return (await self._lab.parts()).maintenance.events(history=question.history)
 
     async def _add_faults(self, question: event_questions.AddFaults) -> None:
-        self._lab.here(*question.guests)
         await (await self._lab.parts()).faults.add(question.guests, question.faults)
 
     async def _clear_faults(self, question: event_questions.ClearFaults) -> None:
-        self._lab.here(*question.guests)
         await (await self._lab.parts()).faults.clear(question.guests, question.ids)
 
     async def _faults(self, _: event_questions.Faults) -> list[event_questions.FaultOfGuest]:
@@ -61,12 +64,42 @@ class PlanQuestions:
         return await (await self._lab.parts()).maintenance.now()
 
     async def _link(self, question: link_questions.Link) -> None:
-        self._lab.here(*question.targets)
-        await (await self._lab.parts()).links.link(question)
+        links = (await self._lab.parts()).links
+        await self._spread(question, question.targets, links.link)
 
     async def _clear_links(self, question: link_questions.ClearLinks) -> None:
-        self._lab.here(*(question.targets or ()))
-        await (await self._lab.parts()).links.clear(question.targets, question.wire)
+        links = (await self._lab.parts()).links
+        if question.targets is not None:
+            await self._spread(question, question.targets, links.clear)
+            return
+        await links.clear(question)
+        if not question.here:
+            others = self._lab.others()
+            machines = [*others.there(), *others.away()]
+            await others.ask(dict.fromkeys(machines, replace(question, here=True)))
 
-    async def _links(self, _: link_questions.Links) -> list[link_questions.ImpairedWire]:
-        return list(await (await self._lab.parts()).links.list())
+    async def _spread(
+        self, question: W, targets: list[str], do: Callable[[W], Awaitable[None]]
+    ) -> None:
+        """Do it here, and have it done on the machines that the other targets are on."""
+        if question.here:
+            self._lab.here(*targets)
+            await do(question)
+            return
+        shares = self._lab.shares(targets)
+        there = {
+            machine: replace(question, targets=some, here=True)
+            for machine, some in shares.items()
+            if machine is not None
+        }
+        if None in shares or not there:
+            await do(replace(question, targets=shares.get(None, [])))
+        await self._lab.others().ask(there)
+
+    async def _links(self, question: link_questions.Links) -> list[link_questions.ImpairedWire]:
+        found = list(await (await self._lab.parts()).links.list())
+        if not question.here:
+            others = self._lab.others()
+            asked = dict.fromkeys(others.there(), link_questions.Links(here=True))
+            found += [wire for some in await others.ask(asked) for wire in some]
+        return found

@@ -6,7 +6,7 @@ Runs in the supervisor, only where the lab has such a store.
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias
@@ -28,6 +28,7 @@ from netemu.supervisor.control.event_log import EventLog
 from netemu.supervisor.control.forwarding import Forwarding
 from netemu.supervisor.control.lost_machines import LostMachines, resumed
 from netemu.supervisor.control.membership import Membership, Part
+from netemu.supervisor.control.other_machines import NoOthers, OtherMachines, Others
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.places import Places
 from netemu.supervisor.control.published_state import Left, left_by
@@ -88,6 +89,7 @@ class SharedLab:
         self._fence = Fence()
         self._left = Left(0.0, {}, ())
         self.store: SharedStore | None = None
+        self.others: Others = NoOthers()
         self._local: Store | None = None
         self._arrivals: Arrivals | None = None
         self.duties: list[asyncio.Task[None]] = []
@@ -179,6 +181,7 @@ class SharedLab:
             self._client, self._membership, self.places, self._part.machine, control.here
         )
         control.elsewhere = forwarding.ask
+        self.others = OtherMachines(self.places, self._part.machine, forwarding.ask)
 
         async def make(guests: Sequence[Guest]) -> Sequence[Machine]:
             made = [one async for one in made_ahead(factory, guests)]
@@ -249,6 +252,21 @@ class SharedLab:
             if any(map(is_here, names)) or len({home.machine for home in homes.values()}) > 1:
                 raise NotSo(f"{name}: is on {where}, and others are not: name those of one machine")
             raise Elsewhere(machine, f"{name}: is on {where}: that can only be done there")
+
+    def shares(
+        self, names: Iterable[str], is_here: Callable[[str], bool], guests_on: GuestsOn
+    ) -> Mapping[str | None, list[str]]:
+        """The guests and nodes of each machine; None is this one, or nobody knows them.
+
+        Raises NotSo for one whose machine has not joined.
+        """
+        found: dict[str | None, list[str]] = {}
+        for name in names:
+            home = None if is_here(name) else self._home(name, guests_on)
+            if home is not None and home.machine is None:
+                raise NotSo(f"{name}: is on {home.where}, which has not joined")
+            found.setdefault(None if home is None else home.machine, []).append(name)
+        return found
 
     def _home(self, name: str, guests_on: GuestsOn) -> Home | None:
         """Where a guest or node is that is not here; None: there is none such."""

@@ -1,14 +1,18 @@
 """Tells the state of the lab, its nodes and guests, as far as it has come up.
 
-Runs in the supervisor. It asks nobody: it says what is known.
+Runs in the supervisor. It asks nobody but the kernel: it says what is known.
 """
 
+import socket
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from netemu.kernel.counters import Counters, LinkCounters
 from netemu.kernel.factory_client import Factory
+from netemu.kernel.namespaces import inside
 from netemu.linklocal import ipv6
 from netemu.supervisor.boot.parts import Parts
 from netemu.supervisor.nodes.claims import Claims
@@ -18,6 +22,7 @@ from netemu.wire.order import Order
 from netemu.wire.status import (
     GuestStatus,
     LabStatus,
+    MachineSeen,
     NodeElsewhere,
     NodeStatus,
     ServiceStatus,
@@ -70,7 +75,7 @@ def lab_status(
             status.elsewhere = [
                 NodeElsewhere(
                     name=node.name,
-                    machine=node.machine,
+                    machine=shared.places.machine_of_node(node.name) or node.machine,
                     state="away" if shared.store.away(node.name) else "there",
                     guests=list(parts.maintenance.guests_on(node.name)),
                     addresses={
@@ -85,6 +90,23 @@ def lab_status(
                 for node in order.elsewhere
             ]
     return status
+
+
+def machine_seen(
+    machine: str, hosts: Sequence[NodeServices], claims: Claims | None, parts: Parts | None
+) -> MachineSeen:
+    """Return what other machines show of this one's guests, with their ports' counters."""
+    counters: dict[str, Counters] = {}
+    for host in hosts:
+        with inside(host.wired.net):
+            made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        with made:
+            links = LinkCounters(made).read()
+        for one in host.wired.guests:
+            if one.guest.port in links:
+                counters[one.guest.name] = links[one.guest.port]
+    nodes = [_node(host, claims, parts) for host in hosts]
+    return MachineSeen(machine, time.monotonic(), nodes, counters)
 
 
 def _node(host: NodeServices, claims: Claims | None, parts: Parts | None) -> NodeStatus:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from netemu.supervisor.boot.lab_log import keep_short
 from netemu.supervisor.boot.machine_questions import MachineQuestions
 from netemu.supervisor.boot.parts import Parts, WholeLab
 from netemu.supervisor.boot.plan_questions import PlanQuestions
-from netemu.supervisor.boot.status import lab_status, of_factory
+from netemu.supervisor.boot.status import lab_status, machine_seen, of_factory
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
@@ -32,6 +33,7 @@ from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.links import Links
 from netemu.supervisor.control.maintenance import Maintenance
+from netemu.supervisor.control.other_machines import NoOthers, Others
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.control.store import Store
@@ -49,7 +51,7 @@ from netemu.wire import questions, runtime_dir
 from netemu.wire.order import Order
 from netemu.wire.profile import Identity
 from netemu.wire.progress import Progress
-from netemu.wire.status import LabStatus
+from netemu.wire.status import LabStatus, MachineSeen
 
 if TYPE_CHECKING:
     from netemu.supervisor.boot.shared_lab import SharedLab
@@ -61,6 +63,8 @@ log = logging.getLogger(__name__)
 CLAIMING_AT_MOST: Final = 180.0
 # … and for the first answers: to start a thousand processes takes a small machine half of it.
 ANSWERING_AT_MOST: Final = 60.0
+# Seconds that other machines may take to be seen: a user watches them, one frame a second.
+SEEN_WITHIN: Final = 2.0
 
 
 class Supervisor:
@@ -260,7 +264,7 @@ class Supervisor:
         maintenance = Maintenance(lab.name, store, self._nodes, watching, self._order.elsewhere)
         if self._shared is not None:
             maintenance.belongs = self._shared.belongs
-        faults = Faults(lab, store, self._nodes, watching)
+        faults = Faults(lab, store, self._nodes, watching, maintenance.elsewhere)
         links = Links(lab, hardware)
         self._parts = Parts(
             hardware, placement, watching, relocation, impact, maintenance, faults, links
@@ -307,12 +311,13 @@ class Supervisor:
     # The questions.
 
     def _handlers(self) -> list[Handler[Any, Any]]:
-        lab = WholeLab(self._lab.name, self._whole, self._require_here)
+        lab = WholeLab(self._lab.name, self._whole, self._require_here, self._shares, self._others)
         return [
             *GuestQuestions(lab).handlers(),
             *PlanQuestions(lab).handlers(),
             *MachineQuestions(lab).handlers(),
             Handler(questions.Status, self._status),
+            Handler(questions.Seen, self._seen),
             Handler(questions.Enter, self._enter),
             Handler(questions.Events, self._events),
             Handler(questions.Down, self._take_down),
@@ -339,6 +344,14 @@ class Supervisor:
             ],
         )
 
+    async def _seen(self, question: questions.Seen) -> list[MachineSeen]:
+        if not question.here:
+            others = self._others()
+            asked = dict.fromkeys(others.there(), questions.Seen(here=True))
+            return [one for some in await others.ask_soon(asked, SEEN_WITHIN) for one in some]
+        machine = self._order.store.machine if self._order.store is not None else ""
+        return [machine_seen(machine, self._hosts, self._claims, self._parts)]
+
     async def _enter(self, question: questions.Enter) -> Beside[list[str]]:
         """Descriptors of the namespaces of a guest, a node, or (None) the sandbox."""
         user, mnt, pid, net = (self._sandbox[kind] for kind in ("user", "mnt", "pid", "net"))
@@ -364,16 +377,25 @@ class Supervisor:
 
     def _require_here(self, *names: str) -> None:
         """Raise NotSo, with where it is, if a guest or node is on another machine."""
+        if self._shared is not None and self._parts is not None:
+            self._shared.require_here(names, self._is_here, self._parts.maintenance.guests_on)
+
+    def _shares(self, names: Sequence[str]) -> Mapping[str | None, list[str]]:
+        """The guests and nodes of each machine; None is this one."""
         if self._shared is None or self._parts is None:
-            return
+            return {None: list(names)}
+        return self._shared.shares(names, self._is_here, self._parts.maintenance.guests_on)
+
+    def _is_here(self, name: str) -> bool:
+        """Whether a guest or node is here. Raises NotSo if it is on its way."""
+        assert self._parts is not None
         hardware = self._parts.hardware
-        here = {node.node.name for node in self._nodes}
-        for name in names:
-            if name in hardware and hardware.is_coming(name):
-                raise NotSo(f"{name}: is being brought to this machine")
-        self._shared.require_here(
-            names, lambda name: name in hardware or name in here, self._parts.maintenance.guests_on
-        )
+        if name in hardware and hardware.is_coming(name):
+            raise NotSo(f"{name}: is being brought to this machine")
+        return name in hardware or any(node.node.name == name for node in self._nodes)
+
+    def _others(self) -> Others:
+        return NoOthers() if self._shared is None else self._shared.others
 
     async def _whole(self) -> Parts:
         await self._ready.wait()

@@ -5,7 +5,7 @@ guest changes its node.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hostagent.channel.messages import Poll
 from hostagent.channel.requests import Placed
@@ -21,15 +21,21 @@ from netemu.wire.faults import planned
 
 
 class Faults:
-    """The faults of one lab's guests."""
+    """The faults of one lab's guests. `elsewhere` returns those of nodes on other machines."""
 
     def __init__(
-        self, lab: Lab, store: Store, nodes: Sequence[WiredNode], feeds: AgentFeeds
+        self,
+        lab: Lab,
+        store: Store,
+        nodes: Sequence[WiredNode],
+        feeds: AgentFeeds,
+        elsewhere: Callable[[], Mapping[str, Sequence[str]]] = dict,
     ) -> None:
         self._lab = lab
         self._store = store
         self._nodes = nodes
         self._feeds = feeds
+        self._elsewhere = elsewhere
 
     def guests_of_the_file(self) -> set[str]:
         """The guests that meet faults from the lab's start on."""
@@ -74,7 +80,7 @@ class Faults:
         known = {one.fault.id for one in await self.listed()}
         whole = [self._whole_id(one, known) for one in ids]
         away: NodeFailed | None = None
-        for node, names in self._by_node(guests or self._names()).items():
+        for node, names in self._by_node(guests or self._homes()).items():
             try:
                 await self._clear(node, names, whole)
             except NodeFailed as error:  # a guest that heals takes its faults along
@@ -90,13 +96,14 @@ class Faults:
 
     async def listed(self) -> list[FaultOfGuest]:
         """Return each guest's faults that are not over, with times of the metadata clock."""
-        known = await asyncio.gather(*(self._placed(wired.node.name) for wired in self._nodes))
-        now = self._feeds.now()
+        nodes = [*(wired.node.name for wired in self._nodes), *self._elsewhere()]
+        known = await asyncio.gather(*map(self._placed, nodes))
+        now, homes = self._feeds.now(), self._homes()
         return [
             FaultOfGuest(placed.guest.name, fault)
-            for wired, guests in zip(self._nodes, known, strict=True)
+            for node, guests in zip(nodes, known, strict=True)
             for placed in guests
-            if any(one.guest.name == placed.guest.name for one in wired.guests)
+            if homes.get(placed.guest.name) == node
             for fault in placed.faults
             if not is_over(fault, now)
         ]
@@ -124,8 +131,14 @@ class Faults:
     def _names(self) -> list[str]:
         return [guest.name for guest in self._lab.guests]
 
+    def _homes(self) -> dict[str, str]:
+        """The node of each guest, on whichever machine."""
+        there = {name: node for node, names in self._elsewhere().items() for name in names}
+        here = {one.guest.name: wired.node.name for wired in self._nodes for one in wired.guests}
+        return there | here
+
     def _by_node(self, guests: Iterable[str]) -> dict[str, list[str]]:
-        home = {one.guest.name: wired.node.name for wired in self._nodes for one in wired.guests}
+        home = self._homes()
         found: dict[str, list[str]] = {}
         for guest in dict.fromkeys(guests):
             if guest not in home:

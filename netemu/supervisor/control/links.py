@@ -9,7 +9,7 @@ from netemu.impairment.plan import Plan
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.wires import Key, Wire
 from netemu.topology import Lab
-from netemu.wire.link_questions import ImpairedWire, Link, Which
+from netemu.wire.link_questions import ClearLinks, ImpairedWire, Link, Which
 
 _WIRES: Final[Mapping[Which, Sequence[Wire]]] = {
     "link-local": (Wire.LINK_LOCAL,),
@@ -54,12 +54,12 @@ class Links:
             else:
                 await wires.give(dict.fromkeys(keys, plan), wanted.traces)
 
-    async def clear(self, targets: Iterable[str] | None, which: Which) -> None:
-        """Have wires be as they were; None is all of the lab."""
-        names = list(self._hardware) if targets is None else targets
+    async def clear(self, wanted: ClearLinks) -> None:
+        """Have wires be as they were; None is all that are here."""
+        names = list(self._hardware) if wanted.targets is None else wanted.targets
         async with self._hardware.hold(self._guests(names)):
             # Of a guest that has no tenant wire there is nothing to clear.
-            keys = [(name, wire) for name in self._guests(names) for wire in _WIRES[which]]
+            keys = [(name, wire) for name in self._guests(names) for wire in _WIRES[wanted.wire]]
             await self._hardware.wires.clear(keys)
 
     async def list(self) -> Sequence[ImpairedWire]:

@@ -142,6 +142,10 @@ class Maintenance:
         known = [one.guest.name for one in self._feeds.known(node).guests]
         return [name for name in known if self.belongs(name, node)]
 
+    def elsewhere(self) -> dict[str, Sequence[str]]:
+        """The guests of each node on another machine."""
+        return {node: list(self._guests(node)) for node in self._elsewhere}
+
     def _machine(self, node: str) -> str | None:
         return self._elsewhere[node].machine if node in self._elsewhere else "this one"
 

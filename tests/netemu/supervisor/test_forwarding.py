@@ -8,14 +8,18 @@ import msgspec
 import pytest
 
 from hostagent.channel.frames import FrameError
-from netemu.errors import NotSo
+from netemu.errors import BadInput, NotSo
 from netemu.supervisor.control import forwarding, membership
 from netemu.supervisor.control.control_server import Elsewhere
 from netemu.supervisor.control.forwarding import Forwarding
 from netemu.supervisor.control.membership import Membership, Part
+from netemu.supervisor.control.other_machines import OtherMachines
 from netemu.supervisor.control.places import Places
 from netemu.topology import parse
+from netemu.wire.control import Told
 from netemu.wire.progress import Failed
+from netemu.wire.questions import Seen
+from netemu.wire.status import MachineSeen
 from tests.netemu.supervisor.fake_etcd import FakeEtcd
 
 LAB = parse("nodes: {n1: {guests: [a]}, n2: {machine: b, guests: [c]}}", source="lab.yaml")
@@ -31,10 +35,13 @@ class Machine:
         self.membership = Membership(client, part)
         self.places = Places(LAB, client, self.membership)
         self.asked: list[bytes] = []
+        self.reply = b""
         self.forwarding = Forwarding(client, self.membership, self.places, name, self._answer)
 
     async def _answer(self, question: bytes) -> bytes:
         self.asked.append(question)
+        if self.reply:
+            return self.reply
         if question == b"odd":
             raise FrameError("not a message: odd")
         return b"done: " + question
@@ -122,5 +129,28 @@ def test_a_question_of_an_earlier_term_is_not_carried_out(play: Callable[[Script
         await asyncio.sleep(0.02)
         assert other.asked == []
         asking.cancel()
+
+    play(script)
+
+
+def test_several_machines_are_asked_at_once(play: Callable[[Script], None]) -> None:
+    """An error says whose it is; those that are late are left out where that is asked for."""
+
+    async def script(_: FakeEtcd, first: Machine, other: Machine) -> None:
+        others = OtherMachines(first.places, "a", first.forwarding.ask)
+        assert (others.there(), others.away()) == (["b"], [])
+        question = {"b": Seen(here=True)}
+        seen = MachineSeen("b", 1.0, [], {})
+        other.reply = msgspec.msgpack.encode(Told(msgspec.Raw(msgspec.msgpack.encode([seen]))))
+        assert await others.ask(question) == await others.ask_soon(question, 5.0) == [[seen]]
+        assert msgspec.msgpack.decode(other.asked[0]) == {"verb": "seen", "here": True}
+        other.reply = msgspec.msgpack.encode(Failed("c: is not", BadInput.exit_code))
+        with pytest.raises(BadInput, match="machine b: c: is not"):
+            await others.ask(question)
+        assert await others.ask_soon(question, 5.0) == []
+        other.membership.settled.clear()
+        assert await others.ask_soon(question, 0.01) == []
+        with pytest.raises(NotSo, match="on machine x, which is away"):
+            await others.ask({"x": Seen(here=True)})
 
     play(script)

@@ -8,11 +8,13 @@ import pytest
 
 from hostagent.channel.requests import Cancel, Place, Schedule
 from hostagent.controller import calls
+from hostagent.faults import Fault
 from hostagent.model import EventSource, EventType, Guest
 from netemu.errors import BadInput, NotSo
 from netemu.supervisor.control import membership, published_state, shared_store
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.event_log import EventLog
+from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.maintenance import Maintenance
 from netemu.supervisor.control.membership import Part
 from netemu.supervisor.control.store import AgentRefuses, AgentSilent, NodeFailed
@@ -47,6 +49,7 @@ class Machine:
         self.log = EventLog()
         self.feeds = AgentFeeds(self.store, (node, other), self.log)
         self.plan = Maintenance("lab", self.store, [here], self.feeds, [nodes[other]])
+        self.faults = Faults(lab, self.store, [here], self.feeds, self.plan.elsewhere)
 
     async def begin(self) -> None:
         await self.shared.begin()
@@ -270,5 +273,37 @@ def test_what_is_being_kept_is_not_dropped_with_what_was_left(
         await planning
         assert len(kept()) == 1
         await other.end()
+
+    play(script)
+
+
+def test_faults_are_those_of_all_machines(play: Callable[[Script], None]) -> None:
+    """Added to guests of both, listed, and cleared by their IDs or of the whole lab."""
+
+    async def script(stage: Stage) -> None:
+        other = await stage.joined()
+        first = stage.first
+        for number, guests in enumerate((["a", "b"], ["c"]), 1):
+            await first.faults.add(guests, [Fault(id=f"{number}" * 8, at=0.0, status=500)])
+
+        async def known() -> set[tuple[str, str]]:
+            return {(one.guest, one.fault.id[0]) for one in await first.faults.listed()}
+
+        async def until_known(*wanted: tuple[str, str]) -> None:
+            async with asyncio.timeout(5):
+                while await known() != set(wanted):
+                    await asyncio.sleep(0.001)
+
+        await until_known(("a", "1"), ("b", "1"), ("c", "2"))
+        await first.faults.clear([], ["2"])
+        await until_known(("a", "1"), ("b", "1"))
+        await first.faults.clear([], [])
+        await until_known()
+        await other.end()
+        stage.etcd.end(other.shared.membership.lease)
+        await stage.until(lambda: first.store.away("n2"))
+        away = "n2 is on another machine, which is away: faults of its guests are not cleared"
+        with pytest.raises(NotSo, match=away):
+            await first.faults.clear([], [])
 
     play(script)
