@@ -43,6 +43,9 @@ class Checker:
     def acknowledged(self, event: Event) -> None:
         """An agent has acknowledged a new event."""
 
+    def refused(self, event_id: str) -> None:
+        """An agent has refused to plan an event."""
+
     def approved(self, event_id: str) -> None:
         """A guest's approval was answered with success."""
 
@@ -51,6 +54,9 @@ class Checker:
 
     def set_to(self, guest: str, value: str, *, known: bool) -> None:
         """A setting was acknowledged, or it is not `known` whether it was carried out."""
+
+    def set_refused(self, guest: str, value: str) -> None:
+        """A setting was refused."""
 
     def fault_added(self, guest: str, fault: Fault, *, known: bool) -> None:
         """A fault was acknowledged, or it is not `known` whether it was."""
@@ -81,28 +87,37 @@ class Checker:
 
 
 class Acknowledged(Checker):
-    invariant = "an acknowledged command is there exactly once"
+    invariant = "an acknowledged command is there exactly once, and a refused one is not"
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
         self._events: dict[str, Event] = {}
+        self._refused: set[str] = set()
         self._possible: dict[str, set[str | None]] = {}
         self._open: set[str] = set()  # events that have not ended, as the lab lists them
 
     def acknowledged(self, event: Event) -> None:
         self._events[event.id] = event
 
+    def refused(self, event_id: str) -> None:
+        self._refused.add(event_id)
+
     def moment(self) -> None:
         listed = self.cluster.feeds.events()
         for event_id in self._open - listed.keys():
             self.breach(f"event {event_id} is not listed any more, and has not ended")
         self._open = {one.id for one in listed.values() if one.status not in FINAL}
+        for event_id in self._refused & listed.keys():
+            self.breach(f"event {event_id} was refused, and is there")
 
     def set_to(self, guest: str, value: str, *, known: bool) -> None:
         possible = self._possible.setdefault(guest, {None})  # before the first: none
         if known:
             possible.clear()
         possible.add(value)
+
+    def set_refused(self, guest: str, value: str) -> None:
+        self._possible[guest].discard(value)
 
     def end(self) -> None:
         for event in self._events.values():

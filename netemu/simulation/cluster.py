@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 import random
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -274,6 +275,8 @@ class Host(NodeServices):
         self.feed = Path(f"/{self.name}/feed")
         self._listeners = [cluster.network.listen(str(path)) for path in (self.commands, self.feed)]
         self.opened: Repository | None = None  # by the living agent
+        self._file: sqlite3.Connection | None = None  # the living agent's
+        self._full = False
         self.mind: Mind | None = None
         self._make_store()
 
@@ -303,13 +306,24 @@ class Host(NodeServices):
         finally:
             repository.close()
 
+    def fill(self, *, full: bool) -> None:
+        """Have its disk be full, or not: the agent reads what there is, and stores nothing more."""
+        self._full = full
+        if self._file is not None:
+            self._file.execute(f"PRAGMA query_only = {full:d}")
+
+    def _connect(self, *args: Any, **options: Any) -> sqlite3.Connection:
+        self._file = sqlite3.connect(*args, **options)
+        return self._file
+
     async def _agent_main(self, process: Process) -> None:
-        repository = self.opened = Repository.open(self.repository)
+        repository = self.opened = Repository.open(self.repository, self._connect)
+        self.fill(full=self._full)
 
         def gone() -> None:
             repository.close()
             if self.opened is repository:
-                self.opened = None
+                self.opened = self._file = None
 
         process.at_end(gone)
         executor: Any = seams.INLINE

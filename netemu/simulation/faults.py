@@ -3,12 +3,13 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from netemu.errors import NetemuError
 from netemu.simulation.checkers import Checker
 from netemu.simulation.cluster import Cluster, Service
-from netemu.simulation.loop import PROCESS
+from netemu.simulation.loop import PROCESS, Process
 from netemu.supervisor.control.relocation import SILENCE
 
 _PAUSE: Final = (0.2, 4.0)
@@ -21,6 +22,14 @@ _TORN: Final = 0.01
 # The chance that a node fails within this time after a guest was shut down: its node, or another.
 _AIMED: Final = 0.15
 _SOON: Final = 0.06
+# The chance that the responder of its node is behind from then on, and how long: it is fresh still.
+_BEHIND: Final = 0.15
+_IS_BEHIND: Final = (2.0, 7.5)
+# The chance that another node has trouble when the guests of one that has failed are to leave it,
+# and that this one comes back about then.
+_SECOND: Final = 0.4
+_LEAVES: Final = (SILENCE - 2.5, SILENCE + 0.5)
+_COMES_BACK: Final = (SILENCE - 2.0, SILENCE + 2.0)
 _AND_FAIL: Final = 0.5
 # The chance that a node that is away when the faults end does not come back.
 _LEFT_AWAY: Final = 0.5
@@ -56,6 +65,9 @@ class Faults:
         self._fair()
         cluster.refusing.clear()
         cluster.ports.stuck = False
+        cluster.network.unheard.clear()
+        for host in cluster.hosts.values():
+            host.fill(full=False)
         for transport in cluster.network.transports:
             transport.mute = transport.deaf = False
             # A last frame is lost: nothing may follow that shows it, but heartbeats.
@@ -99,6 +111,8 @@ class Faults:
             (self._set_clock, 1),
             (self._refuse, 1),
             (self._stick, 1),
+            (self._fill, 2),
+            (self._ignore, 1),
         )
         while self._on:
             await asyncio.sleep(self._draw.uniform(*_PAUSE))
@@ -123,11 +137,15 @@ class Faults:
         process = service.process
         if process is None or process.paused:
             return
-        long = self._draw.random() < 0.3
+        self._hold(service.name, process, long=self._draw.random() < 0.3)
+
+    def _hold(self, name: str, process: Process, *, long: bool) -> None:
         lasts = self._draw.uniform(*(_LONG if long else _SHORT))
-        self._note(f"pause {service.name} {lasts:.2f}")
+        self._note(f"pause {name} {lasts:.2f}")
         process.pause()
         self._cluster.loop.call_later(lasts, process.go_on)
+        if long:
+            self._return_later(name.partition("/")[0], lasts)
 
     def _fail(self, node: str | None = None) -> None:
         hosts = self._cluster.hosts
@@ -139,8 +157,29 @@ class Faults:
             return
         self._note(f"fail {name}")
         self._cluster.supervisor.context().run(self._cluster.relocation.fail, name)
-        lasts = self._draw.uniform(*_AWAY)
+        if self._draw.random() < _SECOND:
+            other = self._draw.choice(sorted(hosts.keys() - {name}))
+            self._cluster.loop.call_later(self._draw.uniform(*_LEAVES), self._strike_healing, other)
+            self._cluster.loop.call_later(self._draw.uniform(*_COMES_BACK), self._bring_back, name)
+        else:
+            self._return_later(name)
+
+    def _return_later(self, name: str, after: float = 0.0) -> None:
+        lasts = after + self._draw.uniform(*_AWAY)
         self._cluster.loop.call_later(lasts, self._bring_back, name)
+
+    def _strike_healing(self, node: str) -> None:
+        """A node that is to take guests hangs, can store nothing, or is not heard."""
+        if not self._on:
+            return
+        host = self._cluster.hosts[node]
+        strike = self._draw.choice(("hang", "fill", "silence"))
+        if strike == "fill":
+            self._fill(node)
+        elif strike == "silence":
+            self._do_not_hear(node, "supervisor", self._draw.uniform(*_IS_BEHIND))
+        elif (process := host.services[0].process) is not None and not process.paused:
+            self._hold(host.services[0].name, process, long=True)
 
     def _bring_back(self, name: str) -> None:
         if self._on and self._cluster.hosts[name].failed:
@@ -179,6 +218,28 @@ class Faults:
         self._note("silence")
         self._cluster.loop.call_later(self._draw.uniform(*_SPELL), transport.abort)
 
+    def _ignore(self) -> None:
+        """The lab does not hear a node, which is well and takes commands; so the node fails."""
+        node = self._draw.choice(sorted(self._cluster.hosts))
+        lasts = self._draw.uniform(*_LONG)
+        self._do_not_hear(node, "supervisor", lasts)
+        self._return_later(node, lasts)
+
+    def _do_not_hear(self, node: str, listener: str, lasts: float) -> None:
+        """What the node's agent says does not reach a process that follows it, for a while."""
+        pair, unheard = (f"{node}/agent", listener), self._cluster.network.unheard
+        self._note(f"{listener} does not hear {node} {lasts:.2f}")
+        unheard.add(pair)
+        self._cluster.loop.call_later(lasts, unheard.discard, pair)
+
+    def _fill(self, node: str | None = None) -> None:
+        """A node's agent can store nothing for a while."""
+        node = node or self._draw.choice(sorted(self._cluster.hosts))
+        self._note(f"fill {node}")
+        host = self._cluster.hosts[node]
+        host.fill(full=True)
+        self._cluster.loop.call_later(self._draw.uniform(*_SPELL), partial(host.fill, full=False))
+
     def _set_clock(self) -> None:
         step = self._draw.uniform(-30, 30)
         self._note(f"clock {step:+.1f}")
@@ -211,9 +272,15 @@ class Faults:
         return how
 
     def _aim(self, guest: str) -> None:
-        """Fail a node while a guest is between two nodes."""
-        if self._on and self._draw.random() < _AIMED:
-            home = self._cluster.home(guest).name
+        """Fail a node while a guest is between two nodes, or have the one that it leaves not know
+        of it.
+        """
+        if not self._on:
+            return
+        home = self._cluster.home(guest).name
+        if self._draw.random() < _BEHIND:
+            self._do_not_hear(home, f"{home}/responder", self._draw.uniform(*_IS_BEHIND))
+        if self._draw.random() < _AIMED:
             node = self._draw.choice([home, *sorted(self._cluster.hosts)])
             self._cluster.loop.call_later(self._draw.uniform(0, _SOON), self._strike_at, node)
 

@@ -61,6 +61,8 @@ class Network:
         self._connections = 0
         self._listeners: dict[str, Listener] = {}
         self.transports: dict[Transport, None] = {}
+        self.unheard: set[tuple[str, str]] = set()
+        """Processes, in pairs: what the first says on its feed does not reach the second."""
         loop.network = self
 
     def listen(self, path: str) -> Listener:
@@ -135,27 +137,20 @@ class Transport(asyncio.Transport):
         self._ended = False  # the other end has ended, and all its data is in the inbox
         self._last_arrival = 0.0
         self.deaf = self.mute = False
+        self.feeds = False
+        """Whether it is an agent's end of a feed."""
         self.skip = False
         """Whether the next write is lost."""
         self.peer: Transport = self
         self.belong(process)
         network.transports[self] = None
 
-    @property
-    def feeds(self) -> bool:
-        """Whether it is an agent's end of a feed."""
-        process = self._process
-        return (
-            process is not None
-            and self._path == f"/{process.name.partition('/')[0]}/feed"
-            and (process.name.endswith("/agent"))
-        )
-
     def belong(self, process: Process | None) -> None:
         """Have the connection end with a process."""
         self._process = process
         if process is not None:
             process.at_end(self._died)
+            self.feeds = process.name.endswith("/agent") and self._path.endswith("/feed")
 
     def attach(self, protocol: Any) -> None:
         """Have a protocol hear what comes."""
@@ -191,7 +186,13 @@ class Transport(asyncio.Transport):
     def _send(self, payload: bytes) -> None:
         if not payload or self.mute or self.peer.deaf:
             return
+        if self._network.unheard and self.feeds and self._ends() in self._network.unheard:
+            return
         self._loop.call_at(self._arrival(), self.peer._arrived, payload, context=self.peer._where())
+
+    def _ends(self) -> tuple[str, str]:
+        here, there = self._process, self.peer._process
+        return "" if here is None else here.name, "" if there is None else there.name
 
     def _arrival(self) -> float:
         weather = self._network.weather

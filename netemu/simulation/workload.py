@@ -23,6 +23,7 @@ PROBE: Final = "/metadata/probe"
 """What the faults that users add are about; nothing is there."""
 _PROBE: Final = 3.0
 _PATIENCE: Final = 45.0
+_SENT_BACK_WITHIN: Final = 20  # polls
 # The chance of a command within this time after a guest was shut down.
 _AIMED: Final = 0.4
 _SOON: Final = 0.06
@@ -85,7 +86,9 @@ class Workload:
         """A user's command comes while the guest, which has shut down, may be changing its node."""
         draw = self._aiming
         if not self.ending and draw.random() < _AIMED:
-            act = draw.choice((self._schedule, self._add_fault, self._clear_faults))
+            act = draw.choice(
+                (self._schedule, self._add_fault, self._clear_faults, self._send_back)
+            )
             self.cluster.loop.call_later(draw.uniform(0, _SOON), self._act, act, guest)
 
     def _act(self, act: Callable[[random.Random, str], Awaitable[None]], guest: str) -> None:
@@ -108,16 +111,38 @@ class Workload:
         others = sorted(one.guest.name for one in home.wired.guests if one.guest.name != guest)
         if others and draw.random() < 0.3:
             names.append(draw.choice(others))
-        async with await self._agent(home.name) as agent:
-            event = await agent.schedule(
-                names,
-                draw.choice(_TYPES),
-                notice=draw.choice((0.0, draw.uniform(0, 5), draw.uniform(5, 60))),
-                duration=draw.choice((None, draw.uniform(0.2, 4))),
-                notice_only=draw.random() < 0.4,
-            )
+        await self._plan(
+            home.name,
+            names,
+            draw.choice(_TYPES),
+            notice=draw.choice((0.0, draw.uniform(0, 5), draw.uniform(5, 60))),
+            duration=draw.choice((None, draw.uniform(0.2, 4))),
+            notice_only=draw.random() < 0.4,
+        )
+
+    async def _plan(
+        self, node: str, guests: Sequence[str], kind: EventType, **options: Any
+    ) -> None:
+        event_id = self.cluster.new_id()
+        try:
+            async with await self._agent(node) as agent:
+                event = await agent.schedule(guests, kind, event_id=event_id, **options)
+        except CommandRefused:
+            for checker in self.checkers:
+                checker.refused(event_id)
+            raise
         for checker in self.checkers:
             checker.acknowledged(event)
+
+    async def _send_back(self, draw: random.Random, guest: str) -> None:
+        """Redeploy a guest that is being redeployed as soon as it is told of that."""
+        home = self.cluster.home(guest)
+        for _ in range(_SENT_BACK_WITHIN):
+            await asyncio.sleep(_POLL)
+            if self.cluster.home(guest) is not home and self.cluster.told(guest) is not None:
+                node = self.cluster.home(guest).name
+                await self._plan(node, [guest], EventType.REDEPLOY, notice=0.0)
+                break
 
     async def _set(self, draw: random.Random) -> None:
         guest, value = self._guest(draw), str(next(self._numbers))
@@ -130,6 +155,10 @@ class Workload:
             change = self.cluster.placement.change(guest, {"tags.sim": value})
             await self.cluster.supervisor.spawn(change)
             known = True
+        except NetemuError:
+            for checker in self.checkers:
+                checker.set_refused(guest, value)
+            raise
         finally:
             if known:
                 self._tell_setting(guest, value, known=True)
