@@ -235,7 +235,7 @@ class Hardware:
         self._claims.unplug(wired.guest)
         before.guests.remove(self._wired[name])
         self._coming.discard(name)
-        wired.plugged = self._ports.guarded_ahead
+        wired.plugged = wired.guarded = self._ports.guarded_ahead
         self._wired[name] = wired
         node.guests.append(wired)
         self._node_of[name] = node

@@ -41,14 +41,14 @@ class Ports:
         """Wire a machine that boots, by a new wire: nothing that its guest did to the old one is
         left.
 
-        If it fails, the guest has no wire.
+        If it fails, the guest has no wire; or what is left of one is removed the next time.
         """
         await asyncio.to_thread(self._renew, node, wired)
         if (tenants := self._tenants_of(wired)) is not None:
             tenants.renew(wired)
 
     def _renew(self, node: WiredNode, wired: WiredGuest) -> None:
-        guarded = wired.plugged and self.guarded_ahead
+        guarded = wired.guarded and self.guarded_ahead
         if wired.plugged and not guarded:
             self._unplug(node, wired)
         guest = wired.guest
@@ -67,7 +67,7 @@ class Ports:
             if not guarded:
                 self._unplug(node, wired)
             raise
-        wired.plugged = True
+        wired.plugged = wired.guarded = True
 
     async def remove(self, node: WiredNode, wired: WiredGuest) -> None:
         """Remove a guest's wires for good."""
@@ -78,21 +78,25 @@ class Ports:
     def _unplug(self, node: WiredNode, wired: WiredGuest) -> None:
         """Remove a guest's wire, and all that the node knows of its port."""
         guest, index = wired.guest, wired.port_index
-        wired.plugged = False
+        wired.guarded = False
         with inside(node.net), netlink.Netlink.open() as kernel, suppress(NetemuError):
             kernel.run((links.down(guest.port, index),))  # unless its guest has destroyed it
         guard.unload(self._less(wired), node.net)
         with inside(node.net), netlink.Netlink.open() as kernel:
             kernel.run((links.no_link(guest.port, index), *left(wired, self._manner)))
+        wired.plugged = False
 
     async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         """Remove the wires of many guests that are off.
 
-        A thousand at once take the kernel as long as a few one after another.
+        A thousand at once take the kernel as long as a few one after another. If it fails, what is
+        left is removed the next time.
         """
         for one in guests:
-            one.plugged = False
+            one.guarded = False
         await asyncio.to_thread(self._withdraw, node, guests)
+        for one in guests:
+            one.plugged = False
 
     def _withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         with inside(node.net), netlink.Netlink.open() as kernel:
@@ -135,7 +139,7 @@ class Ports:
 
     def place(self, node: WiredNode, wired: WiredGuest, wire: Wire) -> Place | None:
         """The node's end of a guest's wire; None if the guest has no such wire now."""
-        if not wired.plugged:
+        if not wired.guarded:
             return None
         if wire is Wire.TENANT:
             tenants = self._tenants_of(wired)

@@ -37,13 +37,14 @@ METADATA = addresses.METADATA_TEXT
 class WiredGuest:
     """A guest on a node: its machine, and the port that the machine hangs on.
 
-    `plugged` is whether there is a wire, `port_index` the index of the link that is the port.
+    `plugged` is whether there is a wire, or what a failure has left of one; `guarded` is whether
+    the node guards it. `port_index` is the index of the link that is the port.
     """
 
     def __init__(self, guest: Guest, machine: Machine, plugged: bool = True) -> None:
         self.guest = guest
         self.machine = machine
-        self.plugged = plugged
+        self.plugged = self.guarded = plugged
         self.port_index = _FIRST_PORT_INDEX + guest.mark
 
     def port(self, manner: "Manner") -> Port:
