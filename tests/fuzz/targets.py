@@ -6,6 +6,7 @@ and mutations of it for a moment.
 
 import asyncio
 import random
+import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from netemu.errors import BadInput
 from netemu.etcd.http import Connection
 from netemu.impairment import trace
 from netemu.impairment.frame import HEADER, segments
-from netemu.linklocal import arp
+from netemu.linklocal import addresses, arp, dhcp, dns
 from netemu.topology import parse
 from netemu.wire import lab_file, store_address
 from netemu.wire.framing import Reader, framed
@@ -80,6 +81,32 @@ def arp_frame(data: bytes) -> None:
     heard = arp.parse(data)
     if heard is not None:
         assert len(heard.sender_mac) == 6
+
+
+def lease(data: bytes) -> None:
+    """A frame is no client's message, or has an answer for its sender that no server would take for
+    a client's. A port without a lease has none.
+    """
+    heard = dhcp.parse(data)
+    if heard is None:
+        return
+    own = addresses.METADATA
+    assert dhcp.answer(heard, None, own) is None
+    said = dhcp.answer(heard, _LEASED, own)
+    if said is not None:
+        assert said.address in (0, _LEASED)
+        frame = dhcp.frame(heard, said, own, bytes(6), "web1")
+        assert frame.startswith(heard.mac)
+        assert dhcp.parse(frame) is None
+
+
+def name(data: bytes) -> None:
+    """A datagram is no query, or has an answer that no server would take for a query."""
+    query = dns.parse(data)
+    if query is not None:
+        told = dns.answer(query, {"a.b": bytes(4)})
+        assert told.startswith(data[:2])
+        assert dns.parse(told) is None
 
 
 def agent_file(data: bytes) -> None:
@@ -227,6 +254,8 @@ TARGETS: Final[Mapping[str, Target]] = {
     "frames": frames,
     "lab": lab,
     "arp": arp_frame,
+    "dhcp": lease,
+    "dns": name,
     "agent": agent_file,
     "answers": answers,
     "burst": burst,
@@ -236,7 +265,20 @@ TARGETS: Final[Mapping[str, Target]] = {
     "store": store,
 }
 
+_LEASED: Final = addresses.from_text("169.254.7.7")
 _METADATA = b"%s HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n"
+
+
+def _of_client(options: bytes, held: bytes = bytes(4)) -> bytes:
+    """A DHCP client's frame: Ethernet, IP, UDP and BOOTP's fixed part before its options."""
+    mac = b"\2\0\0\0\0\1"
+    bootp = b"\1\1\6\0\0\0\0\7\0\0\0\0" + held + bytes(12) + mac + bytes(10 + 64 + 128)
+    body = bootp + b"\x63\x82\x53\x63" + options
+    udp = struct.pack("!4H", 68, 67, 8 + len(body), 0)
+    header = b"\x45\0" + struct.pack("!H", 28 + len(body)) + b"\0\0\0\0\1\x11\0\0" + held
+    return b"\xff" * 6 + mac + b"\x08\0" + header + b"\xff" * 4 + udp + body
+
+
 _HEAD = b"Host: 169.254.169.254\r\nMetadata: true\r\n"
 CORPUS: Final[Mapping[str, Sequence[bytes]]] = {
     "http": (
@@ -262,6 +304,17 @@ CORPUS: Final[Mapping[str, Sequence[bytes]]] = {
     "arp": (
         bytes.fromhex("ffffffffffff020000000001080600010800060400010200000000010000000000000000"),
         bytes.fromhex("ffffffffffff0200000000018100000108060001"),
+    ),
+    "dhcp": (
+        _of_client(b"\x35\x01\x01\xff"),
+        _of_client(b"\x35\x01\x03\x32\x04\xa9\xfe\x07\x07\x36\x04\xa9\xfe\xa9\xfe\xff"),
+        _of_client(b"\0\x0c\x04web1\x35\x01\x03", held=b"\xa9\xfe\x07\x07"),
+        _of_client(b"\x35\x01\x08\xff", held=b"\xa9\xfe\x07\x07"),
+    ),
+    "dns": (
+        bytes.fromhex("000701000001000000000000") + b"\1a\1b\0\0\1\0\1",
+        bytes.fromhex("000701000001000000000001") + b"\3www\6debian\3org\0\0\x1c\0\1",
+        bytes.fromhex("000701000001000000000000") + b"\xc0\x0c\0\1\0\1",
     ),
     "agent": (
         b"agent: {run: [a], cloud: azure}\ndrained: exit\nreturned: none\npoll: 1s\n",
