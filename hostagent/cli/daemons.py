@@ -95,16 +95,18 @@ def agent(
     from hostagent.repository import Damaged, Repository, RepositoryError, UnknownSchema
 
     _log_to_stderr(f"agent[{node}]")
-    directory = repository.absolute().parent
-    if not directory.is_dir():
-        raise BadInput(f"--repository: there is no directory {directory}")
+    paths = {"command": command, "feed": feed}
+    for option, path in {"repository": repository, **paths}.items():
+        if path is not None and not path.absolute().parent.is_dir():
+            raise BadInput(f"--{option}: there is no directory {path.absolute().parent}")
+    given = _handed_over(paths)  # before anything is made
     try:
         store = Repository.open(repository)
     except (UnknownSchema, Damaged) as error:
         raise BadInput(str(error)) from error
     except RepositoryError as error:
         raise Unable(str(error)) from error
-    sockets = _sockets({"command": command, "feed": feed})
+    sockets = _listening(given, paths)
     (takes_commands, *more), (feeds, *_) = sockets["command"], sockets["feed"]
     for path in (repository, Path(f"{repository}-wal"), command, feed):
         if path is not None:
@@ -116,7 +118,7 @@ def agent(
             what=f"agent {node}",
             user=user,
             notifier=notifier,
-            store=directory,
+            store=repository.absolute().parent,
         ),
         notifier,
     )
@@ -354,23 +356,35 @@ def responder(
         sys.exit(UNABLE)
 
 
-def _sockets(paths: "dict[str, Path | None]") -> "dict[str, list[socket]]":
-    """Return the listening unix sockets by name: handed over, or one made at its path."""
-    from hostagent.sockets import SocketError, handed_over, listen_unix
+def _handed_over(paths: "dict[str, Path | None]") -> "dict[str, list[socket]]":
+    """Return the sockets that were handed over, by name: those at least that have no path."""
+    from hostagent.sockets import SocketError, handed_over
 
-    taken = {}
     try:
         given = handed_over(os.environ)
-        for name, path in paths.items():
-            if name in given:
-                taken[name] = given.pop(name)
-            elif path is not None:
-                taken[name] = [listen_unix(path)]
-            else:
-                raise click.UsageError(f"no `{name}` socket: give --{name}, or hand one over")
     except SocketError as error:
         raise Unable(str(error)) from error
-    return taken
+    for name, path in paths.items():
+        if path is None and name not in given:
+            raise click.UsageError(f"no `{name}` socket: give --{name}, or hand one over")
+    return given
+
+
+def _listening(
+    given: "dict[str, list[socket]]", paths: "dict[str, Path | None]"
+) -> "dict[str, list[socket]]":
+    """Return the listening unix sockets by name: given, or made at its path."""
+    from hostagent.sockets import SocketError, listen_unix
+
+    try:
+        made = {
+            name: [listen_unix(path)]
+            for name, path in paths.items()
+            if name not in given and path is not None
+        }
+    except SocketError as error:
+        raise Unable(str(error)) from error
+    return given | made
 
 
 def _run_daemon(run: "Callable[[], None]", notifier: "Notifier") -> None:

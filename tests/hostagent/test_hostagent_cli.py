@@ -138,9 +138,10 @@ def test_exit_codes_of_what_cannot_be(short_path):
     done = run("agent", "--node", "n", "--repository", short_path / "bad", *listen)
     assert done.returncode == 2
     assert "not a database" in done.stderr
-    done = run("agent", "--node", "n", "--repository", "/proc/none/r", *listen)
+    done = run("agent", "--node", "n", "--repository", short_path / "none" / "r", *listen)
     assert done.returncode == 2
-    assert not (short_path / "c").exists()
+    assert done.stderr == f"Error: --repository: there is no directory {short_path}/none\n"
+    assert [path.name for path in short_path.iterdir()] == ["bad"], "nothing is made"
     done = run("responder", "--agent", short_path / "f", "--listen", "192.0.2.1:80")
     assert done.returncode == 3
     assert "cannot listen on 192.0.2.1:80" in done.stderr
