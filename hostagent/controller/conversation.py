@@ -36,6 +36,10 @@ class ControllerError(Exception):
     """A call has failed."""
 
 
+BAD_INPUT: Final = frozenset({"bad-message", "bad-frame", "bad-property", "clock"})
+"""The codes of what any agent would refuse."""
+
+
 class CommandRefused(ControllerError):
     """The agent has refused: `code` for programs, the text for people.
 
@@ -45,7 +49,7 @@ class CommandRefused(ControllerError):
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
         self.code = code
-        self.bad_input = code in ("bad-message", "bad-frame", "clock")
+        self.bad_input = code in BAD_INPUT
 
 
 class AgentUnreachable(ControllerError):

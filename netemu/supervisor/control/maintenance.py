@@ -242,7 +242,7 @@ class Maintenance:
                 try:
                     moments.append(await self._store.append(node, calls.advance_to(to)))
                 except NotSo as error:
-                    if isinstance(error, AgentRefuses) and error.code == "clock":
+                    if isinstance(error, AgentRefuses) and error.bad_input:
                         raise BadInput(str(error)) from None
                     moved = running[: len(moments)]
                     so_far = f"; moved already: {', '.join(moved)}" if moved else ""

@@ -152,7 +152,7 @@ class Placement:
             pass
         except (AgentSilent, AgentRefuses) as error:
             self._stale[node].set()
-            wrong_input = isinstance(error, AgentRefuses) and error.code == "bad-property"
+            wrong_input = isinstance(error, AgentRefuses) and error.bad_input
             raise (BadInput if wrong_input else NotSo)(f"{guest}: {error}") from None
         self._properties[guest] = after
 

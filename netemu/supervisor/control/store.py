@@ -14,8 +14,9 @@ from hostagent.channel.messages import Done
 from hostagent.channel.requests import Command, ListEvents, ListGuests, Now, Placed
 from hostagent.controller import Watch, calls
 from hostagent.controller.calls import Answers, Call
+from hostagent.controller.conversation import BAD_INPUT
 from hostagent.model import Event
-from netemu.errors import NotSo
+from netemu.errors import BadInput, NotSo
 
 # Refusals that pass: the agent has no room for a connection, or its store cannot be written to.
 PASSING: Final = ("busy", "repository")
@@ -61,6 +62,9 @@ class AgentRefuses(NotSo):
     def __init__(self, node: str, code: str, reason: str, *, in_doubt: bool = False) -> None:
         super().__init__(f"{node}: {reason}")
         self.code = code
+        self.bad_input = code in BAD_INPUT
+        if self.bad_input:  # whichever verb it was
+            self.exit_code = BadInput.exit_code
         self.in_doubt = in_doubt
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -13,6 +14,7 @@ from hostagent import agent as agent_module
 from hostagent.agent import Agent
 from hostagent.channel.requests import Place
 from hostagent.controller import Watch, calls
+from hostagent.controller.calls import Call
 from hostagent.model import EventType, Guest
 from hostagent.repository import Repository
 from hostagent.sockets import listen_unix
@@ -88,6 +90,34 @@ def test_what_was_stored_is_known_to_watchers_and_after_the_agents_end(
             assert [one.guest.name for one in dead.snapshot().guests] == ["b"]
             with pytest.raises(NotSo, match=r"^n: its repository does not take it: .*twice"):
                 dead.append(Place(command_id="x", guests=(Guest(name="c"), Guest(name="c"))))
+
+    play(script)
+
+
+def test_the_exit_code_is_that_of_the_refusal_whichever_verb_it_was(
+    play: Callable[[Script], None],
+) -> None:
+    """2 for what no agent would take, from `set` as from `maintenance schedule`; 1 otherwise."""
+    bad_input: list[Call[Any]] = [
+        calls.place([Guest(name="a", properties={"colour": "red"})]),
+        calls.place([Guest(name="a", properties={"user_data": "x" * (20 << 20)})]),
+        calls.schedule(["a"], EventType.REBOOT, description="x" * 100_000),
+        calls.advance_to(1e12),
+    ]
+    not_so: list[Call[Any]] = [
+        calls.place([Guest(name="a"), Guest(name="a")]),
+        calls.schedule(["nobody"], EventType.REBOOT),
+        calls.start(str(UUID(int=7))),
+    ]
+
+    async def script(stage: Stage) -> None:
+        await stage.begin()
+        for code, refused in ((2, bad_input), (1, not_so)):
+            for call in refused:
+                with pytest.raises(AgentRefuses) as error:
+                    await stage.store.append("n", call)
+                assert error.value.exit_code == code, error.value
+        await stage.end()
 
     play(script)
 

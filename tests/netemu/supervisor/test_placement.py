@@ -204,7 +204,8 @@ def test_properties_can_be_changed_and_taken_away(play: Callable[..., None]) -> 
         many = {f"tags.{number}": "x" for number in range(300)}
         with pytest.raises(BadInput, match=r"^a: properties: .*256"):
             await stage.placement.change("a", many)
-        for code, kind in (("conflict", NotSo), ("bad-property", BadInput)):
+        refusals = (("conflict", NotSo), ("bad-property", BadInput), ("bad-frame", BadInput))
+        for code, kind in refusals:
             stage.store.refusals["a"] = (code, "no")
             with pytest.raises(kind, match=r"^a: one: no$"):
                 await stage.placement.change("a", {"region": "eastus"})
