@@ -20,6 +20,7 @@ from tests.conftest import SOURCE, Person, RunningLab
 
 IMAGES = SOURCE / ".images" / "small"
 LAB = f"""
+ipv6: true
 nodes:
   node1:
     guests:
@@ -93,6 +94,16 @@ def test_a_machine_claims_its_address_and_is_answered_as_itself(machines: Runnin
     assert '"_web1"' in machines.get("web1")
     vendor = machines.exec("vm1", "cat", "/sys/class/dmi/id/sys_vendor", "/etc/hosts")
     assert vendor.stdout.startswith("Amazon EC2\n")
+
+
+def test_a_machine_is_answered_by_ipv6_as_itself(machines: RunningLab) -> None:
+    """A user whose machine has set the route asks at both addresses of IPv6."""
+    machines.exec("vm1", "ip", "-6", "route", "add", "fd00:ec2::254", "dev", "eth0")
+    for address in ("fd00:ec2::254", "fe80::a9fe:a9fe%eth0"):
+        asked = ("timeout", "20", "wget", "-qO-", f"http://[{address}]/metadata/v1/InstanceInfo/ID")
+        assert machines.exec("vm1", *asked).stdout == "_vm1"
+    own = machines.guests()["vm1"]["ipv6_address"]
+    assert own in machines.exec("vm1", "ip", "-6", "address", "show", "eth0").stdout
 
 
 def test_a_machine_reads_its_disk_and_writes_to_a_copy(machines: RunningLab, disk: Path) -> None:
