@@ -1,7 +1,7 @@
 """A row of the catalogue, as a value: what is sent, and the verdict that each policy expects."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.observed import (
@@ -50,7 +50,7 @@ def watch(stage: Stage) -> Observed:
     return stage.watch()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """One attack.
 
@@ -63,8 +63,9 @@ class Row:
     id: str
     title: str
     reference: str
-    strict: str  # the verdict under responder-only
-    same_node: str
+    strict: str = DROPPED  # the verdict under responder-only
+    same_node: str = ""  # if that is another under the other policy
+    _: KW_ONLY
     recipe: Recipe | None = None
     trace: Trace | None = None
     play: Play = watch
@@ -73,35 +74,19 @@ class Row:
 
     def expected(self, policy: Policy) -> str:
         """The verdict that the policy expects."""
-        return self.strict if policy is Policy.RESPONDER_ONLY else self.same_node
+        return self.same_node if policy is Policy.SAME_NODE and self.same_node else self.strict
 
 
 def dropped(
     row_id: str, title: str, reference: str, recipe: Recipe, trace: Trace | None = None
 ) -> Row:
     """A row whose frames nobody may ever see, under either policy."""
-    return Row(
-        id=row_id,
-        title=title,
-        reference=reference,
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=recipe,
-        trace=trace,
-    )
+    return Row(row_id, title, reference, recipe=recipe, trace=trace)
 
 
 def refused(number: int, title: str, reference: str, in_lab: PlayInLab, *, held: str = "") -> Row:
     """A row whose attack is refused, under either policy; `held` says why it cannot fail."""
-    return Row(
-        id=str(number),
-        title=title,
-        reference=reference,
-        strict=REFUSED,
-        same_node=REFUSED,
-        in_lab=in_lab,
-        held_by_kernel=held,
-    )
+    return Row(str(number), title, reference, REFUSED, in_lab=in_lab, held_by_kernel=held)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,7 @@ def table_rows(rows: Sequence[Row]) -> list[tuple[str, TableRow]]:
 
 def _table_row(row: Row) -> TableRow:
     # Reports print the source of what was played.
-    return TableRow(
-        id=row.id, title=row.title, reference=row.reference, strict=row.expected,
-        same_node=row.expected, play=cast(Any, row.play),
-    )  # fmt: skip
+    return TableRow(row.id, row.title, row.reference, row.expected, play=cast(Any, row.play))
 
 
 def column(name: str, outcomes: Sequence[Outcome]) -> Column:

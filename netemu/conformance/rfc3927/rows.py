@@ -8,7 +8,7 @@ PASS, FAIL = "pass", "fail"
 
 
 def _row(row_id: str, section: str, title: str) -> Row:
-    return Row(id=row_id, title=title, reference=section, strict=PASS, same_node=PASS)
+    return Row(row_id, title, section, PASS)
 
 
 ROWS: Final = tuple(

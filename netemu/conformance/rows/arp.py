@@ -8,13 +8,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from netemu.conformance.roles import BROADCAST, ELSEWHERE, NOBODY
-from netemu.conformance.row import (
-    ALLOWED,
-    ANSWERED,
-    DROPPED,
-    Observed,
-    Row,
-)
+from netemu.conformance.row import ALLOWED, ANSWERED, DROPPED, Observed, Row, dropped
 from netemu.conformance.stage import Stage
 
 REQUEST, REPLY = 1, 2
@@ -150,87 +144,45 @@ def _rarp(s: Stage) -> Iterator[Packet | bytes]:
 
 
 ROWS: Final = (
-    Row(
-        id="02",
-        title="ARP reply: the responder is at the attacker",
-        reference="OSSA-2016-009",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_reply_for_metadata,
+    dropped(
+        "02", "ARP reply: the responder is at the attacker", "OSSA-2016-009", _reply_for_metadata
     ),
+    dropped("03", "Gratuitous ARP for the responder", "OSSA-2016-009", _gratuitous_for_metadata),
     Row(
-        id="03",
-        title="Gratuitous ARP for the responder",
-        reference="OSSA-2016-009",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_gratuitous_for_metadata,
-    ),
-    Row(
-        id="04",
-        title="Probe the responder's address",
-        reference="RFC 3927 2.2.1",
-        strict=ANSWERED,
-        same_node=ANSWERED,
+        "04",
+        "Probe the responder's address",
+        "RFC 3927 2.2.1",
+        ANSWERED,
         play=_probe_metadata,
         held_by_kernel="a host that has an address answers a probe for it; what is checked is that "
         "no protection gets in the way of that",
     ),
     Row(
-        id="05",
-        title="Evict the responder: two claims within DEFEND_INTERVAL",
-        reference="RFC 3927 2.5, RFC 5227 2.4 c",
-        strict=DROPPED,
-        same_node=DROPPED,
+        "05",
+        "Evict the responder: two claims within DEFEND_INTERVAL",
+        "RFC 3927 2.5, RFC 5227 2.4 c",
         play=_evict_metadata,
     ),
-    Row(
-        id="06",
-        title="ARP as a peer",
-        reference="CVE-2021-38598",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_as_a_peer,
+    dropped("06", "ARP as a peer", "CVE-2021-38598", _as_a_peer),
+    dropped(
+        "07",
+        "ARP sender MAC other than the Ethernet source",
+        "a gap in Neutron's rule",
+        _other_sender_mac,
     ),
-    Row(
-        id="07",
-        title="ARP sender MAC other than the Ethernet source",
-        reference="a gap in Neutron's rule",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_other_sender_mac,
+    dropped(
+        "14",
+        "ARP for the node's other addresses",
+        "Linux's weak host model, arp_ignore 0",
+        _others_of_the_node,
+        _another_address_is_there,
     ),
+    dropped("15", "Malformed ARP", "nft adds no check of hlen and plen", _malformed),
     Row(
-        id="14",
-        title="ARP for the node's other addresses",
-        reference="Linux's weak host model, arp_ignore 0",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_others_of_the_node,
-        trace=_another_address_is_there,
-    ),
-    Row(
-        id="15",
-        title="Malformed ARP",
-        reference="nft adds no check of hlen and plen",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_malformed,
-    ),
-    Row(
-        id="16",
-        title="Neighbour-table exhaustion",
-        reference="net.ipv4.neigh.default.gc_thresh3: one table for all namespaces",
-        strict=DROPPED,
-        same_node=DROPPED,
+        "16",
+        "Neighbour-table exhaustion",
+        "net.ipv4.neigh.default.gc_thresh3: one table for all namespaces",
         play=_fill_the_neighbour_table,
     ),
-    Row(
-        id="17",
-        title="RARP",
-        reference="libvirt's clean-traffic lets 0x0835 by",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_rarp,
-    ),
+    dropped("17", "RARP", "libvirt's clean-traffic lets 0x0835 by", _rarp),
 )

@@ -11,7 +11,16 @@ from scapy.packet import Packet
 from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import BROADCAST, HTTP
-from netemu.conformance.row import ALLOWED, ANSWERED, DROPPED, LIMITED, Frame, Observed, Row
+from netemu.conformance.row import (
+    ALLOWED,
+    ANSWERED,
+    DROPPED,
+    LIMITED,
+    Frame,
+    Observed,
+    Row,
+    dropped,
+)
 from netemu.conformance.rows.arp import REPLY, REQUEST, arp
 from netemu.conformance.stage import Stage
 from netemu.errors import NotSo
@@ -201,51 +210,26 @@ def _unbound(s: Stage) -> Iterator[Packet]:
 
 ROWS: Final = (
     Row(
-        id="08",
-        title="Conflict storm by replies while a peer claims",
-        reference="RFC 3927 2.2.1 and 5",
-        strict=DROPPED,
-        same_node=DROPPED,
+        "08",
+        "Conflict storm by replies while a peer claims",
+        "RFC 3927 2.2.1 and 5",
         in_lab=_storm_of_replies,
     ),
     Row(
-        id="09",
-        title="Conflict storm by probes while a peer claims",
-        reference="RFC 3927 2.2.1",
-        strict=DROPPED,
-        same_node=LIMITED,
+        "09",
+        "Conflict storm by probes while a peer claims",
+        "RFC 3927 2.2.1",
+        DROPPED,
+        LIMITED,
         in_lab=_storm_of_probes,
     ),
+    Row("10", "Hoard addresses", "RFC 3927 2.2", "one", in_lab=_hoard),
     Row(
-        id="10",
-        title="Hoard addresses",
-        reference="RFC 3927 2.2",
-        strict="one",
-        same_node="one",
-        in_lab=_hoard,
-    ),
-    Row(
-        id="11",
-        title="Use an address that is bound to another",
-        reference="on a plain bridge the last ARP wins",
-        strict=DROPPED,
-        same_node=DROPPED,
+        "11",
+        "Use an address that is bound to another",
+        "on a plain bridge the last ARP wins",
         play=_use_anothers,
     ),
-    Row(
-        id="12",
-        title="Reserved addresses of the range",
-        reference="RFC 3927 2.1",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_reserved,
-    ),
-    Row(
-        id="13",
-        title="Use an address without having probed for it",
-        reference="RFC 3927 2.2",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_unbound,
-    ),
+    dropped("12", "Reserved addresses of the range", "RFC 3927 2.1", _reserved),
+    dropped("13", "Use an address without having probed for it", "RFC 3927 2.2", _unbound),
 )

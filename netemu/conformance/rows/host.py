@@ -10,7 +10,7 @@ from scapy.packet import Packet, Raw
 from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import BROADCAST, HTTP
-from netemu.conformance.row import ALLOWED, DROPPED, REFUSED, Observed, Row
+from netemu.conformance.row import ALLOWED, DROPPED, REFUSED, Observed, Row, refused
 from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.rows.ethernet import syn
 from netemu.conformance.stage import INSTANCE_INFO, Stage, is_answered_as
@@ -95,44 +95,15 @@ def _escape(stage: LabStage) -> Observed:
 
 ROWS: Final = (
     Row(
-        id="75",
-        title="A guest sets SO_MARK",
-        reference="veth scrubs it",
-        strict="scrubbed",
-        same_node="scrubbed",
+        "75",
+        "A guest sets SO_MARK",
+        "veth scrubs it",
+        "scrubbed",
         in_lab=_own_mark,
         held_by_kernel="a veth takes the mark off whatever crosses from namespace to namespace",
     ),
-    Row(
-        id="77",
-        title="Port-up race: send from link-up on",
-        reference="OSSA-2015-018",
-        strict=DROPPED,
-        same_node=DROPPED,
-        in_lab=_port_up,
-    ),
-    Row(
-        id="78",
-        title="Window while the guard is reloaded",
-        reference="nft: one transaction",
-        strict=DROPPED,
-        same_node=DROPPED,
-        in_lab=_reload,
-    ),
-    Row(
-        id="79",
-        title="Management sockets, by path and abstract",
-        reference="CVE-2020-15257",
-        strict=REFUSED,
-        same_node=REFUSED,
-        in_lab=_sockets,
-    ),
-    Row(
-        id="80",
-        title="Namespace escape",
-        reference="setns(2)",
-        strict=REFUSED,
-        same_node=REFUSED,
-        in_lab=_escape,
-    ),
+    Row("77", "Port-up race: send from link-up on", "OSSA-2015-018", in_lab=_port_up),
+    Row("78", "Window while the guard is reloaded", "nft: one transaction", in_lab=_reload),
+    refused(79, "Management sockets, by path and abstract", "CVE-2020-15257", _sockets),
+    refused(80, "Namespace escape", "setns(2)", _escape),
 )

@@ -8,7 +8,7 @@ from hostagent.responder.server import Limits
 from netemu.conformance.inside import Inside
 from netemu.conformance.labstage import LabStage
 from netemu.conformance.roles import HTTP, METADATA
-from netemu.conformance.row import ALLOWED, REFUSED, Later, Observed, PlayInLab, Row
+from netemu.conformance.row import ALLOWED, REFUSED, Later, Observed, Row
 from netemu.conformance.stage import is_answered_as, status_of
 
 _PATH: Final = "/metadata/v1/InstanceInfo"
@@ -315,27 +315,17 @@ def _admin(stage: LabStage) -> Observed:
     return _all(stage, [request(f"GET {one} HTTP/1.1") for one in paths], (404,), "404")
 
 
-def _row(row_id: str, title: str, reference: str, verdict: str, play: PlayInLab) -> Row:
-    """A row whose verdict is the same under both policies."""
-    return Row(
-        id=row_id,
-        title=title,
-        reference=reference,
-        strict=verdict,
-        same_node=verdict,
-        in_lab=play,
-    )
-
-
 ROWS: Final = (
-    _row("01", "Control: ask the responder", "the honest guest", ALLOWED, _control),
-    _row("64", "Slowloris: requests that never become whole", "RFC 9110 15.5.9", "408", _slow),
-    _row("67", "Forged identity headers", "OSSN-0074, Launchpad 1865036", REFUSED, _forged),
-    _row("68", "DNS rebinding: another Host", "aws-vault issue 578", "4xx", _rebinding),
-    _row("69", "Open proxy: absolute URI, CONNECT, TRACE", "RFC 9112 3.2", "4xx", _proxy),
-    _row("70", "Request smuggling", "CVE-2024-6827", "400, close", _smuggling),
-    _row("71", "CRLF and header injection", "RFC 9112 5.2, CWE-93", "400", _injection),
-    _row("72", "Path tricks", "RFC 3986 6.2.2", "404", _paths),
-    _row("73", "Covert path through the responder", "CWE-514", "no shared state", _covert),
-    _row("74", "Statistics and administration", "Neutron's haproxy", "404", _admin),
+    Row("01", "Control: ask the responder", "the honest guest", ALLOWED, in_lab=_control),
+    Row(
+        "64", "Slowloris: requests that never become whole", "RFC 9110 15.5.9", "408", in_lab=_slow
+    ),
+    Row("67", "Forged identity headers", "OSSN-0074, Launchpad 1865036", REFUSED, in_lab=_forged),
+    Row("68", "DNS rebinding: another Host", "aws-vault issue 578", "4xx", in_lab=_rebinding),
+    Row("69", "Open proxy: absolute URI, CONNECT, TRACE", "RFC 9112 3.2", "4xx", in_lab=_proxy),
+    Row("70", "Request smuggling", "CVE-2024-6827", "400, close", in_lab=_smuggling),
+    Row("71", "CRLF and header injection", "RFC 9112 5.2, CWE-93", "400", in_lab=_injection),
+    Row("72", "Path tricks", "RFC 3986 6.2.2", "404", in_lab=_paths),
+    Row("73", "Covert path through the responder", "CWE-514", "no shared state", in_lab=_covert),
+    Row("74", "Statistics and administration", "Neutron's haproxy", "404", in_lab=_admin),
 )

@@ -20,7 +20,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from netemu.conformance.roles import SERVICE
-from netemu.conformance.row import DROPPED, Row
+from netemu.conformance.row import dropped
 from netemu.conformance.stage import Stage
 from netemu.linklocal.ipv6 import group, group_mac, of_mac
 
@@ -74,30 +74,13 @@ def _asks_for_attacker(frame: Packet) -> bool:
 
 
 ROWS: Final = (
-    Row(
-        id="56",
-        title="Router advertisement",
-        reference="CVE-2020-13401",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_router,
+    dropped("56", "Router advertisement", "CVE-2020-13401", _router),
+    dropped(
+        "57",
+        "Neighbour solicitation and advertisement as others",
+        "CVE-2021-20267",
+        _neighbours,
+        _answered,
     ),
-    Row(
-        id="57",
-        title="Neighbour solicitation and advertisement as others",
-        reference="CVE-2021-20267",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_neighbours,
-        trace=_answered,
-    ),
-    Row(
-        id="58",
-        title="The node's own fe80:: addresses",
-        reference="OSSN-0069",
-        strict=DROPPED,
-        same_node=DROPPED,
-        recipe=_node_by_link_local,
-        trace=_answered,
-    ),
+    dropped("58", "The node's own fe80:: addresses", "OSSN-0069", _node_by_link_local, _answered),
 )

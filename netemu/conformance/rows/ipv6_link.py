@@ -378,14 +378,7 @@ def _hops(stage: Stage) -> Observed:
 _HOPS: Final = "answered, hop limit 1"
 
 ROWS: Final = (
-    Row(
-        id="201",
-        title="Control: GET by IPv6",
-        reference="EC2's IPv6 endpoint",
-        strict=ALLOWED,
-        same_node=ALLOWED,
-        in_lab=_get,
-    ),
+    Row("201", "Control: GET by IPv6", "EC2's IPv6 endpoint", ALLOWED, in_lab=_get),
     dropped(
         "202", "Advertise the service's address to others", "CVE-2021-20267", _service_to_others
     ),
@@ -413,12 +406,5 @@ ROWS: Final = (
     dropped("224", "VLAN tags, SNAP and LLDP's group", "CVE-2021-27853", _tags, _answered),
     dropped("225", "In frames to others and to groups", "row 37", _frames_of_groups, _answered),
     dropped("226", "Neighbour-table exhaustion", "RFC 6583", _crowd),
-    Row(
-        id="227",
-        title="Hop limits",
-        reference="RFC 3927 2.7, EC2's hop limit",
-        strict=_HOPS,
-        same_node=_HOPS,
-        play=_hops,
-    ),
+    Row("227", "Hop limits", "RFC 3927 2.7, EC2's hop limit", _HOPS, play=_hops),
 )

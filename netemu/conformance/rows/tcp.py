@@ -239,52 +239,12 @@ def _hand_over(stage: LabStage) -> Observed:
 
 
 ROWS: Final = (
+    Row("40", "Inject into the victim's connection", "RFC 5961", in_lab=_inject),
+    Row("41", "RST or FIN into the victim's connection", "RFC 5961", in_lab=_cut),
+    Row("63", "SYN flood", "RFC 4987", LIMITED, in_lab=_syn_flood),
+    Row("65", "Hoard connections", "Firecracker: 30 a guest", LIMITED, in_lab=_idle),
+    Row("66", "Zero window", "RFC 9293 3.8.6.1", LIMITED, in_lab=_zero_window),
     Row(
-        id="40",
-        title="Inject into the victim's connection",
-        reference="RFC 5961",
-        strict=DROPPED,
-        same_node=DROPPED,
-        in_lab=_inject,
-    ),
-    Row(
-        id="41",
-        title="RST or FIN into the victim's connection",
-        reference="RFC 5961",
-        strict=DROPPED,
-        same_node=DROPPED,
-        in_lab=_cut,
-    ),
-    Row(
-        id="63",
-        title="SYN flood",
-        reference="RFC 4987",
-        strict=LIMITED,
-        same_node=LIMITED,
-        in_lab=_syn_flood,
-    ),
-    Row(
-        id="65",
-        title="Hoard connections",
-        reference="Firecracker: 30 a guest",
-        strict=LIMITED,
-        same_node=LIMITED,
-        in_lab=_idle,
-    ),
-    Row(
-        id="66",
-        title="Zero window",
-        reference="RFC 9293 3.8.6.1",
-        strict=LIMITED,
-        same_node=LIMITED,
-        in_lab=_zero_window,
-    ),
-    Row(
-        id="76",
-        title="Keep-alive across a hand-over of an address",
-        reference="RFC 3927 5",
-        strict="RST",
-        same_node="RST",
-        in_lab=_hand_over,
+        "76", "Keep-alive across a hand-over of an address", "RFC 3927 5", "RST", in_lab=_hand_over
     ),
 )

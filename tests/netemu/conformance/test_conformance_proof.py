@@ -106,9 +106,7 @@ def test_of_each_row_it_is_said_where_it_fails_or_why_not() -> None:
     assert {row.id for _, row in CATALOGUE if row.held_by_kernel} >= set(HELD_BY_KERNEL.split())
     said = " ".join(SAME_NODE_FAILS_IN.values()).split()
     assert sorted(said) == sorted(
-        row.id
-        for _, row in rows
-        if row.strict != row.same_node and row.expected(Policy.SAME_NODE) != ALLOWED
+        row.id for _, row in rows if row.same_node and row.expected(Policy.SAME_NODE) != ALLOWED
     )
 
 
