@@ -16,6 +16,7 @@ from typing import NamedTuple
 from netemu.interfaces import octets
 from netemu.kernel import addressing, netlink
 from netemu.kernel.errors import KernelError
+from netemu.kernel.netlink import attribute
 
 NETFILTER = 12
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
@@ -100,11 +101,11 @@ def transaction(kind: int, bindings: Sequence[Binding]) -> bytes:
 def change(kind: int, table: str, set_name: str, keys: Iterable[bytes]) -> bytes:
     """The same for any set of a netdev table, by its elements' keys."""
     elements = b"".join(
-        _attribute(_ELEMENT | _NESTED, _attribute(_KEY | _NESTED, _attribute(_VALUE, one)))
+        attribute(_ELEMENT | _NESTED, attribute(_KEY | _NESTED, attribute(_VALUE, one)))
         for one in keys
     )
     flags = _ACK | (_CREATE if kind == NEWSETELEM else 0)
-    body = _of_set(table, set_name) + _attribute(_ELEMENTS | _NESTED, elements)
+    body = _of_set(table, set_name) + attribute(_ELEMENTS | _NESTED, elements)
     return _batch(_change(kind, flags, body))
 
 
@@ -116,15 +117,15 @@ def renewal(table: str, set_name: str, key: bytes, milliseconds: int) -> bytes:
     emptied = _of_set(table, set_name)
     if milliseconds <= 0:
         return _batch(_change(DELSETELEM, _ACK, emptied))
-    one = _attribute(_KEY | _NESTED, _attribute(_VALUE, key))
-    one += _attribute(_TIMEOUT, struct.pack(">Q", milliseconds))
-    filled = emptied + _attribute(_ELEMENTS | _NESTED, _attribute(_ELEMENT | _NESTED, one))
+    one = attribute(_KEY | _NESTED, attribute(_VALUE, key))
+    one += attribute(_TIMEOUT, struct.pack(">Q", milliseconds))
+    filled = emptied + attribute(_ELEMENTS | _NESTED, attribute(_ELEMENT | _NESTED, one))
     return _batch(_change(DELSETELEM, 0, emptied) + _change(NEWSETELEM, _ACK | _CREATE, filled))
 
 
 def _of_set(table: str, set_name: str) -> bytes:
-    named = _attribute(_TABLE, table.encode() + b"\0")
-    return named + _attribute(_SET, set_name.encode() + b"\0")
+    named = attribute(_TABLE, table.encode() + b"\0")
+    return named + attribute(_SET, set_name.encode() + b"\0")
 
 
 def _change(kind: int, flags: int, body: bytes) -> bytes:
@@ -150,8 +151,3 @@ def key(binding: Binding) -> bytes:
 
 def _message(kind: int, flags: int, payload: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(payload), kind, flags, 1, 0) + payload
-
-
-def _attribute(kind: int, payload: bytes) -> bytes:
-    length = 4 + len(payload)
-    return struct.pack("=HH", length, kind) + payload + bytes(-length % 4)

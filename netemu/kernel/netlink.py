@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from netemu.kernel.errors import KernelError
+from netemu.kernel.namespaces import inside
 from netemu.kernel.netlink_walk import attributes, messages
 from netemu.kernel.netlink_walk import text as text_of
 
@@ -88,6 +89,12 @@ class Netlink:
                     refused = KernelError(message.what, code, text)
         if refused is not None:
             raise refused
+
+
+def run_in(net: int, *messages: Message) -> None:
+    """Carry out all messages in the namespace `net`; raises as `Netlink.run`."""
+    with inside(net), Netlink.open() as kernel:
+        kernel.run(messages)
 
 
 def _acknowledgements(data: bytes) -> Iterable[tuple[int, int, str]]:

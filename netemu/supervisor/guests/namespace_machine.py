@@ -92,10 +92,9 @@ class NamespaceMachine:
             self.name,
             (port.interface, index),
         )
-        with inside(node), netlink.Netlink.open() as kernel:
-            kernel.run((wire,))
-        with inside(self.net), netlink.Netlink.open() as kernel:
-            kernel.run(_assigned(index, port.addresses) if port.addresses else _claiming(port))
+        netlink.run_in(node, wire)
+        told = _assigned(index, port.addresses) if port.addresses else _claiming(port)
+        netlink.run_in(self.net, *told)
 
     def claim(self, start: Callable[[int], GuestShell]) -> GuestShell | None:
         """Have a claimant started."""
@@ -150,8 +149,7 @@ class NamespaceMachine:
         gc_thresh3, 1,024 by default, bounds it for the whole machine: without this the guests
         beyond would wait for seconds until the kernel has thrown out those before them.
         """
-        with inside(self.net), netlink.Netlink.open() as kernel:
-            kernel.run((addressing.no_neighbour(links.GUEST_INDEX, host),))
+        netlink.run_in(self.net, addressing.no_neighbour(links.GUEST_INDEX, host))
 
 
 def _claiming(port: Port) -> Sequence[netlink.Message]:

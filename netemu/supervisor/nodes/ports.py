@@ -53,16 +53,13 @@ class Ports:
             self._unplug(node, wired)
         guest = wired.guest
         try:
-            with inside(node.net), netlink.Netlink.open() as kernel:
-                kernel.run(links.retire(guest.port, wired.port_index))
+            netlink.run_in(node.net, *links.retire(guest.port, wired.port_index))
             wired.renumber()
             wired.machine.attach(node.net, wired.port(self._manner))
-            with inside(node.net), netlink.Netlink.open() as kernel:
-                kernel.run(settled(wired, self._manner))
+            netlink.run_in(node.net, *settled(wired, self._manner))
             if not guarded:
                 self._guard(node, [wired])
-            with inside(node.net), netlink.Netlink.open() as kernel:
-                kernel.run((links.up(guest.port, wired.port_index),))
+            netlink.run_in(node.net, links.up(guest.port, wired.port_index))
         except BaseException:
             if not guarded:
                 self._unplug(node, wired)
@@ -79,11 +76,10 @@ class Ports:
         """Remove a guest's wire, and all that the node knows of its port."""
         guest, index = wired.guest, wired.port_index
         wired.guarded = False
-        with inside(node.net), netlink.Netlink.open() as kernel, suppress(NetemuError):
-            kernel.run((links.down(guest.port, index),))  # unless its guest has destroyed it
+        with suppress(NetemuError):  # the guest may have destroyed it
+            netlink.run_in(node.net, links.down(guest.port, index))
         guard.unload(self._less(wired), node.net)
-        with inside(node.net), netlink.Netlink.open() as kernel:
-            kernel.run((links.no_link(guest.port, index), *left(wired, self._manner)))
+        netlink.run_in(node.net, links.no_link(guest.port, index), *left(wired, self._manner))
         wired.plugged = False
 
     async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
@@ -99,15 +95,10 @@ class Ports:
             one.plugged = False
 
     def _withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
-        with inside(node.net), netlink.Netlink.open() as kernel:
-            kernel.run(
-                message
-                for one in guests
-                for message in (
-                    *links.retire(one.guest.port, one.port_index),
-                    *left(one, self._manner),
-                )
-            )
+        gone: list[netlink.Message] = []
+        for one in guests:
+            gone += (*links.retire(one.guest.port, one.port_index), *left(one, self._manner))
+        netlink.run_in(node.net, *gone)
         guard.unload_all([self._less(one) for one in guests], node.net)
 
     @property
@@ -132,8 +123,7 @@ class Ports:
     def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
         """Set a guest's wires down from the node's side, whatever its own ends are like."""
         if wired.plugged:
-            with inside(node.net), netlink.Netlink.open() as kernel:
-                kernel.run((links.no_carrier(wired.guest.port, wired.port_index),))
+            netlink.run_in(node.net, links.no_carrier(wired.guest.port, wired.port_index))
         if (tenants := self._tenants_of(wired)) is not None:
             tenants.go_dark(wired)
 
@@ -160,8 +150,8 @@ class Ports:
         place = self.place(node, wired, wire)
         if place is not None:
             change = links.up if up else links.no_carrier
-            with inside(place.net), netlink.Netlink.open() as kernel, suppress(NetemuError):
-                kernel.run((change(place.port, place.link),))
+            with suppress(NetemuError):
+                netlink.run_in(place.net, change(place.port, place.link))
 
     def silence(self, node: WiredNode, wired: WiredGuest, *, silent: bool) -> None:
         """Silence a guest's port: nothing comes from it or reaches it. The carriers stay."""

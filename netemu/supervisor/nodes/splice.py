@@ -87,11 +87,8 @@ def make(splices: Sequence[Splice]) -> None:
     """Make the pairs, beside the wires. What was made is removed again if one fails."""
     try:
         for net, some in _by_net(splices):
-            with inside(net), netlink.Netlink.open() as kernel:
-                kernel.run(
-                    links.pair(one.relay_end, one.relay_link, _new(one), one.port_link)
-                    for one in some
-                )
+            pairs = (links.pair(s.relay_end, s.relay_link, _new(s), s.port_link) for s in some)
+            netlink.run_in(net, *pairs)
     except BaseException:
         _remove_pairs(splices)
         raise
@@ -186,8 +183,7 @@ def drop(splices: Sequence[Splice]) -> None:
 
 def _remove_pairs(splices: Sequence[Splice]) -> None:
     for net, some in _by_net(splices):
-        with inside(net), netlink.Netlink.open() as kernel:
-            kernel.run(links.no_link(one.relay_end, one.relay_link) for one in some)
+        netlink.run_in(net, *(links.no_link(one.relay_end, one.relay_link) for one in some))
 
 
 def _by_net(splices: Sequence[Splice]) -> Iterator[tuple[int, Sequence[Splice]]]:

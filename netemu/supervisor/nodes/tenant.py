@@ -58,19 +58,18 @@ class TenantNetwork:
         port, before = _port(wired.guest), self._index[wired.guest.name]
         self._index[wired.guest.name] = index = next(self._later)
         follows = guard.follows_names()
-        with inside(self._net), netlink.Netlink.open() as kernel:
-            kernel.run(links.retire(port, before) if follows else (links.no_link(port, before),))
+        gone = links.retire(port, before) if follows else (links.no_link(port, before),)
+        netlink.run_in(self._net, *gone)
         options = self._attach(wired)
         if not follows:
             guard.unload(tenant.one_less(port), self._net)
             guard.load(tenant.one_more(port), self._net)
-        with inside(self._net), netlink.Netlink.open() as kernel:
-            kernel.run((*options, links.up(port, index)))
+        netlink.run_in(self._net, *options, links.up(port, index))
 
     def go_dark(self, wired: WiredGuest) -> None:
         """Set the guest's wire down, from this side."""
-        with inside(self._net), netlink.Netlink.open() as kernel:
-            kernel.run((links.no_carrier(_port(wired.guest), self._index[wired.guest.name]),))
+        index = self._index[wired.guest.name]
+        netlink.run_in(self._net, links.no_carrier(_port(wired.guest), index))
 
     def place(self, wired: WiredGuest) -> Place:
         """Where the guest's wire ends."""
@@ -91,8 +90,8 @@ class TenantNetwork:
 
     def remove(self, wired: WiredGuest) -> None:
         """Take the guest's wire away for good."""
-        with inside(self._net), netlink.Netlink.open() as kernel:
-            kernel.run((links.no_link(_port(wired.guest), self._index[wired.guest.name]),))
+        index = self._index[wired.guest.name]
+        netlink.run_in(self._net, links.no_link(_port(wired.guest), index))
 
     def _attach(self, wired: WiredGuest) -> Sequence[netlink.Message]:
         """Wire the machine. Returns what the port is still to be told before it comes up."""

@@ -157,8 +157,7 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         ]
     for one in wired.guests:
         one.machine.attach(net, one.port(manner))
-    with inside(net), netlink.Netlink.open() as kernel:
-        kernel.run(message for one in wired.guests for message in settled(one, manner))
+    netlink.run_in(net, *(told for one in wired.guests for told in settled(one, manner)))
     for rules in manner.rules.pieces(
         [guarded(guest) for guest in node.guests],
         bridge_mac=node.mac,
@@ -167,8 +166,7 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         leased=manner.leased,
     ):
         guard.load(rules, net)
-    with inside(net), netlink.Netlink.open() as kernel:
-        kernel.run(links.up(one.guest.port, one.port_index) for one in wired.guests)
+    netlink.run_in(net, *(links.up(one.guest.port, one.port_index) for one in wired.guests))
 
 
 def _bridge(node: Node) -> list[netlink.Message]:
