@@ -66,7 +66,7 @@ def run(job: Job) -> Report:
         {"the wire as it is": lambda: {**plain.timed(0.0), **plain.filled()}},
         rounds=job.rounds, warm_up=job.warm_up, on_turn=stage.say,
     )  # fmt: skip
-    relayed = Relayed(node, job)
+    relayed = Relayed.lay(node, job)
     try:
         contestants: dict[str, Callable[[], Sample]] = {
             "a relay that changes nothing": lambda: {
@@ -151,28 +151,37 @@ class Bed:
 class Relayed(Bed):
     """The same with a relay in the wire."""
 
-    def __init__(self, node: WiredNode, job: Job) -> None:
+    def __init__(
+        self, node: WiredNode, job: Job, link: socket.socket, relay: "subprocess.Popen[bytes]"
+    ) -> None:
         super().__init__(node, job)
-        wired = self.guest
-        port = wired.guest.port
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._link, self._relay = link, relay
+
+    @classmethod
+    def lay(cls, node: WiredNode, job: Job) -> "Relayed":
+        """Start a relay, and put it into the wire of the node's guest."""
+        link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         start = f"import os; os.dup2({theirs.fileno()}, 3)"
-        self._relay = subprocess.Popen(
+        relay = subprocess.Popen(
             [sys.executable, "-c", f"{start}; from netemu.impairment.relay import main; main()"],
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
-        self._expect(messages.Hello())
-        self._splice = Splice(
-            Place(node.net, port, wired.port_index, BRIDGE_INDEX, lambda _: (), "", "")
+        made = cls(node, job, link, relay)
+        made._expect(messages.Hello())
+        wired = made.guest
+        place = Place(
+            node.net, wired.guest.port, wired.port_index, BRIDGE_INDEX, lambda _: (), "", ""
         )
-        splice.make([self._splice])
-        ends = self._splice.open()
-        self._tell(messages.Lay("wire"), *(one.fileno() for one in ends))
-        self._expect(messages.Laid("wire"))
+        cut = Splice(place)
+        splice.make([cut])
+        ends = cut.open()
+        made._tell(messages.Lay("wire"), *(one.fileno() for one in ends))
+        made._expect(messages.Laid("wire"))
         for one in ends:
             one.close()
-        splice.enter([self._splice])
+        splice.enter([cut])
+        return made
 
     def with_terms(self, terms: Terms) -> "Relayed":
         """Have these terms from the guest from now on."""

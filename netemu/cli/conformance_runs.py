@@ -55,7 +55,7 @@ def on_labs(
 
     columns = []
     if name is not None:
-        with LabStage(labs.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
+        with LabStage.on(labs.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
             rows = rows if stage.ipv6 else by_lab(rows)[False]
             results = play(stage, rows, lambda result: step(f"{name}: {result.row.title}"))
         return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TextIO
 
 from netemu.client import labs
 from netemu.conformance.inside import Inside
@@ -63,7 +63,7 @@ def running(lab: Lab, time_scale: float, ground: Ground = STANDARD) -> Iterator[
     """A stage on a new lab, which is taken down afterwards."""
     labs.bring_up(lab, time_scale=time_scale, access_log=True, profile=ground.profile, owned=True)
     try:
-        with LabStage(lab.name, ground) as stage:
+        with LabStage.on(lab.name, ground) as stage:
             yield stage
     finally:
         labs.take_down(lab.name)
@@ -74,48 +74,30 @@ class LabStage(Stage):
     node.
     """
 
-    def __init__(self, lab: str, ground: Ground = STANDARD) -> None:
-        told = labs.status(lab)
+    def __init__(self, told: dict[str, Any], cast: Cast, log: TextIO, ground: Ground) -> None:
+        """`told` is the lab's status, `log` its log."""
+        super().__init__(cast)
         self._ground = ground
-        self.lab = lab
+        self.lab = str(told["name"])
         self.time_scale = float(told["time_scale"])
         self.access_log = bool(told["access_log"])
         self.ipv6 = "ipv6" in told
-        near = next((node for node in told["nodes"] if len(node["guests"]) >= 2), None)
-        if near is None:
-            raise BadInput(f"{lab}: a node with two guests is needed, an attacker and a victim")
-        far = next((node for node in told["nodes"] if node is not near and node["guests"]), None)
-        self._near: list[dict[str, Any]] = near["guests"]
-        if unbound := [one["name"] for one in self._near[:3] if not one["address"]]:
-            raise NotSo(f"{unbound[0]}: holds no address; wait until {lab} is up")
+        nodes = {node["name"]: node["guests"] for node in told["nodes"]}
+        self._near: list[dict[str, Any]] = nodes[cast.node.name]
         # Returns a transaction that replaces the node's guard by itself, bindings included.
         self.rules: Callable[[], str] = self._guard
-        self._log = labs.log_file(lab).open(encoding="utf-8", errors="replace")
+        self._log = log
         # Another process in the victim: it asks while the attack goes on.
+        (self.honest,) = cast.others
         self._answered = True
         self._asking: Posted[tuple[bytes, str, float]] | None = None
-        self.honest = self._man(near["guests"][1]["name"], GUEST_WIRE)
-        super().__init__(
-            Cast(
-                policy=Policy(told["policy"]),
-                attacker=self._guest(near["guests"][0]),
-                victim=self._guest(near["guests"][1]),
-                bystander=self._guest(near["guests"][2]) if len(near["guests"]) > 2 else None,
-                node=self._man(near["name"], BRIDGE),
-                far=self._guest(far["guests"][0]) if far else None,
-                far_node=self._man(far["name"], BRIDGE) if far else None,
-                others=[self.honest],
-            )
-        )
 
-    def _man(self, target: str, interface: str) -> Place:
-        return Place(target, interface).start(self._ground.enter(self.lab, target))
-
-    def _guest(self, told: dict[str, Any]) -> Guest:
-        place = self._man(told["name"], GUEST_WIRE)
-        return Guest(
-            told["name"], told["mac"], told["address"], port_name(told["port_mark"]), place
-        )
+    @classmethod
+    def on(cls, lab: str, ground: Ground = STANDARD) -> Self:
+        """A stage on a running lab, with a process in each place. Raises BadInput and NotSo."""
+        told = labs.status(lab)
+        cast = _cast(told, ground)
+        return cls(told, cast, labs.log_file(lab).open(encoding="utf-8", errors="replace"), ground)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -288,3 +270,33 @@ class LabStage(Stage):
                 self.reboot(guest.name)
         bound = [self.await_bound(guest.name) for guest in guests]
         return all(bound) and self.control()
+
+
+def _cast(told: dict[str, Any], ground: Ground) -> Cast:
+    """Start a process in each place of a lab whose status is `told`."""
+    lab = told["name"]
+    near = next((node for node in told["nodes"] if len(node["guests"]) >= 2), None)
+    if near is None:
+        raise BadInput(f"{lab}: a node with two guests is needed, an attacker and a victim")
+    far = next((node for node in told["nodes"] if node is not near and node["guests"]), None)
+    attacker, victim, *others = near["guests"]
+    if unbound := [one["name"] for one in near["guests"][:3] if not one["address"]]:
+        raise NotSo(f"{unbound[0]}: holds no address; wait until {lab} is up")
+
+    def man(target: str, interface: str) -> Place:
+        return Place(target, interface).start(ground.enter(lab, target))
+
+    def guest(one: dict[str, Any]) -> Guest:
+        place = man(one["name"], GUEST_WIRE)
+        return Guest(one["name"], one["mac"], one["address"], port_name(one["port_mark"]), place)
+
+    return Cast(
+        policy=Policy(told["policy"]),
+        attacker=guest(attacker),
+        victim=guest(victim),
+        bystander=guest(others[0]) if others else None,
+        node=man(near["name"], BRIDGE),
+        far=guest(far["guests"][0]) if far else None,
+        far_node=man(far["name"], BRIDGE) if far else None,
+        others=[man(victim["name"], GUEST_WIRE)],
+    )
