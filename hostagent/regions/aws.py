@@ -118,7 +118,8 @@ NAMES: Final = {zone: region for zone, (region, _) in _ALL.items()}
 ZONE_IDS: Final = {zone: zone_id for zone, (_, zone_id) in _ALL.items() if zone_id}
 """The IDs of zones."""
 ZONES: Final = {
-    region: tuple(zone for zone in NAMES if zone[:-1] == region) for region in NAMES.values()
+    region: tuple(zone for zone in NAMES if zone[:-1] == region)
+    for region in dict.fromkeys(NAMES.values())
 }
 """The availability zones of each region, without local and wavelength zones."""
 

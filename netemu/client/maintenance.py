@@ -228,7 +228,7 @@ def _seconds(length: Duration | None) -> float | None:
         if length is not None and not math.isfinite(length):
             raise BadInput(f"{length} is not a length of time")
         return length
-    from hostagent.terminal.duration import seconds
+    from hostagent.times import seconds
 
     try:
         return seconds(length)

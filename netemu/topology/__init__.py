@@ -2,10 +2,25 @@
 reads text that is given to it, and knows nothing of namespaces or processes.
 """
 
-from netemu.topology.entries import MAX_GUESTS_PER_NODE, schema
-from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, Policy, mac_address, spread
-from netemu.topology.labfile import DEMO, MAX_BYTES, load, parse
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from netemu.topology.lab import (
+    MAX_GUESTS_PER_NODE,
+    SOFT,
+    Dialects,
+    Guest,
+    Lab,
+    Node,
+    Policy,
+    mac_address,
+    spread,
+)
 from netemu.topology.machine import SMBIOS, VirtualMachine
+
+if TYPE_CHECKING:
+    from netemu.topology.entries import schema
+    from netemu.topology.labfile import DEMO, MAX_BYTES, load, parse
 
 __all__ = [
     "DEMO",
@@ -25,3 +40,19 @@ __all__ = [
     "schema",
     "spread",
 ]
+
+# What reads lab files is imported when it is first used: a supervisor is given a lab as values.
+_READERS: Final = {
+    "DEMO": "netemu.topology.labfile",
+    "MAX_BYTES": "netemu.topology.labfile",
+    "load": "netemu.topology.labfile",
+    "parse": "netemu.topology.labfile",
+    "schema": "netemu.topology.entries",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What reads a lab file, imported now."""
+    if name not in _READERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_READERS[name]), name)

@@ -11,11 +11,9 @@ from msgspec import Meta
 from netemu.errors import BadInput
 from netemu.impairment import plan
 from netemu.topology.document import Document
-from netemu.topology.lab import MAX_HOP_LIMIT, SOFT, Policy
+from netemu.topology.lab import MAX_GUESTS_PER_NODE, MAX_HOP_LIMIT, SOFT, Policy
 from netemu.topology.machine import MachineEntry
 
-# The kernel numbers a bridge's ports in 10 bits and keeps 0 for itself (BR_MAX_PORTS).
-MAX_GUESTS_PER_NODE = 1023
 # Every node has two processes of its own: a greater number is a typing error.
 MAX_NODES = 256
 # One bridge joins all guests that have a tenant interface.

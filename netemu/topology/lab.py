@@ -13,6 +13,9 @@ from netemu.impairment.plan import Plan
 from netemu.interfaces import Mark, port_name
 from netemu.topology.machine import VirtualMachine
 
+# The kernel numbers a bridge's ports in 10 bits and keeps 0 for itself (BR_MAX_PORTS).
+MAX_GUESTS_PER_NODE: Final = 1023
+
 
 class Policy(StrEnum):
     """What a guest may reach: see the isolation catalogue for the verdict on each kind of frame."""

@@ -16,7 +16,6 @@ from netemu.interfaces import Mark
 from netemu.linklocal import addresses
 from netemu.topology.document import MAX_CHARACTERS, Document
 from netemu.topology.entries import (
-    MAX_GUESTS_PER_NODE,
     MAX_TENANTS,
     NAME,
     NAME_RULE,
@@ -28,7 +27,15 @@ from netemu.topology.entries import (
     NodeEntry,
     read,
 )
-from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, mac_address
+from netemu.topology.lab import (
+    MAX_GUESTS_PER_NODE,
+    SOFT,
+    Dialects,
+    Guest,
+    Lab,
+    Node,
+    mac_address,
+)
 from netemu.topology.machine import MachineError, VirtualMachine
 from netemu.topology.machine import read as read_machine
 

@@ -11,7 +11,7 @@ import msgspec
 
 from hostagent.faults import PLAYBOOK, Effect, Fault
 from hostagent.model import LONGEST
-from hostagent.terminal.duration import seconds
+from hostagent.times import seconds
 from netemu.errors import BadInput
 
 DURATIONS: Final = ("at", "for", "delay", "clock")

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import hostagent
 from hostagent.cli import cli
 from hostagent.model import EventType, Guest
-from hostagent.terminal.duration import seconds
+from hostagent.times import seconds
 from tests.hostagent.daemons import wait_for
 
 SOURCE = Path(hostagent.__file__).parent

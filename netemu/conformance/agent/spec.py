@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from hostagent.terminal.duration import seconds
+from hostagent.times import seconds
 from netemu.errors import BadInput
 from netemu.topology.document import Document
 

@@ -24,7 +24,6 @@ from netemu.supervisor.control.store import (
 from netemu.supervisor.nodes.claims import Claims
 from netemu.supervisor.nodes.wiring import WiredNode
 from netemu.topology import Guest
-from netemu.wire.lab_file import wrong_together
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +139,9 @@ class Placement:
     async def _change(self, node: str, guest: str, changes: Mapping[str, str]) -> None:
         merged = {**self._properties[guest], **changes}
         after = {key: value for key, value in merged.items() if value}
+        # The tables of properties and regions are large, and few labs change any.
+        from netemu.wire.lab_file import wrong_together
+
         if wrong := wrong_together(after):
             raise BadInput(f"{guest}: {wrong}")
         (known,) = (one.guest for one in self._nodes[node].guests if one.guest.name == guest)
