@@ -120,6 +120,19 @@ def test_what_is_installed_is_not_installed_again(checkout: Checkout) -> None:
     assert checkout.did() == ["pip .venv", "pip .venv"]
 
 
+def test_labs_keep_what_they_have_compiled(checkout: Checkout) -> None:
+    """Where the caller's Pythons write no bytecode, those of the scripts do: a lab is many."""
+    done = subprocess.run(
+        ["bash", "-c", "source netns-scripts/bootstrap; env"],
+        cwd=checkout.directory,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "PATH=" in done.stdout
+    assert "PYTHONDONTWRITEBYTECODE" not in done.stdout
+
+
 def test_a_failed_installation_is_not_remembered_as_done(checkout: Checkout) -> None:
     for _ in range(2):
         done = checkout.bootstrap(PIP_FAILS="ERROR: No space left on device")
