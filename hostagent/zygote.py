@@ -1,25 +1,24 @@
 """A process that has imported the daemons, and forks for each one that is to run.
 
-Run as `python -P -m hostagent.zygote PADDING`, with a SOCK_SEQPACKET socket at the descriptor LINK.
-The other end sends one `Start` at a time, once it has heard `Ready`, and gets an `Answer`. So a
-daemon costs a fork, and not the start of a Python with its imports, and shares the memory of its
-code with all others. It is not this process's child: PID 1 is its parent, and reaps it.
+A fork of the process that becomes a lab, or run as `python -P -m hostagent.zygote ROOM`; with a
+SOCK_SEQPACKET socket at the descriptor LINK. The other end sends one `Start` at a time, once it has
+heard `Ready`, and gets an `Answer`. So a daemon costs a fork, not a start of Python with its
+imports, and shares the memory of its code with all others. It is not this process's child: PID 1 is
+its parent, and reaps it.
 """
 
-import ctypes
 import errno
 import gc
 import os
 import socket
 import sys
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from hostagent import process_title
+
 LINK: Final = 3
-PADDING: Final = "-" * 1000
-"""Room for a daemon's own command line, where the kernel looks for it."""
 TAKEN_OVER: Final = b"!"
 LONGEST: Final = 65536
 MOST_DESCRIPTORS: Final = 64
@@ -59,7 +58,7 @@ Answer = Started | NotStarted
 
 def main() -> None:
     """Fork until the link is closed. It returns in each daemon, too, once it has run."""
-    _import_daemons()
+    import_daemons()
     link = socket.socket(fileno=LINK)
     os.set_inheritable(LINK, False)
     gc.freeze()
@@ -94,7 +93,7 @@ def _fork_until_closed(link: socket.socket) -> tuple[Start, list[int]] | None:
     return start, descriptors
 
 
-def _import_daemons() -> None:
+def import_daemons() -> None:
     """Import what agents and responders import as they start."""
     from hostagent import (  # noqa: F401
         agent,
@@ -131,18 +130,10 @@ def _be(start: Start, descriptors: list[int]) -> None:
     os.closerange(_FIRST_HANDED_OVER + len(handed_over), max(descriptors) + len(descriptors) + 1)
     os.environ.update(start.environment)
     sys.argv = ["hostagent", *start.words]
-    _show(sys.argv)
+    process_title.show(sys.argv)
     from hostagent.cli import main as run
 
     run()
-
-
-def _show(words: list[str]) -> None:
-    """Have ps(1) show these words: the kernel reads them from this process's memory."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    begin, end = (int(fields[number - 3]) for number in (48, 49))  # arg_start, arg_end: proc(5)
-    shown = "\0".join(words).encode()[: end - begin - 1]
-    ctypes.memmove(begin, shown.ljust(end - begin, b"\0"), end - begin)
 
 
 if __name__ == "__main__":

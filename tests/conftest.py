@@ -198,11 +198,12 @@ def person(request: pytest.FixtureRequest) -> Iterator[Person]:
         "PYTHONPATH": str(SOURCE),
         "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
     }
+    home = tempfile.mkdtemp(prefix="nt-home-")
+    environment.setdefault("HOME", home)  # without one each lab makes a key, for a second
     prefix: tuple[str, ...] = ()
     if request.param == "user" and os.geteuid() == 0:
         if subprocess.run([*_as_nobody(), "test", "-x", sys.executable]).returncode != 0:
             pytest.skip(f"ordinary users cannot run {sys.executable}")
-        home = tempfile.mkdtemp(prefix="nt-home-")
         environment |= {
             "PYTHONPATH": request.getfixturevalue("readable_source"),
             "HOME": home,
@@ -215,8 +216,7 @@ def person(request: pytest.FixtureRequest) -> Iterator[Person]:
     yield somebody
     somebody.netemu("down", "--all", check=None)
     shutil.rmtree(labs, ignore_errors=True)
-    if prefix:
-        shutil.rmtree(environment["HOME"], ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Runs the command line from a process that has imported it already, once for each person.
 
 A command of the suite costs a fork then, and not the start of a Python: there are some ten
-thousand. What a command does is the same but for its process's own command line. `Person.start` and
-the README's commands start it as users do.
+thousand. So does the process that becomes a lab. What they do is the same, but for what ps(1) shows
+of a command. `Person.start` and the README's commands start them as users do.
 """
 
 import array
@@ -19,8 +19,11 @@ from contextlib import ExitStack
 from typing import Final
 
 _SERVER: Final = """
-import importlib, array, json, os, signal, socket, sys
+import importlib, array, gc, json, os, signal, socket, subprocess, sys, traceback
+from hostagent import zygote
+from netemu.supervisor.boot import pid1
 
+zygote.import_daemons()
 for name in sys.argv[2].split():
     importlib.import_module(name)
 requests = socket.socket(fileno=int(sys.argv[1]))
@@ -59,6 +62,38 @@ def command():
     return told['arguments']
 
 
+class Popen(subprocess.Popen):
+    '''What becomes a lab is a fork of the command, and not a Python that starts.'''
+
+    def __init__(self, words, **how):
+        if pid1.__name__ in words:
+            how['preexec_fn'] = lambda: become(words, sorted(how['pass_fds']), how['env'])
+        super().__init__(words, **how)
+
+
+def become(words, kept, environment):
+    code = 1
+    try:
+        for low, high in zip([2, *kept], [*kept, 1 << 30]):
+            os.closerange(low + 1, high)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.orig_argv[:], sys.argv[:] = words, words[3:]
+        code = pid1.main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+subprocess.Popen = Popen
+gc.freeze()
 sys.argv[1:] = command()
 from netemu.cli import main
 main()
@@ -68,9 +103,10 @@ _IMPORTED: Final = (
     "netemu.cli.labs netemu.cli.exec netemu.cli.events netemu.cli.maintenance "
     "netemu.cli.nodes netemu.cli.properties netemu.cli.clock netemu.cli.files "
     "netemu.cli.options netemu.cli.progress netemu.client.labs netemu.client.maintenance "
-    "netemu.client.exec_foreground netemu.topology netemu.wire.control "
-    "netemu.wire.lab_file netemu.client.relay hostagent.terminal.table "
-    "hostagent.properties rich.cells subprocess"
+    "netemu.client.exec_foreground netemu.client.failures netemu.client.launch "
+    "netemu.client.machines netemu.client.relay netemu.client.signing_key netemu.topology "
+    "netemu.wire.control netemu.wire.lab_file hostagent.properties hostagent.terminal.table "
+    "rich.cells subprocess"
 )
 
 # What of an environment Python reads as it starts.

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
+from hostagent import process_title
 from netemu.errors import MachineCannot, NotSo
 from netemu.wire import runtime_dir
 from netemu.wire.progress import Step, steps
@@ -58,10 +59,11 @@ def _start_sandbox(
     nodes: int,
     servers: Sequence[tuple[str, int]],
 ) -> subprocess.Popen[bytes]:
-    module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.sandbox")
+    module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.pid1")
+    words = map(str, (directory, lock, tell, owner, nodes, *chain(*servers)))
     with (directory / runtime_dir.LOG).open("ab") as log:
         return subprocess.Popen(
-            [*module, str(directory), *map(str, (lock, tell, owner, nodes, *chain(*servers)))],
+            [*module, *words, process_title.ROOM],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

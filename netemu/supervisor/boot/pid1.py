@@ -1,8 +1,8 @@
-"""PID 1 of the sandbox: prepares its mounts, and supervises the lab until it ends.
+"""Enters the sandbox as its PID 1, prepares its mounts, and supervises the lab until it ends.
 
-Run by `netemu.supervisor.boot.sandbox` as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK
-PROGRESS OWNER SOCKETS`, with the order on standard input. It holds the lab's lock and every
-namespace; when it ends, all of it is gone.
+Run as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK PROGRESS OWNER NODES [HOST PORT]… ROOM`
+with the order on standard input; the hosts are the servers of the lab's store, if it has one. It
+holds the lab's lock and every namespace; when it ends, all of it is gone.
 """
 
 import asyncio
@@ -15,12 +15,15 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from hostagent import process_title
 from netemu.errors import MachineCannot, NetemuError
 from netemu.kernel import namespaces as ns
+from netemu.supervisor.boot import sandbox
 from netemu.supervisor.boot.log_limit import LogLimit
 from netemu.supervisor.boot.remedies import explained
 from netemu.supervisor.boot.supervisor import Supervisor
 from netemu.supervisor.nodes.node_services import STATE
+from netemu.supervisor.nodes.zygote import Zygote, fork_zygote
 from netemu.topology import Lab
 from netemu.wire import runtime_dir
 from netemu.wire.framing import Reader
@@ -67,39 +70,64 @@ def _settle(order: Order) -> None:
     socket.sethostname(order.lab.name)
 
 
-def _listening(made: socket.socket) -> socket.socket:
+def _listening(descriptor: int) -> socket.socket:
     """Listen on the socket: processes that connect see this process's credentials."""
-    made.set_inheritable(False)
+    made = socket.socket(fileno=descriptor)
     made.listen(_BACKLOG)
     return made
 
 
 def main() -> int:
-    """Supervise the lab whose order is on standard input."""
+    """Become PID 1 of a sandbox, and supervise the lab whose order is on standard input."""
+    process_title.show(sys.orig_argv[:-1])
     os.umask(0o022)
-    directory = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.set_inheritable(int(sys.argv[2]), False)  # the lock: held until the last thread ends
-    progress = Progress(int(sys.argv[3]))
-    owner = int(sys.argv[4])
-    os.set_inheritable(owner, False)
-    top = os.open(Path(sys.argv[1]).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    name, *numbers = sys.argv[1:6]
+    lock, tell, owner, nodes = map(int, numbers)
+    for descriptor in (lock, tell, owner):
+        os.set_inheritable(descriptor, False)  # the lock is held until the last thread ends
+    progress = Progress(tell)
+    try:
+        descriptors = sandbox.sockets(Path(name), nodes)
+        servers = sys.argv[6:-1]
+        dialler = socket.socket(fileno=sandbox.dialler(servers)) if servers else None
+        sandbox.enter()
+    except NetemuError as error:
+        progress.failed(error)
+        return error.exit_code
+    if os.fork() != 0:
+        os._exit(0)
+    os.setsid()
+    ns.set_dumpable()
+    zygote = fork_zygote()
+    if zygote is None:
+        return 0  # it has been the zygote, or one of the daemons
+    return _supervise(Path(name), progress, owner, descriptors, dialler, zygote)
+
+
+def _supervise(
+    place: Path,
+    progress: Progress,
+    owner: int,
+    descriptors: list[int],
+    dialler: socket.socket | None,
+    zygote: Zygote,
+) -> int:
+    """The exit code."""
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    top = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     logging.getLogger().handlers[0].addFilter(LogLimit())
-    inherited = [socket.socket(fileno=int(one)) for one in sys.argv[5].split(",")]
     try:
         order = next(Reader[Order](Order).feed(sys.stdin.buffer.read()))
         os.chdir("/")
-        ns.set_dumpable()
         ns.set_process_name(f"lab {order.lab.name}")
         _settle(order)
-        dialler = inherited.pop() if order.store is not None else None
-        if dialler is not None:
-            dialler.set_inheritable(False)
-        control, *agents = map(_listening, inherited)
+        control, *agents = map(_listening, descriptors)
         _make_room_for_descriptors(order.here)
-        if asyncio.run(_supervise(order, directory, progress, owner, control, agents, dialler)):
+        supervisor = Supervisor(order, directory, progress, owner, dialler, zygote)
+        if asyncio.run(supervisor.run(control, agents)):
             runtime_dir.discard(top, order.lab.name, directory)  # no other process does
     except NetemuError as error:
         if isinstance(error, MachineCannot):
@@ -114,19 +142,6 @@ def main() -> int:
         progress.failed(failure(f"the lab fails: {error if full else repr(error)}"))
         return failure.exit_code
     return 0
-
-
-async def _supervise(
-    order: Order,
-    directory: int,
-    progress: Progress,
-    owner: int,
-    control: socket.socket,
-    agents: list[socket.socket],
-    dialler: socket.socket | None,
-) -> bool:
-    """Whether the lab has ended because its owner has."""
-    return await Supervisor(order, directory, progress, owner, dialler).run(control, agents)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The way into the sandbox: leave the machine's namespaces, and become the supervisor, PID 1.
+"""The way into the sandbox: what is made outside, then out of the machine's namespaces.
 
-Run as `python -m netemu.supervisor.boot.sandbox DIRECTORY LOCK PROGRESS OWNER NODES [HOST PORT]…`
-with the lab on standard input; the hosts are the servers of its store, if that is elsewhere. An
-ordinary user first becomes root of a user namespace of his own; nothing else differs.
+Runs in the process that becomes the supervisor, PID 1. An ordinary user first becomes root of a
+user namespace of his own; nothing else differs.
 """
 
 import os
@@ -12,14 +11,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from netemu.errors import MachineCannot, NetemuError
+from netemu.errors import MachineCannot
 from netemu.kernel import namespaces as ns
 from netemu.kernel.errors import KernelError
 from netemu.supervisor.boot.remedies import explained, has_what_it_takes
 from netemu.wire import runtime_dir
-from netemu.wire.progress import Progress
 
 
 def enter() -> None:
@@ -40,7 +37,7 @@ def enter() -> None:
         raise explained(error) from None
 
 
-def _sockets(directory: Path, nodes: int) -> list[socket.socket]:
+def sockets(directory: Path, nodes: int) -> list[int]:
     """The lab's sockets that the machine's processes may connect to, and that no guest can.
 
     They have abstract names in the machine's network namespace, so they are made before it is left:
@@ -55,17 +52,15 @@ def _sockets(directory: Path, nodes: int) -> list[socket.socket]:
         raise MachineCannot(f"{directory}: no socket for commands: {error.strerror}") from None
 
 
-def _bound(address: str) -> socket.socket:
+def _bound(address: str) -> int:
     made = socket.socket(socket.AF_UNIX)
-    made.set_inheritable(True)
     made.bind(address)
-    return made
+    return made.detach()
 
 
-def _dialler(servers: Sequence[str]) -> socket.socket:
+def dialler(servers: Sequence[str]) -> int:
     """Start the process that connects to the store's servers from outside; the way to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.set_inheritable(True)
     with theirs:
         module = "netemu.supervisor.boot.store_dialler"
         subprocess.Popen(
@@ -75,7 +70,7 @@ def _dialler(servers: Sequence[str]) -> socket.socket:
             start_new_session=True,
             cwd="/",
         )
-    return ours
+    return ours.detach()
 
 
 def _map(name: str, text: str) -> None:
@@ -84,27 +79,3 @@ def _map(name: str, text: str) -> None:
     except OSError as error:
         what = f"a user namespace of its own (/proc/self/{name})"
         raise KernelError(what, error.errno or 0) from None
-
-
-def main() -> NoReturn:
-    """Enter the sandbox, hand over to the supervisor, and be done."""
-    directory, lock, progress, owner, nodes = sys.argv[1], *map(int, sys.argv[2:6])
-    try:
-        sockets = _sockets(Path(directory), nodes)
-        if servers := sys.argv[6:]:
-            sockets.append(_dialler(servers))
-        enter()
-    except NetemuError as error:
-        Progress(progress).failed(error)
-        sys.exit(error.exit_code)
-    if os.fork() != 0:
-        os._exit(0)
-    os.setsid()
-    module = "netemu.supervisor.boot.pid1"
-    arguments = [sys.executable, "-P", "-m", module, directory, str(lock), str(progress)]
-    arguments += [str(owner), ",".join(str(made.fileno()) for made in sockets)]
-    os.execv(sys.executable, arguments)
-
-
-if __name__ == "__main__":
-    main()

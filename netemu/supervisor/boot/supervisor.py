@@ -77,6 +77,7 @@ class Supervisor:
         progress: Progress,
         owner: int,
         dialler: socket.socket | None,
+        zygote: Zygote,
     ) -> None:
         self._order = order
         self._lab = order.here
@@ -86,7 +87,7 @@ class Supervisor:
         self._dialler = dialler  # the way to the servers of the lab's store, if it has one
         self._shared: SharedLab | None = None
         self._factory = Factory(self._factory_ended, order.shared, order.readable)
-        self._zygote = Zygote()
+        self._zygote = zygote
         self._event_log = EventLog()
         self._nodes: list[WiredNode] = []
         self._hosts: list[NodeServices] = []
@@ -107,7 +108,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._down.set)
         self._factory.start()
         self._factory.watch()
-        self._zygote.start()
+        self._zygote.watch()
         overseer = Overseer(self._services, also=[self._factory, self._zygote])
         self._control = ControlServer(
             control, self._handlers(), {questions.Follow: self._event_log.follow}

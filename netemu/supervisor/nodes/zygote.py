@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from hostagent import process_title
 from hostagent import zygote as other_end
 from netemu.wire.source import python_path
 from netemu.wire.status import ServiceStatus
@@ -31,16 +32,17 @@ _PATIENCE: Final = 1.0
 # what a machine lacks now it may have later.
 _FIRST_PAUSE: Final = 1.0
 _LAST_PAUSE: Final = 10.0
+_ALL: Final = 1 << 30  # above any descriptor: as many as Linux allows a process
 
 
 class Zygote:
     """The process, which is started again when it ends, or could not be started."""
 
-    def __init__(self) -> None:
-        self.pid: int | None = None
+    def __init__(self, pid: int | None = None, link: socket.socket | None = None) -> None:
+        self.pid = pid
         self.restarts = 0
         self.last_end: str | None = None
-        self._link: socket.socket | None = None
+        self._link = link
         self._ready = asyncio.Event()
         self._wanted = True
         self._pause = _FIRST_PAUSE
@@ -53,7 +55,7 @@ class Zygote:
             with theirs:
                 self.pid = os.posix_spawn(
                     sys.executable,
-                    [sys.executable, "-P", "-m", other_end.__name__, other_end.PADDING],
+                    [sys.executable, "-P", "-m", other_end.__name__, process_title.ROOM],
                     _environment(),
                     file_actions=[
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -69,7 +71,12 @@ class Zygote:
             self._again_later(f"no start: {error.strerror}")
             return
         self._link = ours
-        asyncio.get_running_loop().add_reader(ours, self._heard)
+        self.watch()
+
+    def watch(self) -> None:
+        """Hear of it when it is ready."""
+        assert self._link is not None
+        asyncio.get_running_loop().add_reader(self._link, self._heard)
 
     async def ready(self) -> None:
         """Wait until it can be asked, for a bounded time: without it daemons start as well."""
@@ -159,6 +166,26 @@ class Zygote:
         if self.pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+
+def fork_zygote() -> Zygote | None:
+    """Fork the first one, with all that this process has imported. None: this was it, or a daemon.
+
+    To be called before this process knows anything that a node's daemon is not to know.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if (process := os.fork()) != 0:
+        theirs.close()
+        os.setpgid(process, process)
+        return Zygote(process, ours)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    ours.detach()
+    os.dup2(theirs.detach(), other_end.LINK)
+    os.closerange(other_end.LINK + 1, _ALL)
+    os.environ.pop("LISTEN_PID", None)
+    process_title.show([sys.executable, "-P", "-m", other_end.__name__])
+    other_end.main()
+    return None
 
 
 def _environment() -> dict[str, str]:

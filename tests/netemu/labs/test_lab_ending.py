@@ -106,7 +106,7 @@ def test_a_lab_whose_connections_are_all_taken_can_be_taken_down(alone: Person) 
             link.close()
 
 
-@pytest.mark.parametrize("what", ["netemu up", "boot.sandbox", "boot.pid1"])
+@pytest.mark.parametrize("what", ["netemu up", "boot.pid1"])
 def test_a_lab_that_hangs_while_it_comes_up_can_be_taken_down(alone: Person, what: str) -> None:
     """A user's `up` stands still half-way: `down` ends it, and what it has begun."""
     chance = random.Random(what)

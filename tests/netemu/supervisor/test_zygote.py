@@ -204,7 +204,7 @@ def test_a_zygote_whose_lab_has_ended_says_nothing(tmp_path: Path) -> None:
     """Its supervisor was killed while it imported."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.close()
-    words = [sys.executable, "-P", "-m", "hostagent.zygote", zygote.other_end.PADDING]
+    words = [sys.executable, "-P", "-m", "hostagent.zygote", zygote.process_title.ROOM]
     script = f"import os; os.dup2({theirs.fileno()}, 3); os.execv({words[0]!r}, {words!r})"
     with theirs:
         done = subprocess.run(
