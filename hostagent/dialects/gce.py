@@ -200,7 +200,8 @@ def _read(request: Request) -> _Asked:
         unquote_plus(name).lower(): unquote_plus(told)
         for name, _, told in (part.partition("=") for part in (request.query or "").split("&"))
     }
-    recursive = query.get("recursive", "").lower() == "true"
+    # Ohai appends a slash to the whole URL, and is answered.
+    recursive = query.get("recursive", "").lower().rstrip("/") == "true"
     form = query.get("alt", "json" if recursive or names[1:] == _TAGS else "text").lower()
     of_account = names[4:] and names[-3] == "service-accounts" and names[-1] in SECRET
     return _Asked(request, names, query, recursive, form, names[-1] if of_account else "")

@@ -25,7 +25,7 @@ from hostagent.responder.reply_cache import Access, Caller, Made, ReplyCache, ht
 
 METADATA_NAMES: Final = (
     *("metadata.google.internal", "metadata.google.internal.", "metadata"),
-    *("instance-data", "instance-data.ec2.internal"),
+    *("instance-data", "instance-data.ec2.internal", "instance-data.ec2.internal."),
 )
 """Names that clients use for that address. None of them can be registered by anyone."""
 

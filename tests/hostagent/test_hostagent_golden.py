@@ -212,6 +212,7 @@ def ec2(ask: Transcript) -> None:
 def gce(ask: Transcript) -> None:
     ask.crawl("/", **GOOGLE)
     ask(f"{V1}?recursive=true", **GOOGLE)
+    ask(f"{V1}?recursive=true/", **GOOGLE, host="metadata.google.internal.")  # as Ohai asks
     ask(f"{V1}instance/scheduling/?alt=json", **GOOGLE)
     ask(f"{V1}instance/scheduling/?recursive=true&alt=text", **GOOGLE)
     ask(f"{V1}instance/maintenance-event?alt=json", **GOOGLE)

@@ -42,10 +42,11 @@ def hosts(guest: Guest, node: Node, tenants: str, hostname: str = "") -> str:
 
     `hostname` is what the guest calls itself, its own name by default.
     """
+    # With a last dot, too, as clients write a name that is to be searched in no domain: the C
+    # library looks a name up here as it is written.
     service = [
-        f"{METADATA_TEXT}\t{names}\n"
-        for dialect, names in _SERVICE.items()
-        if dialect in node.dialects.names
+        f"{METADATA_TEXT}\t{name}{f' {name}.' if '.' in name else ''}\n"
+        for name in service_names(node)
     ]
     # As in Debian's file for a host without a lasting address: a host can resolve its own name.
     called = " ".join(dict.fromkeys((hostname or guest.name, guest.name)))

@@ -32,6 +32,7 @@ def test_a_cloud_has_its_name_where_it_is_spoken(gce: bool, ec2: bool) -> None:
     service = "169.254.169.254"
     assert found.get("metadata.google.internal") == (service if gce else None)
     assert found.get("metadata") == (service if gce else None)
+    assert found.get("metadata.google.internal.") == (service if gce else None)  # as Ohai asks
     assert found.get("instance-data") == (service if ec2 else None)
     assert found["localhost"] == "127.0.0.1"
 
