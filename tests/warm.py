@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from typing import Final
 
 _SERVER: Final = """
-import importlib, array, gc, json, os, signal, socket, subprocess, sys, traceback
+import importlib, array, atexit, gc, json, os, signal, socket, subprocess, sys, traceback
 from hostagent import zygote
 from netemu.supervisor.boot import pid1
 
@@ -72,31 +72,37 @@ class Popen(subprocess.Popen):
 
 
 def become(words, kept, environment):
+    for low, high in zip([2, *kept], [*kept, 1 << 30]):
+        os.closerange(low + 1, high)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.orig_argv[:], sys.argv[:] = words, words[3:]
+    run(pid1.main)
+
+
+def run(what):
+    '''Run it, and end as Python does, but without taking its modules apart one by one.'''
     code = 1
     try:
-        for low, high in zip([2, *kept], [*kept, 1 << 30]):
-            os.closerange(low + 1, high)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.orig_argv[:], sys.argv[:] = words, words[3:]
-        code = pid1.main()
+        code = what()
     except SystemExit as ended:
-        code = ended.code or 0
+        code = ended.code
     except BaseException:
         traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code or 0)
 
 
 subprocess.Popen = Popen
 gc.freeze()
 sys.argv[1:] = command()
 from netemu.cli import main
-main()
+run(main)
 """
 
 _IMPORTED: Final = (
