@@ -52,25 +52,35 @@ def _load(code: int, k: int) -> Instruction:
     return (code, _NEXT, _NEXT, k)
 
 
+def _only(code: int, at: int, value: int) -> tuple[Instruction, Instruction]:
+    """Drop what does not hold this value there."""
+    return _load(code, at), (JUMP_EQUAL, _NEXT, _DROP, value)
+
+
+def _without(code: int, at: int, value: int) -> tuple[Instruction, Instruction]:
+    """Drop what holds this value there."""
+    return _load(code, at), (JUMP_EQUAL, _DROP, _NEXT, value)
+
+
+def _frame(length: int, ethertype: int) -> tuple[Instruction, ...]:
+    """Drop what is shorter or of another type."""
+    longer = _load(LOAD_LENGTH, 0), (JUMP_AT_LEAST, _NEXT, _DROP, length)
+    return (*longer, *_only(LOAD_HALF, _TYPE, ethertype))
+
+
 _WELL_FORMED: Final[tuple[Instruction, ...]] = (
-    _load(LOAD_LENGTH, 0),
-    (JUMP_AT_LEAST, _NEXT, _DROP, arp.FRAME_LENGTH),
-    _load(LOAD_HALF, _TYPE),
-    (JUMP_EQUAL, _NEXT, _DROP, arp.ETHERTYPE),
-    _load(LOAD_WORD, _HARDWARE_AND_PROTOCOL),
-    (JUMP_EQUAL, _NEXT, _DROP, 0x0001_0800),
+    *_frame(arp.FRAME_LENGTH, arp.ETHERTYPE),
+    *_only(LOAD_WORD, _HARDWARE_AND_PROTOCOL, 0x0001_0800),
     _load(LOAD_WORD, _LENGTHS_AND_OPERATION),
     (JUMP_EQUAL, 1, _NEXT, 0x0604_0000 | arp.REQUEST),
     (JUMP_EQUAL, _NEXT, _DROP, 0x0604_0000 | arp.REPLY),
 )
 
+_INCOMING: Final = _without(LOAD_BYTE, PACKET_TYPE, PACKET_OUTGOING)
 
 # A frame of a VLAN that has no device here arrives as ARP without its tag. Only its packet type
 # shows that it is not of this link. The kernel's own ARP ignores it by the same test.
-_FOR_THIS_HOST: Final[tuple[Instruction, ...]] = (
-    _load(LOAD_BYTE, PACKET_TYPE),
-    (JUMP_EQUAL, _DROP, _NEXT, PACKET_OTHERHOST),
-)
+_FOR_THIS_HOST: Final = _without(LOAD_BYTE, PACKET_TYPE, PACKET_OTHERHOST)
 
 
 def concerns(mac: bytes, address: int) -> bytes:
@@ -99,8 +109,7 @@ def probes() -> bytes:
     return _assemble(
         *_FOR_THIS_HOST,
         *_WELL_FORMED,
-        _load(LOAD_WORD, _LENGTHS_AND_OPERATION),
-        (JUMP_EQUAL, _NEXT, _DROP, 0x0604_0000 | arp.REQUEST),
+        *_only(LOAD_WORD, _LENGTHS_AND_OPERATION, 0x0604_0000 | arp.REQUEST),
         _load(LOAD_WORD, _SENDER_IP),
         (JUMP_EQUAL, _ACCEPT, _DROP, arp.UNSPECIFIED),
     )
@@ -115,13 +124,10 @@ def speaks(own: int, without: Sequence[int] = ()) -> bytes:
     unheard = ((JUMP_EQUAL, _DROP, _NEXT, index) for index in without)
     return _assemble(
         *((_load(LOAD_WORD, LINK_INDEX), *unheard) if without else ()),
-        _load(LOAD_BYTE, PACKET_TYPE),
-        (JUMP_EQUAL, _DROP, _NEXT, PACKET_OUTGOING),
-        _load(LOAD_BYTE, VLAN_TAGGED),
-        (JUMP_EQUAL, _NEXT, _DROP, 0),
+        *_INCOMING,
+        *_only(LOAD_BYTE, VLAN_TAGGED, 0),
         *_WELL_FORMED,
-        _load(LOAD_WORD, _SENDER_IP),
-        (JUMP_EQUAL, _DROP, _NEXT, own),
+        *_without(LOAD_WORD, _SENDER_IP, own),
         (JUMP_AT_LEAST, _NEXT, _DROP, addresses.FIRST),
         (JUMP_AT_LEAST, _DROP, _ACCEPT, addresses.LAST + 1),
     )
@@ -130,17 +136,11 @@ def speaks(own: int, without: Sequence[int] = ()) -> bytes:
 def dhcp_requests() -> bytes:
     """Accept what DHCP clients say to a server: whole UDP over IPv4, 68 to 67."""
     return _assemble(
-        _load(LOAD_BYTE, PACKET_TYPE),
-        (JUMP_EQUAL, _DROP, _NEXT, PACKET_OUTGOING),
+        *_INCOMING,
         *_FOR_THIS_HOST,
-        _load(LOAD_LENGTH, 0),
-        (JUMP_AT_LEAST, _NEXT, _DROP, dhcp.SHORTEST),
-        _load(LOAD_HALF, _TYPE),
-        (JUMP_EQUAL, _NEXT, _DROP, dhcp.ETHERTYPE),
-        _load(LOAD_BYTE, _VERSION_AND_LENGTH),
-        (JUMP_EQUAL, _NEXT, _DROP, 0x45),
-        _load(LOAD_BYTE, _PROTOCOL),
-        (JUMP_EQUAL, _NEXT, _DROP, dhcp.UDP),
+        *_frame(dhcp.SHORTEST, dhcp.ETHERTYPE),
+        *_only(LOAD_BYTE, _VERSION_AND_LENGTH, 0x45),
+        *_only(LOAD_BYTE, _PROTOCOL, dhcp.UDP),
         _load(LOAD_WORD, _PORTS),
         (JUMP_EQUAL, _ACCEPT, _DROP, dhcp.CLIENT_PORT << 16 | dhcp.SERVER_PORT),
     )
@@ -154,8 +154,7 @@ def claims_of(address: int) -> bytes:
     Frames addressed to another host count: poisoning a neighbour's cache is a claim, too.
     """
     return _assemble(
-        _load(LOAD_BYTE, PACKET_TYPE),
-        (JUMP_EQUAL, _DROP, _NEXT, PACKET_OUTGOING),
+        *_INCOMING,
         *_WELL_FORMED,
         _load(LOAD_WORD, _SENDER_IP),
         (JUMP_EQUAL, _ACCEPT, _DROP, address),
