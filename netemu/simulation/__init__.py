@@ -7,7 +7,7 @@ seed gives one run, again and again.
 
 - `loop`: the event loop, whose time jumps to what is due next; and processes.
 - `network`: unix sockets between simulated processes, with delays, cuts, doubles and losses.
-- `cluster`: nodes, their agents, and the lab's side of them.
+- `cluster`: nodes, their agents, and the lab's side of them; `stand_ins`: the kernel below.
 - `workload`, `faults`: what users ask, and what goes wrong, drawn from the seed.
 - `checkers`: one invariant each. `mutants`: changes to the code that they have to catch.
 """

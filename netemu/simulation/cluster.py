@@ -1,12 +1,10 @@
 """A lab of nodes on a simulated loop: real agents and responders' minds, the real lab above them.
 
-What is simulated is what the kernel does in a lab: processes are started again when they end, wires
-carry nothing but a claim that takes a moment, disks keep what was committed.
+What is simulated is what the kernel does in a lab: processes are started again when they end, disks
+keep what was committed. `stand_ins` has the clock, wires and machines.
 """
 
 import asyncio
-import errno
-import os
 import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +23,12 @@ from hostagent.responder.approvals import Approvals
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.poll_log import PollLog
-from netemu.errors import MachineCannot, NotSo
+from netemu.errors import NotSo
 from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.simulation import seams
 from netemu.simulation.loop import Loop, Process
 from netemu.simulation.network import Network
+from netemu.simulation.stand_ins import Claims, Clock, Machine, Ports
 from netemu.supervisor.control.agent_feeds import AgentFeeds
 from netemu.supervisor.control.agent_store import AgentStore
 from netemu.supervisor.control.carried_out import CarriedOut
@@ -38,7 +37,6 @@ from netemu.supervisor.control.faults import Faults as UserFaults
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
-from netemu.supervisor.guests.machine import Capability
 from netemu.supervisor.nodes.hardware import Hardware
 from netemu.supervisor.nodes.node_services import NodeServices
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
@@ -51,153 +49,11 @@ nodes:
   n2: {fault_domain: 1, guests: [d, e]}
   n3: {fault_domain: 2, availability_set: s, guests: [f, g]}
 """
-EPOCH: Final = 1_800_000_000.0
-"""The machine's time when a run begins."""
 # Seconds until a process that has ended is started again; twice that the next time.
 _FIRST_RESTART, _LAST_RESTART = 0.05, 5.0
 _START: Final = (0.05, 0.4)  # seconds until a process that was started serves
-_CLAIM: Final = (0.2, 1.5)
 # Seconds until a process that was killed has ended.
 _ENDS, _ENDS_LATE = 0.003, (0.5, 12.0)
-
-
-class Clock:
-    """The machine's clock, which can be set."""
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self.step = 0.0
-        self.set_back = 0.0
-        """Seconds that it was set back, all times together."""
-
-    def set(self, by: float) -> None:
-        """Set it forward, or back, by this many seconds."""
-        self.step += by
-        self.set_back += max(0.0, -by)
-
-    def __call__(self) -> float:
-        """The time, epoch seconds."""
-        return EPOCH + self._loop.time() + self.step
-
-
-class Claims:
-    """Guests' addresses: bound a moment after each boot."""
-
-    def __init__(self, loop: Loop, draw: random.Random) -> None:
-        self._loop = loop
-        self._draw = draw
-        self._changed = asyncio.Event()
-        self._bound: set[str] = set()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-
-    @property
-    def change(self) -> asyncio.Event:
-        return self._changed
-
-    def address(self, guest: Guest) -> str | None:
-        return f"169.254.7.{guest.mark}" if guest.name in self._bound else None
-
-    def bound(self, guest: Guest) -> bool:
-        return guest.name in self._bound
-
-    def unplug(self, guest: Guest) -> None:
-        if (timer := self._timers.pop(guest.name, None)) is not None:
-            timer.cancel()
-        self._bound.discard(guest.name)
-        self._note()
-
-    def pause(self, guest: Guest) -> None:
-        """It keeps its address while it is frozen."""
-
-    resume = pause
-
-    def boot(self, wired: WiredGuest, _node: WiredNode) -> None:
-        guest = wired.guest
-        self.unplug(guest)
-        self._timers[guest.name] = self._loop.call_later(
-            self._draw.uniform(*_CLAIM), self._bind, guest.name
-        )
-
-    def _bind(self, name: str) -> None:
-        self._bound.add(name)
-        self._note()
-
-    def _note(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-
-class Machine:
-    """A machine in name only: it runs nothing, and nothing can be asked of it."""
-
-    capabilities: frozenset[Capability] = frozenset()
-
-    def __init__(self, name: str, cluster: "Cluster") -> None:
-        self._name = name
-        self._cluster = cluster
-
-    async def renew(self) -> None:
-        """Nothing is left from before. Raises MachineCannot for a while, as a fault."""
-        if self._name in self._cluster.refusing:
-            raise MachineCannot("it does not boot")
-
-    async def boot(self, _program: object, _names: object) -> None:
-        """It runs."""
-
-    async def freeze(self) -> None:
-        """It is frozen."""
-
-    def thaw(self) -> None:
-        """It runs again."""
-
-    async def shut_down(self, _grace: float) -> None:
-        """It has no programs."""
-
-    def cut(self) -> None:
-        for hear in self._cluster.on_shut_down:
-            hear(self._name)
-
-    def remove(self) -> None:
-        """It is gone."""
-
-
-class Ports:
-    """Ports without wires; to take one away takes a while. `set` tells what comes up.
-
-    While they are `stuck` none can be taken away.
-    """
-
-    guarded_ahead = True
-
-    def __init__(self, claims: Claims) -> None:
-        self._claims = claims
-        self.stuck = False
-
-    async def renew(self, node: WiredNode, wired: WiredGuest) -> None:
-        """Do nothing: the simulation has no wires."""
-
-    remove = renew
-
-    async def withdraw(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
-        await asyncio.sleep(0.01)
-        if self.stuck:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        for one in guests:
-            one.plugged = False
-
-    async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
-        """Do nothing: the simulation has no guard."""
-
-    def go_dark(self, node: WiredNode, wired: WiredGuest) -> None:
-        """It is dark."""
-
-    def silence(self, node: WiredNode, wired: WiredGuest, *, silent: bool) -> None:
-        """It is silent."""
-
-    def set(self, node: WiredNode, up: Callable[[str], bool]) -> None:
-        for one in node.guests:
-            if not up(one.guest.name):
-                self._claims.unplug(one.guest)
 
 
 class Service:
@@ -398,6 +254,10 @@ class Cluster:
         self.outside = Process(loop, "outside").context()
         self.supervisor = Process(loop, "supervisor")
         self.lab: Lab = parse(LAB, source="the simulation")
+        self.refusing: set[str] = set()
+        """The guests whose machines do not boot."""
+        self.on_shut_down: list[Callable[[str], None]] = []
+        """Called with each guest that is being shut down."""
         self.nodes = [
             WiredNode(node, -1, [WiredGuest(guest, self._machine(guest)) for guest in node.guests])
             for node in self.lab.nodes
@@ -413,10 +273,6 @@ class Cluster:
         self.left_away: str | None = None
         """The node that does not come back after the last fault."""
         logs: Any = None  # no guest has a program
-        self.refusing: set[str] = set()
-        """The guests whose machines do not boot."""
-        self.on_shut_down: list[Callable[[str], None]] = []
-        """Called with each guest that is being shut down."""
         self.hardware = Hardware(self.lab, self.nodes, claims, ports, logs)
         self.store = AgentStore(hosts)
         self.placement = Placement(self.store, self.nodes, claims)
@@ -444,7 +300,7 @@ class Cluster:
         )
 
     def _machine(self, guest: Guest) -> Any:
-        return Machine(guest.name, self)
+        return Machine(guest.name, self.refusing, self.on_shut_down)
 
     def new_id(self) -> str:
         """An ID as the code under test makes them, but from the seed."""

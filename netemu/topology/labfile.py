@@ -14,6 +14,7 @@ from netemu.impairment.plan import Plan
 from netemu.impairment.terms import TermError
 from netemu.interfaces import Mark
 from netemu.linklocal import addresses
+from netemu.topology import lab as content
 from netemu.topology.document import MAX_CHARACTERS, Document
 from netemu.topology.entries import (
     MAX_TENANTS,
@@ -27,15 +28,7 @@ from netemu.topology.entries import (
     NodeEntry,
     read,
 )
-from netemu.topology.lab import (
-    MAX_GUESTS_PER_NODE,
-    SOFT,
-    Dialects,
-    Guest,
-    Lab,
-    Node,
-    mac_address,
-)
+from netemu.topology.lab import SOFT, Dialects, Guest, Lab, Node, mac_address
 from netemu.topology.machine import MachineError, VirtualMachine
 from netemu.topology.machine import read as read_machine
 
@@ -165,9 +158,9 @@ class _Expansion:
         self._once(name, f"nodes.{name}")
         where = f"nodes.{name}.guests"
         named = list(_named(name, entry.guests))
-        if len(named) > MAX_GUESTS_PER_NODE:
+        if len(named) > content.MAX_GUESTS_PER_NODE:
             raise self._document.error(
-                where, f"{len(named)} guests: a bridge takes at most {MAX_GUESTS_PER_NODE}"
+                where, f"{len(named)} guests: a bridge takes at most {content.MAX_GUESTS_PER_NODE}"
             )
         shared = {**shared, **self._properties(entry.properties, f"nodes.{name}.properties")}
         guests: list[Guest] = []

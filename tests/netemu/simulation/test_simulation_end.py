@@ -7,10 +7,10 @@ import pytest
 
 from hostagent.model import Event, EventSource, EventStatus, EventType
 from netemu.simulation.checkers import COMES_BACK, LIVELY_WITHIN, OneClock
-from netemu.simulation.cluster import Clock
 from netemu.simulation.faults import Faults
 from netemu.simulation.loop import Loop
 from netemu.simulation.run import events_over
+from netemu.simulation.stand_ins import Clock
 from netemu.supervisor.guests.power import READING
 
 BEGAN = 1_800_000_000.0

@@ -1,17 +1,14 @@
-"""The invariants, each with a checker of its own: it hears what happens and says what was broken.
+"""What the lab keeps and does: nothing acknowledged is lost, and nothing is stuck."""
 
-A checker sees what a user or a guest could see, and at the end what is on the nodes' disks.
-"""
-
-import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from hostagent.channel.requests import Placed
 from hostagent.faults import Fault, is_over
-from hostagent.model import FINAL, Event, EventStatus
-from netemu.supervisor.guests.power import Power, demands_until
+from hostagent.model import FINAL, Event
+from netemu.simulation.checkers.checker import COMES_BACK, Checker
+from netemu.supervisor.guests.power import Power
 
 if TYPE_CHECKING:
     from netemu.simulation.cluster import Cluster, Mind
@@ -19,71 +16,8 @@ if TYPE_CHECKING:
 _FaultOf: TypeAlias = tuple[str, str]
 """A guest, and a fault's ID."""
 
-LIVELY_WITHIN: Final = 60.0
-"""Seconds after the last fault within which the lab must be well again."""
 LEARNS_WITHIN: Final = 10.0
 """Seconds within which a responder hears of what it has missed: some heartbeats, and a joining."""
-COMES_BACK: Final = 5.0
-"""Seconds after an event within which its guests must run again: they move, boot, and claim."""
-
-
-class Checker:
-    """Hears what happens; `breaches` are what was seen, in words."""
-
-    invariant: ClassVar[str]
-
-    def __init__(self, cluster: "Cluster") -> None:
-        self.cluster = cluster
-        self.breaches: list[str] = []
-
-    def breach(self, witness: str) -> None:
-        """Note what was seen, and when."""
-        self.breaches.append(f"at {self.cluster.loop.time():.3f}: {witness}")
-
-    def acknowledged(self, event: Event) -> None:
-        """An agent has acknowledged a new event."""
-
-    def refused(self, event_id: str) -> None:
-        """An agent has refused to plan an event."""
-
-    def approved(self, event_id: str) -> None:
-        """A guest's approval was answered with success."""
-
-    def started(self, event_id: str) -> None:
-        """A user has asked that an event starts now."""
-
-    def set_to(self, guest: str, value: str, *, known: bool) -> None:
-        """A setting was acknowledged, or it is not `known` whether it was carried out."""
-
-    def set_refused(self, guest: str, value: str) -> None:
-        """A setting was refused."""
-
-    def fault_added(self, guest: str, fault: Fault, *, known: bool) -> None:
-        """A fault was acknowledged, or it is not `known` whether it was."""
-
-    def faults_cleared(self, guest: str, number: int, *, known: bool) -> None:
-        """Request `number`: the end of all faults of a guest was acknowledged, or is asked for."""
-
-    def probed(self, guest: str) -> None:
-        """A guest has asked for what its faults are about."""
-
-    def identity(self, guest: str, told: str) -> None:
-        """A guest was answered under this name."""
-
-    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
-        """A guest was told its scheduled events."""
-
-    def moved(self, to: float) -> None:
-        """A user has moved the clock to this many seconds ahead."""
-
-    def restored(self, node: str, ahead: float) -> None:
-        """A user was told that a node is back; the clock was so many seconds ahead before."""
-
-    def moment(self) -> None:
-        """Some time has passed."""
-
-    def end(self) -> None:
-        """All faults are over, and enough time has passed."""
 
 
 class Acknowledged(Checker):
@@ -203,35 +137,6 @@ class FaultsKept(Checker):
         return fault.until is None and (fault.times is None or met < fault.times)
 
 
-class NeverBack(Checker):
-    invariant = "an incarnation never goes back"
-
-    def __init__(self, cluster: "Cluster") -> None:
-        super().__init__(cluster)
-        self._last: dict[str, int] = {}
-
-    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
-        now, before = told["DocumentIncarnation"], self._last.get(guest, 0)
-        if now < before:
-            self.breach(f"{guest}: {before}, then {now}")
-        self._last[guest] = now
-
-
-class SameBytes(Checker):
-    invariant = "the same incarnation has the same bytes"
-
-    def __init__(self, cluster: "Cluster") -> None:
-        super().__init__(cluster)
-        self._last: dict[str, tuple[int, bytes]] = {}
-
-    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
-        now = told["DocumentIncarnation"]
-        before, bytes_before = self._last.get(guest, (-1, b""))
-        if now == before and document != bytes_before:
-            self.breach(f"{guest}: {bytes_before!r}, then {document!r}")
-        self._last[guest] = now, document
-
-
 class Feed(Checker):
     invariant = "a feed that was cut equals the agent's state, and one that is heard is not behind"
 
@@ -276,81 +181,6 @@ class Feed(Checker):
 
 def _told(placed: Placed) -> tuple[int, Sequence[tuple[str, int]]]:
     return placed.incarnation, [(fault.id, fault.used) for fault in placed.faults]
-
-
-class Whole(Checker):
-    invariant = "an event of several guests is seen whole or not at all"
-
-    def __init__(self, cluster: "Cluster") -> None:
-        super().__init__(cluster)
-        self._guests: dict[str, set[str]] = {}
-
-    def acknowledged(self, event: Event) -> None:
-        self._guests[event.id] = set(event.guests)
-
-    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
-        for event in told["Events"]:
-            resources = set(event["Resources"])
-            if self._guests.get(event["EventId"], resources) != resources:
-                self.breach(f"{guest} is told {event}")
-
-
-class NotEarly(Checker):
-    invariant = "no event starts early, and an approval that was answered is kept"
-
-    def __init__(self, cluster: "Cluster") -> None:
-        super().__init__(cluster)
-        self._begins: dict[str, float] = {}
-        self._let: set[str] = set()
-        self._approved: set[str] = set()
-
-    def acknowledged(self, event: Event) -> None:
-        self._begins[event.id] = event.not_before
-
-    def approved(self, event_id: str) -> None:
-        self._approved.add(event_id)
-        for host in self.cluster.hosts.values():
-            with host.disk() as disk:
-                event = None if disk is None else disk.event(event_id)
-            if event is not None and event.status is not EventStatus.SCHEDULED:
-                return
-        self.breach(f"{event_id} was approved, and no disk has it")
-
-    def started(self, event_id: str) -> None:
-        self._let.add(event_id)
-
-    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
-        now = self.cluster.latest()
-        for event in told["Events"]:
-            begins = self._begins.get(event["EventId"], 0.0)
-            early = event["EventStatus"] == "Started" and now < begins - 0.5
-            if early and event["EventId"] not in self._let:
-                self.breach(f"{guest} is told that {event['EventId']} has started, {begins - now}")
-
-    def end(self) -> None:
-        for host in self.cluster.hosts.values():
-            if host.mind is None:
-                continue
-            for event in host.mind.knowledge.events.values():
-                if event.id in self._approved and event.status is EventStatus.SCHEDULED:
-                    self.breach(f"{host.name}: {event.id} was approved, and has not started")
-
-
-class Itself(Checker):
-    invariant = "a guest is answered as itself"
-
-    def identity(self, guest: str, told: str) -> None:
-        if told != f"_{guest}":
-            self.breach(f"{guest} was answered as {told}")
-
-
-class NotStale(Checker):
-    invariant = "an answer is no older than its bound"
-
-    def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
-        mind = self.cluster.home(guest).mind
-        if mind is not None and not mind.knowledge.fresh(self.cluster.loop.time()):
-            self.breach(f"{guest} was answered from what is stale")
 
 
 class Once(Checker):
@@ -441,33 +271,3 @@ class NothingHidden(Checker):
     def end(self) -> None:
         for problem in self.cluster.loop.problems:
             self.breach(f"{problem.get('message')}: {problem.get('exception')!r}")
-
-
-ALL: Final[Sequence[type[Checker]]] = (
-    *(
-        Acknowledged,
-        FaultsKept,
-        NeverBack,
-        SameBytes,
-        Feed,
-        Whole,
-        NotEarly,
-        Itself,
-        NotStale,
-        Once,
-    ),
-    *(Lively, OnOneNode, OneClock, NothingHidden),
-)
-
-
-def in_effect(event: Event, now: float) -> bool:
-    """Whether an event changes its guests now, or they may still be coming back from it."""
-    if event.started is None or event.notice_only:
-        return False
-    return event.started <= now < demands_until(event) + COMES_BACK
-
-
-def parsed(document: bytes) -> dict[str, Any]:
-    """A document of scheduled events."""
-    told: dict[str, Any] = json.loads(document)
-    return told
