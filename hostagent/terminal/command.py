@@ -19,7 +19,6 @@ from hostagent.terminal.output import NobodyReads, OutputFailed, say
 # What a write says whose text is lost: the disk is full, over a limit, or broken.
 _LOST: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _FAILED: Final = 1
-_BAD_INPUT: Final = 2
 _MACHINE_CANNOT: Final = 3
 _INTERRUPTED: Final = 130
 _NOBODY_READS: Final = 141

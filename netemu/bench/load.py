@@ -33,7 +33,6 @@ as many by default; each server's own backlog is larger."""
 REQUESTS_KEPT: Final = 960
 """Requests on one connection: nginx and the responder both end it after 1,000."""
 
-PIPELINED: Final = 16
 _PIPELINE: Final = Path(__file__).parent / "peers" / "pipeline.lua"
 OWN: Final = PEERS / "load"
 _SUMMARY: Final = re.compile(r"(\d+) requests in ([\d.]+)(ms|s|m),")

@@ -13,7 +13,6 @@ from hostagent.model import FINAL, Event, EventStatus
 from netemu.client.maintenance import Kind, Source
 
 Cloud = Literal["azure", "ec2", "gce"]
-CLOUDS: Final = ("azure", "ec2", "gce")
 
 # Where the numbers are from.
 _EVENTS: Final = "learn.microsoft.com/azure/virtual-machines/linux/scheduled-events"

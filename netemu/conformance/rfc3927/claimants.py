@@ -80,7 +80,6 @@ class OurClaimant:
     """A guest of the lab as it is: to start again, it is rebooted."""
 
     name = "ours"
-    resets_connections = True
 
     def __init__(self, lab: str, guest: str, wire: Place) -> None:
         self._lab = lab
