@@ -85,6 +85,9 @@ def _fork_until_closed(link: socket.socket) -> tuple[Start, list[int]] | None:
             os.close(descriptor)
         if middle > 0:
             os.waitpid(middle, 0)
+    # The kernel divides a core between sessions (sched(7), autogroup): in one of its own, a daemon
+    # that does little does not wait for the lab's processes that do much.
+    os.setsid()
     if process := _fork(link):
         if process > 0:
             os.setpgid(process, process)
@@ -100,6 +103,7 @@ def import_daemons() -> None:
         cli,
         daemon,
         repository,
+        scheduling,
         signing,
         sockets,
         workers,

@@ -256,6 +256,7 @@ def responder(
     from hostagent.responder.knowledge import Knowledge
     from hostagent.responder.reply_cache import Access
     from hostagent.responder.server import Responder
+    from hostagent.scheduling import be_prompt
     from hostagent.signing import Signer, SigningError
     from hostagent.sockets import SocketError, divide, handed_over, listen_many
     from hostagent.workers import Workers
@@ -345,6 +346,7 @@ def responder(
         finally:
             following.cancel()
 
+    be_prompt()
     _run_daemon(
         lambda: run(serve, what=f"responder on {where}", user=user, notifier=notifier), notifier
     )

@@ -25,6 +25,7 @@ from typing import Final, NoReturn
 
 from hostagent import confinement, privileges
 from hostagent.notify import Notifier
+from hostagent.scheduling import be_prompt
 from netemu.impairment import frame as frames_of
 from netemu.impairment import relay_messages as messages
 from netemu.impairment import trace
@@ -51,12 +52,6 @@ _VLAN_VALID, _VLAN_PROTOCOL_VALID, _8021Q = 0x10, 0x40, 0x8100
 _ANCILLARY: Final = socket.CMSG_SPACE(_AUXDATA.size)
 _CLOCK_MONOTONIC, _TFD_ABSTIME, _TFD_FLAGS = 1, 1, 0o2000000 | 0o4000
 _PR_SET_TIMERSLACK: Final = 29
-# The priority in root's lab; and the shortest time slice, in nanoseconds: a process that asks for
-# little is scheduled first.
-_PRIORITY: Final = -10
-_SLICE: Final = 100_000
-_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
-
 _libc = ctypes.CDLL(None, use_errno=True)
 _HEADER: Final = frames_of.HEADER.size
 _Waiting = tuple[float, int, "Side", Fate, int, bytes]
@@ -292,18 +287,6 @@ def _end(*_: object) -> NoReturn:
     raise _EndError
 
 
-def _be_prompt() -> None:
-    """Have the kernel let it run soon after it wakes: a relay that waits delays every frame."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
-    except PermissionError:  # it is an ordinary user's
-        pass
-    number = _SCHED_SETATTR.get(os.uname().machine)
-    if number is not None:  # kernels before 6.12 ignore the slice
-        nice = os.getpriority(os.PRIO_PROCESS, 0)
-        _libc.syscall(number, 0, struct.pack("=IIQiIQQQ", 48, 0, 0, nice, 0, _SLICE, 0, 0), 0)
-
-
 def main() -> None:
     """Run until the supervisor's end of the link is closed, or SIGTERM comes."""
     parser = argparse.ArgumentParser()
@@ -312,7 +295,7 @@ def main() -> None:
     notifier = Notifier.connect(os.environ)
     link = socket.socket(fileno=LINK)
     relay = Relay(link, Timer.open(), select.epoll())
-    _be_prompt()
+    be_prompt()
     privileges.give_up(arguments.user)
     confinement.confine(None)
     _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -118,6 +118,12 @@ def test_the_table_of_privileges_is_true(fresh_lab: Callable[..., RunningLab]) -
             numbers = [supervisor, *descendants(supervisor), dialler.pid]
             numbers += [pid for one in commands for pid in descendants(one.pid)]
             seen = [Seen.of(number) for number in numbers]
+        # What guests wait for has a session of its own, and as root's a priority.
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        responder = found(seen, "responder").number
+        sessions = [os.getsid(found(seen, one).number) for one in ("agent", "zygote", "supervisor")]
+        assert os.getsid(responder) not in sessions
+        assert os.getpriority(os.PRIO_PROCESS, responder) == (own if owner else -10)
         here, inside = os.readlink("/proc/self/ns/mnt"), Seen.of(supervisor).place
         rows = list(table())
         assert {row[0] for row in rows} == set(KNOWN)
