@@ -25,8 +25,14 @@ pytestmark = [
 ]
 QUICK = ("--time-scale", str(TIME_SCALE), "--duration", "2", "--calm", "1")
 WEB = ("web1", "web2", "web3")
+# Each test is played by one of the two: what they share of a lab's life has tests of its own.
+ROOT, USER = (
+    pytest.mark.parametrize("person", [one], indirect=True, scope="session")
+    for one in (("root", "user") if os.geteuid() == 0 else ("user", "user"))
+)
 
 
+@ROOT
 def test_with_drain_agents_nobody_notices_and_without_them_they_do(
     person: Person, place: Path
 ) -> None:
@@ -93,6 +99,7 @@ def reboot(lab: RunningLab, guest: str, *when: str) -> Reboot:
     return Reboot(guest, announced, announced, time.time())
 
 
+@USER
 def test_by_hand_an_agent_masks_what_is_announced_and_nothing_else(website: RunningLab) -> None:
     """A user reboots web1 with notice and web2 without any: clients of web2 alone notice it."""
     lab = website

@@ -79,9 +79,9 @@ def fetch(lab: RunningLab, guest: str, url: str, *options: str) -> str:
     return lab.exec(guest, *words, check=None).stdout
 
 
-def answers(lab: RunningLab, guest: str, where: str, whose: str) -> None:
+def answers(lab: RunningLab, guest: str, where: str, whose: str, *options: str) -> None:
     """Wait until the guest that is asked answers: its program may only just have been started."""
-    wait_until(lambda: fetch(lab, guest, f"http://{where}:8080/") == whose, 10)
+    wait_until(lambda: fetch(lab, guest, f"http://{where}:8080/", *options) == whose, 30)
 
 
 def test_those_who_have_it_reach_each_other(tenants: RunningLab) -> None:
@@ -89,7 +89,7 @@ def test_those_who_have_it_reach_each_other(tenants: RunningLab) -> None:
     answers(tenants, "a", "c", "c")
     answers(tenants, "c", "a", "a")
     for where, whose in ((C, "c"), (C_TOO, "c"), (A, "a")):
-        assert fetch(tenants, "a", f"http://{where}:8080/") == whose
+        answers(tenants, "a", where, whose)
     guests = tenants.guests()
     assert guests["a"]["tenant"] == [A]
     assert guests["c"]["tenant"] == [C, C_TOO]
@@ -158,7 +158,7 @@ def test_the_responder_is_not_reached_by_it(tenants: RunningLab) -> None:
     """A guest asks the responder by eth1, or as its tenant address: no answer; by eth0, as ever."""
     url = f"http://{METADATA}/metadata/v1/InstanceInfo"
     for choice in ("if!eth1", f"host!{A}"):
-        assert fetch(tenants, "a", f"http://{C}:8080/", "--interface", choice) == "c"
+        answers(tenants, "a", C, "c", "--interface", choice)
         assert fetch(tenants, "a", url, "--interface", choice) == ""
     assert '"_a"' in tenants.get("a")
     # Nor does a neighbour on eth1 lead there, were it asked to.
@@ -181,7 +181,6 @@ def test_a_frozen_guest_is_silent_there_too(tenants: RunningLab) -> None:
         assert tenants.python("a", CONNECT, C, check=None).stdout == "TimeoutError\n"
         tenants.maintenance("complete", event["id"])
         story.until(lambda: story.powers("c") == ["frozen", "running"])
-        assert tenants.python("a", CONNECT, C).stdout == "connected\n"
         answers(tenants, "a", C, "c")
 
 
