@@ -1,14 +1,11 @@
 """The guard: one nft rule set a node, rendered from templates that a person can read.
 
-Loading goes through the `nft` program (one transaction, checked by the kernel as a whole); the
-bindings, which change all the time, go to the kernel directly (`netemu.kernel.bindings`).
+Pure, except that it reads the templates. `netemu.kernel.nft` loads the rules. The bindings, which
+change all the time, go to the kernel directly (`netemu.kernel.bindings`).
 """
 
 import math
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import IPv6Address
@@ -17,14 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from netemu.errors import MachineCannot
 from netemu.interfaces import BRIDGE, Mark, octets
-from netemu.kernel import exhaustion
-from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses, ipv6
-
-# Where Debian puts nft is not in an ordinary user's PATH.
-_PATHS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
 # Probes a port may send: ten times the number of the quickest claim. The worst luck of RFC 3927 (a
 # conflict at each probe) passes, a flood does not. The numbers are for time scale 1: a quicker lab
@@ -33,12 +24,12 @@ PROBES_PER_SECOND = 10
 PROBE_BURST = 30
 # What one guest may send to all others of its node under same-node: broadcast, multicast and ARP
 # requests.
-SHOUTS_PER_SECOND = 50
-SHOUT_BURST = 100
+BROADCASTS_PER_SECOND = 50
+BROADCAST_BURST = 100
 # ARP replies, which go by broadcast (RFC 3927 section 2.5): enough for ten others that ask as often
 # as they may.
-ANSWERS_PER_SECOND = 10 * SHOUTS_PER_SECOND
-ANSWER_BURST = 10 * SHOUT_BURST
+ANSWERS_PER_SECOND = 10 * BROADCASTS_PER_SECOND
+ANSWER_BURST = 10 * BROADCAST_BURST
 # Probes of others that a guest hears under same-node. Each may look like a conflict (RFC 3927
 # section 2.2.1), and MAX_CONFLICTS (10) of them cost the guest a minute: so the burst is below
 # that, and the rate is one in the time of many claims. A probe that is not heard does no harm: the
@@ -80,14 +71,6 @@ _NAMES: Final = {
 
 # nft uses `@set` itself: a place to be filled in is written `@{name}`.
 _PLACE = re.compile(r"@\{([a-z0-9_]+)\}")
-
-
-def find_nft() -> str:
-    """The path of nft. Raises MachineCannot, which says how to install it."""
-    found = shutil.which("nft") or shutil.which("nft", path=":".join(_PATHS))
-    if found is None:
-        raise MachineCannot("nft is not installed: run 'sudo apt-get install nftables'")
-    return found
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -164,8 +147,8 @@ class Rules(msgspec.Struct, frozen=True):
             "policy_ip_out": fill_in(_SAME_NODE_IP_OUT, {}) if same_node else "",
             "probe_rate": _scaled(PROBES_PER_SECOND, time_scale),
             "probe_burst": _scaled(PROBE_BURST, time_scale),
-            "shout_rate": SHOUTS_PER_SECOND,
-            "shout_burst": SHOUT_BURST,
+            "broadcast_rate": BROADCASTS_PER_SECOND,
+            "broadcast_burst": BROADCAST_BURST,
             "answer_rate": ANSWERS_PER_SECOND,
             "answer_burst": ANSWER_BURST,
             "connection_rate": CONNECTIONS_PER_SECOND,
@@ -286,58 +269,3 @@ def _solicitations(bridge_mac: str) -> str:
         f"{bridge_mac} . {one} }} @th,64,128 0x{IPv6Address(one).packed.hex()} accept"
         for one in ipv6.METADATA
     )
-
-
-# nft takes milliseconds; for the thousands of ports of a large lab, seconds.
-_PATIENCE: Final = 60.0
-
-# From this release on, a port's chain also holds for a later link of the same name. Before, it ends
-# with the link that it was loaded for.
-_FOLLOWING: Final = (6, 16)
-
-
-@cache
-def follows_names() -> bool:
-    """Whether a new link is guarded by the rules loaded for an earlier one of its name."""
-    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= _FOLLOWING
-
-
-def load(rules: str, net: int) -> None:
-    """Load `rules` in the network namespace of `net`, as one transaction."""
-    words = _nft(rules, net)
-    if words:
-        raise MachineCannot(f"the guard was refused by this kernel or nft: {words}")
-
-
-def unload(rules: str, net: int) -> None:
-    """Run the commands of `one_less`.
-
-    On some kernels the chains of a link that its guest has destroyed are gone. Then the commands
-    are run one by one, and errors ignored.
-    """
-    if _nft(rules, net):
-        for line in rules.splitlines():
-            _nft(line, net)
-
-
-def unload_all(pieces: Sequence[str], net: int) -> None:
-    """Run the commands of `one_less` for many ports, in one transaction if possible."""
-    if pieces and _nft("\n".join(pieces), net):
-        for rules in pieces:
-            unload(rules, net)
-
-
-def _nft(rules: str, net: int) -> str:
-    """What nft says against `rules`; empty if it took them."""
-    nft = find_nft()
-    try:
-        with inside(net):
-            done = subprocess.run(
-                [nft, "-f", "-"], input=rules, capture_output=True, text=True, timeout=_PATIENCE
-            )
-    except subprocess.TimeoutExpired:  # it has been killed
-        return f"nft did not end within {_PATIENCE:g} s"
-    except OSError as error:
-        raise MachineCannot(f"{nft}: cannot be run: {exhaustion.words(error)}") from None
-    return " ".join(done.stderr.split())[:500] or "no word" if done.returncode != 0 else ""

@@ -3,7 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from netemu.kernel.guard import PORTS_AT_ONCE, SHOUT_BURST, SHOUTS_PER_SECOND, fill_in, template
+from netemu.kernel.guard import (
+    BROADCAST_BURST,
+    BROADCASTS_PER_SECOND,
+    PORTS_AT_ONCE,
+    fill_in,
+    template,
+)
 
 # Addresses in one transaction, beside PORTS_AT_ONCE ports: a fifth of what fits.
 _ADDRESSES_AT_ONCE: Final = 500
@@ -15,7 +21,7 @@ Port = tuple[str, str, Sequence[str]]
 
 def pieces(ports: Sequence[Port]) -> Iterator[str]:
     """The rules for these ports, in pieces that anybody's nft can load."""
-    rates = {"shout_rate": SHOUTS_PER_SECOND, "shout_burst": SHOUT_BURST}
+    rates = {"broadcast_rate": BROADCASTS_PER_SECOND, "broadcast_burst": BROADCAST_BURST}
     text = fill_in(template("tenant.nft"), rates)
     for some in _shares(ports):
         own = (f'"{port}" . {mac} . {address}' for port, mac, held in some for address in held)

@@ -16,7 +16,7 @@ from netemu.conformance.row import ALLOWED, DROPPED, LIMITED, Frame, Observed, R
 from netemu.conformance.rows.arp import REPLY, arp
 from netemu.conformance.stage import INSTANCE_INFO, Stage, summary
 from netemu.interfaces import octets
-from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
+from netemu.kernel.guard import BROADCAST_BURST, BROADCASTS_PER_SECOND
 from netemu.linklocal.addresses import BROADCAST_TEXT
 
 # Long enough to tell the limit's rate from its burst.
@@ -79,10 +79,10 @@ def _raw_channel(s: Stage) -> Iterator[Packet]:
 
 def _every_type(s: Stage) -> Iterator[bytes]:
     head = octets(s.m2 + s.m1)
-    shout = octets(BROADCAST + s.m1)
+    broadcast = octets(BROADCAST + s.m1)
     for ethertype in range(0x0600, 0x10000, 7):
         if ethertype not in (0x0800, 0x0806):
-            yield (head if ethertype % 2 else shout) + ethertype.to_bytes(2, "big") + b"x" * 40
+            yield (head if ethertype % 2 else broadcast) + ethertype.to_bytes(2, "big") + b"x" * 40
 
 
 def _unknown_unicast(s: Stage) -> Iterator[Packet]:
@@ -120,7 +120,7 @@ def _flood(stage: Stage, *recipes: Callable[[Stage], Iterable[Packet]]) -> Obser
         for _ in range(5):
             sent += stage.attacker.flood(frames, _FLOOD_SECONDS / 5)
             seen += [one for one in stage.sightings() if one.place == stage.two.name]
-    bound = SHOUT_BURST + SHOUTS_PER_SECOND * (time.monotonic() - begun)
+    bound = BROADCAST_BURST + BROADCASTS_PER_SECOND * (time.monotonic() - begun)
     evidence = [f"{len(seen)} of {sent} frames reached the victim; the bound is {bound:.0f}"]
     if not seen and not others:
         return Observed(DROPPED, evidence)

@@ -26,7 +26,7 @@ from netemu.conformance.roles import BROADCAST, ELSEWHERE, SERVICE
 from netemu.conformance.row import ALLOWED, DROPPED, Observed, Row, dropped
 from netemu.conformance.rows.ethernet import answered_syn, syn
 from netemu.conformance.stage import Stage
-from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
+from netemu.kernel.guard import BROADCAST_BURST, BROADCASTS_PER_SECOND
 from netemu.linklocal.addresses import BROADCAST_TEXT, NETWORK_TEXT
 from netemu.topology import Policy
 
@@ -289,7 +289,7 @@ def _odd_protocols_to_peer(stage: Stage) -> Observed:
     stage.sent += frames
     sent = stage.attacker.flood(frames, _FLOOD_SECONDS)
     seen = [one for one in stage.sightings() if one.place == stage.two.name]
-    bound = SHOUT_BURST + SHOUTS_PER_SECOND * (_FLOOD_SECONDS + 0.5)
+    bound = BROADCAST_BURST + BROADCASTS_PER_SECOND * (_FLOOD_SECONDS + 0.5)
     evidence = [f"{len(seen)} of {sent} frames reached the peer; the bound is {bound:.0f}"]
     verdict = "only TCP, limited to peers" if len(seen) <= bound else ALLOWED
     return Observed(verdict, evidence, seen[:20])

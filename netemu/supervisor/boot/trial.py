@@ -14,7 +14,7 @@ from typing import Final
 
 from netemu.errors import MachineCannot, NetemuError
 from netemu.interfaces import BRIDGE, Mark, port_name
-from netemu.kernel import addressing, bridging, guard, links, netlink, packet, sockets, sysctl
+from netemu.kernel import addressing, bridging, guard, links, netlink, nft, packet, sockets, sysctl
 from netemu.kernel import namespaces as ns
 from netemu.kernel.bindings import Binding, Bindings
 from netemu.kernel.factory_client import Factory
@@ -72,7 +72,7 @@ class _Trial:
 
     def nft(self) -> str:
         done = subprocess.run(
-            [guard.find_nft(), "--version"], capture_output=True, text=True, check=False
+            [nft.find(), "--version"], capture_output=True, text=True, check=False
         )
         return done.stdout.strip()
 
@@ -80,7 +80,7 @@ class _Trial:
         rules = guard.standard().render(
             bridge_mac=_NODE_MAC, ports=[(_PORT, _MARK, _MAC)], same_node=False, time_scale=1
         )
-        guard.load(rules, self.node)
+        nft.load(rules, self.node)
         return "allow-lists at netdev ingress and egress"
 
     def bindings(self) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 from netemu.errors import NetemuError
-from netemu.kernel import guard, links, netlink
+from netemu.kernel import guard, links, netlink, nft
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
 from netemu.supervisor.nodes.splice import Place
@@ -78,7 +78,7 @@ class Ports:
         wired.guarded = False
         with suppress(NetemuError):  # the guest may have destroyed it
             netlink.run_in(node.net, links.down(guest.port, index))
-        guard.unload(self._less(wired), node.net)
+        nft.unload(self._less(wired), node.net)
         netlink.run_in(node.net, links.no_link(guest.port, index), *left(wired, self._manner))
         wired.plugged = False
 
@@ -99,12 +99,12 @@ class Ports:
         for one in guests:
             gone += (*links.retire(one.guest.port, one.port_index), *left(one, self._manner))
         netlink.run_in(node.net, *gone)
-        guard.unload_all([self._less(one) for one in guests], node.net)
+        nft.unload_all([self._less(one) for one in guests], node.net)
 
     @property
     def guarded_ahead(self) -> bool:
         """Whether a node can guard ports that are not there yet: the guard follows names."""
-        return guard.follows_names()
+        return nft.follows_names()
 
     async def expect(self, node: WiredNode, guests: Sequence[WiredGuest]) -> None:
         """Load the guard of ports that guests will get, if the node can: `renew` makes them."""
@@ -115,7 +115,7 @@ class Ports:
         ports = [guarded(one.guest) for one in guests]
         for start in range(0, len(ports), guard.PORTS_AT_ONCE):
             some = ports[start : start + guard.PORTS_AT_ONCE]
-            guard.load(self._manner.rules.more(some), node.net)
+            nft.load(self._manner.rules.more(some), node.net)
 
     def _less(self, wired: WiredGuest) -> str:
         return self._manner.rules.one_less(guarded(wired.guest))

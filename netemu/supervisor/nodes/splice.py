@@ -20,7 +20,7 @@ from itertools import count
 from typing import Final
 
 from netemu.errors import NetemuError, NotSo
-from netemu.kernel import guard, links, netlink, packet
+from netemu.kernel import guard, links, netlink, nft, packet
 from netemu.kernel.errors import KernelError
 from netemu.kernel.namespaces import inside
 
@@ -106,9 +106,9 @@ def enter(splices: Sequence[Splice]) -> None:
 
 
 def _enter(net: int, splices: Sequence[Splice]) -> None:
-    live = guard.follows_names()
+    live = nft.follows_names()
     if live:
-        guard.load(_deaf(splices), net)
+        nft.load(_deaf(splices), net)
     with inside(net), netlink.Netlink.open() as kernel:
         for one in splices:
             place = one.place
@@ -125,9 +125,9 @@ def _enter(net: int, splices: Sequence[Splice]) -> None:
             one.entered = True
     if not live:
         for one in splices:
-            guard.unload(one.place.no_rules, net)
+            nft.unload(one.place.no_rules, net)
         rules = "\n".join(one.place.rules for one in splices)
-        guard.load(f"{_deaf(splices)}\n{rules}", net)
+        nft.load(f"{_deaf(splices)}\n{rules}", net)
     with inside(net), netlink.Netlink.open() as kernel:
         for one in splices:
             kernel.run(
@@ -139,7 +139,7 @@ def _enter(net: int, splices: Sequence[Splice]) -> None:
 
 def leave(splices: Sequence[Splice]) -> None:
     """Have frames pass as if there had been no relay."""
-    live = guard.follows_names()
+    live = nft.follows_names()
     for net, some in _by_net(splices):
         with inside(net), netlink.Netlink.open() as kernel:
             for one in some:
@@ -148,11 +148,11 @@ def leave(splices: Sequence[Splice]) -> None:
                     kernel.run((links.no_carrier(one.guest_end, place.link),))
                 kernel.run((links.no_link(one.relay_end, one.relay_link),))
                 kernel.run(_if_there(_back(place) if live else _aside(place)))
-        guard.unload(_no_longer_deaf(some), net)
+        nft.unload(_no_longer_deaf(some), net)
         if not live:
             for one in some:
-                guard.unload(one.place.no_rules, net)
-            guard.load("\n".join(one.place.rules for one in some), net)
+                nft.unload(one.place.no_rules, net)
+            nft.load("\n".join(one.place.rules for one in some), net)
             with inside(net), netlink.Netlink.open() as kernel:
                 for one in some:
                     ready = (*_back(one.place), links.up(one.place.port, one.place.link))
@@ -178,7 +178,7 @@ def drop(splices: Sequence[Splice]) -> None:
     """Take the pairs away, as the ports' links are about to be."""
     _remove_pairs(splices)
     for net, some in _by_net(splices):
-        guard.unload(_no_longer_deaf(some), net)
+        nft.unload(_no_longer_deaf(some), net)
 
 
 def _remove_pairs(splices: Sequence[Splice]) -> None:

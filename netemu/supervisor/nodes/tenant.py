@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 
 from netemu.interfaces import TENANT_WIRE
-from netemu.kernel import bridging, guard, links, netlink, sysctl, tenant
+from netemu.kernel import bridging, links, netlink, nft, sysctl, tenant
 from netemu.kernel.namespaces import inside
 from netemu.kernel.silence import silence
 from netemu.supervisor.guests.machine import Port
@@ -47,7 +47,7 @@ class TenantNetwork:
         options = [message for one in wired for message in self._attach(one)]
         ports = [(_port(one.guest), self._mac(one.guest), one.guest.tenant) for one in wired]
         for rules in tenant.pieces(ports):
-            guard.load(rules, self._net)
+            nft.load(rules, self._net)
         with inside(self._net), netlink.Netlink.open() as kernel:
             kernel.run(options)
             kernel.run(links.up(_port(one.guest), self._index[one.guest.name]) for one in wired)
@@ -57,13 +57,13 @@ class TenantNetwork:
         """Wire the guest's machine, which boots, by a new wire."""
         port, before = _port(wired.guest), self._index[wired.guest.name]
         self._index[wired.guest.name] = index = next(self._later)
-        follows = guard.follows_names()
+        follows = nft.follows_names()
         gone = links.retire(port, before) if follows else (links.no_link(port, before),)
         netlink.run_in(self._net, *gone)
         options = self._attach(wired)
         if not follows:
-            guard.unload(tenant.one_less(port), self._net)
-            guard.load(tenant.one_more(port), self._net)
+            nft.unload(tenant.one_less(port), self._net)
+            nft.load(tenant.one_more(port), self._net)
         netlink.run_in(self._net, *options, links.up(port, index))
 
     def go_dark(self, wired: WiredGuest) -> None:

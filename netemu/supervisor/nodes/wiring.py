@@ -15,7 +15,7 @@ from itertools import count
 
 from netemu.errors import MachineCannot
 from netemu.interfaces import BRIDGE, GUEST_WIRE, Mark
-from netemu.kernel import addressing, guard, links, namespaces, netlink, sockets, sysctl
+from netemu.kernel import addressing, guard, links, namespaces, netlink, nft, sockets, sysctl
 from netemu.kernel.factory_client import Factory
 from netemu.kernel.namespaces import inside
 from netemu.linklocal import addresses, ipv6
@@ -165,7 +165,7 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         time_scale=manner.time_scale,
         leased=manner.leased,
     ):
-        guard.load(rules, net)
+        nft.load(rules, net)
     netlink.run_in(net, *(links.up(one.guest.port, one.port_index) for one in wired.guests))
 
 

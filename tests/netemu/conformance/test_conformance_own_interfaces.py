@@ -27,7 +27,7 @@ from netemu.conformance.rows import CATALOGUE
 from netemu.conformance.rows.arp import arp
 from netemu.conformance.rows.ipv4 import to_node
 from netemu.conformance.stage import is_answered_as
-from netemu.kernel.guard import SHOUT_BURST, SHOUTS_PER_SECOND
+from netemu.kernel.guard import BROADCAST_BURST, BROADCASTS_PER_SECOND
 from netemu.topology import DEMO, Policy, load
 from tests.netemu.conformance.law import octets
 
@@ -318,7 +318,7 @@ def test_what_is_cut_on_its_way_is_counted_as_long_as_it_is(
     with flooded.process_of_attacker() as guest:
         code, _, err = guest.run(sys.executable, "-c", SEGMENTED, bytes(frame).hex(), str(size))
     assert code == 0, err
-    bound = SHOUT_BURST + SHOUTS_PER_SECOND * (time.monotonic() - begun + 0.5)
+    bound = BROADCAST_BURST + BROADCASTS_PER_SECOND * (time.monotonic() - begun + 0.5)
     heard = [one for _, outgoing, one in flooded.victim.call(Inside.heard) if not outgoing]
     assert all(len(one) <= 1514 for one in heard)
     assert sum(map(len, heard)) <= bound * 1514

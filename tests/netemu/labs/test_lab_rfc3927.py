@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from netemu.kernel import guard
+from netemu.kernel import nft
 from tests.conftest import RunningLab
 from tests.netemu.labs.frames import SEND, arp, mac_hex, octets
 from tests.netemu.labs.test_lab_isolation import METADATA, bridge_mac, listening, wait_until
@@ -102,7 +102,7 @@ while True:
 
 def test_a_guest_whose_probes_are_all_lost_is_bound_and_answered(two: RunningLab) -> None:
     """It never probes again. Its node hears it speak, also while a neighbour floods with ARP."""
-    if not guard.follows_names():
+    if not nft.follows_names():
         pytest.skip("rules loaded for a port end with the port's link here")
     two.exec("n", "nft", LOSE_PROBES)
     flood = arp(two.mac("a"), sender_ip="169.254.1.0", target_ip="169.254.169.254")

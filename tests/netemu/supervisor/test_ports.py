@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from netemu.errors import MachineCannot
-from netemu.kernel import guard, netlink
+from netemu.kernel import netlink, nft
 from netemu.supervisor.nodes import ports
 from netemu.supervisor.nodes.ports import Ports
 from netemu.supervisor.nodes.wiring import Manner, WiredGuest, WiredNode
@@ -43,10 +43,11 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
         yield made
 
     monkeypatch.setattr(ports, "inside", opened)
+    monkeypatch.setattr(netlink, "inside", opened)
     monkeypatch.setattr(netlink.Netlink, "open", opened)
     for verb in ("load", "unload", "unload_all"):
-        monkeypatch.setattr(guard, verb, lambda *_, verb=verb: made.do(verb))
-    monkeypatch.setattr(guard, "follows_names", lambda: True)
+        monkeypatch.setattr(nft, verb, lambda *_, verb=verb: made.do(verb))
+    monkeypatch.setattr(nft, "follows_names", lambda: True)
     return made
 
 
