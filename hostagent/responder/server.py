@@ -44,8 +44,9 @@ SERVE_BATCH: Final = 64
 ACCEPT_BATCH: Final = 256
 """Connections accepted in one pass: those of a guest that opens more than its share only wait."""
 
-SHARE: Final = 8
-"""New connections of one guest that are served in one pass, before others get their turn."""
+SHARE: Final = 32
+"""New connections of one guest that are served in one pass, before others get their turn: some more
+than it may hold."""
 
 WAITING_PER_GUEST: Final = 1024
 """New connections of one guest that may wait for their turn; further ones are reset. They are out
@@ -183,6 +184,7 @@ class Responder:
 
     def _accept(self, listener: socket.socket, family: int) -> None:
         shares: dict[Caller, int] = {}
+        deferred = self._deferred
         served = 0
         for _ in range(ACCEPT_BATCH):
             try:
@@ -205,37 +207,37 @@ class Responder:
             except OSError:  # the guest has closed the connection
                 sock.close()
                 continue
+            if deferred and (waiting := deferred.get(caller)) is not None:
+                if len(waiting) < WAITING_PER_GUEST:
+                    waiting.append(sock)
+                else:
+                    sock.close()
+                continue
             share = shares.get(caller, 0)
-            if share == SHARE or caller in self._deferred:
-                self._defer(sock, caller)
+            if share == SHARE:
+                if not deferred:
+                    asyncio.get_running_loop().call_soon(self._take_turns)
+                deferred[caller] = deque((sock,))
                 continue
             shares[caller] = share + 1
-            self._serve(sock, caller)
+            try:
+                self._serve_at_once(sock, caller)
+            except OSError:  # the guest has closed the connection
+                sock.close()
             served += 1
             if served == SERVE_BATCH:
                 return
 
-    def _serve(self, sock: socket.SocketType, caller: Caller) -> None:
-        try:
-            self._serve_at_once(sock, caller)
-        except OSError:  # the guest has closed the connection
-            sock.close()
-
-    def _defer(self, sock: socket.SocketType, caller: Caller) -> None:
-        """Have a connection wait until its guest's turn comes."""
-        if not self._deferred:
-            asyncio.get_running_loop().call_soon(self._take_turns)
-        waiting = self._deferred.setdefault(caller, deque())
-        if len(waiting) < WAITING_PER_GUEST:
-            waiting.append(sock)
-        else:
-            sock.close()
-
     def _take_turns(self) -> None:
         """Serve a share of the connections of each guest that has some waiting."""
+        share = max(SHARE, SERVE_BATCH // len(self._deferred))
         for caller, waiting in list(self._deferred.items()):
-            for _ in range(min(SHARE, len(waiting))):
-                self._serve(waiting.popleft(), caller)
+            for _ in range(min(share, len(waiting))):
+                sock = waiting.popleft()
+                try:
+                    self._serve_at_once(sock, caller)
+                except OSError:  # the guest has closed the connection
+                    sock.close()
             if not waiting:
                 del self._deferred[caller]
         if self._deferred:
