@@ -4,8 +4,8 @@
                               │ repository
 
 - `model`: guests, events and the table of an event's life. Pure.
-- `properties`: a guest's properties: keys, defaults, allowed values. Pure.
-- `rates`: token buckets. Pure.
+- `properties`: a guest's properties: keys, defaults, allowed values; `regions`: those of clouds;
+  `faults`: how the service misbehaves on command; `rates`: token buckets. Pure.
 - `repository`: the durable store of guests and events; `command_record`: the part of it that keeps
   the commands applied; `guest_rows`: a guest as it is stored; `database`: the file, in which every
   row carries a checksum; `schema`: the tables of this version and of older ones.
@@ -17,8 +17,10 @@
 - `subscription`: follows an agent's feed.
 - `http`, `dialects`: a strict request reader; one pure module for each cloud's API.
 - `responder`: answers each guest with the data that concerns it.
+- `signing`: signed documents.
 - `terminal`: output, numbers, durations and exit codes of a command line.
-- `workers`: several processes that serve as one.
+- `daemon`: how the two processes start and end; `privileges`, `confinement`: what they give up;
+  `workers`: several responders that serve as one; `zygote`: forks daemons that need not start anew.
 
 This package does not know that it is emulated: it imports neither `netemu` nor anything that
 configures the network, and never needs root. Importing the package itself loads nothing else.

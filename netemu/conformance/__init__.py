@@ -2,15 +2,20 @@
 
 - `row`:     one attack as a value: what is sent, and the verdict that each policy expects
 - `rows`:    the catalogue, a file a family
-- `stage`:   a lab with a process in each of its places, and taps open; `cast`: who is who;
-             `signing`: how frames are known again
-- `inside`:  that process; knows nothing of rows. `taps`: the frames that it sends and hears
+- `stage`:   the places of an attack, a process in each, and taps open; `labstage`: on a running
+             lab; `external`: on bridges of the user's own; `roles`: who is who; `signing`: how
+             frames are recognised
+- `inside`:  the process in a place, which knows no rows; `taps`: the frames that it sends and
+             hears; `connections`: its ordinary sockets; `probe`: the other end, which calls it
 - `suite`:   plays rows on a stage, with the honest control during and after each
-- `prove`:   plays them in labs without protections: a row that cannot fail is a defect
+- `prove`:   plays them in labs without protections (`weakened`): a row that cannot fail is a
+             defect; `baselines`: plays them on other rule sets
 - `report`:  tables, JSON, JUnit, HTML, SVG, captures
 - `rfc3927`: another suite: what a claimant of addresses does on the wire
+- `agent`:   another suite: what an agent does that watches for maintenance
 - `crafting`: scapy without its cache
 
-What decides is what observers saw, never the attacker's silence. This is the only room that
-imports scapy. Nothing is ever sent but inside the namespaces of a lab.
+Runs in the user's process, apart from `inside`. A verdict rests on what observers saw, never on the
+attacker's silence. This is the only room that imports scapy. It sends only inside the namespaces of
+a lab, or on the bridges that `external` was given.
 """

@@ -1,5 +1,8 @@
-"""The content of a lab file: validated, with every default filled in, as frozen values. Pure: it
-reads text that is given to it, and knows nothing of namespaces or processes.
+"""The content of a lab file: validated, with every default filled in, as frozen values.
+
+`lab` and `machine` are the values, for any process. `labfile` reads a file, by way of `document`
+(YAML with line numbers) and `entries` (its structure), in the user's process. Pure, apart from
+reading the files that it is given; it knows nothing of namespaces or processes.
 """
 
 from importlib import import_module

@@ -9,5 +9,6 @@
 - `agents`:   small programs of guests: the bad agents, and one that does it right
 - `reporting`: outcomes as the suite's tables and pages show them; a timeline a row
 
-All times are of one clock: the metadata plane's, which no row advances, is the machine's.
+Runs in the user's process, apart from `in_guest` and `agents`. All times are of one clock: no row
+advances the metadata plane's, so it is the machine's.
 """
