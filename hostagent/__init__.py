@@ -20,7 +20,7 @@
 - `signing`: signed documents.
 - `terminal`: output, numbers, durations and exit codes of a command line.
 - `daemon`: how the two processes start and end; `privileges`, `confinement`: what they give up;
-  `workers`: several responders that serve as one; `zygote`: forks daemons that need not start anew.
+  `workers`: several responders that serve as one; `zygote`: forks daemons, to save their imports.
 
 This package does not know that it is emulated: it imports neither `netemu` nor anything that
 configures the network, and never needs root. Importing the package itself loads nothing else.

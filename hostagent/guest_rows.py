@@ -14,7 +14,7 @@ from hostagent.model import Guest
 
 
 class _Stored(Guest, frozen=True, kw_only=True):
-    """A guest, with what it meets, and what it has written."""
+    """A guest, with its faults and what it has written."""
 
     faults: tuple[Fault, ...] = ()
     written: dict[str, str] = msgspec.field(default_factory=dict)
@@ -51,9 +51,9 @@ def row_of(one: Placed) -> Row:
 def merged(
     known: Iterable[Fault], before: Collection[str], carried: Iterable[Fault]
 ) -> tuple[Fault, ...]:
-    """Return the faults of both nodes, each as the one has it that has used it more.
+    """Return the faults of both nodes, each in the version that has been used more.
 
-    `before` are the IDs of those that both have had: one that either has no more has ended.
+    `before` are the IDs of those that both had. One that either node no longer has is over.
     """
     there = {one.id: one for one in carried}
     both = {one.id: one for one in known if one.id in there or one.id not in before}

@@ -57,7 +57,7 @@ class Server(Protocol):
         """Send all that is known, and from then on each delta."""
 
     def may_change(self, guest: str) -> bool:
-        """Whether the guest has not approved or written too often of late."""
+        """Whether the guest is within its rate of approvals and writes."""
 
     def polled(self, connection: "Peer", polls: Polls) -> None:
         """A responder has said what a guest has asked."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 ROOM: Final = "-" * 1000
-"""The last argument of a process that is to show other words later: the kernel reads a process's
-command line where execve(2) has put it, and no more than there was."""
+"""The last argument of a process that is to show other words later. The kernel reads a process's
+command line where execve(2) has put it, and no more bytes than it had then."""
 
 
 def show(words: Sequence[str]) -> None:

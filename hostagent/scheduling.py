@@ -11,8 +11,8 @@ from typing import Final
 
 _PRIORITY: Final = -10
 _SLICE: Final = 100_000
-"""The shortest time slice, in nanoseconds: a process that asks for little is scheduled first, and
-so is the session or control group that it is of."""
+"""The shortest time slice, in nanoseconds. A process that asks for little is scheduled
+first, and so is its session or control group."""
 
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 
@@ -23,7 +23,7 @@ def be_prompt() -> None:
     """Have a short time slice, and where that is allowed a higher priority."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
-    except PermissionError:  # it is an ordinary user's
+    except PermissionError:  # this process is an ordinary user's
         pass
     number = _SCHED_SETATTR.get(os.uname().machine)
     if number is not None:  # kernels before 6.12 ignore the slice

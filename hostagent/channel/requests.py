@@ -202,7 +202,7 @@ class ListResponders(Tagged, frozen=True):
 
 
 class ListPolls(Tagged, frozen=True):
-    """Ask what a guest has asked, and been told, of late."""
+    """Ask what a guest has recently asked and been told."""
 
     guest: GuestName
 

@@ -60,7 +60,7 @@ def place(guests: Iterable[Guest], command_id: str | None = None) -> Call[int]:
 def withdraw(names: Iterable[str], command_id: str | None = None) -> Call[dict[str, Left]]:
     """Take guests off the node; unknown names are ignored.
 
-    Returns what the node knew last of each, for the node that adopts it. One command, unless there
+    Returns what the node last knew of each, for the node that adopts it. One command, unless there
     are more than WITHDRAWN_AT_ONCE: then several.
     """
     leaving, name = tuple(names), _id(command_id)
@@ -213,7 +213,7 @@ def responders() -> Call[Responders]:
 
 
 def polls(guest: str) -> Call[tuple[Poll, ...]]:
-    """Return what the guest has asked of late, and been told, oldest first."""
+    """Return what the guest has recently asked and been told, oldest first."""
     return _one(requests.ListPolls(guest=guest), lambda answers: _only(answers, Polls).polls)
 
 

@@ -32,7 +32,7 @@ from netemu.errors import BadInput, NetemuError, NotSo
 
 # So long neighbours ask before anybody attacks, and so often then, and later; seconds.
 _QUIET, _QUIET_PAUSE, _POLL = 3.0, 0.1, 1.0
-# A neighbour waits for twenty seconds.
+# How long a neighbour waits for an answer.
 _LAST_ANSWER: Final = 30.0
 _PAUSE: Final = 0.3
 _BETWEEN_EVENTS: Final = (0.5, 2.0)

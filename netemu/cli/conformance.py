@@ -52,7 +52,7 @@ _DIGITS = 3
 @click.option("--prove", "proving", is_flag=True, help="Play the rows in labs without protections,"
               " or with bad agents: each has to fail.")  # fmt: skip
 @click.option("--against", metavar="NAME",
-              help="Put another rule set in the place of ours, or 'all' in turn.")  # fmt: skip
+              help="Use another rule set instead of ours, or 'all' in turn.")  # fmt: skip
 @click.option("--nodes-from", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Play on bridges and ports of your own, which FILE names.")  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="Print the catalogue, and play nothing.")

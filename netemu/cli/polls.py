@@ -24,7 +24,7 @@ _LOOK: Final = 1.0
 @click.option("--follow", "-f", is_flag=True, help="Go on as it asks, until the lab ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 def polls(name: str | None, guest: str, follow: bool, as_json: bool) -> None:
-    """Show what GUEST has asked the metadata service of late, and what it was told.
+    """Show what GUEST has asked the metadata service recently, and what it was told.
 
     Equal answers of one second are one line. Status 0 is a request that got no answer.
     """

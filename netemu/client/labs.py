@@ -273,7 +273,7 @@ def guest_log(name: str, guest: str) -> Path:
 
 
 def none_such(status: Mapping[str, Any], name: str) -> NetemuError:
-    """The error that says where a guest or node is that is not here; or that there is none."""
+    """The error that says on which machine a guest or node is, or that there is no such one."""
     for node in status.get("elsewhere", ()):
         on = f"on machine {node['machine'] or 'the first'}"
         if name == node["name"]:

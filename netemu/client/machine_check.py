@@ -88,8 +88,8 @@ def _version(path: str) -> str:
 
 
 def require_machines(lab: Lab) -> None:
-    """Raise MachineCannot if this machine has not what the lab's machines need, or BadInput if a
-    file of theirs is not there.
+    """Raise MachineCannot if this machine lacks what the lab's machines need, or BadInput if one of
+    their files is missing.
     """
     short = [one for one in of_machines() if not one.ok]
     if short:

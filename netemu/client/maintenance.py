@@ -155,7 +155,7 @@ def clear_faults(guests: str | Iterable[str] = (), ids: str | Iterable[str] = ()
 
 
 def polls(guest: str) -> Call[list[Poll]]:
-    """What a guest has asked of late and been told, oldest first, as its nodes' responders know."""
+    """What a guest has recently asked and been told, oldest first."""
     return just(event_questions.Polls(guest))
 
 

@@ -56,7 +56,7 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        # From where to where; and what the command has in the place of each stream.
+        # From where to where; and what the command has instead of each stream.
         self._flows: dict[int, int] = {}
         self._theirs: dict[int, int] = {}
         self._terminal: int | None = None

@@ -98,7 +98,7 @@ def rates(before: Sample, after: Sample, status: Mapping[str, Any]) -> dict[str,
 def nodes(status: Mapping[str, Any], sample: Sample) -> list[dict[str, Any]]:
     """All nodes of a lab, as in its status; those on other machines have a `machine`.
 
-    Of a machine that has not answered it is known which guests it had.
+    Of a machine that has not answered, only its guests are known.
     """
     found = list(status["nodes"])
     for node in status.get("elsewhere", ()):

@@ -1,4 +1,4 @@
-"""Other rule sets in the place of ours, written for the same lab.
+"""Other rule sets instead of ours, written for the same lab.
 
 Each is written from its documentation or source, for nft where the original uses ebtables or
 iptables: the same hooks, the same order, the same matches. Everything else (kernel settings,

@@ -2,7 +2,7 @@
 
 It makes the mistakes that metadata services have made: it believes headers about who asks, serves
 any Host and absolute targets, reads lengths two ways, decodes and joins paths, keeps what guests
-write, shows statistics, and waits for a request without an end. It runs in the place of `hostagent
+write, shows statistics, and waits for a request without an end. It runs instead of `hostagent
 responder` in labs of a proof, takes the same sockets and follows the same feed; of the arguments
 it reads `--agent`.
 """

@@ -7,7 +7,7 @@ from typing import Final
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 # The DSCP of an attack's IPv4 packets (RFC 2474); nothing else here sets one.
 _DSCP: Final = 0x44
-# What canaries carry in the place of Ethernet's padding.
+# What canaries carry instead of Ethernet's padding.
 ATTACKERS, NODES = b"\xca\x9a", b"\xca\x9b"
 _CANARY_LENGTH: Final = 52
 

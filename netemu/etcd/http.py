@@ -87,7 +87,7 @@ class Connection:
         )
 
     def close(self) -> None:
-        """Let it go at once; TLS would take leave first, of a server that may be stopped."""
+        """Close it at once: TLS's own end would wait for a server that may be stopped."""
         self._writer.transport.abort()
 
     async def ask(self, path: str, message: Any) -> Answered:

@@ -58,7 +58,7 @@ def hide_memory() -> None:
 
 
 def leave_keys_behind() -> None:
-    """Take an empty session keyring in the place of the one that the lab's owner has."""
+    """Replace the session keyring of the lab's owner by an empty one."""
     number = _SYS_KEYCTL.get(os.uname().machine)
     if number is not None:  # a kernel without keys refuses, and there is nothing to leave
         _libc.syscall(number, _JOIN_SESSION_KEYRING, None, None, None, None)

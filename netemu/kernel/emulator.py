@@ -1,10 +1,10 @@
-"""What a machine's emulator gives up, beside what every process of a guest does.
+"""What a machine's emulator gives up, besides what every process of a guest gives up.
 
 Runs in a child of the guest's first process, before it becomes the emulator.
 
 The emulator runs as a guest's program does, in namespaces of the guest's own. It also has no
 capability, reads the machine's programs and its own files alone, cannot change the tap that it
-holds, and maps no more memory than its machine needs. Nothing of this can be undone.
+holds, and maps no more memory than its machine needs. None of this can be undone.
 """
 
 import ctypes
@@ -18,20 +18,20 @@ from netemu.kernel import seccomp
 # linux/prctl.h
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _LAST_CAPABILITY: Final = 63
-# A temporary file of the emulator's, a disk's changes for one, is memory: no more of each.
+# A temporary file of the emulator, such as a disk's changes, takes memory: the limit of each.
 MOST_WRITTEN: Final = 512 << 20
 # Files that the loader and QEMU open by name.
 _FILES: Final = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/urandom", "/proc")
 WRITES: Final = "/run"
-"""Where it may write: a directory in memory, its own guest's."""
+"""Where it may write: a directory in memory that is its guest's own."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def confine(memory: int, files: Iterable[str]) -> list[str]:
-    """Give up all of it. `memory` is in bytes, `files` are those that it may read besides.
+    """Give all of that up. `memory` is in bytes; `files` are others that it may read.
 
-    Returns what this kernel cannot do, a line each.
+    Returns what this kernel cannot enforce, a line each.
     """
     missing = []
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -134,7 +134,7 @@ def _guest() -> int:
 
 
 def _who_owns(user: int, received: list[int]) -> guest_root.Maps:
-    """How mounts say whose files are to a guest whose root is `user`."""
+    """The maps of file owners for a guest whose root is `user`."""
     known = (guest_ids.ROOT, guest_ids.ROOT), (guest_ids.ROOT, guest_ids.NONE)
     for one, group in (*known, (guest_ids.NONE, guest_ids.NONE)):
         received.append(_one_as(user, one, group))
@@ -142,7 +142,7 @@ def _who_owns(user: int, received: list[int]) -> guest_root.Maps:
 
 
 def _one_as(user: int, one: int, group: int) -> int:
-    """A user namespace in which the user `one` and this group are `user`, and nobody else is."""
+    """A user namespace that maps the user `one` and this group to `user`, and nobody else."""
     child = ns.clone_placeholder(ns.NEWUSER)
     try:
         ns.write_maps(child, f"{one} {user} 1\n".encode(), f"{group} {user} 1\n".encode())

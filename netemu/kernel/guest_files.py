@@ -1,4 +1,4 @@
-"""Mounts what a guest sees in the place of the machine's files. Runs in the guest's first process,
+"""Mounts what a guest sees instead of the machine's files. Runs in the guest's first process,
 before that enters the guest's user namespace.
 
 Mounts made before are locked when the new namespace takes its copy (mount_namespaces(7)): root in

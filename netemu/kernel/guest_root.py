@@ -2,9 +2,9 @@
 
 Runs in a guest's first process. Each file system of the machine is the lower layer of an overlay of
 the guest's own. So its sockets and named pipes are not the machine's, nor are its locks, leases and
-watches. What changes on the machine after the guest has looked may stay as it was to the guest.
+watches. The guest may not see what changes on the machine after it has looked.
 
-As they are, a guest sees two kinds of directories: those that are readable, which it cannot write,
+A guest sees two kinds of directories unchanged: those that are readable, which it cannot write,
 and those that are shared. If a directory above is private, an empty one takes its place. In
 readable ones, and where the kernel has no overlay, the owners of files are unknown: the kernel then
 refuses every write, and so a connection to a socket, or writing to a named pipe.
@@ -55,14 +55,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Maps(NamedTuple):
-    """User namespaces, by which a mount says whose its files are to a guest."""
+    """User namespaces that map the owners of a mount's files for a guest."""
 
     shared: int
-    """What is root's is the guest's root's."""
+    """Files of root belong to the guest's root."""
     private: int
-    """It is so for the user, and no group is known: it can be read and not written."""
+    """So do they, without a group: they can be read and not written."""
     readable: int
-    """Nobody is known: it can be read where all users may, and not written."""
+    """Owners are unknown: files can be read where all users may, and not written."""
 
 
 def change(maps: Maps, owner: int, shared: Iterable[str], readable: Mapping[str, str]) -> list[str]:
@@ -88,7 +88,7 @@ def change(maps: Maps, owner: int, shared: Iterable[str], readable: Mapping[str,
 
 
 class _Root:
-    """The tree at _STAGE, while it is built from above to below."""
+    """The tree at _STAGE, which is built from the top down."""
 
     def __init__(self, maps: Maps, owner: int) -> None:
         self._maps = maps
@@ -100,7 +100,7 @@ class _Root:
     def build(
         self, points: Iterable[str], shared: Iterable[str], readable: Mapping[str, str]
     ) -> None:
-        """Lay each part in its place: what is below comes over what is above."""
+        """Lay each part in its place, parents first."""
         places: dict[str, Callable[[str], None]] = dict.fromkeys(points, self._cover)
         places[_DEVICES] = _show
         places |= {path: partial(self._see, source) for path, source in readable.items()}
@@ -140,7 +140,7 @@ class _Root:
             self._replace(path, mode=0o1777)
 
     def _replace(self, path: str, *, mode: int = 0o755) -> None:
-        """Have an empty directory there, of the guest's own."""
+        """Put an empty directory of the guest's own there."""
         if os.path.isdir(_STAGE + path):
             options = f"mode={mode:o},uid={self._owner},gid={self._owner},size={_SIZE}"
             ns.mount("tmpfs", _STAGE + path, "tmpfs", _QUIET, options)
@@ -187,7 +187,7 @@ class _Root:
             return _open(_STAGE + path, opened)
 
     def _make_way(self, path: str) -> None:
-        """Have an empty directory in the place of the first one above that is private."""
+        """Put an empty directory in place of the first private one above."""
         nearest = "/"
         for above in map(str, reversed(Path(path).parents)):
             if above in self._laid:

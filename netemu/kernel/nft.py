@@ -63,7 +63,7 @@ def unload_all(pieces: Sequence[str], net: int) -> None:
 
 
 def _refusal(rules: str, net: int) -> str:
-    """What nft says against `rules`; empty if it took them."""
+    """Why nft refuses `rules`; empty if it has loaded them."""
     program = find()
     try:
         with inside(net):

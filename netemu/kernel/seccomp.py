@@ -154,7 +154,7 @@ def of_a_guest(machine: Machine) -> list[Instruction]:
 
 
 def of_an_emulator(machine: Machine) -> list[Instruction]:
-    """What the emulator of a machine may not ask for besides: another tap than it was handed, and
+    """What the emulator of a machine may not do either: open another tap than it was handed, or
     any socket beyond those.
     """
     numbers = TAP_CHANGES.values()

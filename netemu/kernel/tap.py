@@ -1,7 +1,7 @@
 """Taps: links of a node whose other end is a descriptor. Runs in the supervisor.
 
-A tap without IFF_VNET_HDR takes and gives frames as they are on a wire: whole, with their
-checksums, none longer than the MTU. It is gone when the last descriptor of it is closed.
+A tap without IFF_VNET_HDR carries frames as a wire does: whole, with their checksums, none longer
+than the MTU. It is gone when its last descriptor is closed.
 """
 
 import fcntl

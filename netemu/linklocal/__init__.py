@@ -13,9 +13,9 @@ from ending up with the same address. Runs in the lab's supervisor.
 - `fair_timer`, `deadline`: let timers and sockets of one event loop take turns
 - `guest_shell`, `node_shell`: run claimants and oracles; they alone open sockets
 
-Everything is pure except the last two lines' modules. Inputs are `now` (seconds, monotonic) and a `random.Random`.
-Outputs are frames and other effects. The object's `deadline` says when to call it next.
-Addresses are integers (169.254.1.0 is 0xA9FE0100), MACs are six bytes.
+Everything is pure except the modules of the last two lines. Inputs are `now` (seconds, monotonic)
+and a `random.Random`. Outputs are frames and other effects. The object's `deadline` says when to
+call it next. Addresses are integers (169.254.1.0 is 0xA9FE0100), MACs are six bytes.
 
 The shells carry out what the pure modules decide. Only they log.
 

@@ -36,7 +36,7 @@ _ANYBODY: Final = 0xFFFFFFFF
 
 
 class Kind(IntEnum):
-    """What a message is: option 53."""
+    """The kind of a message: option 53."""
 
     DISCOVER = 1
     OFFER = 2
@@ -190,7 +190,7 @@ def _long(value: int) -> bytes:
 
 
 def _checksum(header: bytes) -> int:
-    """RFC 1071's sum."""
+    """The checksum of RFC 1071."""
     total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

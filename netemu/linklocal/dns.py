@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 PORT: Final = 53
 # Seconds for which an answer may be kept.
 TTL: Final = 300
-# What UDP carries without EDNS, which is not spoken.
+# The longest message over UDP without EDNS, which is not supported.
 LONGEST: Final = 512
 
 _HEADER: Final = struct.Struct("!6H")
@@ -37,7 +37,7 @@ class Query(NamedTuple):
 
 
 def parse(data: bytes) -> Query | None:
-    """A query of one question; None if it is none."""
+    """Read a query of one question; None if it is not one."""
     if not _HEADER.size < len(data) <= LONGEST:
         return None
     number, flags, questions, answers, authorities, _ = _HEADER.unpack_from(data)

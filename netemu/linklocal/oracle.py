@@ -187,8 +187,8 @@ class Oracle:
     def lease(self, port: Mark, mac: bytes, *, grant: bool) -> tuple[int | None, Effects]:
         """The address of this port, for DHCP: the one that it has, or is about to have.
 
-        Of a port that has none, the first that its MAC draws and nobody has is bound if it is to
-        be granted; None: there is no such address.
+        If a port has none, the first free address that its MAC draws is bound to it if it is to be
+        granted; None if there is no free one.
         """
         tentative = self._tentative_ports.get(port)
         held = self._ports.get(port) if tentative is None else tentative.binding

@@ -7,7 +7,7 @@ import os
 
 
 def keep_their_places() -> None:
-    """Open /dev/null in the place of closed streams.
+    """Open /dev/null in place of closed streams.
 
     Otherwise the next files that are opened take their numbers, and a child loses them to its own
     streams.

@@ -14,7 +14,7 @@ from netemu.wire import event_questions, questions
 
 
 class GuestQuestions:
-    """Hands on what is asked of guests and nodes."""
+    """Passes questions about guests and nodes on."""
 
     def __init__(self, lab: WholeLab) -> None:
         self._lab = lab

@@ -17,7 +17,7 @@ LONGEST: Final = 3600.0
 
 
 class MachineQuestions:
-    """Hands on what is asked of machines."""
+    """Passes questions about machines on."""
 
     def __init__(self, lab: WholeLab) -> None:
         self._lab = lab

@@ -1,6 +1,6 @@
-"""The parts of a lab that is wired, and the way to them for what answers questions about it.
+"""The parts of a lab that is wired, for the modules that answer questions about it.
 
-Runs in the supervisor. It makes none of them.
+Runs in the supervisor. It makes none of the parts.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ class Parts(NamedTuple):
 
 
 class WholeLab(NamedTuple):
-    """A lab that is asked: `parts` waits until it is up, `here` refuses what is elsewhere.
+    """A lab that answers questions. `parts` waits until it is up; `here` refuses what is elsewhere.
 
     `shares` sorts guests and nodes by the other machine that they are on; None: they are here.
     """

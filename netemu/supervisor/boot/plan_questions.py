@@ -1,6 +1,6 @@
 """Answers questions about what is planned: events, the clock, faults of the service, and wires.
 
-Runs in the supervisor. It passes each question on, and decides nothing.
+Runs in the supervisor. It passes each question on and decides nothing.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ W = TypeVar("W", link_questions.Link, link_questions.ClearLinks)
 
 
 class PlanQuestions:
-    """Hands on what is asked of plans."""
+    """Passes questions about plans on."""
 
     def __init__(self, lab: WholeLab) -> None:
         self._lab = lab

@@ -1,4 +1,4 @@
-"""What a lab has besides where its store is outside: its place there, and what comes and goes.
+"""What a lab with a store outside adds: its place in the store, arrivals, and questions to others.
 
 Runs in the supervisor, only where the lab has such a store.
 """
@@ -118,7 +118,7 @@ class SharedLab:
         return part_of(here, {guest.name for guest in here.guests} - self._elsewhere())
 
     async def resume(self, local: Store, placement: Placement) -> None:
-        """Have the agents here know what this machine's had kept, if it was there before."""
+        """Tell the agents here what this machine's agents had kept, if it was there before."""
         for node in self._order.here.nodes:
             names = {guest.name for guest in node.guests} - self._elsewhere()
             placed = [one for name, one in self._left.guests.items() if name in names]
@@ -129,18 +129,18 @@ class SharedLab:
                 placement.admit(one.guest.name, one.guest.properties)
 
     def _elsewhere(self) -> set[str]:
-        """The guests that are on other machines, or nowhere any more."""
+        """The guests that are on other machines, or were terminated."""
         brought = self.places.brought().items()
         there = {name for name, place in brought if place.machine != self._part.machine}
         return there | self.places.gone
 
     def fence(self, nets: Sequence[int]) -> None:
-        """Have these nodes' guests be heard for as long as this machine is there."""
+        """Let these nodes' guests be heard only while this machine is there."""
         for net in nets:
             self._fence.add(net)
 
     async def _forget(self, guests: Sequence[str]) -> None:
-        """Have no agent here know these guests, whatever it knew in an earlier term."""
+        """Withdraw these guests from every agent here, whatever it knew in an earlier term."""
         assert self._local is not None
         for node in self._part.here:
             with suppress(NodeFailed):  # it forgets them when it comes back
@@ -172,7 +172,7 @@ class SharedLab:
             await asyncio.sleep(_AGAIN)
 
     async def live(self, factory: Factory, parts: Parts, control: ControlServer) -> None:
-        """Have guests come and go, and other machines ask, now that the lab is up."""
+        """Take in guests and answer other machines, now that the lab is up."""
         if not self._part.elsewhere or self.store is None:
             return
         with suppress(NotSo):  # what is left is shown a little longer
@@ -206,7 +206,7 @@ class SharedLab:
         self.duties += [asyncio.create_task(one) for one in duties]
 
     async def end(self) -> None:
-        """Take leave of the store."""
+        """Leave the store."""
         for duty in self.duties:
             duty.cancel()
         await self._membership.end()
@@ -269,7 +269,7 @@ class SharedLab:
         return found
 
     def _home(self, name: str, guests_on: GuestsOn) -> Home | None:
-        """Where a guest or node is that is not here; None: there is none such."""
+        """Where a guest or node is that is not here; None if there is no such one."""
         named = {node.name: node.machine or "the first" for node in self._order.lab.nodes}
         homes = {one.name: node.name for node in self._order.lab.nodes for one in node.guests}
         if name in named:
@@ -288,7 +288,7 @@ class SharedLab:
 
 
 class Fence:
-    """The leases of the nodes here: their guests are heard until a deadline."""
+    """The leases of the nodes here, which end the hearing of their guests at a deadline."""
 
     def __init__(self) -> None:
         self._leases: list[Lease] = []
@@ -306,7 +306,7 @@ class Fence:
         self.last_until(self._deadline)
 
     def last_until(self, deadline: float) -> None:
-        """Have all guests be heard until then, and no longer unless that is said again."""
+        """Let all guests be heard until then, and no longer unless this is called again."""
         self._deadline = deadline
         now = asyncio.get_running_loop().time
         for lease in self._leases:

@@ -1,6 +1,6 @@
 """Tells the state of the lab, its nodes and guests, as far as it has come up.
 
-Runs in the supervisor. It asks nobody but the kernel: it says what is known.
+Runs in the supervisor. It asks only the kernel, and otherwise says what is known already.
 """
 
 import socket

@@ -5,8 +5,8 @@ belongs to the namespace in which it was made. Run by `netemu.supervisor.boot.sa
 netemu.supervisor.boot.store_dialler LINK HOST PORT…`. It sends no byte to a server and reads none;
 it ends with the lab. It has no privilege: root's becomes a user of its own.
 
-Nobody else is outside for as long as the lab is up, to start it again when it is killed. So there
-are two of it: either one answers a question, and starts another when its partner has ended.
+No other process of the lab is outside and could start it again when it is killed. So there are two
+of it: either one answers a question, and starts another when its partner has ended.
 """
 
 import encodings.idna  # noqa: F401 - of getaddrinfo: later it may be out of reach

@@ -95,7 +95,7 @@ class AgentFeeds:
             feed.expect(events)
 
     def events(self) -> Mapping[str, Event]:
-        """Every event by its ID, as the agent has it that is furthest."""
+        """Every event by its ID, in the version that is furthest along."""
         return self.lab.all
 
     def behind(self) -> Iterator[tuple[str, Event, EventStatus]]:

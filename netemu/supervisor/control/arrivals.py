@@ -1,8 +1,8 @@
-"""Guests that come to this machine from one that is lost, and those that are elsewhere by now.
+"""Takes in guests from a lost machine, and ends those that are on another machine by now.
 
 Runs in the supervisor of a lab on several machines, and carries out what `lost_machines` decides
-on one of them. A guest that comes is off, boots on a node here, and has all that was known of it. A
-guest that is elsewhere is ended here before this machine is heard again.
+on one of them. An arriving guest is off; it boots on a node here, with all that was known of it. A guest
+that is on another machine is ended here before this machine's guests are heard again.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ Make = Callable[[Sequence[Guest]], Awaitable[Sequence[Machine]]]
 
 
 class Arrivals:
-    """The coming and going of guests at `machine`.
+    """The arrivals and departures of guests at `machine`.
 
-    `make` makes the machines of those that come; `forget` has the agents here not know guests.
+    `make` makes the machines of arriving guests; `forget` withdraws guests from the agents here.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Arrivals:
         self._event_log = event_log
 
     async def run(self) -> None:
-        """Take in who comes, for as long as the lab is up."""
+        """Take in arriving guests, for as long as the lab is up."""
         pause: float | None = None
         while True:
             try:
@@ -84,7 +84,7 @@ class Arrivals:
             pause = None if not problems else min(2 * (pause or _FIRST_RETRY / 2), _LAST_RETRY)
 
     async def _take_in(self) -> list[str]:
-        """Take in the guests that are to be here and are on no node yet; what is wrong."""
+        """Take in guests that belong here and are on no node yet. Returns what went wrong."""
         coming = {
             name: place
             for name, place in self._places.brought().items()
@@ -104,7 +104,7 @@ class Arrivals:
         return problems
 
     async def _admit(self, coming: Mapping[str, Place]) -> None:
-        """Make the machines of guests that come."""
+        """Make the machines of arriving guests."""
         new = [self._as_known(name, coming[name]) for name in coming if name not in self._hardware]
         for guest, machine in zip(new, await self._make(new), strict=True):
             wired = WiredGuest(guest, machine, plugged=False)
@@ -121,7 +121,7 @@ class Arrivals:
         return replace(guest, last_address=held or guest.last_address)
 
     async def let_go(self) -> None:
-        """End the guests here that are elsewhere by now, and have no agent know them.
+        """End the guests here that are on another machine by now, and withdraw them from the agents.
 
         Raises NetemuError, OSError.
         """
@@ -137,7 +137,7 @@ class Arrivals:
 
 
 def _known(places: Mapping[str, Place]) -> Known:
-    """What is known of guests that come together."""
+    """What is known of guests that arrive together."""
     events = {event.id: event for place in places.values() for event in place.events}
     return Known(
         max(place.clock_offset for place in places.values()),

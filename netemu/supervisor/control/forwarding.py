@@ -27,9 +27,9 @@ from netemu.wire.progress import Failed
 
 log = logging.getLogger(__name__)
 
-# How long a reply is waited for: a guest that is rebooted may be given as long to end.
+# How long to wait for a reply: a guest that reboots may be given as long to end.
 _REPLIED_WITHIN: Final = 120.0
-# A question and its reply go by then, if nobody has taken them away.
+# A question and its reply are dropped by then, if nobody has removed them.
 _KEPT: Final = 300
 _LOOK: Final = 1.0
 _PAUSE: Final = 1.0
@@ -128,7 +128,7 @@ class Forwarding:
                 await self._client.when([self._membership.in_term(term)], [reply])
             except Unreachable:
                 await asyncio.sleep(_PAUSE)
-            except Refused as error:  # who asked is gone
+            except Refused as error:  # the asking machine is gone
                 log.info("a reply is not kept: %s", error)
                 return
             else:

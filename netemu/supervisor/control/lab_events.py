@@ -34,7 +34,7 @@ class LabEvents:
 
     @property
     def all(self) -> Mapping[str, Event]:
-        """Every event as the agent has it that is furthest, with the guests of all."""
+        """Every event in the version that is furthest along, with the guests of all versions."""
         return self._merged
 
     @property
@@ -95,7 +95,7 @@ class LabEvents:
         copies = self._copies[event_id].values()
         back = self._gone.pop(event_id, None)
         before, merged = self._merged.get(event_id, back), reduce(_merged, copies)
-        if before is not None:  # the agent that had it furthest may have forgotten it
+        if before is not None:  # the agent with the furthest version may have forgotten it
             merged = _merged(merged, before)
         if any(_is_behind(event, merged.status) for event in copies):
             self._apart[event_id] = None

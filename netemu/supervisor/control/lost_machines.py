@@ -25,7 +25,7 @@ _LOOK: Final = 0.5
 
 
 class LostMachines:
-    """Looks after the other machines of a lab. `problems` are told once, by machine."""
+    """Looks after the other machines of a lab. Each problem of a machine is told once."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LostMachines:
                 self._problems[name] = problem
 
     async def _heal(self, lost: str, term: Machine) -> str:
-        """Bring the guests of a machine elsewhere; why that is not done, or ""."""
+        """Bring the guests of a machine elsewhere. Returns why that is not done, or ""."""
         healer = await self._membership.campaign()
         if healer is None:
             return ""
@@ -72,7 +72,7 @@ class LostMachines:
         machines = self._spread(leaving)
         if not machines:
             return "no other machine has room for its guests"
-        # Nothing is added any more: it could write only for as long as it was there.
+        # Nothing more is added: it could write only while it was there.
         left = await left_by(self._client, self._membership, term.nodes)
         before = self._places.brought()
         came = {
@@ -93,7 +93,7 @@ class LostMachines:
             there = [self._guests[name] for name in self._places.on(machine)]
             for number, node in enumerate(one.nodes):
                 on_node[node] = machine
-                # Which of its nodes has which guest is that machine's own business.
+                # Which of its nodes has which guest only that machine knows.
                 share = there[number :: len(one.nodes)]
                 candidates.append(Candidate(node, self._domains.get(node, -1), share))
         found: dict[str, list[Guest]] = {}
@@ -109,7 +109,7 @@ class LostMachines:
 
 
 def resumed(left: Left, guest: str, place: Place) -> Place:
-    """A place of a guest on a machine that begins again, with what was kept there since."""
+    """A guest's place on a machine that begins again, with what was kept there since."""
     placed = left.guests.get(guest)
     if placed is None:
         return place
@@ -118,7 +118,7 @@ def resumed(left: Left, guest: str, place: Place) -> Place:
 
 
 def _place(machine: str, lost: str, left: Left, guest: str, before: Place | None) -> Place:
-    """A guest's next place. What its last machine had no time to take over comes along."""
+    """A guest's next place, with what its last machine had no time to take over."""
     placed, events, clock = left.guests.get(guest), left.events, left.clock_offset
     if placed is None and before is not None:
         placed, events, clock = before.placed, before.events, before.clock_offset

@@ -31,7 +31,7 @@ HEARD: Final = 5.0
 # Others wait so long, once it is not there, until they boot its guests: HEARD, and what the kernel
 # and the clocks' rates may be late.
 SILENT_AFTER: Final = HEARD + 1.0
-# How long taking leave of the store may take: the lab is going down.
+# How long leaving the store may take: the lab is going down.
 _LEAVING: Final = 2.0
 
 
@@ -54,7 +54,7 @@ class Term(msgspec.Struct, frozen=True):
 
 
 class Membership:
-    """The place of one machine; `term` is the revision at which its term began.
+    """The place of one machine. `term` is the revision at which its present term began.
 
     `settled` is set while what is here is what is to be here in that term: at its beginning there
     may be guests that are elsewhere by now, and no command may reach them.
@@ -95,7 +95,7 @@ class Membership:
             await asyncio.sleep(RENEWED_EVERY / 2)
 
     async def _take_place(self) -> str:
-        """Why it is taken; "": it was not."""
+        """Take it. Returns why it cannot be taken, or ""."""
         client, lab, machine = self._client, self._part.lab, self._part.machine
         key, mine = f"/netemu/{lab}/activity", self._activity.encode()
         if self._part.activity is None and not self.term:
@@ -168,15 +168,15 @@ class Membership:
         return entry is not None and entry.modified == self.term
 
     async def campaign(self) -> Held | None:
-        """Stand for election. What holds for as long as this machine is the healer; None: another
-        is it.
+        """Stand for election. Returns what holds as long as this machine is the healer; None if
+        another one is.
         """
         key = self.key("healer")
         elected = (await self._client.create(key, self._own, self.lease))[0].value == self._own
         return Held(key, self._own) if elected else None
 
     async def end(self) -> None:
-        """Take leave of the store; the last machine takes all of the lab out of it."""
+        """Leave the store. The last machine removes all of the lab from it."""
         with suppress(NotSo, TimeoutError):
             async with asyncio.timeout(_LEAVING):
                 await self._client.delete(self.key("terms", self._part.machine))

@@ -1,7 +1,7 @@
 """Asks the other machines of a lab for their part of what concerns all of it.
 
-Runs in the supervisor; a lab on one machine has none of them. A question that is asked so says that
-it is for the machine that gets it alone: none is handed on a second time.
+Runs in the supervisor; a lab on one machine has no others. A question that is asked here is marked as
+the receiving machine's own: that machine does not hand it on again.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Others(Protocol):
         """Those that are there."""
 
     def away(self) -> list[str]:
-        """Those that are lost, and whose guests are on no other machine yet."""
+        """Those that are lost, and whose guests are not on other machines yet."""
 
     async def ask(self, questions: Mapping[str, Question[A]]) -> list[A]:
         """Ask machines at the same time. Raises the first error once all have been asked."""

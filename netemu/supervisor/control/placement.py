@@ -1,4 +1,4 @@
-"""Tells each node's agent who its guests are, and again whenever that has changed."""
+"""Tells each node's agent which guests it has, again after each change."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ from netemu.topology import Guest
 log = logging.getLogger(__name__)
 
 # Many addresses change at once when a lab's guests are rebooted: one command tells them all.
-_SWARM: Final = 0.1
+_BURST: Final = 0.1
 # An agent that has refused, or is being started again, is told again.
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 5.0
@@ -70,7 +70,7 @@ class Placement:
         self._stale = {name: asyncio.Event() for name in self._nodes}
 
     async def tell_all(self) -> None:
-        """Have every agent know what is so now, once it is there. Raises NotSo if one refuses."""
+        """Tell every agent the present placement, once it is there. Raises NotSo if one refuses."""
         try:
             async with asyncio.TaskGroup() as group:
                 for node in self._nodes:
@@ -97,7 +97,7 @@ class Placement:
                 for stale in self._stale.values():
                     stale.set()
                 await change.wait()
-                await asyncio.sleep(_SWARM)
+                await asyncio.sleep(_BURST)
 
     async def _keep_told(self, node: str) -> None:
         pause, problem = _FIRST_RETRY, ""
@@ -126,7 +126,7 @@ class Placement:
 
     async def change(self, guest: str, changes: Mapping[str, str]) -> None:
         """Change properties; an empty value takes one away. Returns when the agent has stored
-        it. If its node has failed the guest's next agent is told, be it the same or another.
+        it. If its node has failed, the guest's next agent is told.
 
         Raises BadInput or NotSo if the agent refuses; then nothing has changed.
         """
@@ -146,7 +146,7 @@ class Placement:
             raise BadInput(f"{guest}: {wrong}")
         (known,) = (one.guest for one in self._nodes[node].guests if one.guest.name == guest)
         placed = self._placed(known, after)
-        self._told[node].pop(guest, None)  # until it is known what is so
+        self._told[node].pop(guest, None)  # until the outcome is known
         try:
             await self._store.settle(node, calls.place([placed]), patient=False)
             self._told[node][guest] = placed
@@ -166,7 +166,7 @@ class Placement:
         )
 
     async def tell(self, node: str) -> None:
-        """Have the node's agent know what is so now. Raises AgentSilent, AgentRefuses."""
+        """Tell the node's agent the present placement. Raises AgentSilent, AgentRefuses."""
         async with self._locks[node]:
             if self._store.away(node):
                 return
@@ -177,7 +177,7 @@ class Placement:
             current = [self._placed(guest) for guest in here]
             news = [one for one in current if told.get(one.name) != one]
             for one in news:
-                told.pop(one.name, None)  # until it is known what is so
+                told.pop(one.name, None)  # until the outcome is known
             try:
                 if news:
                     await self._place(node, news)

@@ -1,9 +1,9 @@
-"""On which machine each guest of a lab is: by the lab file, or where it was brought since.
+"""Which machine each guest is on: the lab file's, or the one to which it was brought since.
 
 Runs in the supervisor of a lab on several machines. A guest that was brought elsewhere has a key:
 
     /netemu/LAB/ACTIVITY/places/GUEST           its machine, and what was known of it
-    /netemu/LAB/ACTIVITY/gone/GUEST             it was terminated: it is nowhere any more
+    /netemu/LAB/ACTIVITY/gone/GUEST             set once it has been terminated
 
 The first is written by the elected healer alone, for guests of machines that are lost; the second
 by the machine that the guest was on.
@@ -75,7 +75,7 @@ class Places:
 
     @property
     def gone(self) -> Set[str]:
-        """The guests that are nowhere any more."""
+        """The guests that were terminated."""
         return self._gone
 
     def machine_of_node(self, node: str) -> str | None:
@@ -83,7 +83,7 @@ class Places:
         return next((name for name, one in self.terms.items() if node in one.nodes), None)
 
     def machine_of(self, guest: str) -> str | None:
-        """The machine that a guest is on, be it there or lost."""
+        """The machine that a guest is on, whether that is there or lost."""
         if guest in self._places:
             return self._places[guest][0].machine
         return self.machine_of_node(self._nodes[guest]) if guest in self._nodes else None
@@ -111,8 +111,8 @@ class Places:
     async def read(self) -> None:
         """Read all places now. Raises NotSo.
 
-        What is read in a term of this machine holds for as long as the term lasts, but for guests
-        that come: nobody takes a guest from a machine that is there.
+        What is read in a term of this machine holds for as long as the term lasts, apart from new
+        arrivals: nobody takes a guest from a machine that is there.
         """
         key = self._membership.key
         entries, _ = await self._client.under(key("places", ""))
@@ -145,7 +145,7 @@ class Places:
         return self._places[guest][1] if guest in self._places else 0
 
     def resume(self, machine: str, resumed: Callable[[str, Place], Place]) -> None:
-        """Know more of guests that were brought to this machine before its supervisor began."""
+        """Add what is known of guests that were brought to this machine before its supervisor began."""
         for guest, (place, revision) in list(self._places.items()):
             if place.machine == machine:
                 self._places[guest] = resumed(guest, place), revision
@@ -153,7 +153,7 @@ class Places:
     # What is written.
 
     async def terminated(self, guest: str) -> None:
-        """A guest of this machine is nowhere any more. Raises NotSo."""
+        """Note that a guest of this machine was terminated. Raises NotSo."""
         self._gone.add(guest)
         in_term = self._membership.in_term(self._membership.term)
         if not await self._client.when([in_term], [Put(self._membership.key("gone", guest), b"")]):

@@ -1,4 +1,4 @@
-"""Keeps what the agents of this machine's nodes know in the store, and reads what was kept so.
+"""Keeps in the store what the agents of this machine's nodes know, and reads it back.
 
 Runs in the supervisor of a lab on several machines. Others show it, and take guests over with it;
 so does a supervisor that begins again on the same machine.
@@ -25,15 +25,15 @@ from netemu.supervisor.control.store import Store
 
 log = logging.getLogger(__name__)
 
-# Changes of a node's state come in swarms; other machines are told of a swarm at once.
-_SWARM: Final = 0.1
+# Changes of a node's state come in bursts; other machines are told of a burst at once.
+_BURST: Final = 0.1
 _PAUSE: Final = 1.0
-# What one transaction may change: etcd takes 128 operations, as it comes.
+# What one transaction may change: etcd takes 128 operations by default.
 _AT_ONCE: Final = 100
-# A guest may have been told of what its machine had no time to keep: its documents' numbers go on
+# A guest may have been told what its machine had no time to keep. Its documents' numbers continue
 # far above those that are kept.
 LEAP: Final = 1000
-# An answer waits so long for the state that it has led to; an agent that tells nothing for as long
+# How long an answer waits for the state that it has led to. An agent that tells nothing for as long
 # has failed.
 _WITHIN: Final = 5.0
 
@@ -74,14 +74,14 @@ class PublishedState:
                     async with self._turns[node]:
                         await self._change(self._kept[node], wanted)
                         self._kept[node] = wanted
-                except NotSo:  # later, then: some of it may have been kept
+                except NotSo:  # tried again later: some of it may have been kept
                     news.set()
                     self._kept[node] = dict.fromkeys(self._kept[node] | wanted, b"")
                     await asyncio.sleep(_PAUSE)
                 else:
                     self._sequences[node] = sequence
                     self._more.set()
-                await asyncio.sleep(_SWARM)
+                await asyncio.sleep(_BURST)
 
     async def _change(self, kept: dict[str, bytes], wanted: dict[str, bytes]) -> None:
         acts: list[Operation] = [
@@ -95,7 +95,7 @@ class PublishedState:
                 raise NotSo("this machine's place is being taken again")
 
     def _taken_over(self, keys: Iterable[str]) -> list[Operation]:
-        """What the last machine of guests that have come here had kept of them goes."""
+        """Remove what the last machine of guests that came here had kept of them."""
         gone: list[Operation] = []
         for guest in (key.rpartition("/guests/")[2] for key in keys if "/guests/" in key):
             if (place := self._places.brought().get(guest)) is not None:
@@ -116,7 +116,7 @@ class PublishedState:
                 kept = self._kept[node]
                 left = [one.key for one in entries if one.key not in kept]
                 if any(self._comes(key, node) for key in left):
-                    continue  # it has yet to be taken in, with its events
+                    continue  # the guest is still to be taken in, with its events
                 gone = [Removal(key) for key in left]
                 for part in _batched(gone, _AT_ONCE):
                     await self._client.when([in_term], part)

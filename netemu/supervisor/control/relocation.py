@@ -263,7 +263,7 @@ class Relocation:
     async def _evacuate(self, host: NodeServices) -> bool:
         """Bring the guests of a dead node to others. Returns whether all of them have left.
 
-        Those for whom there is no room stay.
+        Guests for which there is no room stay.
         """
         await host.dead()
         leaving = [one.guest for one in self._waiting(host)]

@@ -53,7 +53,7 @@ _SHARED: Final = 600
 _ANSWERED_WITHIN: Final = 10.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-# Answers in one transaction: etcd takes 128 operations, as it comes.
+# Answers in one transaction: etcd takes 128 operations by default.
 _AT_ONCE: Final = 50
 _COMMANDS: Final = get_args(Command)
 
@@ -205,7 +205,7 @@ class SharedStore(Store):
                     group.create_task(self._state.publish(node))
 
     def tell(self, trouble: str) -> None:
-        """The store is away, for that reason, or there ("")."""
+        """Note why the store is away, or that it is there ("")."""
         if bool(trouble) != bool(self.trouble):
             self._told(trouble)
         self.trouble = trouble

@@ -129,7 +129,7 @@ class Console:
         if not typed:
             self._let_go(client)
             return
-        with suppress(OSError):  # a machine that reads nothing is typed at in vain
+        with suppress(OSError):  # the machine reads nothing
             self._link.send(typed)
 
     def _let_go(self, client: socket.socket) -> None:
