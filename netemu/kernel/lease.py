@@ -43,8 +43,8 @@ class Lease:
     def last_until(self, deadline: float, now: Callable[[], float]) -> None:
         """Have it end at `deadline` of the clock `now`; at once if that has passed.
 
-        The kernel is told how long it lasts. If this process is stopped between reading the clock and
-        telling the kernel, it tells it again. So the lease ends at most LATE seconds late.
+        The kernel is told how long it lasts. If this process is stopped between reading the clock
+        and telling the kernel, it tells it again. So the lease ends at most LATE seconds late.
         """
         while True:
             looked = now()

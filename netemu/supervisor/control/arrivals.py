@@ -1,8 +1,8 @@
 """Takes in guests from a lost machine, and ends those that are on another machine by now.
 
-Runs in the supervisor of a lab on several machines, and carries out what `lost_machines` decides
-on one of them. An arriving guest is off; it boots on a node here, with all that was known of it. A guest
-that is on another machine is ended here before this machine's guests are heard again.
+Runs in the supervisor of a lab on several machines, and carries out what `lost_machines` decides on
+one of them. An arriving guest is off; it boots on a node here, with all that was known of it. A
+guest that is on another machine is ended here before this machine's guests are heard again.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ class Arrivals:
         return replace(guest, last_address=held or guest.last_address)
 
     async def let_go(self) -> None:
-        """End the guests here that are on another machine by now, and withdraw them from the agents.
+        """End guests that are on another machine by now, and withdraw them from the agents here.
 
         Raises NetemuError, OSError.
         """

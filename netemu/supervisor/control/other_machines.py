@@ -1,7 +1,7 @@
 """Asks the other machines of a lab for their part of what concerns all of it.
 
-Runs in the supervisor; a lab on one machine has no others. A question that is asked here is marked as
-the receiving machine's own: that machine does not hand it on again.
+Runs in the supervisor; a lab on one machine has no others. A question that is asked here is for the
+machine that receives it: that one does not hand it on again.
 """
 
 import asyncio

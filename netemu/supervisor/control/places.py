@@ -145,7 +145,7 @@ class Places:
         return self._places[guest][1] if guest in self._places else 0
 
     def resume(self, machine: str, resumed: Callable[[str, Place], Place]) -> None:
-        """Add what is known of guests that were brought to this machine before its supervisor began."""
+        """Add what is known of guests that were on this machine before its supervisor began."""
         for guest, (place, revision) in list(self._places.items()):
             if place.machine == machine:
                 self._places[guest] = resumed(guest, place), revision
