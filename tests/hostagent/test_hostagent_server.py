@@ -133,7 +133,7 @@ def test_one_guests_rush_does_not_hold_up_another(run, monkeypatch):
 
     Those beyond what may wait for one guest are reset; all others are answered.
     """
-    monkeypatch.setattr(server_module, "WAITING_PER_GUEST", 80)
+    monkeypatch.setattr(server_module, "WAITING_PER_GUEST", 50)
 
     def asking(world, source):
         made = socket.create_connection(("127.0.0.1", world.port), source_address=(source, 0))
