@@ -18,12 +18,13 @@ case "$*" in
 *"-m venv"*)
     echo made >>"$CHECKOUT/did"
     [ -z "$VENV_FAILS" ] || exit 1
-    mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+    mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
 *"-m pip install"*)
     echo "pip $(basename "$(dirname "$(dirname "$0")")")" >>"$CHECKOUT/did"
     [ -z "$PIP_FAILS" ] || { echo "$PIP_FAILS"; exit 1; }
     printf '#!/bin/sh\\n[ "$1" != "%s" ]\\n' "$LAB_FAILS" >"$(dirname "$0")/netemu"
     chmod 755 "$(dirname "$0")/netemu" ;;
+*"version_info[:2]"*) echo "$OURS" ;;
 *"import ensurepip, platform"*) echo "$VERSION $0" ;;
 *"-m pytest"*) echo "pytest $VERSION" >>"$CHECKOUT/did" ;;
 *"import ensurepip"*) [ -z "$NO_ENSUREPIP" ] ;;
@@ -117,7 +118,7 @@ def test_what_is_installed_is_not_installed_again(checkout: Checkout) -> None:
     done = checkout.bootstrap()
     assert (done.returncode, done.stderr, checkout.did()) == (0, "", [])
     assert checkout.bootstrap("[test,bench]").returncode == 0
-    assert checkout.did() == ["pip .venv", "pip .venv"]
+    assert checkout.did() == ["pip .venv", "pip .venv", "pip .venv"]
 
 
 def test_labs_keep_what_they_have_compiled(checkout: Checkout) -> None:
@@ -131,6 +132,19 @@ def test_labs_keep_what_they_have_compiled(checkout: Checkout) -> None:
     )
     assert "PATH=" in done.stdout
     assert "PYTHONDONTWRITEBYTECODE" not in done.stdout
+
+
+def test_uv_installs_and_pip_what_uv_cannot(checkout: Checkout) -> None:
+    """pip knows an index of the user's own, and uv does not."""
+    checkout.bootstrap()
+    uv = checkout.venv / "bin" / "uv"
+    uv.write_text('#!/bin/sh\necho "uv $1 $2" >>"$CHECKOUT/did"\nexit "$UV_FAILS"\n')
+    uv.chmod(0o755)
+    checkout.did()
+    assert checkout.bootstrap("[bench]", UV_FAILS="0").returncode == 0
+    assert checkout.did() == ["uv pip install"] * 2
+    assert checkout.bootstrap("[conformance]", UV_FAILS="2").returncode == 0
+    assert checkout.did() == ["uv pip install", "pip .venv"] * 2
 
 
 def test_a_failed_installation_is_not_remembered_as_done(checkout: Checkout) -> None:
@@ -162,11 +176,7 @@ def test_pips_own_words_are_told_when_there_is_no_network(checkout: Checkout) ->
 
     (checkout.directory / "only-pip").mkdir()
     (checkout.directory / "only-pip" / "pip").symlink_to(Path(pip.__file__).parent)
-    checkout.program(  # what takes long is that pip is installed
-        "python3",
-        f'#!/bin/sh\n[ "$2" != venv ] || set -- -m venv --without-pip "$3"\n'
-        f'exec {sys.executable} "$@"\n',
-    )
+    checkout.program("python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     done = checkout.bootstrap(
         PYTHONPATH=str(checkout.directory / "only-pip"),
         PIP_INDEX_URL="http://127.0.0.1:9/simple",
@@ -273,7 +283,9 @@ def test_clients_that_could_not_be_fetched_are_fetched_the_next_time(checkout: C
     assert not (checkout.directory / ".clients" / "fetched").exists()
 
 
-def matrix(checkout: Checkout, *arguments: str, lab_fails: str = "") -> tuple[int, list[str]]:
+def matrix(
+    checkout: Checkout, *arguments: str, lab_fails: str = "", ours: str = ""
+) -> tuple[int, list[str]]:
     """Run test-matrix on a machine with two Pythons; give its exit code and its table."""
     checkout.bootstrap()
     programs = checkout.directory / "bin"
@@ -295,6 +307,7 @@ def matrix(checkout: Checkout, *arguments: str, lab_fails: str = "") -> tuple[in
             "HOME": str(checkout.directory),
             "CHECKOUT": str(checkout.directory),
             "LAB_FAILS": lab_fails,
+            "OURS": ours,
         },
         capture_output=True,
         text=True,
@@ -329,8 +342,15 @@ def test_the_matrix_of_ci_is_shorter_and_a_failure_is_its_exit_code(checkout: Ch
     )
 
 
+def test_the_matrix_of_ci_leaves_out_what_the_tests_run_on(checkout: Checkout) -> None:
+    assert matrix(checkout, "--ci", ours="3.11.")[1][1:] == [
+        "3.11.9 lowest - passed passed passed",
+        "3.13.2 pinned passed passed passed passed",
+    ]
+
+
 @pytest.mark.parametrize(
-    "name", ["runtime", "conformance", "bench", "test", "matrix", "clients", "peers"]
+    "name", ["runtime", "conformance", "bench", "test", "matrix", "uv", "clients", "peers"]
 )
 def test_each_pinned_package_has_a_hash(name: str) -> None:
     text = (CONSTRAINTS / f"{name}.txt").read_text()
