@@ -30,6 +30,11 @@ _IS_BEHIND: Final = (2.0, 7.5)
 _SECOND: Final = 0.4
 _LEAVES: Final = (SILENCE - 2.5, SILENCE + 0.5)
 _COMES_BACK: Final = (SILENCE - 2.0, SILENCE + 2.0)
+# A guest that has moved is on its new node. The node that it has left, if it has no other guests,
+# fails a little later; such a one comes back soon.
+_HAS_MOVED: Final = 0.3
+_IS_LOST: Final = (1.0, 5.0)
+_EMPTY_AWAY: Final = (0.3, 1.5)
 _AND_FAIL: Final = 0.5
 # The chance that a node that is away when the faults end does not come back.
 _LEFT_AWAY: Final = 0.5
@@ -157,7 +162,9 @@ class Faults:
             return
         self._note(f"fail {name}")
         self._cluster.supervisor.context().run(self._cluster.relocation.fail, name)
-        if self._draw.random() < _SECOND:
+        if not hosts[name].wired.guests:
+            self._cluster.loop.call_later(self._draw.uniform(*_EMPTY_AWAY), self._bring_back, name)
+        elif self._draw.random() < _SECOND:
             other = self._draw.choice(sorted(hosts.keys() - {name}))
             self._cluster.loop.call_later(self._draw.uniform(*_LEAVES), self._strike_healing, other)
             self._cluster.loop.call_later(self._draw.uniform(*_COMES_BACK), self._bring_back, name)
@@ -283,6 +290,16 @@ class Faults:
         if self._draw.random() < _AIMED:
             node = self._draw.choice([home, *sorted(self._cluster.hosts)])
             self._cluster.loop.call_later(self._draw.uniform(0, _SOON), self._strike_at, node)
+        self._cluster.loop.call_later(_HAS_MOVED, self._strike_left, home, guest)
+
+    def _strike_left(self, node: str, guest: str) -> None:
+        """A node is lost, with what it knows of a guest that has left it as the last one, while the
+        guest's new node can store nothing.
+        """
+        host = self._cluster.hosts[node]
+        if self._on and not host.wired.guests and not host.failed:
+            self._fill(self._cluster.home(guest).name)
+            self._cluster.loop.call_later(self._draw.uniform(*_IS_LOST), self._strike_at, node)
 
     def _strike_at(self, node: str) -> None:
         if self._on:

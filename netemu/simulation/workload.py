@@ -86,9 +86,8 @@ class Workload:
         """A user's command comes while the guest, which has shut down, may be changing its node."""
         draw = self._aiming
         if not self.ending and draw.random() < _AIMED:
-            act = draw.choice(
-                (self._schedule, self._add_fault, self._clear_faults, self._send_back)
-            )
+            acts = (self._schedule, self._add_fault, self._clear_faults)
+            act = draw.choice((*acts, self._send_back, self._send_back))
             self.cluster.loop.call_later(draw.uniform(0, _SOON), self._act, act, guest)
 
     def _act(self, act: Callable[[random.Random, str], Awaitable[None]], guest: str) -> None:
@@ -141,7 +140,8 @@ class Workload:
             await asyncio.sleep(_POLL)
             if self.cluster.home(guest) is not home and self.cluster.told(guest) is not None:
                 node = self.cluster.home(guest).name
-                await self._plan(node, [guest], EventType.REDEPLOY, notice=0.0)
+                lasts = draw.uniform(0.5, 4)
+                await self._plan(node, [guest], EventType.REDEPLOY, notice=0.0, duration=lasts)
                 break
 
     async def _set(self, draw: random.Random) -> None:

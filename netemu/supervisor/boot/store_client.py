@@ -18,6 +18,11 @@ from netemu.supervisor.boot.store_dialler import Answer, Dial, Unreachable
 # Seconds for one question before the store counts as unavailable: enough for two servers that are
 # stopped and one that answers.
 WITHIN: Final = 5.0
+# Nothing that is outside still belongs to the lab then. The other machines heal its guests.
+_ENDED: Final = (
+    "the processes that connect to it have been killed, all at once; 'netemu leave' and"
+    " 'netemu join' bring this machine back"
+)
 
 
 class Outside:
@@ -33,7 +38,10 @@ class Outside:
     async def dial(self, endpoint: Endpoint) -> socket.socket:
         """A socket that is connected to a server. Raises OSError."""
         async with self._turn:
-            made = await self._ask(self._numbers[endpoint])
+            try:
+                made = await self._ask(self._numbers[endpoint])
+            except (ConnectionResetError, BrokenPipeError):
+                raise OSError(_ENDED) from None
         try:
             await _ready(made, writing=True)
             if error := made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -50,7 +58,7 @@ class Outside:
             await _ready(self._link)
             told, descriptors, _ = receive(self._link)
             if not told:
-                raise OSError("the store's dialler has ended")
+                raise ConnectionResetError
             answer: Answer = msgspec.convert(told, Answer)
             if answer.number == self._asked:
                 break

@@ -90,6 +90,25 @@ def test_diallers_that_are_killed_are_started_again(
     dialler(script)
 
 
+def test_when_all_diallers_are_killed_at_once_the_store_is_away_and_it_is_said_why(
+    dialler: Callable[[Callable[[Outside], Coroutine[None, None, None]]], None],
+) -> None:
+    """Each question fails at once: to this machine it is as if it had been cut off."""
+
+    async def script(outside: Outside) -> None:
+        there, _ = outside._numbers
+        both = await _two(str(there.port))
+        for verb in (signal.SIGSTOP, signal.SIGKILL):  # so that none starts another meanwhile
+            for pid in both:
+                os.kill(pid, verb)
+        for _ in range(2):
+            async with asyncio.timeout(30):
+                with pytest.raises(OSError, match="killed, all at once; 'netemu leave'"):
+                    await outside.dial(there)
+
+    dialler(script)
+
+
 async def _two(port: str) -> list[int]:
     """The two processes that dial, by their arguments."""
     async with asyncio.timeout(30):
