@@ -29,6 +29,7 @@ class Judge:
         self.acknowledged: dict[str, str] = {}  # events and their guests
         self._lab = lab
         self._seen: dict[str, int] = {}  # the last incarnation that a guest was told
+        self._as_of: dict[str, tuple[str, int]] = {}  # by guest: on which machine, what it knew
 
     def look(self) -> None:
         for guest in self._lab.guests:
@@ -37,7 +38,12 @@ class Judge:
                 told = ", ".join(one.name for one in found)
                 self._breach("AnsweredOnce", f"{guest} is answered on {told}")
             for one in found:
-                placed = one.agents.repository.placed(guest)
+                repository = one.agents.repository
+                state = one.name, repository.sequence
+                if self._as_of.get(guest) == state:
+                    continue
+                self._as_of[guest] = state
+                placed = repository.placed(guest)
                 if placed is None:
                     continue
                 if placed.incarnation < self._seen.get(guest, 0):
@@ -49,9 +55,13 @@ class Judge:
             found = self._lab.on(guest)
             if len(found) != 1:
                 self._breach("Lively", f"{guest} is answered on {[one.name for one in found]}")
+        events = {
+            machine: {one.id for one in machine.agents.repository.events()}
+            for machine in {one for guest in self._lab.guests for one in self._lab.on(guest)}
+        }
         for event, guest in self.acknowledged.items():
             for machine in self._lab.on(guest):
-                if event not in {one.id for one in machine.agents.repository.events()}:
+                if event not in events[machine]:
                     self._breach("Acknowledged", f"{event} of {guest} is not on {machine.name}")
         for problem in self._lab.loop.problems:
             told = f"{problem.get('message')}: {problem.get('exception')!r}"
