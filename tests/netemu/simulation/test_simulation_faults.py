@@ -20,19 +20,16 @@ QUICK = (
 )
 
 
-def test_a_few_seeds_hold_every_invariant() -> None:
-    for outcome in outcomes(101, 6):
+def test_a_few_seeds_hold_every_invariant_and_a_seed_gives_its_run_again() -> None:
+    found = list(outcomes(101, 4))
+    for outcome in found:
         assert outcome["breaches"] == [], outcome["seed"]
         assert outcome["commands"] > 50
         assert len(outcome["faults"]) > 10
-
-
-def test_a_seed_gives_its_run_again() -> None:
-    (one,), (other,) = outcomes(7, 1), outcomes(7, 1)
-    assert one["digest"] == other["digest"]
-    assert one["faults"] == other["faults"]
-    (another,) = outcomes(8, 1)
-    assert another["digest"] != one["digest"]
+    one, another, *_ = found
+    (again,) = outcomes(101, 1)
+    assert again["faults"] == one["faults"]
+    assert again["digest"] == one["digest"] != another["digest"]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -62,11 +59,11 @@ def test_a_mutant_that_is_not_there_is_refused() -> None:
 
 def test_the_command_names_the_seed_and_prints_json() -> None:
     done = CliRunner().invoke(
-        simulate, ["faults", "--seeds", "2", "--from", "5", "--jobs", "1", "--json"]
+        simulate, ["faults", "--seeds", "1", "--from", "5", "--jobs", "1", "--json"]
     )
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert told["seeds"] == 2
+    assert told["seeds"] == 1
     assert told["breaches"] == []
     unknown = CliRunner().invoke(simulate, ["faults", "--mutant", "none"], standalone_mode=False)
     assert isinstance(unknown.exception, BadInput)
