@@ -10,7 +10,7 @@ MAX_WRITTEN: Final = 256
 """What one guest may keep: names and texts. A thousand guests then take 64 MB at worst."""
 
 WrittenName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}(/[A-Za-z0-9_.:-]{1,128})?$")]
-"""`NAMESPACE/KEY`; to delete also a namespace."""
+"""`NAMESPACE/KEY`, or a whole namespace to be deleted."""
 WrittenText = Annotated[str, Meta(max_length=MAX_BYTES)]
 Written: TypeAlias = Annotated[dict[WrittenName, WrittenText], Meta(max_length=MAX_WRITTEN)]
 
@@ -23,7 +23,7 @@ class TooMuch(Exception):
 
 
 def after(written: Mapping[str, str], name: str, text: str | None) -> dict[str, str]:
-    """Return what is written once `name` says `text`; None deletes it, or a whole namespace.
+    """Return what is written after `name` is set to `text`; None deletes it, or a whole namespace.
 
     Raises TooMuch.
     """

@@ -18,7 +18,7 @@ MAX_WAITING_PER_GUEST: Final = 128
 """Changes under way, each of one event or name: a guest's full POST and part of the next."""
 
 Change: TypeAlias = Callable[[CommandId], Approve | Write]
-"""Makes the command, which has this ID."""
+"""Makes the command with this ID."""
 
 _REFUSALS: Final = ("unknown-event", "illegal-transition", "too-much")
 

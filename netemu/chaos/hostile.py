@@ -30,7 +30,7 @@ from netemu.client.dialler import Dialler
 from netemu.client.maintenance import Maintenance
 from netemu.errors import BadInput, NetemuError, NotSo
 
-# So long neighbours ask before anybody attacks, and so often then, and later; seconds.
+# Seconds: how long neighbours ask before anybody attacks, and how often then and later.
 _QUIET, _QUIET_PAUSE, _POLL = 3.0, 0.1, 1.0
 # How long a neighbour waits for an answer.
 _LAST_ANSWER: Final = 30.0
@@ -71,7 +71,7 @@ class Report:
 
 
 class _Asked(NamedTuple):
-    """What neighbours had of a while: the seconds of each answer, and who had none."""
+    """What neighbours were answered for a while: the seconds of each answer, and who got none."""
 
     times: list[float]
     unanswered: list[tuple[str, str]]

@@ -31,7 +31,7 @@ OF_HOSTILE: Final = (NEIGHBOURS, PROMPT, APART, OWN_ANSWER, LIVENESS, SERVICES, 
 LONGEST_LOG: Final = 16 << 20
 """Bytes; a lab's log is cut there."""
 
-# The limit of promptness: three times as long; below a few turns of a core that says nothing.
+# The limit of promptness: three times as long. Below a few turns of a core a time says nothing.
 _TIMES_QUIET, _TURN = 3.0, 0.2
 # What may remain after attacks: KiB that an allocator keeps, descriptors in use.
 _KEPT, _UNDER_WAY = 16384, 32

@@ -24,7 +24,7 @@ _PAUSE: Final = 0.5
 _BETWEEN_COMMANDS: Final = (0.05, 0.5)
 # Preempt and Terminate are left out: a guest that is gone cannot show that it came back.
 _TYPES: Final = (EventType.FREEZE, EventType.REBOOT, EventType.REDEPLOY)
-# Events after which it is looked which have ended.
+# After so many events, look which have ended.
 _AT_ONCE: Final = 40
 _SETTING: Final = "tags.chaos"
 
@@ -40,7 +40,7 @@ class Commands(threading.Thread):
         self._ending = ending
         self._numbers = count(1)
         self.events: dict[str, list[str]] = {}
-        """Guests by event ID, of those acknowledged that have not been seen to end."""
+        """The guests of each acknowledged event that has not been seen to end, by its ID."""
         self.settings: dict[str, set[str]] = {}
         self.sent = self.refused = 0
 

@@ -219,7 +219,7 @@ def _bring_back(lab: str, judged: threading.Event) -> None:
                 if now - noticed > LONGEST_AWAY:
                     labs.restore_node(lab, node)
         except REFUSALS:
-            pass  # it is being struck
+            pass  # a fault is at it
 
 
 def calm(lab: str, guests: Sequence[str], asking: Asking, judge: Judge) -> float | None:

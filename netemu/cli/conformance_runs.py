@@ -111,7 +111,7 @@ def without_protections(
 def beside_others(
     rows: "list[tuple[str, Row]]", against: str, time_scale: float
 ) -> "tuple[list[tuple[str, Row]], list[Column]]":
-    """Play our rules under both policies, and the chosen rivals, on the rows that rules decide."""
+    """Play the rows that rules decide: on ours under both policies, and on the chosen baselines."""
     from netemu.conformance.baselines import RIVALS, compare, decided_by_rules
     from netemu.conformance.report import Column
     from netemu.conformance.rows import by_lab
@@ -157,7 +157,7 @@ def of_claimants(scale: float, name: str | None) -> "list[Column]":
         if one.missing:
             say(one.missing, err=True)
     if (scale if name is None else labs.status(name)["time_scale"]) != 1:
-        foreign = []  # they have no other pace than RFC 3927's
+        foreign = []  # they know RFC 3927's own pace only
     own = name is None
     if name is None:
         lab = room_for(foreign, f"conformance-{os.getpid()}")

@@ -31,7 +31,7 @@ _START: Final = (
 )
 
 
-# The process imports the standard library alone: a message is one byte, and a descriptor beside it.
+# The process imports only the standard library: a message is one byte with a descriptor beside it.
 
 
 class Kind(Enum):

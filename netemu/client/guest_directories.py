@@ -1,4 +1,4 @@
-"""The machine's directories that guests of root's lab are shown as they are. Runs in the user's
+"""The machine's directories that guests of root's lab see unchanged. Runs in the user's
 process.
 """
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 # Each guest has its own of these, so nothing of the machine's can be shared there.
 _OF_EACH_GUEST: Final = ("proc", "sys", "run", "dev")
-# A lab's own files are not there, or everybody may read them.
+# A lab's own files are not in these, or everybody may read them.
 _OF_PROGRAMS: Final = ("bin", "boot", "lib", "lib64", "sbin", "usr")
-# What is in these may be a lab's own; all that is in them is not.
+# A directory in these may be a lab's own; the whole of one is not.
 _OF_THE_MACHINE: Final = {"/", "/etc", "/home", "/opt", "/srv", "/tmp", "/var", "/var/tmp"}
 
 

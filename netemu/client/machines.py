@@ -17,7 +17,7 @@ from netemu.errors import BadInput
 from netemu.wire import questions, runtime_dir
 from netemu.wire.control import ask
 
-# Seconds that an answer may take beside the command.
+# Seconds that an answer may take besides the command.
 _PATIENCE: Final = 30.0
 # Seconds of a command without a limit of its own: the most that the lab allows.
 _LONGEST: Final = 3600.0
@@ -66,7 +66,7 @@ def run_for_a_person(name: str, guest: str, command: Sequence[str]) -> int:
 
 
 def be_at_console(name: str, guest: str) -> int:
-    """Have this process's terminal be the guest's console, until Ctrl-] or its end."""
+    """Make this process's terminal the guest's console, until Ctrl-] or its end."""
     _, (console,) = ask(runtime_dir.root() / name, questions.Console(guest))
     terminal = os.isatty(0)
     if terminal:

@@ -29,7 +29,7 @@ MAX_HOP_LIMIT = 64
 
 
 MACHINE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
-"""A machine's name among those that share a lab: its host name, as a rule."""
+"""A machine's name among those that share a lab: usually its host name."""
 MACHINE_RULE: Final = "letters, digits, '.' and '-', at most 63"
 
 SOFT = 90.0
@@ -159,7 +159,7 @@ def mac_address(lab: str, name: str) -> str:
 
 
 def spread(lab: Lab, machines: Sequence[str]) -> Lab:
-    """The lab with each node that names no machine on that of `machines` with the fewest guests.
+    """Put each node that names no machine on the one of `machines` with the fewest guests.
 
     Raises BadInput for a name that no machine can have, and for one that is there twice.
     """

@@ -212,7 +212,7 @@ class _Expansion:
         )
 
     def _machine(self, guest: GuestEntry, node: NodeEntry, place: str) -> VirtualMachine | None:
-        """The machine that a guest is, whose own system does what the lab does for the others."""
+        """The machine of a guest whose own system does what the lab does for others."""
         entry = guest.machine
         if entry is None:
             return None
@@ -316,7 +316,7 @@ class _Expansion:
 
 
 def _given(*said: bool | None) -> bool | None:
-    """The first that says anything."""
+    """The first value that is given."""
     return next((one for one in said if one is not None), None)
 
 

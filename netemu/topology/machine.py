@@ -1,4 +1,4 @@
-"""A machine of a guest's own in the lab file: what it boots, its size, and who it says made it.
+"""A guest's own machine in the lab file: what it boots, its size, and its makers' names.
 Pure.
 """
 
@@ -12,7 +12,7 @@ from msgspec import Meta
 # nothing here asks for more.
 LEAST_MEMORY, MOST_MEMORY = 64, 65536
 DEFAULT_MEMORY = 256
-# Each is a thread of the emulator's.
+# Each is a thread of the emulator.
 MOST_CPUS = 16
 # SMBIOS gives no limit; sysfs shows one line.
 _LONGEST_TEXT: Final = 255
@@ -128,6 +128,6 @@ def _dmi(name: str, text: str) -> None:
 
 
 def _line(place: str, text: str) -> None:
-    """It goes into one word of a command line."""
+    """It has to fit into one word of a command line."""
     if not all(one.isprintable() for one in text):
         raise MachineError(place, f"{text!r}: is not one line of printable text")

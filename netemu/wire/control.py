@@ -1,7 +1,7 @@
 """The lab's control socket, from outside: a question in, an answer and descriptors out.
 
-A connection carries one question. The answer is one message, with descriptors beside it; of a
-question that is answered by a stream, one message after another.
+A connection carries one question. The answer is one message, with descriptors beside it, or, for a
+stream, one message after another.
 
 While the lab works on an answer, it sends a heartbeat every second. After a longer silence the
 asker takes the lab for hung. It never waits without a limit.
@@ -27,7 +27,7 @@ from netemu.wire.questions import Question
 
 
 class Pending(msgspec.Struct, tag=True):
-    """A heartbeat: the answer is worked on."""
+    """A heartbeat: the answer is still to come."""
 
 
 class Told(msgspec.Struct, tag=True):

@@ -16,8 +16,8 @@ Which = Literal["link-local", "tenant", "all"]
 class Link(Question[None], tag="link"):
     """Impair wires of these guests and nodes: by a plan, or by one more change of their schedule.
 
-    `traces` are the files that the terms name, by their names. If it is only for what is `here`, it
-    is handed on to no other machine.
+    `traces` are the files that the terms name, by their names. A question with `here` is not handed
+    on to another machine.
     """
 
     targets: list[str]

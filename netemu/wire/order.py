@@ -21,8 +21,8 @@ class Order(msgspec.Struct, frozen=True):
 
     An `owned` lab goes down with the process that ordered it; any other stays once it is up.
 
-    Guests may write to `shared` directories, in root's lab too. `readable` are the lab's own, which
-    they see wherever those are: each by a path that leads there. `store` is where the lab's
+    Guests may write to `shared` directories, in root's lab too. `readable` are the lab's own,
+    which they see wherever those are: each path leads to a directory. `store` is where the lab's
     commands are kept, if not on this machine. `profile` is how guests are kept apart. `signing_key`
     is the private key that its responders sign documents with, and its certificate, in PEM.
     """

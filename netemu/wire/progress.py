@@ -37,7 +37,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     @classmethod
     def of(cls, error: NetemuError) -> Self:
         """Return what tells of the error."""
-        reason = str(error).encode(errors="replace").decode()  # a path may be no text
+        reason = str(error).encode(errors="replace").decode()  # a path need not be text
         return cls(reason, error.exit_code)
 
 

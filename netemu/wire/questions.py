@@ -33,7 +33,7 @@ class Status(Question[LabStatus], tag="status"):
 
 
 class Seen(Question[list[MachineSeen]], tag="seen"):
-    """The other machines of a lab that answer soon; `here`: this one, which hands nothing on."""
+    """The other machines of a lab that answer soon. With `here` it is this machine alone."""
 
     here: bool = False
 
@@ -51,7 +51,7 @@ class Enter(Question[list[str]], tag="enter"):
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """How a command in a machine ended, and what it has printed; no `code`: its time was over."""
+    """How a command in a machine ended, and what it printed. `code` is None at the time limit."""
 
     code: int | None
     out: bytes

@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Term(msgspec.Struct, frozen=True):
-    """What a machine says of itself: its nodes, and what no other term of it has."""
+    """What a machine says of itself: its nodes, and an ID that no other term of it has."""
 
     nodes: tuple[str, ...]
     run: str
@@ -56,8 +56,8 @@ class Term(msgspec.Struct, frozen=True):
 class Membership:
     """The place of one machine. `term` is the revision at which its present term began.
 
-    `settled` is set while what is here is what is to be here in that term: at its beginning there
-    may be guests that are elsewhere by now, and no command may reach them.
+    `settled` is set once the guests here are those that belong here in that term. At its beginning
+    there may be guests that are elsewhere by now, and no command may reach them.
     """
 
     def __init__(self, client: Client, part: Part) -> None:

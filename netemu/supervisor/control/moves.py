@@ -1,10 +1,10 @@
 """Guests that change their node: with all that is known of them. Runs in the supervisor.
 
 A guest takes along what its agent knew: its incarnation, its events, those that are over too, and
-its faults. It boots on its new node before the old one has forgotten it. So what has changed on the
-old one since is brought after it, as a difference: the new one may have been told something, too.
-Where an agent's node fails meanwhile, what it had acknowledged is read from its disk, or added to
-it; an event's ID keeps it from being there twice.
+its faults. It boots on its new node before the old one has forgotten it. What has changed on the
+old one since then follows as a difference, for the new one may have been told something, too. Where
+an agent's node fails meanwhile, what it had acknowledged is read from its disk, or added to it; an
+event's ID keeps it from being there twice.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -162,8 +162,8 @@ class Moves:
             return self._feeds.known(host.name)
 
     async def _leave(self, name: str, host: NodeServices, node: str, known: Known) -> None:
-        """Have the old agent forget the guest; what it was told since it said what was `known`
-        comes along, too.
+        """Have the old agent forget the guest, and bring along what it was told since it said what
+        was `known`.
         """
         try:
             late, left = await self._withdraw(name, host)
@@ -176,7 +176,7 @@ class Moves:
             self._event_log.write("guest", guest=name, node=node, problem=problem)
 
     async def _withdraw(self, name: str, host: NodeServices) -> tuple[Known, Left | None]:
-        """What the old agent was told last, and what it knew of the guest, if it did."""
+        """What the old agent was last told, and what it knew of the guest, if anything."""
         command_id = str(uuid4())
         left: Mapping[str, Left] = {}
         try:

@@ -207,8 +207,8 @@ class Placement:
     # Guests that change places.
 
     def admit(self, guest: str, properties: Mapping[str, str]) -> None:
-        """A guest comes from another machine, with these properties."""
-        found = ("mac", "address")  # of itself, not given
+        """Note a guest that comes from another machine, with these properties."""
+        found = ("mac", "address")  # the lab sets them itself
         self._properties[guest] = {
             key: value for key, value in properties.items() if key not in found
         }
@@ -223,8 +223,8 @@ class Placement:
     ) -> int:
         """Have a node's agent take over guests, with what was `known` of them elsewhere.
 
-        It is stored there then. `earlier` is of those that are there already: the faults that they
-        came with. Returns the sequence as of which responders know of it.
+        It is stored there then. `earlier` are the faults with which guests came that are there
+        already. Returns the sequence as of which responders know of it.
         Raises NodeFailed, AgentRefuses and AgentSilent; then none of them is to be there.
         """
         before = {placed.guest.name: placed for placed in known.guests}
@@ -279,7 +279,7 @@ class Placement:
         """Wait until all responders of a node answer from what was so as of `sequence`.
 
         A guest that returns to a node would else be told what was so before it left. Bounded:
-        a responder that does not come up is not a reason to keep a guest off.
+        a responder that does not come up is no reason to keep a guest off.
         """
         try:
             async with asyncio.timeout(_APPLIED_WITHIN):

@@ -50,7 +50,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Places:
-    """What the store says. `machines` are those that are there, `terms` also those that are lost.
+    """What the store says. `machines` are those that are there; `terms` has lost ones too.
 
     `changed` is set at each change; clear it before looking.
     """
@@ -68,7 +68,7 @@ class Places:
     # What is known.
 
     def brought(self) -> Mapping[str, Place]:
-        """The guests that are not where the lab file has them, or were elsewhere since."""
+        """The guests that have been on another machine than the lab file's."""
         return {
             guest: place for guest, (place, _) in self._places.items() if guest not in self._gone
         }

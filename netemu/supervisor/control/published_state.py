@@ -1,7 +1,7 @@
 """Keeps in the store what the agents of this machine's nodes know, and reads it back.
 
-Runs in the supervisor of a lab on several machines. Others show it, and take guests over with it;
-so does a supervisor that begins again on the same machine.
+Runs in the supervisor of a lab on several machines. Other machines show it, and take guests
+over with it; so does a supervisor that begins again on the same machine.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class PublishedState:
         self._membership = membership
         self._places = places
         self._local = local
-        self._sequences = dict.fromkeys(nodes, 0)  # up to which one the store has it
+        self._sequences = dict.fromkeys(nodes, 0)  # the last one that the store has
         self._kept: dict[str, dict[str, bytes]] = {node: {} for node in self._sequences}
         self._turns = {node: asyncio.Lock() for node in self._sequences}
         self._more = asyncio.Event()
@@ -141,7 +141,7 @@ class PublishedState:
 
 
 class Left(NamedTuple):
-    """What a machine's supervisor had kept: how far its clock was ahead, guests, and events."""
+    """What a machine's supervisor had kept: its clock's offset, its guests and its events."""
 
     clock_offset: float
     guests: Mapping[str, Placed]

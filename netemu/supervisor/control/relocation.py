@@ -45,7 +45,7 @@ _MOVED_WITHIN: Final = 60.0
 
 
 class Cause(NamedTuple):
-    """Why guests have to leave, in words, and an ID that no other cause has."""
+    """Why guests have to leave, in words, and an ID of this cause alone."""
 
     id: UUID
     why: str
@@ -102,7 +102,7 @@ class Relocation:
         return node in self._hosts and not self._hosts[node].failed
 
     def host_failed(self, guest: str) -> bool:
-        """Whether the guest is on a node that has failed, and is not wholly back.
+        """Whether the guest is on a node that has failed and is not wholly back.
 
         So is one that comes from another machine, until it is on a node here.
         """

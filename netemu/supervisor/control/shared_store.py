@@ -248,7 +248,7 @@ class SharedStore(Store):
     async def _work(self, node: str, queue: "asyncio.Queue[_Commands]") -> None:
         """Have the node's agent carry its commands out, in order.
 
-        Those of one revision came at once, so none of them is before another. Those that came
+        Those of one revision came together, in no order. Those that came
         before this machine's term may be of guests that are elsewhere by now.
         """
         while True:
@@ -266,7 +266,7 @@ class SharedStore(Store):
                 self._unkept.put_nowait(_Unkept(node, command.command_id, named, term))
 
     def _of_term(self, command: Command, term: int) -> Command:
-        """A command as an agent is told it: what it did in an earlier term may be of no use now."""
+        """A command as an agent is told it. What it did in an earlier term may not hold now."""
         if not self._elsewhere:
             return command
         told = uuid5(NAMESPACE_OID, f"{command.command_id}/{term}")
@@ -335,7 +335,7 @@ class SharedStore(Store):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except Refused as error:
-                if refused:  # those who wait are told that none came
+                if refused:  # waiting callers are told that no answer came
                     log.error("answers are not kept: %s", error)
                     return
                 self._kept, refused = None, True  # the lease may be gone

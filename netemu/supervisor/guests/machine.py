@@ -42,7 +42,7 @@ class Port:
 
 
 class Command(NamedTuple):
-    """A command to run in a machine: its words, its standard input, and seconds at most."""
+    """A command to run in a machine: its words, its standard input, and its limit in seconds."""
 
     words: Sequence[str]
     given: bytes
@@ -52,7 +52,7 @@ class Command(NamedTuple):
 class Done(NamedTuple):
     """How a command ended, as a shell counts it, and what it printed.
 
-    `code` is None if its time was over, and it was killed.
+    `code` is None if it was killed at its time limit.
     """
 
     code: int | None
@@ -68,7 +68,7 @@ class Machine(Protocol):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Which of these it has."""
+        """The capabilities that it has."""
 
     async def renew(self) -> None:
         """Take away what is left of the boot before, wires included. `attach` and `boot` follow."""
@@ -86,7 +86,7 @@ class Machine(Protocol):
         """
 
     async def boot(self, program: Program | None, names: Callable[[], Names]) -> None:
-        """Start it, and in it `program`; `names` gives what it is called when that is needed.
+        """Start it, and `program` in it. `names` returns its names when they are needed.
 
         A machine with a console gets a program without a command, for its output.
         """
@@ -127,7 +127,7 @@ class MachineWithConsole(Machine, Protocol):
     """A machine with a kernel of its own: CONSOLE. What its console says is the guest's log."""
 
     def listen(self, told: Callable[[str, bool], None]) -> None:
-        """Have `told` called with what the machine does by itself, and whether it is off then."""
+        """Call `told` with what the machine does by itself, and whether it is off then."""
 
     async def run(self, asked: Command) -> Done:
         """Run a command in it. Raises NotSo."""

@@ -41,7 +41,7 @@ class Claims:
         self._name_servers: list[NameServer] = []
 
     def begin(self, nodes: list[WiredNode]) -> Self:
-        """Have the guests claim, whose ports have their carriers, and the nodes listen."""
+        """Let guests whose ports have carriers claim, and nodes listen."""
         # A guest may move to any node.
         dhcp = any(wired.guest.dhcp for node in nodes for wired in node.guests)
         for node in nodes:

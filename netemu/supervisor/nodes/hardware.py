@@ -69,7 +69,7 @@ class Hardware:
                 one.machine.listen(partial(self._told, name))
 
     def admit(self, wired: WiredGuest, node: WiredNode) -> None:
-        """A guest comes from elsewhere; it is off, and on no node that is here: see `replace`."""
+        """Take in a guest from elsewhere. It is off, and on no node here until `replace`."""
         name = wired.guest.name
         self._wired[name], self._node_of[name] = wired, node
         self._power[name] = Power.OFF
@@ -77,7 +77,7 @@ class Hardware:
         self._coming.add(name)
 
     async def release(self, guest: str) -> None:
-        """A guest is elsewhere now: end it here, and know nothing of it any more."""
+        """End a guest here that is elsewhere now, and forget it."""
         async with self._turns[guest]:
             wired, node = self._wired[guest], self._node_of[guest]
             if guest in self._coming:
@@ -112,7 +112,7 @@ class Hardware:
         return "shutting down" if guest in self._ending else str(self._power[guest])
 
     def is_coming(self, guest: str) -> bool:
-        """Whether the guest comes from elsewhere, and is on no node yet."""
+        """Whether the guest came from elsewhere and is on no node yet."""
         return guest in self._coming
 
     def node_of(self, guest: str) -> WiredNode:
@@ -152,7 +152,7 @@ class Hardware:
         return machine
 
     def _told(self, guest: str, words: str, off: bool) -> None:
-        """A machine has done something by itself. Nothing of the lab's boots one that is off."""
+        """Note what a machine has done by itself. The lab does not boot one that is off."""
         if off:
             wired = self._wired[guest]
             self._claims.unplug(wired.guest)
@@ -168,8 +168,7 @@ class Hardware:
                 self._power[guest] = _LEADS_TO[action]
 
     async def ask_to_end(self, guest: str, grace: float) -> Ending | None:
-        """Give a guest's programs so many seconds to end by themselves, before SHUT_DOWN, which has
-        to follow.
+        """Give a guest's programs so many seconds to end by themselves. SHUT_DOWN has to follow.
 
         What they did, if it is known; `cut` ends it at once. Nothing waits for it but its caller.
         """

@@ -1,7 +1,7 @@
 """Runs a node's DHCP server: one socket on its bridge. Runs in the supervisor's loop.
 
-The guard lets through what a guest may ask; the port is known by its mark. What is leased is what
-the node's oracle has bound to the port, or binds now.
+The guard lets a guest's requests through; their mark says the port. A port is leased the address
+that the node's oracle has bound to it, or binds now.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _AT_A_TIME: Final = 32
 class Leases:
     """`shell` runs the node's oracle; `claims_for` says for which guests the lab itself claims.
 
-    Those are leased what has been claimed for them, once it is bound.
+    Those are leased the address that was claimed for them, once it is bound.
     """
 
     def __init__(

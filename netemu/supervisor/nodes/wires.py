@@ -220,7 +220,7 @@ class Wires:
     # What there is.
 
     async def list(self) -> Sequence[ImpairedWire]:
-        """All that is impaired."""
+        """All impaired wires."""
         counts = await self._relay.counts()
         return [
             ImpairedWire(

@@ -204,7 +204,7 @@ def settled(
 
 
 def left(wired: WiredGuest, manner: Manner) -> Sequence[netlink.Message]:
-    """What a node forgets of a guest that leaves it, besides its port."""
+    """What a node forgets about a guest that leaves it, besides its port."""
     if not manner.ipv6:
         return ()
     return (addressing.no_neighbour(BRIDGE_INDEX, ipv6.of_mac(wired.guest.mac)),)
