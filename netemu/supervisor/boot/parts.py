@@ -4,10 +4,11 @@ Runs in the supervisor. It makes none of the parts.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from netemu.errors import BadInput
 from netemu.supervisor.control.agent_feeds import AgentFeeds
+from netemu.supervisor.control.control_server import Handler, Kind
 from netemu.supervisor.control.faults import Faults
 from netemu.supervisor.control.impact import Impact
 from netemu.supervisor.control.links import Links
@@ -16,6 +17,16 @@ from netemu.supervisor.control.other_machines import Others
 from netemu.supervisor.control.placement import Placement
 from netemu.supervisor.control.relocation import Relocation
 from netemu.supervisor.nodes.hardware import Hardware
+
+
+class _OfGuest(Protocol):
+    @property
+    def guest(self) -> str: ...
+
+
+A = TypeVar("A")
+Q = TypeVar("Q")
+G = TypeVar("G", bound=_OfGuest)
 
 
 class Parts(NamedTuple):
@@ -50,3 +61,23 @@ class WholeLab(NamedTuple):
         if guest not in parts.hardware:
             raise BadInput(f"{guest}: lab {self.name} has no such guest")
         return parts
+
+    def handler(
+        self, kind: Kind[Q, A], answer: Callable[[Parts, Q], Awaitable[A]]
+    ) -> Handler[Any, Any]:
+        """The handler of a question that one of the parts answers, once the lab is up."""
+
+        async def handle(question: Q) -> A:
+            return await answer(await self.parts(), question)
+
+        return Handler(kind, handle)
+
+    def guest_handler(
+        self, kind: Kind[G, A], answer: Callable[[Parts, G], Awaitable[A]]
+    ) -> Handler[Any, Any]:
+        """The same, of a question about a guest. BadInput is raised if there is none such."""
+
+        async def handle(question: G) -> A:
+            return await answer(await self.of_guest(question.guest), question)
+
+        return Handler(kind, handle)

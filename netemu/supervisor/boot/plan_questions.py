@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from hostagent.model import Event
 from netemu.supervisor.boot.parts import WholeLab
 from netemu.supervisor.control.control_server import Handler
-from netemu.wire import event_questions, link_questions
+from netemu.wire import event_questions as events
+from netemu.wire import link_questions
 
 W = TypeVar("W", link_questions.Link, link_questions.ClearLinks)
 
@@ -24,44 +25,30 @@ class PlanQuestions:
 
     def handlers(self) -> list[Handler[Any, Any]]:
         """Return a handler for each kind of question."""
+        of_parts = self._lab.handler
         return [
-            Handler(event_questions.Schedule, self._schedule),
-            Handler(event_questions.Transition, self._transition),
-            Handler(event_questions.Planned, self._planned),
-            Handler(event_questions.AddFaults, self._add_faults),
-            Handler(event_questions.ClearFaults, self._clear_faults),
-            Handler(event_questions.Faults, self._faults),
-            Handler(event_questions.Advance, self._advance),
-            Handler(event_questions.Times, self._times),
+            of_parts(events.Schedule, lambda parts, asked: parts.maintenance.schedule(asked)),
+            of_parts(
+                events.Transition,
+                lambda parts, asked: parts.maintenance.transition(asked.action, asked.event_id),
+            ),
+            Handler(events.Planned, self._planned),
+            of_parts(
+                events.AddFaults, lambda parts, asked: parts.faults.add(asked.guests, asked.faults)
+            ),
+            of_parts(
+                events.ClearFaults, lambda parts, asked: parts.faults.clear(asked.guests, asked.ids)
+            ),
+            of_parts(events.Faults, lambda parts, _: parts.faults.listed()),
+            of_parts(events.Advance, lambda parts, asked: parts.maintenance.advance(asked.seconds)),
+            of_parts(events.Times, lambda parts, _: parts.maintenance.now()),
             Handler(link_questions.Link, self._link),
             Handler(link_questions.ClearLinks, self._clear_links),
             Handler(link_questions.Links, self._links),
         ]
 
-    async def _schedule(self, question: event_questions.Schedule) -> Event:
-        return await (await self._lab.parts()).maintenance.schedule(question)
-
-    async def _transition(self, question: event_questions.Transition) -> Event:
-        plans = (await self._lab.parts()).maintenance
-        return await plans.transition(question.action, question.event_id)
-
-    async def _planned(self, question: event_questions.Planned) -> list[Event]:
+    async def _planned(self, question: events.Planned) -> list[Event]:
         return (await self._lab.parts()).maintenance.events(history=question.history)
-
-    async def _add_faults(self, question: event_questions.AddFaults) -> None:
-        await (await self._lab.parts()).faults.add(question.guests, question.faults)
-
-    async def _clear_faults(self, question: event_questions.ClearFaults) -> None:
-        await (await self._lab.parts()).faults.clear(question.guests, question.ids)
-
-    async def _faults(self, _: event_questions.Faults) -> list[event_questions.FaultOfGuest]:
-        return await (await self._lab.parts()).faults.listed()
-
-    async def _advance(self, question: event_questions.Advance) -> float:
-        return await (await self._lab.parts()).maintenance.advance(question.seconds)
-
-    async def _times(self, _: event_questions.Times) -> dict[str, float]:
-        return await (await self._lab.parts()).maintenance.now()
 
     async def _link(self, question: link_questions.Link) -> None:
         links = (await self._lab.parts()).links

@@ -20,7 +20,6 @@ from netemu.linklocal.timing import Timing
 from netemu.supervisor.boot import readiness
 from netemu.supervisor.boot.guest_questions import GuestQuestions
 from netemu.supervisor.boot.lab_log import keep_short
-from netemu.supervisor.boot.machine_questions import MachineQuestions
 from netemu.supervisor.boot.parts import Parts, WholeLab
 from netemu.supervisor.boot.plan_questions import PlanQuestions
 from netemu.supervisor.boot.status import lab_status, machine_seen, of_factory
@@ -316,7 +315,6 @@ class Supervisor:
         return [
             *GuestQuestions(lab).handlers(),
             *PlanQuestions(lab).handlers(),
-            *MachineQuestions(lab).handlers(),
             Handler(questions.Status, self._status),
             Handler(questions.Seen, self._seen),
             Handler(questions.Enter, self._enter),
