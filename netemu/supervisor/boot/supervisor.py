@@ -208,6 +208,7 @@ class Supervisor:
         network = TenantNetwork.build(lab, tenants, tenant_net[0]) if tenants else None
         self._claims = claims = Claims(Timing().scaled(scale), resets=profile.resets)
         claims.begin(self._nodes)
+        await claims.hold(self._factory)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
         key = keep_signing_key(self._order.signing_key)
         await self._zygote.ready()
@@ -239,7 +240,6 @@ class Supervisor:
             relay_ended=self._relay_ended,
             machine_told=self._machine_told,
         )
-        await claims.hold(self._factory)
         await hardware.start_programs()
         carried_out = CarriedOut()
         watching = AgentFeeds(

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from netemu.bench.build import lab_of
+from netemu.bench.processes import descendants
+from netemu.client import labs
+from netemu.wire.progress import Step
 from tests.conftest import TIME_SCALE, Person, RunningLab
 
 pytestmark = [pytest.mark.lab, pytest.mark.long]
@@ -214,6 +218,28 @@ def test_a_command_that_is_ended_ends_its_unfinished_lab(alone: Person) -> None:
     assert process.returncode == 130
     assert gone(lambda: not processes_of(alone))
     assert "interrupted" not in alone.netemu("list").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="as whom it is brought up says nothing here")
+def test_a_large_lab_that_is_ended_while_it_claims_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user interrupts `up` of many guests: processes that share their sockets close them.
+
+    Each takes the kernel some 13 ms; the supervisor alone would take seconds.
+    """
+    monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(tmp_path))
+    helpers: list[int] = []
+
+    def on_step(step: Step) -> None:
+        if step.phase == "claiming addresses":
+            helpers.extend(descendants(labs.supervisor("large"))[1:])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        labs.bring_up(lab_of(1, 70, "large"), on_step=on_step, owned=True)
+    assert len(helpers) > len(("factory", "zygote"))
+    assert labs.running() == []
 
 
 def test_foreground_ends_with_the_command(alone: Person) -> None:
