@@ -16,40 +16,37 @@ The caller must keep the interface's kernel from answering ARP for the address
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from random import Random
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.linklocal import addresses, arp
 from netemu.linklocal.arp import Arp
 from netemu.linklocal.timing import Timing
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send this Ethernet frame."""
 
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Struct, frozen=True):
     """From now on pass only ARP about this address to the claimant; None: pass no ARP."""
 
     address: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """The address is claimed: configure it. Comes before the first announcement."""
 
     address: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cease:
+class Cease(Struct, frozen=True):
     """Reset this address's connections (RFC 3927 2.5) and remove it before the next effect."""
 
     address: int

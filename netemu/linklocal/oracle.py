@@ -15,10 +15,11 @@ A claim whose probes are all lost is heard of by its ARP: see `Oracle.spoke`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
 from typing import Final
+
+from msgspec import Struct
 
 from netemu.interfaces import Mark
 from netemu.linklocal import addresses, arp
@@ -42,8 +43,7 @@ BATCH_WINDOW: Final = 0.1
 _DRAWS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(Struct, frozen=True):
     """A port (the mark of its ingress), its MAC, and the address that it may send from."""
 
     port: Mark
@@ -51,20 +51,15 @@ class Binding:
     address: int
 
 
-class Bind(Binding):
+class Bind(Binding, frozen=True):
     """From now on this port may send from this address."""
 
-    __slots__ = ()
 
-
-class Unbind(Binding):
+class Unbind(Binding, frozen=True):
     """From now on this port may not send from this address."""
 
-    __slots__ = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """Send `Oracle.frame` to this prober, out of this port only: the address is taken.
 
     On another port the holder would hear the node claim its address, which is a conflict.
@@ -75,8 +70,7 @@ class Refuse:
     address: int
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(Struct, frozen=True):
     """Send `Oracle.frame` to all ports: the address is the node's."""
 
     address: int
@@ -86,8 +80,7 @@ Effect = Bind | Unbind | Refuse | Announce
 Effects = tuple[Effect, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tentative:
+class _Tentative(Struct, frozen=True):
     """An address that is reserved for the port that probes for it."""
 
     binding: Binding

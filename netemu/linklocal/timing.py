@@ -1,6 +1,7 @@
 """The constants of RFC 3927 section 9 (and RFC 5227 section 1.1), and one multiplier. Pure."""
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 
 # A claim without a conflict takes, from the link's activation:
@@ -13,8 +14,7 @@ from dataclasses import dataclass, replace
 #
 # Others see a claim from its first probe on. The first announcement follows 4 .. 6 s later.
 # The oracle's lifetimes depend on that.
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """Durations in seconds, and counts."""
 
     probe_wait: float = 1.0

@@ -8,9 +8,10 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from netemu.errors import MachineCannot
 from netemu.kernel.errors import KernelError
@@ -49,8 +50,7 @@ _CHROOT: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """The facts that decide whether namespaces, mounts and links may be made here.
 
     `limits` are the values of /proc/sys/user/max_*_namespaces by kind (mnt, net, user, …);

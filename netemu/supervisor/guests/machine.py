@@ -6,9 +6,10 @@ Runs in the supervisor. A node's bridge, ports and guard are the same for every 
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from netemu.kernel.factory_client import Program
 from netemu.linklocal.guest_shell import GuestShell
@@ -24,8 +25,7 @@ class Capability(StrEnum):
     CONSOLE = "console"  # it is a MachineWithConsole
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(Struct, frozen=True):
     """A node's end of a wire, and what the machine's end is to be.
 
     `bridge` is the index of the bridge that the port is on. An end without `addresses` claims one.

@@ -15,9 +15,10 @@ import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
+
+from msgspec import Struct, field
 
 from netemu.errors import NetemuError, NotSo
 from netemu.kernel import guard, links, netlink, nft, packet
@@ -28,8 +29,7 @@ from netemu.kernel.namespaces import inside
 _indices: Final = count(1 << 28)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Struct, frozen=True):
     """A port: its namespace, its name, its link's index, and the index of its bridge.
 
     `settle` gives what tells a link how to behave as this port. `rules` guard the port where the
@@ -45,8 +45,7 @@ class Place:
     no_rules: str
 
 
-@dataclass
-class Splice:
+class Splice(Struct):
     """A relay's way into the wire of a port."""
 
     place: Place

@@ -9,11 +9,11 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from netemu.errors import BadInput, NetemuError, NotSo
 from netemu.impairment.plan import DIRECTIONS, MAX_TIMED, Direction, Plan, Timed, checked
@@ -44,8 +44,7 @@ Where = Callable[[Key], Place | None]
 SetCarrier = Callable[[Key, bool], None]
 
 
-@dataclass
-class _Impaired:
+class _Impaired(Struct):
     """A wire that is impaired since `since`, by the loop's clock."""
 
     plan: Plan

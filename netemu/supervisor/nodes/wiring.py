@@ -9,9 +9,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
+
+from msgspec import Struct, field
 
 from netemu.errors import MachineCannot
 from netemu.interfaces import BRIDGE, GUEST_WIRE, Mark
@@ -65,8 +66,7 @@ class WiredGuest:
         return made
 
 
-@dataclass
-class WiredNode:
+class WiredNode(Struct):
     """A node: its namespace, its guests', and the sockets on which its responder will listen."""
 
     node: Node
@@ -80,8 +80,7 @@ class WiredNode:
         return {wired.port_index: wired.guest.mark for wired in self.guests}
 
 
-@dataclass(frozen=True)
-class Manner:
+class Manner(Struct, frozen=True, dict=True):
     """How a lab is wired: its policy, its pace, and how its guests are kept apart.
 
     `leasing` are the ports whose guests may be leased an address.

@@ -1,6 +1,5 @@
-from dataclasses import FrozenInstanceError, fields
-
 import pytest
+from msgspec.structs import asdict
 
 from netemu.linklocal.timing import Timing
 
@@ -17,10 +16,7 @@ COUNTS = {"probe_num": 3, "announce_num": 2, "max_conflicts": 10}
 
 
 def test_the_constants_are_those_of_section_9() -> None:
-    timing = Timing()
-    assert {field.name: getattr(timing, field.name) for field in fields(timing)} == (
-        DURATIONS | COUNTS
-    )
+    assert asdict(Timing()) == DURATIONS | COUNTS
 
 
 def test_one_multiplier_scales_every_duration_and_no_count() -> None:
@@ -39,5 +35,5 @@ def test_time_does_not_stand_still_nor_run_backwards(x: float) -> None:
 
 
 def test_it_is_a_constant() -> None:
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Timing().probe_num = 1  # type: ignore[misc]

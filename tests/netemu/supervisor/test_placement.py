@@ -88,7 +88,7 @@ Script = Callable[[Stage], Coroutine[Any, Any, None]]
 def play(
     fake_store: Callable[..., FakeStore], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    monkeypatch.setattr(placement, "_SWARM", 0.05)
+    monkeypatch.setattr(placement, "_BURST", 0.05)
     monkeypatch.setattr(placement, "_FIRST_RETRY", 0.001)
     monkeypatch.setattr(placement, "_LAST_RETRY", 0.01)
 

@@ -3,9 +3,9 @@
 import errno
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from netemu.errors import MachineCannot
 from netemu.kernel.errors import KernelError

@@ -108,7 +108,7 @@ def play(
 ) -> Callable[[Script], None]:
     monkeypatch.setattr(membership, "RENEWED_EVERY", 0.005)
     monkeypatch.setattr(membership, "ALIVE", 0.05)
-    monkeypatch.setattr(published_state, "_SWARM", 0.001)
+    monkeypatch.setattr(published_state, "_BURST", 0.001)
     monkeypatch.setattr(published_state, "_PAUSE", 0.001)
 
     def run(script: Script) -> None:
@@ -175,7 +175,7 @@ def test_that_the_other_machine_is_quicker_is_no_refusal(
     async def script(stage: Stage) -> None:
         other = await stage.joined()
         event = await stage.first.schedule("a", "c")
-        monkeypatch.setattr(published_state, "_SWARM", 0.2)
+        monkeypatch.setattr(published_state, "_BURST", 0.2)
         await other.schedule("c")  # from now on it tells of what it knows so much later
         cancel = Cancel(command_id="theirs", event_id=event.id)
         stage.first.local.after["cancel", "n1"] = lambda: other.local.do("n2", cancel)
