@@ -74,15 +74,9 @@ def execute(
 
     Returns the answer and the deltas to publish, both only after the transaction is committed.
     """
-    fingerprint = sha256(encode(command)).digest()
-    known = repository.commands.find(command.command_id)
+    known = repeated(repository, command)
     if known is not None:
-        if known[0] != fingerprint:
-            reason = f"command id {command.command_id} was used for another command"
-            return Failed(
-                code="command-id-reused", reason=reason, command_id=command.command_id
-            ), []
-        return _answer.decode(known[1]), []
+        return known, []
     try:
         with repository.transaction():
             # First what fell due before this command came: the command must not undo it.
@@ -96,7 +90,7 @@ def execute(
             if deltas or not isinstance(command, requests.Approve | requests.Write):
                 # A guest's that change nothing are not stored: it may send them without end.
                 repository.commands.keep(
-                    command.command_id, fingerprint, msgspec.msgpack.encode(answer)
+                    command.command_id, _fingerprint(command), msgspec.msgpack.encode(answer)
                 )
     except Refused as refusal:
         return Failed(code=refusal.code, reason=str(refusal), command_id=command.command_id), []
@@ -105,6 +99,21 @@ def execute(
             code="illegal-transition", reason=str(error), command_id=command.command_id
         ), []
     return answer, deltas
+
+
+def repeated(repository: Repository, command: requests.Command) -> Done | Failed | None:
+    """Return the answer to a command that was carried out before; None: it was not."""
+    known = repository.commands.find(command.command_id)
+    if known is None:
+        return None
+    if known[0] != _fingerprint(command):
+        reason = f"command id {command.command_id} was used for another command"
+        return Failed(code="command-id-reused", reason=reason, command_id=command.command_id)
+    return _answer.decode(known[1])
+
+
+def _fingerprint(command: requests.Command) -> bytes:
+    return sha256(encode(command)).digest()
 
 
 def answered(repository: Repository, command_id: str) -> Done | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from hostagent.channel.messages import Answer, Delta, Failed, Used, encode
+from hostagent.channel.messages import Answer, Delta, Done, Failed, Used, encode
 from hostagent.channel.requests import (
     Command,
     ListEvents,
@@ -19,7 +19,7 @@ from hostagent.channel.requests import (
     Now,
     Query,
 )
-from hostagent.commands import execute, look_up
+from hostagent.commands import execute, look_up, repeated
 from hostagent.database import RepositoryError, told
 from hostagent.repository import Repository
 
@@ -69,12 +69,9 @@ class Transactions:
             # Nothing is stored, so nothing is published or acknowledged. The next beat tries again.
             self._note(error)
             reason = f"the repository has failed: {told(error)}"
-            requests = [
-                request if isinstance(request, Query) else _refusal(request, reason)
-                for request in requests
-            ]
             try:  # reads may still work
-                return self._carry_out(requests, [], wall, joining)._replace(change_in=inf)
+                readable = [self._without_writing(request, reason) for request in requests]
+                return self._carry_out(readable, [], wall, joining)._replace(change_in=inf)
             except Exception as error:
                 self._note(error)
                 answers = [[_refusal(request, reason)] for request in requests]
@@ -83,13 +80,20 @@ class Transactions:
         self._sequence = outcome.sequence
         return outcome._replace(change_in=0.0) if more else outcome
 
+    def _without_writing(self, request: Request, reason: str) -> Query | Failed | Done:
+        """A query, or the answer to a command: what was carried out before has succeeded."""
+        if isinstance(request, Query | Failed):
+            return request
+        known = None if isinstance(request, Used) else repeated(self._repository, request)
+        return known or _refusal(request, reason)
+
     def _carry_out(
-        self, requests: Sequence[Request], deltas: list[Delta], wall: float, joining: bool
+        self, requests: Sequence[Request | Done], deltas: list[Delta], wall: float, joining: bool
     ) -> Outcome:
         repository = self._repository
         answers: list[Sequence[Answer]] = []
         for request in requests:
-            if isinstance(request, Failed):
+            if isinstance(request, Failed | Done):
                 answers.append([request])
             elif isinstance(request, ListResponders | ListPolls):
                 answers.append([])  # the agent answers it

@@ -88,22 +88,26 @@ class Controller(Verbs, Awaited):
 
     async def _ask(self, request: Command | Query) -> list[Answer | Welcome]:
         problem: OSError = TimeoutError("no answer in time")
+        sent = in_doubt = False
         try:
             async with asyncio.timeout(self.timeout), self._lock:
                 while True:
                     try:
                         if self._streams is None:
                             await self._open()
+                        sent = True
                         return check(await self._exchange(request))
                     except OSError as error:
                         problem = error
+                    except CommandRefused as error:
+                        if not (in_doubt and error.of_connection):
+                            raise
+                        problem = ConnectionAbortedError(str(error))
+                    except BaseException:  # it leaves the connection out of step
                         await self.close()
-                        await asyncio.sleep(RETRY_DELAY)
-                    except BaseException as error:
-                        # An interrupted exchange leaves the connection out of step; a refusal does
-                        # not.
-                        if not isinstance(error, CommandRefused):
-                            await self.close()
                         raise
+                    in_doubt = sent
+                    await self.close()
+                    await asyncio.sleep(RETRY_DELAY)
         except TimeoutError as error:
             raise AgentUnreachable(self.path, problem) from error

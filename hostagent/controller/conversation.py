@@ -43,12 +43,14 @@ BAD_INPUT: Final = frozenset({"bad-message", "bad-frame", "bad-property", "clock
 class CommandRefused(ControllerError):
     """The agent has refused: `code` for programs, the text for people.
 
-    `bad_input`: any agent would refuse that command.
+    `bad_input`: any agent would refuse that command. `of_connection`: it says nothing of the
+    command, which may have been carried out if it was asked for on an earlier connection.
     """
 
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: str, reason: str, *, of_connection: bool = False) -> None:
         super().__init__(reason)
         self.code = code
+        self.of_connection = of_connection
         self.bad_input = code in BAD_INPUT
 
 
@@ -133,5 +135,6 @@ def check(answers: list[Answer | Welcome]) -> list[Answer | Welcome]:
     """Return the answers; raises CommandRefused if one is a refusal."""
     for answer in answers:
         if isinstance(answer, Failed):
-            raise CommandRefused(answer.code, answer.reason)
+            of_connection = answer.command_id is None
+            raise CommandRefused(answer.code, answer.reason, of_connection=of_connection)
     return answers

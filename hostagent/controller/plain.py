@@ -77,22 +77,28 @@ class SyncController(Verbs, Blocking):
     def _ask(self, request: Command | Query) -> list[Answer | Welcome]:
         deadline = time.monotonic() + self.timeout
         problem: OSError = TimeoutError("no answer in time")
+        sent = in_doubt = False
         while True:
             try:
                 if self._socket is None:
                     self._open(deadline)
+                sent = True
                 return conversation.check(self._exchange(request, deadline))
             except TimeoutError as error:
                 self.close()
                 raise conversation.AgentUnreachable(self.path, problem) from error
             except OSError as error:
                 problem = error
+            except conversation.CommandRefused as error:
+                if not (in_doubt and error.of_connection):
+                    raise
+                problem = ConnectionAbortedError(str(error))
+            except BaseException:  # it leaves the connection out of step
                 self.close()
-                time.sleep(min(conversation.RETRY_DELAY, max(deadline - time.monotonic(), 0.0)))
-            except BaseException as error:
-                if not isinstance(error, conversation.CommandRefused):
-                    self.close()
                 raise
+            in_doubt = sent
+            self.close()
+            time.sleep(min(conversation.RETRY_DELAY, max(deadline - time.monotonic(), 0.0)))
 
 
 def _left(deadline: float) -> float:

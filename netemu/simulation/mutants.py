@@ -256,8 +256,8 @@ ALL: Final[Sequence[Mutant]] = (
     Mutant(
         "command-ids-forgotten",
         _COMMANDS,
-        "    if known is not None:\n        if known[0]",
-        "    if False:\n        if known[0]",
+        "    if known is not None:\n        return known, []\n",
+        "",
         ("NeverBack", "Acknowledged", "NothingHidden", "SameBytes"),
     ),
 )

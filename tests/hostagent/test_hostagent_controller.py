@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from hostagent.channel.messages import VERSION, Left, Welcome, encode
+from hostagent.channel.frames import Decoder
+from hostagent.channel.messages import VERSION, Done, Failed, Left, Welcome, decode, encode
 from hostagent.channel.requests import WITHDRAWN_AT_ONCE, Placed
 from hostagent.controller import AgentUnreachable, CommandRefused, Controller, SyncController
 from hostagent.model import Event, EventSource, EventStatus, EventType, Guest
@@ -257,3 +258,52 @@ def test_many_guests_with_much_to_say_go_in_several_commands(node):
         assert [one.guest for one in controller.guests()] == sorted(guests, key=lambda g: g.name)
         controller.place(guests, command_id="many")  # again: done once
         assert {one.edits for one in controller.guests()} == {0}
+
+
+WELCOME, BUSY = Welcome(version=VERSION, node="n"), Failed(code="busy", reason="too many")
+
+
+@pytest.fixture
+def forgetful(short_path):
+    """The path of an agent that takes a command and is gone, then refuses a connection, and then
+    answers.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(short_path / "forgetful"))
+    listener.listen()
+
+    def hear(sock):
+        (heard,) = Decoder().feed(sock.recv(65536))
+        return decode(heard)
+
+    def run():
+        for turn in ("gone", "busy", "done"):
+            with listener.accept()[0] as sock:
+                hear(sock)
+                sock.sendall(encode(BUSY if turn == "busy" else WELCOME))
+                if turn != "busy":
+                    command = hear(sock)
+                if turn == "done":
+                    sock.sendall(encode(Done(command_id=command.command_id, now=1.0, sequence=7)))
+
+    threading.Thread(target=run, daemon=True).start()
+    yield short_path / "forgetful"
+    listener.close()
+
+
+@pytest.mark.parametrize("kind", ["plain", "asyncio"])
+def test_a_refused_connection_does_not_say_that_an_earlier_command_was_refused(forgetful, kind):
+    """It may have been carried out: only an answer to it says so, or none in time."""
+
+    def place(path):
+        if kind == "plain":
+            with SyncController.connect(path, 20) as controller:
+                return controller.place([Guest(name="a")])
+
+        async def placed():
+            async with await Controller.connect(path, 20) as controller:
+                return await controller.place([Guest(name="a")])
+
+        return asyncio.run(placed())
+
+    assert place(forgetful) == 7

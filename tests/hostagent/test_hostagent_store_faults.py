@@ -191,6 +191,19 @@ def test_a_disk_that_fails_for_ever_and_then_the_power(disk, reference, tmp_path
         again.close()
 
 
+def test_a_command_that_was_carried_out_is_answered_when_nothing_more_can_be_stored(tmp_path):
+    """It comes again, for its answer was lost, with others that cannot be carried out any more."""
+    store = Repository.open(tmp_path / "r")
+    transactions = Transactions(store, "n1", lambda: NOW)
+    first, second = COMMANDS[:2]
+    (before,) = transactions.run([first], False).answers
+    store._db._db.execute("PRAGMA query_only = 1")  # as a full disk
+    known, refused = transactions.run([first, second], False).answers
+    assert known == before
+    assert (refused[0].code, refused[0].command_id) == ("repository", second.command_id)
+    store.close()
+
+
 def test_a_disk_that_fails_while_an_older_file_is_taken_over(disk, tmp_path):
     """The file stays what it was, or is what it becomes, and nothing in between."""
     write_old(tmp_path / "r", 3)

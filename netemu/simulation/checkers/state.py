@@ -171,7 +171,14 @@ class Feed(Checker):
         state = id(mind), mind.knowledge.sequence
         known, since = self._behind.get(node, (state, now))
         runs = mind.process is not None and mind.process.alive and not mind.process.paused
-        if not runs or state[1] == sequence or known != state or not mind.knowledge.fresh(now):
+        unheard = (f"{node}/agent", f"{node}/responder") in self.cluster.network.unheard
+        if (
+            not runs
+            or unheard
+            or state[1] == sequence
+            or known != state
+            or not mind.knowledge.fresh(now)
+        ):
             self._behind.pop(node, None)
             return
         self._behind[node] = state, since
