@@ -86,8 +86,6 @@ def bring_up(
         raise BadInput(
             f"{lab.name}: has no nodes for machine {store.machine}; it has for {machines}"
         )
-    if order.elsewhere and any(guest.tenant for guest in lab.guests):
-        raise BadInput(f"{lab.name}: a tenant network does not reach from machine to machine")
     if lab.name not in running():
         require(Size.of(order.here))
         if any(guest.machine for guest in order.here.guests):
@@ -105,7 +103,8 @@ def bring_up(
     made = runtime_dir.identity(lab.name)
     try:
         servers = () if store is None else store.servers
-        launch.start(told, len(order.here.nodes), servers, directory, lock, on_step)
+        outside = launch.Outside(len(order.here.nodes), order.crosses, servers)
+        launch.start(told, outside, directory, lock, on_step)
     except BaseException:
         end(lab.name, made)
         raise

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from hostagent import process_title
 from netemu.errors import MachineCannot, NotSo
@@ -15,18 +16,26 @@ from netemu.wire.progress import Step, steps
 from netemu.wire.source import python_path
 
 
+class Outside(NamedTuple):
+    """What is made for a lab outside of its sandbox: sockets of so many nodes' agents, one to other
+    machines if its tenant network `crosses`, and connections to the servers of its store.
+    """
+
+    nodes: int
+    crosses: bool
+    servers: Sequence[tuple[str, int]]
+
+
 def start(
     order: bytes,
-    nodes: int,
-    servers: Sequence[tuple[str, int]],
+    outside: Outside,
     directory: Path,
     lock: int,
     on_step: Callable[[Step], None],
 ) -> None:
     """Start the sandbox, which takes the lock over, and follow it until the lab is ready.
 
-    `order` says what to build, of which `nodes` nodes are here; `servers` are those of its store.
-    Raises the error that the lab ends with, or MachineCannot.
+    `order` says what to build. Raises the error that the lab ends with, or MachineCannot.
     """
     with ExitStack() as ours:
         with ExitStack() as theirs:
@@ -37,7 +46,7 @@ def start(
                 theirs.callback(os.close, tell)
                 owner = os.pidfd_open(os.getpid())
                 theirs.callback(os.close, owner)
-                sandbox = _start_sandbox(directory, lock, tell, owner, nodes, servers)
+                sandbox = _start_sandbox(directory, lock, tell, owner, outside)
             except OSError as error:
                 raise MachineCannot(f"{directory}: no lab starts: {error.strerror}") from None
         try:
@@ -56,11 +65,11 @@ def _start_sandbox(
     lock: int,
     tell: int,
     owner: int,
-    nodes: int,
-    servers: Sequence[tuple[str, int]],
+    outside: Outside,
 ) -> subprocess.Popen[bytes]:
     module = (sys.executable, "-P", "-m", "netemu.supervisor.boot.pid1")
-    words = map(str, (directory, lock, tell, owner, nodes, *chain(*servers)))
+    made = (outside.nodes, int(outside.crosses), *chain(*outside.servers))
+    words = map(str, (directory, lock, tell, owner, *made))
     with (directory / runtime_dir.LOG).open("ab") as log:
         return subprocess.Popen(
             [*module, *words, process_title.ROOM],

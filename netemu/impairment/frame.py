@@ -78,13 +78,21 @@ def with_tag(frame: bytes, protocol: int, tag: int) -> bytes:
 
 def flipped(frame: bytes, bit: int) -> bytes:
     """Flip one bit. The checksum is filled in first: it has to be wrong then."""
-    flags, _, _, _, start, offset = HEADER.unpack_from(frame)
-    body = bytearray(frame[HEADER.size :])
-    if flags & _NEEDS_CHECKSUM and start + offset + 2 <= len(body):
-        # The field holds the sum of the pseudo-header.
-        _put(body, start + offset, _checksum(body[start:]) or 0xFFFF)  # to UDP 0 says: none
+    body = bytearray(complete(frame))
     body[bit // 8] ^= 1 << bit % 8
     return bytes(HEADER.size) + bytes(body)
+
+
+def complete(frame: bytes) -> bytes:
+    """The frame as it is on a wire: without the header, its checksum filled in."""
+    flags, _, _, _, start, offset = HEADER.unpack_from(frame)
+    body = frame[HEADER.size :]
+    if not flags & _NEEDS_CHECKSUM or start + offset + 2 > len(body):
+        return body
+    filled = bytearray(body)
+    # The field holds the sum of the pseudo-header.
+    _put(filled, start + offset, _checksum(filled[start:]) or 0xFFFF)  # to UDP 0 says: none
+    return bytes(filled)
 
 
 def _network(body: bytes) -> int:

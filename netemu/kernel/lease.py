@@ -20,13 +20,14 @@ LATE: Final = 0.25
 
 
 class Lease:
-    """The lease of one node."""
+    """The lease of one node, or of the tenant network: of a table of rules."""
 
-    def __init__(self, netfilter: socket.socket) -> None:
+    def __init__(self, netfilter: socket.socket, table: str) -> None:
         self._netfilter = netfilter
+        self._table = table
 
     @classmethod
-    def open(cls, net: int) -> "Lease":
+    def open(cls, net: int, table: str = "guard") -> "Lease":
         """Open its socket in that namespace."""
         with inside(net):
             netfilter = socket.socket(
@@ -34,7 +35,7 @@ class Lease:
             )
         netfilter.bind((0, 0))
         netfilter.settimeout(_PATIENCE)
-        return cls(netfilter)
+        return cls(netfilter, table)
 
     def close(self) -> None:
         """Close the socket; the lease goes on."""
@@ -54,7 +55,7 @@ class Lease:
 
     def _set(self, seconds: float) -> None:
         code = bindings.exchange(
-            self._netfilter, bindings.renewal("guard", "lease", _KEY, int(seconds * 1000))
+            self._netfilter, bindings.renewal(self._table, "lease", _KEY, int(seconds * 1000))
         )
         if code:
             raise KernelError("renewing the lease of a guard", code)

@@ -19,10 +19,20 @@ _ADDRESSES_AT_ONCE: Final = 500
 Port = tuple[str, str, Sequence[str]]
 
 
-def pieces(ports: Sequence[Port]) -> Iterator[str]:
-    """The rules for these ports, in pieces that anybody's nft can load."""
+# The port that leads to other machines, and the carrier's end of its wire.
+MACHINES: Final = "machines"
+TUNNEL: Final = "tunnel"
+
+
+def pieces(ports: Sequence[Port], elsewhere: Sequence[Port] | None = None) -> Iterator[str]:
+    """The rules for these ports, in pieces that anybody's nft can load.
+
+    `elsewhere` are the ports that guests of other machines would have here; None: there are none,
+    and nothing leads to other machines.
+    """
     rates = {"broadcast_rate": BROADCASTS_PER_SECOND, "broadcast_burst": BROADCAST_BURST}
-    text = fill_in(template("tenant.nft"), rates)
+    crossing = "" if elsewhere is None else template("tenant_crossing.nft")
+    text = fill_in(template("tenant.nft"), {**rates, "crossing": crossing})
     for some in _shares(ports):
         own = (f'"{port}" . {mac} . {address}' for port, mac, held in some for address in held)
         stations = ", ".join(mac for _, mac, _ in some)
@@ -34,6 +44,12 @@ table netdev tenant {{
 }}
 """
         text = ""
+    if text:
+        yield text
+    if elsewhere is not None:
+        yield from _known([*ports, *elsewhere])
+        if ports:
+            yield f"add element netdev tenant here {{ {', '.join(mac for _, mac, _ in ports)} }}\n"
 
 
 def _shares(ports: Sequence[Port]) -> Iterator[list[Port]]:
@@ -47,6 +63,28 @@ def _shares(ports: Sequence[Port]) -> Iterator[list[Port]]:
         addresses += len(port[2])
     if share:
         yield share
+
+
+def _known(ports: Sequence[Port]) -> Iterator[str]:
+    """The elements that guests of a lab on several machines have on each of them."""
+    for some in _shares(ports):
+        held = [(port, mac, address) for port, mac, addresses in some for address in addresses]
+        guests = ", ".join(f"{mac} . {address}" for _, mac, address in held)
+        own = ", ".join(f'"{port}" . {mac} . {address}' for port, mac, address in held)
+        yield f"""add element netdev tenant guests {{ {guests} }}
+add element netdev tenant stations {{ {", ".join(mac for _, mac, _ in some)} }}
+add element netdev tenant own {{ {own} }}
+"""
+
+
+def comes(port: str, mac: str) -> str:
+    """The rules of a port of a guest that comes from another machine."""
+    return f"{one_more(port)}add element netdev tenant here {{ {mac} }}\n"
+
+
+def goes(port: str, mac: str) -> str:
+    """The commands that remove them."""
+    return f"{one_less(port)}\ndelete element netdev tenant here {{ {mac} }}"
 
 
 def _port(port: str) -> str:

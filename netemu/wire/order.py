@@ -50,6 +50,11 @@ class Order(msgspec.Struct, frozen=True):
         here = {one.name for one in nodes_here(self.lab, self.store)}
         return [one for one in self.lab.nodes if one.name not in here]
 
+    @property
+    def crosses(self) -> bool:
+        """Whether the lab's tenant network has guests of several machines."""
+        return bool(self.elsewhere) and any(guest.tenant for guest in self.lab.guests)
+
 
 def part_of(lab: Lab, names: Container[str]) -> Lab:
     """A lab without guests that are not among `names`."""

@@ -1,8 +1,9 @@
 """Enters the sandbox as its PID 1, prepares its mounts, and supervises the lab until it ends.
 
-Run as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK PROGRESS OWNER NODES [HOST PORT]… ROOM`
-with the order on standard input; the hosts are the servers of the lab's store, if it has one. It
-holds the lab's lock and every namespace; when it ends, all of it is gone.
+Run as `python -m netemu.supervisor.boot.pid1 DIRECTORY LOCK PROGRESS OWNER NODES CROSSES
+[HOST PORT]… ROOM` with the order on standard input; the hosts are the servers of the lab's store,
+if it has one, and CROSSES is 1 if its tenant network has other machines' guests. It holds the lab's
+lock and every namespace; when it ends, all of it is gone.
 """
 
 import asyncio
@@ -81,14 +82,15 @@ def main() -> int:
     """Become PID 1 of a sandbox, and supervise the lab whose order is on standard input."""
     process_title.show(sys.orig_argv[:-1])
     os.umask(0o022)
-    name, *numbers = sys.argv[1:6]
-    lock, tell, owner, nodes = map(int, numbers)
+    name, *numbers = sys.argv[1:7]
+    lock, tell, owner, nodes, crosses = map(int, numbers)
     for descriptor in (lock, tell, owner):
         os.set_inheritable(descriptor, False)  # the lock is held until the last thread ends
     progress = Progress(tell)
     try:
         descriptors = sandbox.sockets(Path(name), nodes)
-        servers = sys.argv[6:-1]
+        servers = sys.argv[7:-1]
+        outer = socket.socket(fileno=sandbox.to_machines(servers)) if crosses else None
         dialler = socket.socket(fileno=sandbox.dialler(servers)) if servers else None
         sandbox.enter()
     except NetemuError as error:
@@ -101,7 +103,7 @@ def main() -> int:
     zygote = fork_zygote()
     if zygote is None:
         return 0  # it has been the zygote, or one of the daemons
-    return _supervise(Path(name), progress, owner, descriptors, dialler, zygote)
+    return _supervise(Path(name), progress, owner, descriptors, dialler, outer, zygote)
 
 
 def _supervise(
@@ -110,6 +112,7 @@ def _supervise(
     owner: int,
     descriptors: list[int],
     dialler: socket.socket | None,
+    outer: socket.socket | None,
     zygote: Zygote,
 ) -> int:
     """The exit code."""
@@ -126,7 +129,7 @@ def _supervise(
         _settle(order)
         control, *agents = map(_listening, descriptors)
         _make_room_for_descriptors(order.here)
-        supervisor = Supervisor(order, directory, progress, owner, dialler, zygote)
+        supervisor = Supervisor(order, directory, progress, owner, dialler, outer, zygote)
         if asyncio.run(supervisor.run(control, agents)):
             runtime_dir.discard(top, order.lab.name, directory)  # no other process does
     except NetemuError as error:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from netemu.errors import MachineCannot
 from netemu.kernel import namespaces as ns
@@ -71,6 +72,43 @@ def dialler(servers: Sequence[str]) -> int:
             cwd="/",
         )
     return ours.detach()
+
+
+# VXLAN's port, unless the machine uses it: others are told the port that it is.
+_VXLAN: Final = 4789
+_ROOM: Final = 1 << 20  # of what other machines send at once
+# linux/in.h, linux/in6.h: a frame that is too long for the network between machines is fragmented.
+_MTU_DISCOVER: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, 10),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
+}
+_NEVER: Final = 0
+
+
+def to_machines(servers: Sequence[str]) -> int:
+    """The socket to other machines, at the address by which this one reaches the store.
+
+    Raises MachineCannot if it reaches none of its servers.
+    """
+    problem = "no server"
+    for host, port in zip(servers[::2], servers[1::2], strict=True):
+        try:
+            family, kind, _, _, there = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind) as route:
+                route.connect(there)
+                own = route.getsockname()[0]
+            made = socket.socket(family, kind)
+            made.setsockopt(*_MTU_DISCOVER[family], _NEVER)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+            try:
+                made.bind((own, _VXLAN))
+            except OSError:
+                made.bind((own, 0))
+        except OSError as error:
+            problem = f"{host}: {error.strerror or error}"
+            continue
+        return made.detach()
+    raise MachineCannot(f"no way to other machines for the tenant network: {problem}")
 
 
 def _map(name: str, text: str) -> None:

@@ -5,6 +5,7 @@ Runs in the supervisor, only where the lab has such a store.
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -36,12 +37,17 @@ from netemu.supervisor.control.shared_store import SharedStore
 from netemu.supervisor.control.store import NodeFailed, Store
 from netemu.supervisor.guests.kinds import leave_to_others, made_ahead
 from netemu.supervisor.guests.machine import Machine
+from netemu.supervisor.nodes.tunnel import Tunnel
 from netemu.topology import Guest, Lab
+from netemu.tunnel.messages import Peer, Peers
 from netemu.wire.order import Begun, Order, part_of
 
 log = logging.getLogger(__name__)
 
 _AGAIN: Final = 1.0
+# Seconds between looks at who the other machines are.
+_LOOK: Final = 0.5
+_SECRET: Final = 32
 
 
 GuestsOn: TypeAlias = Callable[[str], Iterable[str]]
@@ -61,6 +67,7 @@ class SharedLab:
         self,
         order: Order,
         link: socket.socket,
+        outer: socket.socket | None,
         event_log: EventLog,
         ended: Callable[[], None],
     ) -> None:
@@ -80,6 +87,7 @@ class SharedLab:
             elsewhere=[node.name for node in order.elsewhere],
             activity=address.activity,
             whole=msgspec.json.encode(Begun(order.lab, order.time_scale)),
+            tunnel=None if outer is None else outer.getsockname()[:2],
         )
         self._order = order
         self._event_log = event_log
@@ -88,6 +96,7 @@ class SharedLab:
         self.places = Places(order.lab, self._client, self._membership)
         self._fence = Fence()
         self._left = Left(0.0, {}, ())
+        self._secret = b""  # of the machines, for the tenant network
         self.store: SharedStore | None = None
         self.others: Others = NoOthers()
         self._local: Store | None = None
@@ -109,6 +118,9 @@ class SharedLab:
         """
         await self._membership.begin()
         await self.places.read()
+        if self._part.tunnel is not None:
+            key = self._membership.key("tunnel")
+            self._secret = (await self._client.create(key, os.urandom(_SECRET)))[0].value
         if self._part.elsewhere:
             self._left = await left_by(self._client, self._membership, self._part.here)
             self.places.resume(self._part.machine, partial(resumed, self._left))
@@ -137,7 +149,23 @@ class SharedLab:
     def fence(self, nets: Sequence[int]) -> None:
         """Let these nodes' guests be heard only while this machine is there."""
         for net in nets:
-            self._fence.add(net)
+            self._fence.add(Lease.open(net))
+
+    def connect(self, tunnel: Tunnel, net: int) -> None:
+        """Connect the tenant network in `net` with those of other machines, while all are there."""
+        self._fence.add(Lease.open(net, "tenant"))
+        self.duties.append(asyncio.create_task(self._keep_connected(tunnel)))
+
+    async def _keep_connected(self, tunnel: Tunnel) -> None:
+        while True:
+            there = self.places.machines.items()
+            peers = [
+                Peer(one.run, *one.tunnel)
+                for name, one in sorted(there)
+                if name != self._part.machine and one.tunnel is not None
+            ]
+            tunnel.tell(Peers(self._secret, self._membership.run, peers))
+            await asyncio.sleep(_LOOK)
 
     async def _forget(self, guests: Sequence[str]) -> None:
         """Withdraw these guests from every agent here, whatever it knew in an earlier term."""
@@ -288,7 +316,7 @@ class SharedLab:
 
 
 class Fence:
-    """The leases of the nodes here, which end the hearing of their guests at a deadline."""
+    """The leases of what is here, which end the hearing of its guests at a deadline."""
 
     def __init__(self) -> None:
         self._leases: list[Lease] = []
@@ -300,9 +328,9 @@ class Fence:
         """Whether no guest is heard."""
         return asyncio.get_running_loop().time() >= self._deadline
 
-    def add(self, net: int) -> None:
-        """A node has been wired."""
-        self._leases.append(Lease.open(net))
+    def add(self, lease: Lease) -> None:
+        """A node, or the tenant network, has been wired."""
+        self._leases.append(lease)
         self.last_until(self._deadline)
 
     def last_until(self, deadline: float) -> None:

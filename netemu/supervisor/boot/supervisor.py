@@ -54,6 +54,7 @@ from netemu.wire.status import LabStatus, MachineSeen
 
 if TYPE_CHECKING:
     from netemu.supervisor.boot.shared_lab import SharedLab
+    from netemu.supervisor.nodes.tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Supervisor:
         progress: Progress,
         owner: int,
         dialler: socket.socket | None,
+        outer: socket.socket | None,
         zygote: Zygote,
     ) -> None:
         self._order = order
@@ -84,6 +86,8 @@ class Supervisor:
         self._progress = progress
         self._owner: int | None = owner  # a pidfd, for as long as the lab goes down with it
         self._dialler = dialler  # the way to the servers of the lab's store, if it has one
+        self._outer = outer  # to other machines, if its tenant network crosses
+        self._tunnel: Tunnel | None = None
         self._shared: SharedLab | None = None
         self._factory = Factory(self._factory_ended, order.shared, order.readable)
         self._zygote = zygote
@@ -195,7 +199,9 @@ class Supervisor:
             # A lab of one machine does not import this.
             from netemu.supervisor.boot.shared_lab import SharedLab
 
-            self._shared = SharedLab(self._order, self._dialler, self._event_log, self._down.set)
+            self._shared = SharedLab(
+                self._order, self._dialler, self._outer, self._event_log, self._down.set
+            )
             self._lab = await self._shared.begin()
         lab, scale, profile = self._lab, self._order.time_scale, self._order.profile
         leased = self._shared is not None and bool(self._order.elsewhere)
@@ -203,9 +209,7 @@ class Supervisor:
         self._nodes = await wire(lab, self._factory, manner, progress=self._progress)
         if self._shared is not None and leased:
             self._shared.fence([node.net for node in self._nodes])
-        tenants = [one for node in self._nodes for one in node.guests if one.guest.tenant]
-        tenant_net = await self._factory.nodes(1) if tenants else []
-        network = TenantNetwork.build(lab, tenants, tenant_net[0]) if tenants else None
+        network = await self._tenant_network()
         self._claims = claims = Claims(Timing().scaled(scale), resets=profile.resets)
         claims.begin(self._nodes)
         await claims.hold(self._factory)
@@ -231,7 +235,7 @@ class Supervisor:
         by_address = profile.identity is Identity.ADDRESS
         placement = Placement(store, self._nodes, claims, by_address=by_address)
         hardware = Hardware(
-            lab,
+            self._order.lab,  # every guest knows the names of all tenants
             self._nodes,
             claims,
             Ports(manner, network),
@@ -283,6 +287,25 @@ class Supervisor:
             )
         await self._parts.links.as_the_file_says()
 
+    async def _tenant_network(self) -> TenantNetwork | None:
+        """The network of guests that have an interface on it, if any has, on whichever machine."""
+        wired = [one for node in self._nodes for one in node.guests if one.guest.tenant]
+        if not wired and self._outer is None:
+            return None
+        (net,) = await self._factory.nodes(1)
+        if self._outer is None or self._shared is None:
+            return TenantNetwork.build(self._lab, wired, net)
+        # A lab of one machine does not import this.
+        from netemu.supervisor.nodes.tunnel import Tunnel
+
+        here = {one.guest.name for one in wired}
+        everybody = [guest for guest in self._order.lab.guests if guest.tenant]
+        others = [guest for guest in everybody if guest.name not in here]
+        network = TenantNetwork.build(self._lab, wired, net, others)
+        self._tunnel = Tunnel.open(self._outer, network.tunnel())
+        self._shared.connect(self._tunnel, net)
+        return network
+
     async def _watch_for_failing(self) -> None:
         """Raise NotSo once a service fails to start, so that nobody waits for the lab."""
         while True:
@@ -297,6 +320,8 @@ class Supervisor:
             host.stop()
         if self._parts is not None:
             self._parts.hardware.wires.close()
+        if self._tunnel is not None:
+            self._tunnel.stop()
         try:
             async with asyncio.timeout(GRACE):
                 while self._zygote.pid or any(service.pid for service in self._services()):
@@ -306,7 +331,8 @@ class Supervisor:
 
     def _services(self) -> list[Service]:
         relay = self._parts.hardware.wires.services if self._parts else ()
-        return [*(service for host in self._hosts for service in host.services), *relay]
+        carrier = [self._tunnel.service] if self._tunnel else []
+        return [*(service for host in self._hosts for service in host.services), *relay, *carrier]
 
     # The questions.
 

@@ -36,7 +36,10 @@ _LEAVING: Final = 2.0
 
 
 class Part(NamedTuple):
-    """What a machine has of a lab. `activity` is None where it begins the lab, which is `whole`."""
+    """What a machine has of a lab. `activity` is None where it begins the lab, which is `whole`.
+
+    `tunnel` is where it takes other machines' frames of the tenant network, if there is one.
+    """
 
     lab: str
     machine: str
@@ -44,6 +47,7 @@ class Part(NamedTuple):
     elsewhere: Sequence[str]
     activity: str | None
     whole: bytes
+    tunnel: tuple[str, int] | None = None
 
 
 class Term(msgspec.Struct, frozen=True):
@@ -51,18 +55,21 @@ class Term(msgspec.Struct, frozen=True):
 
     nodes: tuple[str, ...]
     run: str
+    tunnel: tuple[str, int] | None = None
 
 
 class Membership:
     """The place of one machine. `term` is the revision at which its present term began.
 
-    `settled` is set once the guests here are those that belong here in that term. At its beginning
-    there may be guests that are elsewhere by now, and no command may reach them.
+    `run` is that term's own name. `settled` is set once the guests here are those that belong here
+    in it. At its beginning there may be guests that are elsewhere by now, and no command may reach
+    them.
     """
 
     def __init__(self, client: Client, part: Part) -> None:
         self.lease = 0
         self.term = 0
+        self.run = ""
         self.settled = asyncio.Event()
         self.settled.set()  # a supervisor that has just begun has nothing
         self._client = client
@@ -112,7 +119,8 @@ class Membership:
         entry = await client.get(key)
         if entry is None or entry.value != mine:
             return f"{lab}: this lab has ended, and another of its name may have begun"
-        own = msgspec.json.encode(Term(tuple(self._part.here), str(uuid4())))
+        run = str(uuid4())
+        own = msgspec.json.encode(Term(tuple(self._part.here), run, self._part.tunnel))
         alive = await client.grant(ALIVE)
         took = [Put(self._place, own, alive), Put(self.key("terms", machine), own)]
         if self.term:
@@ -122,7 +130,7 @@ class Membership:
         if found is None or found.value != own:
             await client.revoke(alive)
             return f"{lab}: a machine of the name {machine} is there already"
-        self.lease, self.term, self._own = alive, found.modified, own
+        self.lease, self.term, self.run, self._own = alive, found.modified, run, own
         return ""
 
     async def _is_over(self, activity: str) -> bool:

@@ -47,6 +47,8 @@ class Machine(msgspec.Struct, frozen=True):
 
     nodes: tuple[str, ...]
     began: int
+    run: str = ""
+    tunnel: tuple[str, int] | None = None
 
 
 class Places:
@@ -200,4 +202,4 @@ def _take_terms(known: dict[str, Machine], changes: Sequence[Change], whole: boo
             known.pop(machine, None)
         else:
             term = msgspec.json.decode(one.entry.value, type=Term)
-            known[machine] = Machine(term.nodes, one.entry.modified)
+            known[machine] = Machine(term.nodes, one.entry.modified, term.run, term.tunnel)

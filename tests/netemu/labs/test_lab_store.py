@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,25 @@ import pytest
 
 from tests.conftest import Person, RunningLab
 from tests.netemu.etcd.conftest import Servers, open_servers
-from tests.netemu.labs.test_lab_isolation import wait_until
+from tests.netemu.labs.frames import SEND
+from tests.netemu.labs.test_lab_isolation import listening, wait_until
+from tests.netemu.labs.test_lab_tenant import in_others_names, link, link_local
 
 __all__ = ["open_servers"]
 pytestmark = pytest.mark.lab
 
-TWO_MACHINES = """
-nodes:
-  n1: {guests: [{name: web1, availability_set: s}]}
-  n2: {machine: other, guests: [{name: web2, availability_set: s}]}
-"""
+# web2 serves its interpreter, a file of some megabytes, to tenants.
+SERVED = Path(os.path.realpath(sys.executable))
+SERVE = [sys.executable, "-m", "http.server", "8080", "--directory", str(SERVED.parent)]
+WEB = {"availability_set": "s", "tenant": True}
+TWO_MACHINES = json.dumps(
+    {
+        "nodes": {
+            "n1": {"guests": [{"name": "web1", **WEB}]},
+            "n2": {"machine": "other", "guests": [{"name": "web2", **WEB, "run": SERVE}]},
+        }
+    }
+)
 FAST = ("--time-scale", "0.02")
 
 
@@ -71,6 +81,24 @@ def acts_on_the_whole_lab(lab: RunningLab, theirs: RunningLab) -> None:
     assert listed(other, "link") == []
 
 
+def is_served(lab: RunningLab) -> bool:
+    """Whether web1 is served by web2, on the tenant network, all of a large file."""
+    url = f"http://web2:8080/{SERVED.name}"
+    got = lab.exec("web1", "curl", "-so/dev/null", "-w%{size_download}", "-m20", url, check=None)
+    return got.stdout == str(SERVED.stat().st_size)
+
+
+def nothing_forged_crosses(lab: RunningLab, theirs: RunningLab) -> None:
+    """web1 speaks as others, and link-local, by eth1: web2 hears only what it may say."""
+    source, target = link(lab, "web1")["address"], link(theirs, "web2")["address"]
+    honest, forged = in_others_names(source, target)
+    forged += link_local(source, target, lab.address("web1"), theirs.address("web2"))
+    with listening(theirs, "web2", "eth1") as heard:
+        lab.python("web1", SEND, "eth1", *forged, *honest)
+        wait_until(lambda: {f"in {one}" for one in honest} <= set(heard))
+    assert not [one for one in forged if f"in {one}" in heard]
+
+
 def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_servers: Servers) -> None:
     """A user begins a lab on one machine and joins it on another, which is lost: its guest boots
     on the other, with its events, and stays there when the machine comes back."""
@@ -98,6 +126,7 @@ def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_server
         theirs.maintenance("start", planned["id"])
         wait_until(lambda: lab.maintenance("list", "--history")[0]["status"] == "Completed")
         wait_until(lambda: '"_web2"' in theirs.get("web2"))
+        wait_until(lambda: is_served(lab))
         refused = lab.exec("web2", "true", check=1)
         where = "web2: is on machine other, node n2: that can only be done there"
         assert where in refused.stderr
@@ -118,6 +147,7 @@ def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_server
         )
         if person.kind == "root":  # of the two, each shows a half: both would take as long again
             acts_on_the_whole_lab(lab, theirs)
+            nothing_forged_crosses(lab, theirs)
             return
         planned = lab.maintenance("schedule", "web2", "--in", "5h", "--duration", "1s")
         os.kill(theirs.status()["supervisor"], signal.SIGKILL)
@@ -127,6 +157,7 @@ def test_a_lab_is_one_on_two_machines(person: Person, other: Person, open_server
         wait_until(lambda: here(lab) == {"web1": "bound", "web2": "bound"})
         told = person.netemu("events", "--name", "spread")
         assert "machine other: lost; elsewhere: web2" in told.stdout
+        wait_until(lambda: is_served(lab))
         told = lab.exec("web2", "curl", "-s", "-HMetadata:true", f"169.254.169.254{events}")
         assert planned["id"] in told.stdout.lower()
         other.netemu(*joining)

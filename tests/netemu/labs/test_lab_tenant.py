@@ -106,43 +106,49 @@ def test_those_who_have_none_are_not_there(tenants: RunningLab) -> None:
 
 def test_nobody_speaks_as_another_there(tenants: RunningLab, macs: dict[str, str]) -> None:
     """A guest forges its address, its MAC and its ARP on eth1: only what is its own arrives."""
-    other = "02:00:00:00:00:77"
-    honest = [
-        udp(macs["a"], macs["c"], A, C, b"honest"),
-        arp(macs["a"], sender_ip=A, target_ip=C),
-    ]
-    forged = [
-        udp(macs["a"], macs["c"], C, C, b"as whom it speaks to"),
-        udp(macs["a"], macs["c"], "198.18.0.9", C, b"as somebody else"),
-        udp(macs["a"], macs["c"], "192.0.2.1", C, b"as somebody from elsewhere"),
-        udp(other, macs["c"], A, C, b"by another MAC"),
-        udp(macs["c"], macs["c"], A, C, b"by the victim's MAC"),
-        arp(macs["a"], sender_ip=C_TOO, target_ip=C),
-        arp(macs["a"], sender_ip="198.18.0.9", target_ip=C),
-        arp(macs["a"], sender_ip=A, target_ip=C, sender_mac=other),
-        arp(other, sender_ip=A, target_ip=C),
-        arp(macs["a"], operation=2, sender_ip=A, target_ip=C, sender_mac=macs["c"]),
-    ]
+    honest, forged = in_others_names(macs["a"], macs["c"])
     assert forged_arrive(tenants, honest, forged) == []
+
+
+def in_others_names(source: str, target: str) -> tuple[list[str], list[str]]:
+    """What a guest with A may send to one with C; and what it sends in names that are not its."""
+    other = "02:00:00:00:00:77"
+    honest = [udp(source, target, A, C, b"honest"), arp(source, sender_ip=A, target_ip=C)]
+    return honest, [
+        udp(source, target, C, C, b"as whom it speaks to"),
+        udp(source, target, "198.18.0.9", C, b"as somebody else"),
+        udp(source, target, "192.0.2.1", C, b"as somebody from elsewhere"),
+        udp(other, target, A, C, b"by another MAC"),
+        udp(target, target, A, C, b"by the victim's MAC"),
+        arp(source, sender_ip=C_TOO, target_ip=C),
+        arp(source, sender_ip="198.18.0.9", target_ip=C),
+        arp(source, sender_ip=A, target_ip=C, sender_mac=other),
+        arp(other, sender_ip=A, target_ip=C),
+        arp(source, operation=2, sender_ip=A, target_ip=C, sender_mac=target),
+    ]
 
 
 def test_nothing_link_local_passes_there(tenants: RunningLab, macs: dict[str, str]) -> None:
     """A guest sends what is of 169.254/16 by eth1, in any dress: nobody on eth1 hears of it."""
-    own, far = tenants.address("a"), tenants.address("c")
+    forged = link_local(macs["a"], macs["c"], tenants.address("a"), tenants.address("c"))
     honest = [udp(macs["a"], macs["c"], A, C, b"honest")]
-    forged = [
-        udp(macs["a"], macs["c"], own, far, b"link-local"),
-        udp(macs["a"], macs["c"], own, C, b"from link-local"),
-        udp(macs["a"], macs["c"], A, far, b"to link-local"),
-        udp(macs["a"], macs["c"], A, METADATA, b"to the responder"),
-        udp(macs["a"], "ff:ff:ff:ff:ff:ff", A, "169.254.255.255", b"to all"),
-        arp(macs["a"], target_ip=METADATA),
-        arp(macs["a"], sender_ip=A, target_ip=METADATA),
-        arp(macs["a"], sender_ip=METADATA, target_ip=METADATA),
-        arp(macs["a"], sender_ip=own, target_ip=own),
-        arp(macs["a"], target_ip=far),
-    ]
     assert forged_arrive(tenants, honest, forged) == []
+
+
+def link_local(source: str, target: str, own: str, far: str) -> list[str]:
+    """What a guest with A may not send by its tenant wire: `own` and `far` are of 169.254/16."""
+    return [
+        udp(source, target, own, far, b"link-local"),
+        udp(source, target, own, C, b"from link-local"),
+        udp(source, target, A, far, b"to link-local"),
+        udp(source, target, A, METADATA, b"to the responder"),
+        udp(source, "ff:ff:ff:ff:ff:ff", A, "169.254.255.255", b"to all"),
+        arp(source, target_ip=METADATA),
+        arp(source, sender_ip=A, target_ip=METADATA),
+        arp(source, sender_ip=METADATA, target_ip=METADATA),
+        arp(source, sender_ip=own, target_ip=own),
+        arp(source, target_ip=far),
+    ]
 
 
 def forged_arrive(lab: RunningLab, honest: list[str], forged: list[str]) -> list[str]:
