@@ -49,7 +49,12 @@ _SOL_PACKET, _PACKET_AUXDATA, _PACKET_STATISTICS = 263, 8, 6
 # struct tpacket_auxdata: status, lengths and offsets, the tag and its protocol.
 _AUXDATA: Final = struct.Struct("=IIIHHHH")
 _VLAN_VALID, _VLAN_PROTOCOL_VALID, _8021Q = 0x10, 0x40, 0x8100
-_ANCILLARY: Final = socket.CMSG_SPACE(_AUXDATA.size)
+# When a frame came, in seconds and nanoseconds since 1970: see `_waited`.
+_SO_TIMESTAMPNS: Final = 35
+_TIMESPEC: Final = struct.Struct("=qq")
+_ANCILLARY: Final = socket.CMSG_SPACE(_AUXDATA.size) + socket.CMSG_SPACE(_TIMESPEC.size)
+# A frame cannot have waited for longer: somebody has set the clock.
+_LATE_AT_MOST: Final = 1.0
 _CLOCK_MONOTONIC, _TFD_ABSTIME, _TFD_FLAGS = 1, 1, 0o2000000 | 0o4000
 _PR_SET_TIMERSLACK: Final = 29
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,12 +65,13 @@ _Waiting = tuple[float, int, "Side", Fate, int, bytes]
 class Side:
     """One direction of a wire: where frames come from, what happens to them, where they go."""
 
-    __slots__ = ("fate", "missed", "out", "socket", "unsent")
+    __slots__ = ("came", "fate", "missed", "out", "socket", "unsent")
 
     def __init__(self, source: socket.socket, out: socket.socket) -> None:
         self.socket = source
         self.out = out
         self.fate = Fate(0, "")
+        self.came = 0.0  # when the last frame did
         self.unsent = 0  # the link was down, or had no room
         self.missed = 0  # the kernel had no room for them
 
@@ -161,13 +167,18 @@ class Relay:
             except OSError:  # none is left; or the link has just gone down
                 return
             frame = bytes(view[:length])
-            for _, _, beside in told:
+            now = came = time.monotonic()
+            for level, _, beside in told:
+                if level == socket.SOL_SOCKET:
+                    came = now - _waited(beside)
+                    continue
                 status, _, _, _, _, tag, protocol = _AUXDATA.unpack_from(beside)
                 if status & _VLAN_VALID:
                     known = protocol if status & _VLAN_PROTOCOL_VALID else _8021Q
                     frame = frames_of.with_tag(frame, known, tag)
+            side.came = max(side.came, came)
             for one in frames_of.segments(frame) if frame[1] else (frame,):
-                for due, flip, room in fate.offer(len(one) - _HEADER, time.monotonic()):
+                for due, flip, room in fate.offer(len(one) - _HEADER, side.came):
                     whole = one if flip < 0 else frames_of.flipped(one, flip)
                     self._number += 1
                     heappush(self._waiting, (due, self._number, side, fate, room, whole))
@@ -229,6 +240,7 @@ class Relay:
         self._wires[wire] = Side(node, guest), Side(guest, node)
         for side in self._wires[wire]:
             side.socket.setblocking(False)
+            side.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._sides[side.socket.fileno()] = side
             self._epoll.register(side.socket, select.EPOLLIN)
 
@@ -268,6 +280,16 @@ class Relay:
                 self._say(messages.Counted(question, some, more))
             except BlockingIOError:  # it is asked again
                 return
+
+
+def _waited(stamp: bytes) -> float:
+    """How long ago the kernel had a frame, in seconds.
+
+    Its delay counts from then: how late the relay comes to read it is not added.
+    """
+    seconds, rest = _TIMESPEC.unpack(stamp)
+    waited = time.time() - seconds - rest / 1e9
+    return waited if 0 < waited < _LATE_AT_MOST else 0.0
 
 
 def _traces(names: Sequence[str], files: Sequence[int]) -> dict[str, Sequence[int]]:
