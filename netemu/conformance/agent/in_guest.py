@@ -105,17 +105,23 @@ def serve_stub(journal: Journal, work: Path, plan: dict[str, Any], words: list[s
     key = _option(words, "-n", "--name", "--attribute")
     if key is None:
         return 0
-    place = f"{words[0]} {_option(words, '-N', '--node') or socket.gethostname()} {key}"
+    # Pacemaker's attributes are a node's, or with a type the cluster's.
+    node = _option(words, "-N", "--node") or _option(words, "-t", "--type") or socket.gethostname()
+    place = f"{words[0]} {node} {key}"
     try:
         known = json.loads(state.read_text())
     except (OSError, ValueError):
         known = {}
     value = _option(words, "-v", "--update", "--attr-value")
-    if value is None:
+    if value is not None:
+        known[place] = value
+    elif {"-D", "--delete"} & set(words):
+        known.pop(place, None)
+    else:
         sys.stdout.write(f"{known.get(place, '')}\n")
         return 0
     new = work / f"stubs.{os.getpid()}.{socket.gethostname()}"
-    new.write_text(json.dumps({**known, place: value}))
+    new.write_text(json.dumps(known))
     new.replace(state)
     return 0
 

@@ -1,6 +1,7 @@
 """What runs in a guest: the agent is started, and what it does is written down outside."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -63,6 +64,22 @@ def test_a_stub_keeps_what_is_set_by_name_and_marks(
     assert capsys.readouterr().out == "\n7\n"
     kinds = [one.partition(" ")[0] for one in marks(work)]
     assert kinds == ["call", "call", "drained", "call", "call"]
+
+
+def test_what_is_set_for_all_guests_is_read_by_each_until_it_is_deleted(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, words = ("call", "crm_attribute"), ["crm_attribute", "--name", "hostName_a"]
+    for guest, rest in (
+        ("a", ["--type", "crm_config", "--update", "web1"]),
+        ("b", ["--type", "crm_config", "--query"]),
+        ("b", ["--query"]),
+        ("b", ["--delete", "--type", "crm_config"]),
+        ("a", ["--type", "crm_config", "--query"]),
+    ):
+        monkeypatch.setattr(socket, "gethostname", lambda guest=guest: guest)
+        assert serve_stub(Journal(work, guest), work, plan(adapter), [*words, *rest]) == 0
+    assert capsys.readouterr().out == "web1\n\n\n"
 
 
 def test_a_file_is_seen_to_come_and_to_go(work: Path) -> None:
