@@ -9,9 +9,11 @@ import click
 
 from hostagent.terminal.number import Number
 from netemu.cli.options import TIME_SCALE, as_json, output, pictures, writing
+from netemu.cli.store import at_store
 
 if TYPE_CHECKING:
     from netemu.bench.report import Report
+    from netemu.wire.store_address import StoreAddress
 
 # As many guests as 169.254/16 has addresses.
 _GUESTS = click.IntRange(1, 65_024)
@@ -249,3 +251,23 @@ def link(how: How) -> None:
         warm_up=how.warm_up,
     )
     how.tell(stage.measure("netemu.bench.wire", job))
+
+
+@bench.command()
+@at_store(required=True)
+@_common
+def machines_of_a_lab(how: How, store: "StoreAddress") -> None:
+    """Commands of a lab whose store is etcd: on one machine, beside three.
+
+    The servers have to run: netns-scripts/etcd starts them. Machines are tasks of one process.
+    """
+    from netemu.bench import machines_of_a_lab as shared
+
+    job = shared.Job(
+        rounds=how.turns,
+        warm_up=how.warm_up,
+        alone=20 if how.quick else 100,
+        at_once=200 if how.quick else 2_000,
+        places=500 if how.quick else 10_000,
+    )
+    how.tell(shared.run(job, store))

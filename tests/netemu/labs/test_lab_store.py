@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from netemu.bench import machines_of_a_lab
+from netemu.wire.store_address import parse
 from tests.conftest import Person, RunningLab
 from tests.netemu.etcd.conftest import Servers, open_servers
 from tests.netemu.labs.frames import SEND
@@ -200,3 +202,13 @@ def test_a_lab_goes_on_while_its_store_is_away(person: Person, open_servers: Ser
         assert all(node["state"] == "running" for node in lab.status()["nodes"])
     finally:
         person.netemu("down", "stored")
+
+
+def test_commands_are_measured_on_one_machine_and_on_three(open_servers: Servers) -> None:
+    """A user measures a store of servers that run already; no command is refused."""
+    job = machines_of_a_lab.Job(rounds=1, warm_up=0, alone=3, at_once=9, places=20)
+    report = machines_of_a_lab.run(job, parse(address(open_servers), machine="here"))
+    assert set(report.samples) == {"1 machine", "3 machines"}
+    assert all(value > 0 for (sample,) in report.samples.values() for value in sample.values())
+    (told,) = report.notes
+    assert told.startswith("20 guests' places: kept in")
