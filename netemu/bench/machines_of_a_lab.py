@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from itertools import cycle
 from pathlib import Path
@@ -78,11 +78,14 @@ def run(job: Job, address: StoreAddress) -> Report:
 class _Agents(Store):
     """The agents of some nodes: each is its repository, in this process."""
 
-    def __init__(self, nodes: Iterable[str], directory: Path) -> None:
-        names = list(nodes)
-        super().__init__(names)
-        self._kept = {one: Repository.open(directory / f"{one}-{uuid4()}.sqlite") for one in names}
-        self._watchers: dict[str, list[Watch]] = {one: [] for one in names}
+    def __init__(self, kept: Mapping[str, Repository]) -> None:
+        super().__init__(kept)
+        self._kept = kept
+        self._watchers: dict[str, list[Watch]] = {one: [] for one in kept}
+
+    @classmethod
+    def open(cls, nodes: Iterable[str], directory: Path) -> "_Agents":
+        return cls({one: Repository.open(directory / f"{one}-{uuid4()}.sqlite") for one in nodes})
 
     def close(self) -> None:
         for one in self._kept.values():
@@ -117,11 +120,11 @@ class _Agents(Store):
 class _Machine:
     """A machine of a lab, with some of its nodes."""
 
-    def __init__(self, client: Client, lab: Lab, part: Part, directory: Path) -> None:
+    def __init__(self, client: Client, lab: Lab, part: Part, agents: _Agents) -> None:
         self.client, self.part = client, part
         self.membership = Membership(client, part)
         self.places = Places(lab, client, self.membership)
-        self.agents = _Agents(part.here, directory)
+        self.agents = agents
         self.store = SharedStore(
             client, part, self.membership, self.places, self.agents, lambda _: None
         )
@@ -190,7 +193,8 @@ class _Stage:
             client = await open_now.enter_async_context(self._client())
             elsewhere = [one for one in _NODES if one not in here]
             part = Part(name, f"m{number}", here, elsewhere, activity, b"")
-            machines.append(_Machine(client, lab, part, self._directory))
+            agents = _Agents.open(here, self._directory)
+            machines.append(_Machine(client, lab, part, agents))
             await machines[-1].begin()
             open_now.push_async_callback(machines[-1].end)
             activity = activity or machines[0].membership.key().rpartition("/")[2]
