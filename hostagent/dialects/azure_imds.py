@@ -115,6 +115,7 @@ def _no_token(why: str) -> Response:
     return _response(400, msgspec.json.encode(told))
 
 
+_IDENTITY: Final = (["oauth2", "token"], ["info"])
 _NO_IDENTITY_HEADER: Final = _no_token("Required metadata header not specified")
 
 
@@ -181,14 +182,19 @@ class AzureImds:
         version = query.get("api-version", "")
         preview = route == ["scheduledevents"] and version == EVENT_VERSIONS[0]
         if request.headers.get("metadata", "").lower() != "true" and not preview:
-            return _NO_IDENTITY_HEADER if route[:1] == ["identity"] else _NO_HEADER
+            if route[:1] != ["identity"]:
+                return _NO_HEADER
+            # MSAL sees by the error whether there is such an endpoint (identity/credential).
+            return _NO_IDENTITY_HEADER if route[1:] in _IDENTITY else _NOT_FOUND
         get = request.method in ("GET", "HEAD")
         match route:
             case ["versions"]:
                 return _VERSIONS if get else _not_allowed("GET, HEAD")
             case ["instance", *_] | ["scheduledevents"] | ["loadbalancer"]:
                 pass
-            case ["attested", "document"] | ["identity", "oauth2", "token"] | ["identity", "info"]:
+            case ["attested", "document"]:
+                pass
+            case ["identity", *name] if name in _IDENTITY:
                 pass
             case _:
                 return _NOT_FOUND

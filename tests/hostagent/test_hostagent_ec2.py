@@ -382,6 +382,14 @@ def test_a_recommendation_without_an_interruption():
     assert ask(REBALANCE) == (200, '{"noticeTime": "2026-03-09T06:45:00Z"}')
 
 
+def test_a_recommendation_with_a_time_of_its_own_comes_with_the_notice_at_the_latest():
+    ask = Asker(properties={"rebalance": "2026-03-09T07:45:00Z"})
+    ask.tell(event(type=EventType.PREEMPT))
+    assert ask(REBALANCE)[0] == 404
+    ask.now = NOT_BEFORE - 120
+    assert ask(REBALANCE) == (200, '{"noticeTime": "2026-03-09T06:55:51Z"}')
+
+
 STATE = META + "autoscaling/target-lifecycle-state"
 
 

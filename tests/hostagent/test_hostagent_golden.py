@@ -8,6 +8,9 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
 
 from hostagent.dialects import NAMES, Dialects, Options
 from hostagent.dialects.azure_events import EVENT_VERSIONS
@@ -16,7 +19,7 @@ from hostagent.dialects.gce_events import etag
 from hostagent.dialects.openstack import VERSIONS as OPENSTACK_VERSIONS
 from hostagent.dialects.outcomes import Approval, Park, Writing
 from hostagent.http import Request, render
-from hostagent.model import EventSource, EventStatus, EventType, Guest, View
+from hostagent.model import Event, EventSource, EventStatus, EventType, Guest, View
 from tests.hostagent.asking import CREATED, NOT_BEFORE, SIGNER, event, stored
 
 GOLDEN = Path(__file__).with_name("golden.http")
@@ -99,11 +102,16 @@ class Transcript:
         self.lines: list[str] = []
         self.restart()
 
-    def restart(self, secret: bytes = b"s") -> None:
+    def restart(self, secret: bytes = b"s", **options: Any) -> None:
         """The responder begins anew: with the secret of before, or with another."""
         self.dialects = Dialects(
-            Options(enabled=NAMES, azure_rate=0, ec2_secret=secret, signer=SIGNER)
+            Options(enabled=NAMES, azure_rate=0, ec2_secret=secret, signer=SIGNER, **options)
         )
+
+    def other(self, *events: Event, **properties: str) -> None:
+        """The guest is another from here on: with these properties and events alone."""
+        guest = Guest(name="web1", address="169.254.3.7", properties=properties)
+        self.view = View(guest=guest, incarnation=7, arrived=6, events=events)
 
     def __call__(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> str:
         path, mark, query = target.partition("?")
@@ -164,6 +172,7 @@ def azure(ask: Transcript) -> None:
     ask(f"/metadata/identity/oauth2/token?{resource}&object_id={EVENTS[0].id}", **AZURE)
     ask(f"/metadata/identity/oauth2/token?{resource}&bypass_cache=no", **AZURE)
     ask(f"/metadata/identity/oauth2/token?{resource}")
+    ask("/metadata/identity/credential?cred-api-version=1.0", "POST", b".")  # as MSAL asks
     ask("/metadata/loadbalancer?api-version=2020-10-01", **AZURE)
     for version in ("2018-10-01", "2019-04-30", "2019-11-01", "2020-09-01"):
         ask(f"/metadata/attested/document?api-version={version}&nonce=1234567890", **AZURE)
@@ -276,8 +285,49 @@ def quiet(ask: Transcript) -> None:
         ask(f"{V1}instance/{path}", **GOOGLE)
 
 
+def settings(ask: Transcript) -> None:
+    """What a property, or an option, has the clouds tell."""
+    spot = event(5, type=EventType.PREEMPT)
+    for action in ("stop", "hibernate"):
+        for one in (spot, replace(spot, status=EventStatus.STARTED, started=NOW)):
+            ask.other(one, spot_action=action, autoscaling_state="InService")
+            for path in ("spot/instance-action", "spot/termination-time"):
+                ask(f"/latest/meta-data/{path}")
+            ask("/latest/meta-data/autoscaling/target-lifecycle-state")
+    for when in ("30", "60", "2026-03-09T06:45:00Z", "2026-03-09T07:45:00Z"):
+        ask.other(spot, rebalance=when)
+        ask("/latest/meta-data/events/recommendations/rebalance")
+    stop = event(3, type=EventType.REDEPLOY)
+    for told in ({}, {"event_not_after": "always"}, {"event_not_after": "never"},
+                 {"event_days": "padded"}):  # fmt: skip
+        ask.other(stop, event(1), **told)
+        ask("/latest/meta-data/events/maintenance/scheduled")
+    ask.restart(ec2_imdsv1=False)
+    ask("/latest/meta-data/instance-id")
+    for told in ({}, {"preemption_notice": "120"}):
+        ask.other(spot, **told)
+        ask(f"{V1}instance/preempted", **GOOGLE)
+    freeze = event(2, type=EventType.FREEZE)
+    ask.other(freeze)
+    ask(f"{V1}instance/upcoming-maintenance", **GOOGLE)
+    ask.other(replace(freeze, status=EventStatus.STARTED, started=NOW - 1))
+    ask(f"{V1}instance/upcoming-maintenance/?recursive=true", **GOOGLE)
+    ask.other(replace(freeze, status=EventStatus.COMPLETED, started=NOW - 9, ended=NOW - 1))
+    ask(f"{V1}instance/upcoming-maintenance?alt=json", **GOOGLE)
+    ask.other(machine_type="z3-highmem-88")
+    ask(f"{V1}instance/upcoming-maintenance", **GOOGLE)
+    ask(f"{V1}instance/shutdown-details/", **GOOGLE)
+    ask.other(**{"attributes.disable-legacy-endpoints": "FALSE"})
+    ask("/computeMetadata/v1beta1/instance/name")
+    ask.other(freeze)
+    ask.restart(azure_events_delay=120.0, azure_incarnation_restarts=True)
+    ask("/metadata/scheduledevents?api-version=2020-07-01", **AZURE)
+    ask.restart(azure_incarnation_restarts=True)
+    ask("/metadata/scheduledevents?api-version=2020-07-01", **AZURE)
+
+
 def transcript() -> Iterator[tuple[str, str]]:
-    for part in (azure_v1, azure, ec2, gce, openstack, quiet):
+    for part in (azure_v1, azure, ec2, gce, openstack, quiet, settings):
         ask = Transcript()
         part(ask)
         yield from zip(ask.lines[::2], ask.lines[1::2], strict=True)

@@ -79,9 +79,11 @@ def _own_recommendation(guest: Guest) -> float:
 def _recommended(guest: Guest, event: Event) -> float:
     """Return when it is recommended to rebalance because of this interruption."""
     told = value(guest, "rebalance")
-    if not told or "T" in told:
+    if not told:
         return event.created
-    return max(event.created, event.not_before - int(told))
+    # With a time of its own it comes then, or else with the notice.
+    lead = SPOT_NOTICE if "T" in told else int(told)
+    return max(event.created, event.not_before - lead)
 
 
 def _maintenance(guest: Guest, events: list[Event]) -> str:
