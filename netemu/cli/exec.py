@@ -15,7 +15,8 @@ def exec_command(name: str | None, target: str, command: tuple[str, ...]) -> int
     """Run COMMAND in a guest or on a node, as root there.
 
     Put -- before the command. Streams, terminal, working directory and exit code are the command's
-    own. In a guest with a kernel of its own, QEMU's guest agent runs it, without a terminal: its
+    own. In a guest it has no more of your environment than PATH, HOME, TERM, LANG and the like. In
+    one with a kernel of its own, QEMU's guest agent runs it, without a terminal: its
     input is read to the end first, and what it prints is shown when it has ended.
     """
     from netemu.client import exec_foreground, labs, machines

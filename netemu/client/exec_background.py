@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from netemu.client import relay
-from netemu.client.exec_foreground import become, enter, fork, is_guest, working_directory
+from netemu.client.exec_foreground import (
+    become,
+    enter,
+    fork,
+    is_guest,
+    leave_environment,
+    working_directory,
+)
 from netemu.client.relay import Relay
 from netemu.errors import NetemuError
 from netemu.kernel.groups import pass_over_setgroups
@@ -27,7 +34,7 @@ _NOT_STARTED: Final = 125
 _START: Final = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
     "from netemu.client.exec_background import main; "
-    "main(int(sys.argv[1]), sys.argv[2], sys.argv[3] == 'groups', sys.argv[4:])"
+    "main(int(sys.argv[1]), sys.argv[2], sys.argv[3].split(), sys.argv[4:])"
 )
 
 
@@ -38,11 +45,13 @@ def start(
 
     Signals sent to the process reach the command, its return code is the command's, and killing it
     kills the command. So does the end of this process, in whatever way. A command that is not
-    there ends with 127, as in a shell. Without `groups` it may call setgroups(2) where the kernel
+    there ends with 127, as in a shell. In a guest it has a part of this process's environment, but
+    all of one that is given as `env`. Without `groups` it may call setgroups(2) where the kernel
     refuses that, to no effect.
     """
     told = ",".join(f"{kind}={descriptor}" for kind, descriptor in namespaces.items())
-    which = "groups" if groups else "no-groups"
+    given = {"groups": groups, "environment": options.get("env") is not None}
+    which = " ".join(name for name, is_so in given.items() if is_so)
     keep_their_places()
     caller = os.pidfd_open(os.getpid())
     try:
@@ -57,8 +66,11 @@ def start(
         os.close(caller)
 
 
-def main(caller: int, told: str, groups: bool, command: Sequence[str]) -> NoReturn:
-    """Enter the namespaces, run the command, and end as it does, or kill it with the caller."""
+def main(caller: int, told: str, given: Sequence[str], command: Sequence[str]) -> NoReturn:
+    """Enter the namespaces, run the command, and end as it does, or kill it with the caller.
+
+    `given` says whether the command is given "groups", and an "environment" of its own.
+    """
     pairs = (pair.split("=") for pair in told.split(","))
     namespaces = {kind: int(descriptor) for kind, descriptor in pairs}
     directory, guest = working_directory(), is_guest(namespaces)
@@ -68,6 +80,8 @@ def main(caller: int, told: str, groups: bool, command: Sequence[str]) -> NoRetu
         os.environ.pop("LC_CTYPE", None)
     try:
         enter(namespaces)
+        if guest and "environment" not in given:
+            leave_environment()
         streams = Relay.make(terminal=False)
         relay.block()
         child = fork()
@@ -76,7 +90,7 @@ def main(caller: int, told: str, groups: bool, command: Sequence[str]) -> NoRetu
         os._exit(_NOT_STARTED)
     if child == 0:
         streams.take()
-        if not groups:
+        if "groups" not in given:
             pass_over_setgroups()
         become(directory, command, guest=guest)
     code = os.waitstatus_to_exitcode(streams.follow(child, caller=caller))

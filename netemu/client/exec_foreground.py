@@ -14,7 +14,7 @@ from typing import NoReturn
 from netemu.client import relay
 from netemu.client.relay import Relay
 from netemu.errors import MachineCannot, NotSo
-from netemu.kernel import confinement, guest_ids, guest_limits, seccomp
+from netemu.kernel import confinement, guest_environment, guest_ids, guest_limits, seccomp
 from netemu.kernel import namespaces as ns
 
 # Each can be entered from the one before: first the user namespaces that grant the rights, last a
@@ -35,6 +35,8 @@ def run(namespaces: Mapping[str, int], command: Sequence[str]) -> int:
     """
     directory, guest = working_directory(), is_guest(namespaces)
     enter(namespaces)
+    if guest:
+        leave_environment()
     streams = Relay.make(terminal=True)
     hear, told = os.pipe()
     relay.block()
@@ -60,6 +62,13 @@ def working_directory() -> str:
         return os.getcwd()
     except FileNotFoundError:
         return "/"
+
+
+def leave_environment() -> None:
+    """Keep of the caller's environment what every program of a guest has."""
+    kept = guest_environment.of(os.environ)
+    os.environ.clear()
+    os.environ.update(kept)
 
 
 def enter(namespaces: Mapping[str, int]) -> None:
@@ -123,8 +132,8 @@ def ended(*processes: int, patience: float | None = 0) -> list[int]:
 def become(directory: str | Path, command: Sequence[str], *, guest: bool) -> NoReturn:
     """Be the command, in this directory if it is there; one that cannot be ends as in a shell.
 
-    Of the caller it keeps the standard streams, the environment and nothing else. In a guest it
-    may ask the kernel for nothing that is one for the whole machine.
+    Of the caller it keeps the standard streams, the environment (in a guest a part of that) and
+    nothing else. In a guest it may ask the kernel for nothing that is one for the whole machine.
     """
     confinement.keep_standard_streams_only()
     confinement.leave_keys_behind()

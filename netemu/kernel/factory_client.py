@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from netemu.errors import MachineCannot
-from netemu.kernel import exhaustion
+from netemu.kernel import exhaustion, guest_environment
 from netemu.kernel import factory_messages as messages
 from netemu.kernel.descriptor_link import close_all, receive, send
 from netemu.kernel.factory import LINK, NAMESPACES_OF_A_GUEST, TAKEN_OVER
@@ -26,7 +26,6 @@ PATIENCE: Final = 10.0
 # The delay doubles with each end in a row, and starts again from the first after an answer.
 _FIRST_DELAY: Final = 0.05
 _LONGEST_DELAY: Final = 5.0
-_FOR_GUESTS: Final = ("PATH", "PYTHONPATH", "HOME", "USER", "SHELL", "TERM", "TZ", "LANG")
 _NONE: Final = -1
 
 _Made: TypeAlias = tuple[messages.Done, list[int]]
@@ -256,7 +255,7 @@ class Factory:
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "netemu.kernel.factory"],
-                _environment(),
+                guest_environment.of(os.environ),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), LINK),
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -325,19 +324,6 @@ class Factory:
             waiting.set_result((messages.Failed(exhaustion.words(code)), []))
         else:
             waiting.set_result((messages.read(answer[1:]), made))
-
-
-def _environment() -> dict[str, str]:
-    """The environment of guests' programs: what programs need, and nothing private.
-
-    The owner's environment may hold secrets, and every guest's first process is a fork of the
-    factory.
-    """
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in _FOR_GUESTS or name.startswith("LC_")
-    }
 
 
 class _Ended(FactoryFailed):

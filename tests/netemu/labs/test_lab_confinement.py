@@ -1,5 +1,6 @@
 """What a command in a guest is given of the person who runs it, and what it is not."""
 
+import dataclasses
 import os
 import resource
 import shutil
@@ -40,6 +41,27 @@ def test_a_command_has_its_three_streams_and_no_other_descriptor(lab: RunningLab
             command, env=lab.person.environment, close_fds=False, capture_output=True, text=True
         )
     assert done.stdout == STREAMS, done.stderr
+
+
+RUN = """
+import os, sys, netemu
+with netemu.AttachedLab(sys.argv[1]) as lab:
+    for how in ({}, {"env": {**os.environ, "NT_GIVEN": "given"}}):
+        print(lab.run("web1", ["env"], **how).stdout)
+"""
+
+
+def test_a_command_in_a_guest_has_none_of_a_users_secrets(lab: RunningLab) -> None:
+    """A user has a token in the environment: a guest's root finds it in no command that is run."""
+    environment = {**lab.person.environment, "NT_TOKEN": "secret"}
+    person = dataclasses.replace(lab.person, environment=environment)
+    for place, has_it in (("web1", False), ("node1", True)):
+        said = person.netemu("exec", "--name", lab.name, place, "--", "env").stdout
+        assert ("NT_TOKEN=secret" in said) == has_it
+        assert "\nPATH=" in f"\n{said}"
+    out, err = person.start_python("-c", RUN, lab.name).communicate(timeout=60)
+    assert "NT_GIVEN=given" in out, err
+    assert out.count("NT_TOKEN=secret") == 1  # in the environment that was given
 
 
 PROGRAM = """
