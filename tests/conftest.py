@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 import netemu
 from tests import distribution
+from tests.thorough import cases
 from tests.warm import warm
 
 SOURCE = Path(netemu.__file__).resolve().parent.parent
@@ -31,7 +32,12 @@ TIME_SCALE = 0.02
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine takes long to draw an example, and longer to run it: that says nothing.
-settings.register_profile("netemu", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "netemu",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=cases(40, 100),
+)
 settings.load_profile("netemu")
 
 

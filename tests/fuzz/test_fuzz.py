@@ -5,8 +5,9 @@ import random
 import pytest
 
 from tests.fuzz.targets import CORPUS, TARGETS, mutated
+from tests.thorough import cases
 
-TRIES = 1500
+TRIES = cases(400, 1500)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -22,6 +22,7 @@ from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.poll_log import PollLog
 from hostagent.responder.reply_cache import MAX_KEPT
 from hostagent.responder.server import Limits, Responder
+from tests.thorough import cases
 
 START = 1_800_000_000.25
 STALE_AFTER = 4.0
@@ -173,7 +174,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(75, 300), deadline=None)
 @given(st.lists(steps, min_size=10, max_size=40))
 @example([("ask", 1, REQUESTS[0]), ("wait", 0.75), ("ask", 1, REQUESTS[0])])
 def test_remembered_or_not_every_guest_is_told_the_same(script):
@@ -334,7 +335,7 @@ streams = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(40, 150), deadline=None)
 @given(streams, st.sampled_from([4, 20, 1000]))
 def test_a_connection_says_the_same_with_memory_and_without(pieces, requests):
     world = World()

@@ -21,6 +21,7 @@ from hostagent.responder.approvals import Approvals
 from hostagent.responder.knowledge import Knowledge
 from hostagent.responder.server import Limits, Responder
 from tests.hostagent.asking import CREATED, ID, event
+from tests.thorough import cases
 
 PIECES = st.sampled_from(
     [
@@ -80,7 +81,7 @@ GUEST = Guest(
 DIALECTS = Dialects(Options(enabled=NAMES, azure_rate=0))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=cases(100, 600), deadline=None)
 @given(METHODS, TARGETS, HEADERS, BODIES, st.floats(CREATED - 100, CREATED + 1e5))
 def test_every_request_has_an_answer(method, target, headers, body, now):
     path, mark, query = target.partition("?")
@@ -100,7 +101,7 @@ def test_every_request_has_an_answer(method, target, headers, body, now):
     assert DIALECTS.unavailable(request).status in (410, 503)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(60, 300), deadline=None)
 @given(TARGETS, HEADERS)
 def test_a_guest_is_told_nothing_of_another(target, headers):
     """What another guest is and does makes no difference to any answer."""
@@ -122,7 +123,7 @@ def test_a_guest_is_told_nothing_of_another(target, headers):
     assert answers[0] == answers[1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(60, 300), deadline=None)
 @given(st.lists(st.binary(max_size=80), max_size=8), METHODS, TARGETS, HEADERS, BODIES)
 def test_any_bytes_are_read_or_refused(noise, method, target, headers, body):
     lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]

@@ -31,6 +31,7 @@ from hostagent.responder.faults import Faults, as_of, asked_as, cut, late, spoil
 from hostagent.transactions import Transactions
 from tests.hostagent import test_hostagent_waiting as waiting
 from tests.hostagent.asking import CREATED, Asker, event
+from tests.thorough import cases
 
 NOW = 1_700_000_000.0
 INFO = "/metadata/v1/InstanceInfo"
@@ -125,7 +126,7 @@ def test_a_stale_answer_is_what_was_answered_then():
     assert ask(target, metadata="true") == before
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(40, 100), deadline=None)
 @given(st.lists(st.sampled_from(["add", "approve", "complete", "cancel"]), max_size=12), st.data())
 def test_a_view_of_the_past_is_the_view_that_was(script, data):
     """Each view of a guest is found again from every later one."""

@@ -15,6 +15,7 @@ from hostagent.http import (
 )
 from hostagent.http import reader as reader_module
 from hostagent.http.chunks import MAX_FRAMING, MAX_LINE
+from tests.thorough import cases
 
 CURL = (
     b"GET /metadata/v1/InstanceInfo HTTP/1.1\r\nHost: 169.254.169.254\r\n"
@@ -452,7 +453,7 @@ def streams(draw):
     return data
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(100, 400), deadline=None)
 @given(data=streams(), cuts=st.lists(st.integers(1, 200), max_size=20))
 @example(data=b"\r\n" + CURL + b"\r\n" + CURL, cuts=[1, len(CURL) + 1])
 @example(data=b"A" * (MAX_REQUEST_LINE - 1) + b"\r\n\r\n", cuts=[])

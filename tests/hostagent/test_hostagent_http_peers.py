@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostagent.http import BadRequest, RequestReader
+from tests.thorough import cases
 
 
 class Seen(NamedTuple):
@@ -504,7 +505,7 @@ def streams(draw):
     return stream + PROBES
 
 
-@settings(max_examples=400)
+@settings(max_examples=cases(100, 400))
 @given(streams(), st.data())
 def test_all_read_the_same_or_ours_refuses_more(stream, data):
     cuts = data.draw(st.sets(st.integers(1, len(stream) - 1), max_size=5))

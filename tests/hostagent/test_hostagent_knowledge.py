@@ -19,6 +19,7 @@ from hostagent.model import (
 )
 from hostagent.repository import Repository
 from hostagent.responder.knowledge import Knowledge
+from tests.thorough import cases
 
 ID = "6f0a13a3-dc0d-4bbe-ab24-df710a3917e6"
 
@@ -178,7 +179,7 @@ COMMANDS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(25, 60), deadline=None)
 @given(steps=st.lists(st.tuples(COMMANDS, st.integers(0, 3), st.integers(0, 3)), max_size=25))
 def test_deltas_lead_where_a_snapshot_would(steps):
     """Whatever is commanded, one who has followed knows what one who asks again is told."""

@@ -42,6 +42,7 @@ from hostagent.model import (
 )
 from hostagent.repository import FLOORS, Repository
 from hostagent.written import MAX_BYTES
+from tests.thorough import cases
 
 NOW = 1_700_000_000.0
 
@@ -445,7 +446,7 @@ def progress(one):
 
 TestMoves = Moves.TestCase
 TestMoves.settings = settings(
-    max_examples=60,
+    max_examples=cases(15, 60),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

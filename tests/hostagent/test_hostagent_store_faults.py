@@ -31,9 +31,10 @@ from hostagent.model import EventType, Guest
 from hostagent.repository import Repository
 from hostagent.transactions import Transactions
 from tests.hostagent.test_hostagent_damage import write_old
+from tests.thorough import cases
 
 NOW = 1_700_000_000.0
-SAMPLE = 16
+SAMPLE = cases(5, 16)
 
 
 def event_id(number):

@@ -10,6 +10,7 @@ from hostagent.http import Response
 from hostagent.model import EventType
 from hostagent.properties import CLOUDS, KNOWN, PER_CLOUD, PREFIXES, PropertyError, check
 from tests.hostagent.asking import NOT_BEFORE, SIGNER, Asker, event
+from tests.thorough import cases
 
 PATHS = (
     ("/metadata/instance?api-version=2021-12-13&extended=true", {"metadata": "true"}),
@@ -48,7 +49,7 @@ def crawl(ask, path):
             assert ask.outcome(path + name).status == 200, path + name
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(40, 150), deadline=None)
 @given(st.lists(st.one_of(*one_of_each()), max_size=8).map(dict))
 def test_whatever_is_accepted_can_be_told(properties):
     try:

@@ -10,6 +10,7 @@ from netemu.bench.simulation import Comparison, simulate
 from netemu.linklocal import addresses
 from netemu.linklocal.claimant import Claimant, State
 from netemu.linklocal.timing import Timing
+from tests.thorough import cases
 
 TAKEN = addresses.FIRST + 4711
 
@@ -112,7 +113,7 @@ def test_time_stands_where_it_was_told_to():
 # The experiments.
 
 
-@pytest.mark.parametrize(("hosts", "loss"), [(1300, 0.0), (1300, 0.3), (20_000, 0.5)])
+@pytest.mark.parametrize(("hosts", "loss"), [(1300, 0.0), (1300, 0.3), (cases(5_000, 20_000), 0.5)])
 def test_what_is_measured_agrees_with_the_formulas(hosts, loss):
     found = simulate(hosts, loss=loss, seed=5, newcomers=2000, fleets=20)
     assert found.fleet.bound == hosts

@@ -31,6 +31,7 @@ from tests.netemu.linklocal.driven import (
     request_by,
     sent,
 )
+from tests.thorough import cases
 
 ROUNDING = 1e-9  # of sums of seconds
 DEAF = (State.DOWN, State.RATE_LIMITED)
@@ -230,7 +231,9 @@ class AnyInterleaving(RuleBasedStateMachine):
 
 
 TestAnyInterleaving = AnyInterleaving.TestCase
-TestAnyInterleaving.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestAnyInterleaving.settings = settings(
+    max_examples=cases(40, 150), stateful_step_count=60, deadline=None
+)
 
 
 def test_the_table_and_the_states_agree() -> None:

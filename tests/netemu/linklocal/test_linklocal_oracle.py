@@ -25,6 +25,7 @@ from tests.netemu.linklocal.driven import (
     reply_by,
     request_by,
 )
+from tests.thorough import cases
 
 NODE_MAC = bytes.fromhex("02004e0000ff")
 X, Y = addresses.candidate(MAC, 0), addresses.candidate(MAC, 1)
@@ -366,5 +367,5 @@ class FirstComeFirstServed(RuleBasedStateMachine):
 
 TestFirstComeFirstServed = FirstComeFirstServed.TestCase
 TestFirstComeFirstServed.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None
+    max_examples=cases(40, 150), stateful_step_count=50, deadline=None
 )
