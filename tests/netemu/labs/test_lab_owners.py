@@ -32,9 +32,9 @@ OWNERS = {
     "responder": ("bench", "responder"),
     "events": ("bench", "events"),
 }
-# Each is killed: as soon as its lab is up where that can be seen, else at some moment. Those of a few
-# kinds are also asked to end. How it ends is the same for all: root plays half of it, and an ordinary
-# user the other half.
+# Each is killed: as soon as its lab is up where that can be seen, else at some moment. Those of a
+# few kinds are also asked to end. How it ends is the same for all: root plays half of it, and an
+# ordinary user the other half.
 SEEN_UP = ("up", "demo", "conformance", "rfc3927", "scenario", "chaos")
 ENDS = [(owner, signal.SIGKILL, owner in SEEN_UP) for owner in OWNERS]
 ENDS += [("up", signal.SIGKILL, False)]
