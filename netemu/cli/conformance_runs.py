@@ -119,7 +119,9 @@ def beside_others(
 
     names = [rival.name for rival in RIVALS]
     if against != "all" and against not in names:
-        raise BadInput(f"--against: {against} is none of {', '.join([*names, 'all'])}")
+        raise BadInput(
+            f"--against: no rule set is called {against}; there are {', '.join([*names, 'all'])}"
+        )
     chosen = [rival for rival in RIVALS if against in ("all", rival.name)]
     rows = [one for one in by_lab(rows)[False] if decided_by_rules(*one)]
     policies = [one for one in POLICIES if one in {str(rival.policy) for rival in chosen}]

@@ -69,7 +69,9 @@ def up(
     lab = load(file or DEMO, name=name)
     if machines is not None:
         if store is None:
-            raise click.UsageError("--machines is for --store")
+            raise click.UsageError(
+                "--machines: give --store too; without it a lab is on one machine"
+            )
         lab = spread(lab, machines.split(","))
     for one in limits(Size.of(lab)):
         if not one.ok and not one.vital:

@@ -56,16 +56,16 @@ async def _set(parts: Parts, question: questions.SetProperties) -> dict[str, str
     guest = question.guest
     if question.properties:
         if parts.hardware.power(guest) is Power.GONE:
-            raise NotSo(f"{guest} is gone")
+            raise NotSo(f"{guest} is gone: it was terminated")
         await parts.placement.change(guest, question.properties)
     return parts.placement.properties(guest)
 
 
 async def _run(parts: Parts, question: questions.Run) -> questions.Ran:
     if not question.command or not question.command[0]:
-        raise BadInput("a command is a list of words, the first of which is not empty")
+        raise BadInput("the command is empty: give a list of words, first the program's name")
     if not 0 < question.timeout <= LONGEST:
-        raise BadInput(f"timeout {question.timeout:g} is not from 0 to {LONGEST:g} s")
+        raise BadInput(f"timeout {question.timeout:g}: give more than 0 and at most {LONGEST:g} s")
     if len(question.given) > MOST_GIVEN:
         raise BadInput(f"a machine's command takes {MOST_GIVEN:,} bytes of input at most")
     machine = parts.hardware.with_console(question.guest)
