@@ -129,6 +129,9 @@ class Dialects:
         self._gce = "gce" in options.enabled
         self._names = [name for name in NAMES if name in options.enabled]
         self._served = [every[name] for name in self._names]
+        # Where one cloud alone is served, what no dialect owns is refused in its form. (Of Azure's
+        # form outside of /metadata there is no record.)
+        self._alone = self._names[0] if self._names in (["ec2"], ["gce"]) else ""
 
     def answer(self, view: View, request: Request, now: float) -> Outcome:
         """Return the answer of the dialect to which the path belongs, or 404."""
@@ -145,7 +148,7 @@ class Dialects:
                 return self._told(request.path, outcome)
             if outcome is not None:
                 return outcome
-        return NOT_FOUND
+        return self.refusal(request.path, 404, "Not Found")
 
     def unavailable(self, request: Request) -> Response:
         """Return the cloud's answer for when the agent has been silent for too long."""
@@ -174,7 +177,7 @@ class Dialects:
     def refusal(self, path: str | None, status: int, why: str) -> Response:
         """Return the answer to a malformed or misdirected request; `path` None: not known."""
         path = path or ""
-        whose = self._whose(path)
+        whose = self._whose(path) or self._alone
         plain = Response(status, why.encode())
         return self._told(path, _REFUSAL[whose](status, why) if whose in _REFUSAL else plain)
 

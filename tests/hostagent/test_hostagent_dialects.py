@@ -120,3 +120,19 @@ def test_the_root_is_flavored_by_every_dialect():
     assert instead("/")[1:] == ("EC2ws", {"Retry-After": "5", FLAVOR[0]: FLAVOR[1]})
     assert instead("/", enabled=("gce",))[2][FLAVOR[0]] == FLAVOR[1]
     assert FLAVOR[0] not in instead("/", enabled=("ec2",))[2]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "server", "closes"),
+    [
+        (("ec2",), "EC2ws", True),
+        (("gce",), "Metadata Server for VM", False),
+        (NAMES, "hostagent", False),
+    ],
+)
+def test_a_path_of_no_cloud_is_refused_as_the_only_cloud_does(enabled, server, closes):
+    """A detector that asks an instance of EC2 for GCE's paths is told so by EC2."""
+    ask = Asker(Options(enabled=enabled))
+    response = ask.outcome("/opc/v2/instance/")
+    assert (response.status, response.server, response.close) == (404, server, closes)
+    assert (FLAVOR in response.headers) == (enabled == ("gce",))

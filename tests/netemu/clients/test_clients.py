@@ -317,6 +317,33 @@ def test_google_auth(cloud: RunningLab) -> None:
     assert told["nothing"] is None
 
 
+# Runs the agent until its DHCP client has ended; says how that was called, and how it ended.
+AGENT = """
+mkdir -p /run/bin
+cat >/run/bin/dhclient <<END
+#!/bin/sh
+$1/sbin/dhclient "\\$@"
+echo "\\$@ ended with \\$?" >/run/ended.new
+mv /run/ended.new /run/ended
+END
+chmod +x /run/bin/dhclient
+PATH=/run/bin:$1/usr/bin:$PATH google_guest_agent >/run/agent.log 2>&1 &
+while [ ! -e /run/ended ]; do sleep 0.1; done
+kill -TERM $!
+wait
+cat /run/ended
+grep addresses.go /run/agent.log
+"""
+
+
+def test_googles_guest_agent(cloud: RunningLab) -> None:
+    """A user runs Google's agent: it has no error, as its link has a link-local IPv6 address."""
+    ran = ("timeout", "60", "env", "-u", "HTTP_PROXY", "sh", "-c", AGENT, "sh")
+    done = cloud.exec("plain", *ran, str(CLIENTS / "debian"), check=1)
+    assert done.stdout == "-r -6 -1 -v eth0 ended with 0\n"
+    assert "GCE Agent Started" in cloud.exec("plain", "cat", "/run/agent.log").stdout
+
+
 def test_azure_identity(cloud: RunningLab) -> None:
     """A user's program asks for the managed identity's token in every way, and gets it."""
     told = run(cloud, "vm", "azure_managed_identity.py", IDENTITY)
