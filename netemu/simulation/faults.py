@@ -75,7 +75,7 @@ class Faults:
             host.fill(full=False)
         for transport in cluster.network.transports:
             transport.mute = transport.deaf = False
-            # A last frame is lost: nothing may follow that shows it, but heartbeats.
+            # Only heartbeats show that changes are lost.
             transport.skip = transport.feeds and self._draw.random() < _LAST_LOST
         for service in self._services():
             if service.process is not None and service.process.paused:

@@ -16,6 +16,7 @@ from netemu.simulation.loop import PROCESS, Loop, Process
 # Delays of a message, seconds: mostly as on one machine; at times the other side is not scheduled.
 USUAL: Final = (0.00005, 0.0005)
 SLOW: Final = (0.005, 0.5)
+_HEARTBEAT: Final = b"heartbeat"
 
 
 @dataclass
@@ -140,7 +141,7 @@ class Transport(asyncio.Transport):
         self.feeds = False
         """Whether it is an agent's end of a feed."""
         self.skip = False
-        """Whether the next write is lost."""
+        """Whether all writes but heartbeats are lost."""
         self.peer: Transport = self
         self.belong(process)
         network.transports[self] = None
@@ -165,8 +166,7 @@ class Transport(asyncio.Transport):
             return
         payload = bytes(data)
         weather = self._network.weather
-        if self.skip:
-            self.skip = False
+        if self.skip and _HEARTBEAT not in payload:
             return
         if weather.cut and self._draw.random() < weather.cut:
             payload = payload[: self._draw.randrange(len(payload))]
