@@ -15,6 +15,7 @@ from typing import Final
 
 from hostagent import confinement
 from netemu.errors import BadInput, MachineCannot
+from netemu.kernel import tap
 from netemu.topology import Lab
 from netemu.wire.limits import Finding, Size, limits
 from netemu.wire.source import python_path
@@ -23,7 +24,6 @@ SMALL = Size(10)
 """A lab that every machine should have room for."""
 _PATIENCE = 30.0
 QEMU: Final = "qemu-system-x86_64"
-_TUN: Final = "/dev/net/tun"
 
 
 def examine(size: Size = SMALL) -> list[Finding]:
@@ -66,13 +66,12 @@ def of_machines() -> Iterator[Finding]:
         _version(found) if found else f"{QEMU} is not installed",
         "sudo apt-get install --no-install-recommends qemu-system-x86",
     )
-    opened = os.access(_TUN, os.R_OK | os.W_OK)
-    there = os.path.exists(_TUN)
+    there = "this user may not open it" if os.path.exists(tap.DEVICE) else "it is not there"
     yield Finding(
         "taps",
-        opened,
-        _TUN if opened else f"{_TUN}: {'this user may not open it' if there else 'is not there'}",
-        f"sudo chmod 0666 {_TUN}" if there else "sudo modprobe tun",
+        True,
+        tap.DEVICE if tap.allowed() else f"{tap.DEVICE}: {there}; relays carry frames instead",
+        "",
     )
     yield Finding(
         "processors",

@@ -18,22 +18,22 @@ _JOIN_SESSION_KEYRING: Final = 1
 _SYS_KEYCTL: Final = {"x86_64": 250, "aarch64": 219}
 _SYS_CLOSE_RANGE: Final = 436
 _LAST_DESCRIPTOR: Final = 0xFFFFFFFF
-_FIRST_OTHER: Final = 3
+FIRST_OTHER: Final = 3
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def keep_standard_streams_only() -> None:
     """Close every descriptor but 0, 1 and 2."""
-    close_from(_FIRST_OTHER)
+    close_from(FIRST_OTHER)
 
 
 def keep_only(descriptors: Sequence[int]) -> None:
     """Keep 0, 1 and 2, and these, which get the numbers from 3 on: programs inherit them."""
-    end = _FIRST_OTHER + len(descriptors)
+    end = FIRST_OTHER + len(descriptors)
     # First out of the way: one may have the number that another is to get.
     copies = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, end) for one in descriptors]
-    for place, copy in enumerate(copies, start=_FIRST_OTHER):
+    for place, copy in enumerate(copies, start=FIRST_OTHER):
         os.dup2(copy, place)
     close_from(end)
 

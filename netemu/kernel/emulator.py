@@ -7,25 +7,19 @@ capability, reads the machine's programs and its own files alone, cannot change 
 holds, and maps no more memory than its machine needs. None of this can be undone.
 """
 
-import ctypes
 import resource
 from collections.abc import Iterable
 from typing import Final
 
-from hostagent import confinement
+from hostagent import confinement, privileges
 from netemu.kernel import seccomp
 
-# linux/prctl.h
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
-_LAST_CAPABILITY: Final = 63
 # A temporary file of the emulator, such as a disk's changes, takes memory: the limit of each.
 MOST_WRITTEN: Final = 512 << 20
 # Files that the loader and QEMU open by name.
 _FILES: Final = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/urandom", "/proc")
 WRITES: Final = "/run"
 """Where it may write: a directory in memory that is its guest's own."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def confine(memory: int, files: Iterable[str]) -> list[str]:
@@ -36,9 +30,7 @@ def confine(memory: int, files: Iterable[str]) -> list[str]:
     missing = []
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
-    for one in range(_LAST_CAPABILITY + 1):
-        _libc.prctl(_PR_CAPBSET_DROP, one, 0, 0, 0)
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    privileges.give_up(None)
     try:
         confinement.restrict_files((*_FILES, *files), (WRITES, "/dev/null"), programs=True)
     except OSError as error:

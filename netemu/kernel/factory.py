@@ -234,6 +234,8 @@ def _boot(asked: Boot, received: list[int], made: list[int]) -> None:
         confinement.leave_keys_behind()
         guest_limits.bound_process()
         seccomp.confine_guest()
+        if asked.carries:
+            _start_carrying(asked, confinement.FIRST_OTHER + len(descriptors) - 2)
         _be_the_first(asked)
 
     child = _fork(ns.NEWPID | ns.NEWNS | ns.NEWIPC, leash, begin, go_on)
@@ -347,6 +349,20 @@ def _start(asked: Boot) -> int:
     except OSError as error:
         os.write(2, f"netemu: {command[0]}: {error.strerror}\n".encode())
     os._exit(127)
+
+
+def _start_carrying(asked: Boot, first: int) -> None:
+    """Start what carries frames between the last two descriptors, which are nobody else's."""
+    from netemu.kernel import frame_carrier  # now: its file cannot be read later
+
+    if os.fork():
+        confinement.close_from(first)
+        return
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    # Of the emulator's own nothing: its other ends are told of its end by their closing.
+    confinement.keep_only((first, first + 1))
+    _be_confined(asked)
+    frame_carrier.carry(confinement.FIRST_OTHER, confinement.FIRST_OTHER + 1)
 
 
 def _be_confined(asked: Boot) -> None:

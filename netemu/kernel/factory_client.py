@@ -39,7 +39,7 @@ class Program(NamedTuple):
     """The program that a guest runs at boot. `output` is a descriptor that takes its output.
 
     `descriptors` are the program's from 3 on. One that `emulates` a machine may map so many bytes,
-    and reads its `files`: see `emulator`.
+    and reads its `files`: see `emulator`. Frames are carried between the two descriptors `carried`.
     """
 
     command: Sequence[str]
@@ -49,6 +49,7 @@ class Program(NamedTuple):
     descriptors: Sequence[int] = ()
     emulates: int = 0
     files: Sequence[str] = ()
+    carried: Sequence[int] = ()
 
 
 class Factory:
@@ -119,11 +120,12 @@ class Factory:
             environment=dict(program.environment) if program else {},
             emulates=program.emulates if program else 0,
             files=list(program.files) if program else [],
+            carries=bool(program and program.carried),
         )
         # In a file: with many names it is longer than a message may be.
         descriptors = [net, _file_of(hosts)]
         if program is not None:
-            descriptors += [program.output, *program.descriptors]
+            descriptors += [program.output, *program.descriptors, *program.carried]
         try:
             _, made = await self._ask_for_process(question, descriptors)
         finally:

@@ -23,7 +23,7 @@ class Boot(NamedTuple):
     """Start a guest's first process. `command` may be empty: then it runs no program.
 
     A program that `emulates` a machine may map so many bytes, and read but its `files`: see
-    `emulator`.
+    `emulator`. With `carries`, the last two descriptors are not the program's: see `frame_carrier`.
     """
 
     guest: str
@@ -36,6 +36,7 @@ class Boot(NamedTuple):
     environment: dict[str, str]
     emulates: int
     files: list[str]
+    carries: bool
 
 
 class Freeze(NamedTuple):

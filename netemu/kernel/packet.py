@@ -19,7 +19,7 @@ _ROOM_OF_A_NODE = 1 << 20
 _CMSG_MARK = struct.Struct("=I")
 _SIOCGIFFLAGS = 0x8913
 _SIOCETHTOOL = 0x8946
-_ETHTOOL_GLINK = 0x0A
+_ETHTOOL_GLINK, _ETHTOOL_STXCSUM = 0x0A, 0x17
 # linux/if_packet.h
 _SOL_PACKET, _PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 263, 8, 15, 23
 _IFF_RUNNING = 0x40
@@ -69,17 +69,18 @@ def on_every_port(filter_program: bytes) -> socket.socket:
     return made
 
 
-def on_wire(interface: str) -> socket.socket:
+def on_wire(interface: str, *, offloads: bool = True) -> socket.socket:
     """A socket that takes every frame that comes in by an interface, and sends frames out of it.
 
     With each frame goes struct virtio_net_hdr in front (bursts, checksums that are not filled in),
-    and beside it struct tpacket_auxdata (the tag of a VLAN).
+    and beside it struct tpacket_auxdata (the tag of a VLAN). Without `offloads` there are neither.
     """
+    options = (_PACKET_AUXDATA, _PACKET_VNET_HDR) if offloads else ()
     made = socket.socket(
         socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
     )
     try:
-        for option in (_PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING):
+        for option in (*options, _PACKET_IGNORE_OUTGOING):
             made.setsockopt(_SOL_PACKET, option, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM_OF_A_NODE)
         made.bind((interface, _ETH_P_ALL))
@@ -127,6 +128,17 @@ def can_send(packet_socket: socket.socket) -> bool:
         return False
     (flags,) = struct.unpack_from("=H", question, _NAME)
     return bool(flags & _IFF_RUNNING)
+
+
+def take_no_offloads(interface: str) -> None:
+    """Have the kernel fill in checksums, and cut bursts into frames, before this interface."""
+    value = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_STXCSUM, 0))
+    question = struct.pack("=16sQ16x", interface.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            fcntl.ioctl(asking, _SIOCETHTOOL, question)
+        except OSError as error:
+            raise KernelError(f"checksums at {interface}", error.errno or 0) from None
 
 
 def receive_marked(packet_socket: socket.socket) -> tuple[bytes, Mark]:

@@ -3,7 +3,7 @@ Pure.
 """
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -42,6 +42,8 @@ SMBIOS: Final = {
 }
 """SMBIOS's table and field of each file of /sys/class/dmi/id."""
 
+Cloud = Literal["azure", "ec2", "gce", "openstack"]
+
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
@@ -60,14 +62,23 @@ class MachineEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Meta(description="Mebibytes of memory."),
     ] = DEFAULT_MEMORY
     cpus: Annotated[Annotated[int, Meta(ge=1, le=MOST_CPUS)], Meta(description="Processors.")] = 1
+    cloud: Annotated[
+        Cloud | None,
+        Meta(description="Whose machine it says it is, by the guest's properties; see 'dmi:'."),
+    ] = None
     dmi: Annotated[
         dict[str, str],
-        Meta(description="What it says of itself, by the names in /sys/class/dmi/id."),
+        Meta(
+            description="What it says of itself, by the names in /sys/class/dmi/id: before what "
+            "'cloud:' makes it say."
+        ),
     ] = {}
 
 
 class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine boots, as absolute paths; `memory` is in MiB; `dmi` as in the lab file."""
+    """What a machine boots, as absolute paths; `memory` is in MiB; `cloud` and `dmi` as in the lab
+    file.
+    """
 
     image: str | None = None
     kernel: str | None = None
@@ -75,6 +86,7 @@ class VirtualMachine(msgspec.Struct, frozen=True, kw_only=True):
     append: str = ""
     memory: int = DEFAULT_MEMORY
     cpus: int = 1
+    cloud: Cloud | None = None
     dmi: dict[str, str] = {}
 
     @property
@@ -112,6 +124,7 @@ def read(entry: MachineEntry, absolute: dict[str, str]) -> VirtualMachine:
         append=entry.append or "",
         memory=entry.memory,
         cpus=entry.cpus,
+        cloud=entry.cloud,
         dmi=entry.dmi,
     )
 

@@ -5,7 +5,7 @@ As in a cloud's own image, the metadata service has the names that its clients u
 node speaks for that cloud. A client that looks for a cloud by its name must not find another one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from netemu.linklocal.addresses import METADATA_TEXT
@@ -30,11 +30,14 @@ def service_names(node: Node) -> list[str]:
 
 
 class Names(NamedTuple):
-    """A guest's host name, its /etc/hosts, and the address of its name server ("": it has none)."""
+    """A guest's host name, its /etc/hosts, the address of its name server ("": it has none), and
+    its present properties.
+    """
 
     hostname: str
     hosts: str
     resolver: str = ""
+    properties: Mapping[str, str] = {}
 
 
 def hosts(guest: Guest, node: Node, tenants: str, hostname: str = "") -> str:

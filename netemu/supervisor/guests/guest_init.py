@@ -46,7 +46,7 @@ class GuestInit:
         Whatever ran in the guest is ended.
         """
         self.end()
-        hostname, hosts, resolver = self.names()
+        hostname, hosts, resolver, _ = self.names()
         self._running = await self._factory.boot(
             net, self._guest, hostname=hostname, hosts=hosts, resolver=resolver, program=program
         )

@@ -41,15 +41,15 @@ class Hardware:
         claims: Claims,
         ports: Ports,
         logs: Logs,
-        hostname: Callable[[str], str] = str,
+        properties: Callable[[str], Mapping[str, str]] = lambda _: {},
         relay_ended: Callable[[str], None] = lambda _: None,
         machine_told: Callable[[str, str, str], None] = lambda _guest, _node, _words: None,
     ) -> None:
-        """`hostname` returns the host name of a guest that boots; by default its own name.
+        """`properties` returns what a guest that boots is told of itself, by default nothing.
 
         `machine_told` is called with a guest, its node, and what its machine has done by itself.
         """
-        self._hostname = hostname
+        self._properties = properties
         self._lab = lab
         self._tenant_names = etc_hosts.tenants(lab.guests)
         self._claims = claims
@@ -253,9 +253,10 @@ class Hardware:
 
     def _names(self, guest: str) -> etc_hosts.Names:
         wired, node = self._wired[guest], self._node_of[guest]
-        hostname = self._hostname(guest)
+        properties = self._properties(guest)
+        hostname = properties.get("hostname", guest)
         hosts = etc_hosts.hosts(wired.guest, node.node, self._tenant_names, hostname)
-        return etc_hosts.Names(hostname, hosts, METADATA if wired.guest.dhcp else "")
+        return etc_hosts.Names(hostname, hosts, METADATA if wired.guest.dhcp else "", properties)
 
     async def _freeze(self, guest: str) -> None:
         wired = self._wired[guest]

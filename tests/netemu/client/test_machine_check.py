@@ -7,6 +7,7 @@ import pytest
 from hostagent import confinement
 from netemu.client import machine_check
 from netemu.errors import BadInput, MachineCannot
+from netemu.kernel import tap
 from netemu.topology import Lab, parse
 
 
@@ -31,12 +32,12 @@ def test_what_machines_lack_is_told_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(machine_check, "_TUN", str(tmp_path / "tun"))
+    monkeypatch.setattr(tap, "DEVICE", str(tmp_path / "tun"))
     found = {one.what: one for one in machine_check.of_machines()}
     assert not found["QEMU"].ok
     assert "apt-get install --no-install-recommends qemu-system-x86" in found["QEMU"].remedy
-    assert found["taps"].remedy == "sudo modprobe tun"
-    with pytest.raises(MachineCannot, match=r"QEMU: .* not installed.*; taps: .*: sudo modprobe"):
+    assert found["taps"].seen.endswith("/tun: it is not there; relays carry frames instead")
+    with pytest.raises(MachineCannot, match=r"run here: QEMU: .* not installed[^;]*$"):
         machine_check.require_machines(machines(tmp_path))
 
 

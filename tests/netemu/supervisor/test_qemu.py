@@ -13,24 +13,34 @@ from hypothesis import strategies as st
 
 from netemu.errors import NotSo
 from netemu.kernel.factory_client import Factory
+from netemu.supervisor.guests.endings import Ending
 from netemu.supervisor.guests.machine import Command
-from netemu.supervisor.guests.qemu import command, json_lines
+from netemu.supervisor.guests.qemu import command, json_lines, qemu_machine
 from netemu.supervisor.guests.qemu.console import Console
 from netemu.supervisor.guests.qemu.guest_agent import GuestAgent
+from netemu.supervisor.guests.qemu.identity import dmi
 from netemu.supervisor.guests.qemu.json_peer import JsonPeer, NoAnswer, Refused
 from netemu.supervisor.guests.qemu.qemu_machine import QemuMachine
-from netemu.topology import VirtualMachine
+from netemu.topology import SMBIOS, VirtualMachine
+from netemu.topology.machine import Cloud
 
 MAC = "02:00:00:00:00:01"
+VM_ID = "5a3b9c1e-0000-4000-8000-00000000abcd"
+GIVEN = {"vm_id": VM_ID, "instance_id": "i-0123456789abcdef0"}
 
 
-def words(**machine: Any) -> list[str]:
-    return list(command.words("qemu", "vm1", MAC, VirtualMachine(**machine), "raw"))
+def words(*, tap: bool = True, **machine: Any) -> list[str]:
+    made = VirtualMachine(**machine)
+    return list(command.words("qemu", "vm1", MAC, made, "raw", dmi(made, "vm1", GIVEN), tap=tap))
 
 
-def test_a_machine_has_no_network_but_its_tap_and_qemu_is_sandboxed() -> None:
-    told = words(kernel="/k", initrd="/i")
-    assert [told[at + 1] for at, one in enumerate(told) if one == "-netdev"] == ["tap,id=net,fd=3"]
+@pytest.mark.parametrize(
+    ("tap", "wire"),
+    [(True, "tap,id=net,fd=3"), (False, "dgram,id=net,local.type=fd,local.str=3")],
+)
+def test_a_machine_has_no_network_but_its_wire_and_qemu_is_sandboxed(tap: bool, wire: str) -> None:
+    told = words(tap=tap, kernel="/k", initrd="/i")
+    assert [told[at + 1] for at, one in enumerate(told) if one == "-netdev"] == [wire]
     assert told[told.index("-sandbox") + 1].startswith("on,")
     assert "-nodefaults" in told
     # Nothing of it has a name or a number that anybody could connect to.
@@ -42,6 +52,30 @@ def test_what_stands_in_a_lab_file_is_one_value_to_qemu() -> None:
     assert "file=/a,,readonly=off,if=virtio,format=raw,snapshot=on" in told
     assert "type=1,manufacturer=Evil,, Inc,,uuid=1" in told
     assert "type=2,product=b" in told
+
+
+@pytest.mark.parametrize(
+    ("cloud", "known_by"),
+    [
+        # By these cloud-init's ds-identify knows each.
+        ("ec2", {"product_uuid": f"ec2{VM_ID[3:]}", "product_serial": f"ec2{VM_ID[3:]}"}),
+        ("ec2", {"board_asset_tag": "i-0123456789abcdef0", "product_name": "t3.medium"}),
+        ("azure", {"chassis_asset_tag": "7783-7084-3265-9085-8269-3286-77"}),
+        ("azure", {"product_uuid": VM_ID, "sys_vendor": "Microsoft Corporation"}),
+        ("gce", {"product_name": "Google Compute Engine", "sys_vendor": "Google"}),
+        ("gce", {"product_serial": "GoogleCloud-5A3B9C1E00004000800000000000ABCD"}),
+        ("openstack", {"product_name": "OpenStack Nova", "product_uuid": VM_ID}),
+    ],
+)
+def test_a_machine_says_whose_it_is_by_the_guests_properties(
+    cloud: Cloud, known_by: dict[str, str]
+) -> None:
+    said = dmi(VirtualMachine(kernel="/k", cloud=cloud), "vm1", GIVEN)
+    assert set(said) <= set(SMBIOS)
+    assert known_by.items() <= said.items()
+    own = dmi(VirtualMachine(kernel="/k", cloud=cloud, dmi={"sys_vendor": "me"}), "vm1", GIVEN)
+    assert own == {**said, "sys_vendor": "me"}
+    assert any("type=1,manufacturer=" in one for one in words(kernel="/k", cloud=cloud))
 
 
 def test_a_line_is_told_when_it_is_whole() -> None:
@@ -181,6 +215,29 @@ def test_an_emulator_that_ends_is_told_and_one_that_is_ended_is_not() -> None:
 
     asyncio.run(script())
     assert told == ["its emulator has ended"]
+
+
+def test_an_emulator_that_does_not_answer_may_still_be_asked_to_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine, or because it is ending, it misses a press of the power button."""
+    monkeypatch.setattr(qemu_machine, "_ANSWERING", 0.01)
+    monkeypatch.setattr(qemu_machine, "_PRESSED_AGAIN", 0.01)
+
+    async def script() -> Ending | None:
+        machine = QemuMachine("vm1", VirtualMachine(kernel="/k"), -1, cast(Factory, None))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        machine._monitor = JsonPeer(ours, machine._event, machine._emulator_ended)
+        asyncio.get_running_loop().call_later(0.1, theirs.close)
+        ending = await machine.shut_down(30)
+        machine.cut()
+        return ending
+
+    ending = asyncio.run(script())
+    assert ending is not None
+    assert [name for name, _ in ending.ended] == ["the machine"]
+    assert not ending.killed
 
 
 def test_a_consoles_last_words_are_one_line_that_can_be_shown() -> None:

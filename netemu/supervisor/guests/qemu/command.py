@@ -1,15 +1,16 @@
 """QEMU's command line for a machine. Pure but for `find` and `disk_format`, which look at files."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from netemu.errors import MachineCannot
 from netemu.topology import SMBIOS, VirtualMachine
 
 PROGRAM: Final = "qemu-system-x86_64"
-# What the emulator inherits, from 3 on: the tap, QMP, the console, the guest agent's port.
-TAP, MONITOR, CONSOLE, AGENT = range(3, 7)
+# What the emulator inherits, from 3 on: a tap or the relay's socket, QMP, the console, the guest
+# agent's port.
+WIRE, MONITOR, CONSOLE, AGENT = range(3, 7)
 # MiB that translated code may take; by default QEMU takes up to a gigabyte.
 _TRANSLATED: Final = 32
 # MiB beside the machine's memory: QEMU, its libraries and threads map some 150.
@@ -43,14 +44,27 @@ def bytes_mapped(machine: VirtualMachine) -> int:
     return (machine.memory + _TRANSLATED + _BESIDES + _PER_CPU * machine.cpus) * _MIB
 
 
-def words(qemu: str, name: str, mac: str, machine: VirtualMachine, disk: str) -> Sequence[str]:
-    """The command that emulates the machine of the guest `name`; `disk` is its image's format."""
+def words(
+    qemu: str,
+    name: str,
+    mac: str,
+    machine: VirtualMachine,
+    disk: str,
+    dmi: Mapping[str, str],
+    *,
+    tap: bool,
+) -> Sequence[str]:
+    """The command that emulates the machine of the guest `name`; `disk` is its image's format.
+
+    `dmi` is what it says of itself, `tap` whether its wire is a tap.
+    """
+    wire = f"tap,id=net,fd={WIRE}" if tap else f"dgram,id=net,local.type=fd,local.str={WIRE}"
     command = [
         *(qemu, "-name", name, "-nodefaults", "-no-user-config", "-display", "none"),
         *("-sandbox", _SANDBOX),
         *("-machine", "pc", "-accel", f"tcg,tb-size={_TRANSLATED}", "-cpu", "max"),
         *("-m", f"{machine.memory}M", "-smp", str(machine.cpus)),
-        *("-netdev", f"tap,id=net,fd={TAP}"),
+        *("-netdev", wire),
         *("-device", f"virtio-net-pci,netdev=net,mac={mac},romfile="),
         *("-chardev", f"socket,id=monitor,fd={MONITOR}", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", f"socket,id=console,fd={CONSOLE}", "-serial", "chardev:console"),
@@ -66,12 +80,12 @@ def words(qemu: str, name: str, mac: str, machine: VirtualMachine, disk: str) ->
         command += ["-kernel", machine.kernel, "-append", line]
     if machine.initrd is not None:
         command += ["-initrd", machine.initrd]
-    return command + list(_smbios(machine))
+    return command + list(_smbios(dmi))
 
 
-def _smbios(machine: VirtualMachine) -> Sequence[str]:
+def _smbios(dmi: Mapping[str, str]) -> Sequence[str]:
     tables: dict[int, list[str]] = {}
-    for key, text in machine.dmi.items():
+    for key, text in dmi.items():
         table, field = SMBIOS[key]
         tables.setdefault(table, [f"type={table}"]).append(f"{field}={_escaped(text)}")
     return [word for fields in tables.values() for word in ("-smbios", ",".join(fields))]

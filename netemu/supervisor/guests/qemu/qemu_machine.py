@@ -1,7 +1,8 @@
 """A machine with a kernel of its own, emulated by QEMU behind a tap. Runs in the supervisor.
 
 QEMU runs in namespaces of the guest's own, whose network has no link. What it has of the outside
-are descriptors: the tap, and sockets without a name, whose other ends are here.
+are descriptors: the tap, and sockets without a name, whose other ends are here. A user who may not
+open /dev/net/tun has a veth there, and a relay beside QEMU: see `netemu.kernel.emulator_wire`.
 """
 
 import asyncio
@@ -9,12 +10,12 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 from netemu.errors import MachineCannot, NetemuError, NotSo
-from netemu.kernel import links, netlink, tap
+from netemu.kernel import emulator_wire, links, netlink, tap
 from netemu.kernel.factory_client import Factory, Program
 from netemu.kernel.namespaces import inside
 from netemu.linklocal.guest_shell import GuestShell
@@ -25,6 +26,7 @@ from netemu.supervisor.guests.machine import Capability, Command, Done, Port
 from netemu.supervisor.guests.qemu import command
 from netemu.supervisor.guests.qemu.console import Console
 from netemu.supervisor.guests.qemu.guest_agent import GuestAgent
+from netemu.supervisor.guests.qemu.identity import dmi
 from netemu.supervisor.guests.qemu.json_peer import JsonPeer
 from netemu.topology import VirtualMachine
 
@@ -60,6 +62,7 @@ class QemuMachine:
         self._factory = factory
         self._init = GuestInit(name, factory)
         self._tap: int | None = None
+        self._wire: socket.socket | None = None  # in the place of a tap
         self._mac = ""
         self._told: Callable[[str, bool], None] = lambda _words, _off: None
         self._monitor: JsonPeer | None = None
@@ -82,16 +85,23 @@ class QemuMachine:
         os.close(self._net)
         self._net = net
         # The kernel waits for all who read the tap's link.
-        await asyncio.to_thread(self._close_tap)
+        await asyncio.to_thread(self._close_wire)
 
-    def _close_tap(self) -> None:
+    def _close_wire(self) -> None:
         if self._tap is not None:
             made, self._tap = self._tap, None
             os.close(made)
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def attach(self, node: int, port: Port) -> None:
         """Make a tap that is the port. Its other end is the emulator's."""
         self._mac = port.mac
+        if not tap.allowed():
+            wire = links.wire(port.name, port.index, port.bridge, self._net, port.mac, self.name)
+            self._wire = emulator_wire.make(node, self._net, wire, port.name)
+            return
         with inside(node), netlink.Netlink.open() as kernel:
             self._tap = tap.make(port.name, port.index)
             kernel.run((links.place(port.index, port.name, port.bridge),))
@@ -104,7 +114,6 @@ class QemuMachine:
         """Start the emulator. `program` says where its output goes. Raises MachineCannot."""
         self.cut()
         assert program is not None
-        assert self._tap is not None
         self._init.names = names
         self._off = asyncio.Event()
         self._ending, self._by_itself = False, ""
@@ -117,14 +126,24 @@ class QemuMachine:
             self._monitor = JsonPeer(monitor[0], self._event, self._emulator_ended)
             self._agent = JsonPeer(agent[0])
             self._runner = GuestAgent(self._agent)
+            wire, carried = self._hand_over(theirs)
             emulator = Program(
-                command.words(command.find(), self.name, self._mac, self._machine, disk),
+                command.words(
+                    command.find(),
+                    self.name,
+                    self._mac,
+                    self._machine,
+                    disk,
+                    dmi(self._machine, self.name, names().properties),
+                    tap=not carried,
+                ),
                 "/",
                 _ENVIRONMENT,
                 tell,
-                [self._tap, monitor[1].fileno(), console[1].fileno(), agent[1].fileno()],
+                [wire, monitor[1].fileno(), console[1].fileno(), agent[1].fileno()],
                 command.bytes_mapped(self._machine),
                 self._machine.files,
+                carried,
             )
             await self._init.boot(self._net, emulator)
         try:
@@ -135,6 +154,16 @@ class QemuMachine:
             if os.strerror(errno.EACCES) in why:
                 why += ": in root's lab, the emulator reads what everybody may ('chmod o+r')"
             raise MachineCannot(f"{self.name}: its emulator does not start: {why}") from None
+
+    def _hand_over(self, theirs: ExitStack) -> tuple[int, Sequence[int]]:
+        """The emulator's end of its wire, and between what a relay is to carry frames, if any."""
+        if self._wire is None:
+            assert self._tap is not None
+            return self._tap, ()
+        emulators, relays = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        theirs.callback(emulators.close)
+        theirs.callback(relays.close)
+        return emulators.fileno(), (self._wire.fileno(), relays.fileno())
 
     def _disk(self) -> str:
         for path in self._machine.files:
@@ -193,12 +222,11 @@ class QemuMachine:
         try:
             async with asyncio.timeout(grace):
                 while not off.is_set():
-                    await monitor.ask("system_powerdown", _ANSWERING)
+                    # An emulator on a busy machine, or one that ends, may not answer in time.
+                    with suppress(NotSo):
+                        await monitor.ask("system_powerdown", _ANSWERING)
                     with suppress(TimeoutError):
                         await asyncio.wait_for(off.wait(), _PRESSED_AGAIN)
-        except NotSo as error:
-            if not off.is_set():
-                raise MachineCannot(f"{self.name}: {error}") from None
         except TimeoutError:
             return Ending((), (_THE_MACHINE,), round(loop.time() - begun, 1))
         if monitor is not self._monitor:  # it was cut
@@ -221,7 +249,7 @@ class QemuMachine:
         """Give its namespace and its tap back."""
         self.cut()
         os.close(self._net)
-        self._close_tap()
+        self._close_wire()
 
     async def enter(self) -> Mapping[str, int]:
         """Nobody can: it has a kernel of its own."""
