@@ -29,7 +29,16 @@ from urllib.parse import unquote
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from hostagent.dialects import azure_imds, azure_limits, azure_v1, ec2, gce, gce_pages, openstack
+from hostagent.dialects import (
+    azure_imds,
+    azure_limits,
+    azure_v1,
+    azure_wire_server,
+    ec2,
+    gce,
+    gce_pages,
+    openstack,
+)
 from hostagent.dialects.outcomes import Dialect, Outcome
 from hostagent.http import REASONS, Request, Response
 from hostagent.model import View
@@ -140,6 +149,8 @@ class Dialects:
             if path is None:
                 return self.refusal(request.path, 404, "Not Found")
             request = replace(request, path=path)
+        if azure_wire_server.asked(request) and "azure" in self._names:
+            return azure_wire_server.answer(view, request)
         if request.path == "/" and self._gce and gce.wanted(request):
             return self._answer_gce(view, request, now) or NOT_FOUND
         for dialect in self._served:

@@ -61,6 +61,7 @@ CLAIMABLE: Final = f"{addresses.to_text(addresses.FIRST)}-{addresses.to_text(add
 _NAMES: Final = {
     "bridge": BRIDGE,
     "metadata": addresses.METADATA_TEXT,
+    "wire_server": addresses.WIRE_SERVER_TEXT,
     "broadcast": addresses.BROADCAST_TEXT,
     "link_local": LINK_LOCAL,
     "claimable": CLAIMABLE,

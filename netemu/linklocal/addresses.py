@@ -15,6 +15,9 @@ PREFIX_LENGTH: Final = 16  # RFC 3927 2.8: never subnetted
 # range, and the node defends this address as any host would.
 METADATA: Final = 0xA9FE_A9FE  # 169.254.169.254
 
+# Azure's wire server: not link-local, but asked by way of the node alone.
+WIRE_SERVER: Final = 0xA83F_8110  # 168.63.129.16
+
 # Keeps the draws apart from any other use of blake2b on a MAC.
 _PERSON: Final = b"rfc3927-2.1"
 
@@ -41,6 +44,7 @@ def to_text(address: int) -> str:
 
 
 METADATA_TEXT: Final = to_text(METADATA)
+WIRE_SERVER_TEXT: Final = to_text(WIRE_SERVER)
 NETWORK_TEXT: Final = to_text(NETWORK)
 BROADCAST_TEXT: Final = to_text(BROADCAST)
 

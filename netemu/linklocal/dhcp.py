@@ -53,6 +53,7 @@ class Option(IntEnum):
 
     PAD = 0
     MASK = 1
+    ROUTER = 3
     HOST_NAME = 12
     NAME_SERVER = 6
     BROADCAST = 28
@@ -62,6 +63,8 @@ class Option(IntEnum):
     SERVER = 54
     RENEWAL = 58
     REBINDING = 59
+    ROUTES = 121
+    WIRE_SERVER = 245
     END = 255
 
 
@@ -155,16 +158,34 @@ def answer(message: Message, leased: int | None, own: int) -> Answer | None:
     return None
 
 
-def frame(message: Message, said: Answer, own: int, own_mac: bytes, host_name: str) -> bytes:
-    """The frame of an answer, from the node to the guest that asked, by its MAC."""
+def frame(
+    message: Message,
+    said: Answer,
+    own: int,
+    own_mac: bytes,
+    host_name: str,
+    *,
+    wire_server: int = 0,
+) -> bytes:
+    """The frame of an answer, from the node to the guest that asked, by its MAC.
+
+    `wire_server` is Azure's, if the node has one.
+    """
     options = [(Option.KIND, bytes([said.kind])), (Option.SERVER, own.to_bytes(4, "big"))]
     if said.kind is not Kind.NAK:
         options += [
             (Option.MASK, _long(_ANYBODY << (32 - addresses.PREFIX_LENGTH) & _ANYBODY)),
+            (Option.ROUTER, _long(own)),
             (Option.NAME_SERVER, _long(own)),
             (Option.BROADCAST, _long(addresses.BROADCAST)),
             (Option.HOST_NAME, host_name.encode("ascii", "replace")),
         ]
+        if wire_server:
+            options += [
+                # RFC 3442: the router of option 3 does not count beside these.
+                (Option.ROUTES, b"\0" + _long(own) + b"\x20" + _long(wire_server) + _long(own)),
+                (Option.WIRE_SERVER, _long(wire_server)),
+            ]
     if said.address:
         options += [
             (Option.LEASE_TIME, _long(LEASE)),

@@ -19,7 +19,9 @@ class ServiceStatus(Struct):
 
 
 class GuestStatus(Struct):
-    """A guest. `problem` is there only while it has one, `impaired` only if wires of it are."""
+    """A guest. `problem` is there only while it has one, `impaired` only if wires of it are, `dhcp`
+    only if it may be leased its address, `machine` only if it has a kernel of its own.
+    """
 
     name: str
     mac: str
@@ -29,6 +31,8 @@ class GuestStatus(Struct):
     runs: bool
     power: str
     ipv6_address: str | UnsetType = UNSET
+    dhcp: bool | UnsetType = UNSET
+    machine: bool | UnsetType = UNSET
     tenant: list[Any] | UnsetType = UNSET
     impaired: list[str] | UnsetType = UNSET
     problem: str | UnsetType = UNSET

@@ -127,6 +127,8 @@ def _guest(guest: Guest, claims: Claims | None, parts: Parts | None) -> GuestSta
         port_mark=guest.mark,
         runs=bool(guest.run or guest.machine),
         power=parts.hardware.told_power(guest.name) if parts else "running",
+        dhcp=guest.dhcp or UNSET,
+        machine=guest.machine is not None or UNSET,
         tenant=list(guest.tenant) if guest.tenant else UNSET,
         impaired=[str(one) for one in impaired] or UNSET,
         problem=problem or UNSET,

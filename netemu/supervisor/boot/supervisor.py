@@ -210,7 +210,10 @@ class Supervisor:
         if self._shared is not None and leased:
             self._shared.fence([node.net for node in self._nodes])
         network = await self._tenant_network()
-        self._claims = claims = Claims(Timing().scaled(scale), resets=profile.resets)
+        by_mark = profile.identity is Identity.MARK
+        self._claims = claims = Claims(
+            Timing().scaled(scale), resets=profile.resets, by_mark=by_mark
+        )
         claims.begin(self._nodes)
         await claims.hold(self._factory)
         self._progress.step("claiming addresses", 0, len(lab.guests))  # they have begun
@@ -232,15 +235,14 @@ class Supervisor:
             await asyncio.sleep(0)  # so that a 'down' need not wait for all of them
         agents = AgentStore(self._hosts)
         store: Store = agents if self._shared is None else self._shared.keep(agents)
-        by_address = profile.identity is Identity.ADDRESS
-        placement = Placement(store, self._nodes, claims, by_address=by_address)
+        placement = Placement(store, self._nodes, claims, by_address=not by_mark)
         hardware = Hardware(
             self._order.lab,  # every guest knows the names of all tenants
             self._nodes,
             claims,
             Ports(manner, network),
             Logs(self._directory / runtime_dir.LOGS),
-            hostname=placement.hostname,
+            properties=placement.properties,
             relay_ended=self._relay_ended,
             machine_told=self._machine_told,
         )

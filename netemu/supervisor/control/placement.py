@@ -120,10 +120,6 @@ class Placement:
         """The properties that the lab file or `change` has given to the guest."""
         return dict(self._properties[guest])
 
-    def hostname(self, guest: str) -> str:
-        """The guest's host name: its cloud tells it, and the guest uses it."""
-        return self._properties[guest].get("hostname", guest)
-
     async def change(self, guest: str, changes: Mapping[str, str]) -> None:
         """Change properties; an empty value takes one away. Returns when the agent has stored
         it. If its node has failed, the guest's next agent is told.

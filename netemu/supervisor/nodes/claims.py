@@ -27,8 +27,9 @@ from netemu.wire.progress import Progress
 class Claims:
     """Which guest holds which address."""
 
-    def __init__(self, timing: Timing, *, resets: bool = True) -> None:
+    def __init__(self, timing: Timing, *, resets: bool = True, by_mark: bool = True) -> None:
         self._resets = resets
+        self._by_mark = by_mark
         self._changed = asyncio.Event()
         self._timing = timing
         self._turns = FairTimer()
@@ -62,7 +63,9 @@ class Claims:
             ).open(BRIDGE_INDEX)
             self._shells[node.node.name] = shell
             if dhcp:
-                self._leases.append(Leases(node, shell, self._guests.__contains__).open())
+                claims_for = self._guests.__contains__
+                leases = Leases(node, shell, claims_for, by_mark=self._by_mark)
+                self._leases.append(leases.open())
                 self._name_servers.append(NameServer(node).open())
             self._nodes |= {wired.guest.mark: shell for wired in node.guests}
         return self

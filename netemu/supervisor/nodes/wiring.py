@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import count
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from netemu.errors import MachineCannot
 from netemu.interfaces import BRIDGE, GUEST_WIRE, Mark
@@ -100,11 +101,16 @@ class Manner(Struct, frozen=True, dict=True):
         rules = self.profile.rules.with_ipv6() if self.ipv6 else self.profile.rules
         return rules.with_dhcp(self.leasing) if self.leasing else rules
 
-    @property
-    def listeners(self) -> Sequence[sockets.Listener]:
+    def has_wire_server(self, node: Node) -> bool:
+        """Whether a node has Azure's wire server: its route is told with a lease."""
+        return bool(self.leasing) and node.dialects.azure
+
+    def listeners(self, node: Node) -> Sequence[sockets.Listener]:
         """Where a node's responder listens."""
-        ipv4 = self.profile.listener
-        return (ipv4, *self.profile.ipv6_listeners) if self.ipv6 else (ipv4,)
+        found = [self.profile.listener]
+        if self.has_wire_server(node) and found[0].address == METADATA:
+            found.append(replace(found[0], address=addresses.WIRE_SERVER_TEXT))
+        return (*found, *self.profile.ipv6_listeners) if self.ipv6 else found
 
     @property
     def same_node(self) -> bool:
@@ -146,13 +152,15 @@ def _wire(wired: WiredNode, manner: Manner) -> None:
         if manner.ipv6:
             sysctl.write(profile.ipv6_sysctls)
         kernel.run(_bridge(node))
+        if manner.has_wire_server(node):
+            kernel.run((_wire_server(),))
         if manner.ipv6:
             sysctl.write(sysctl.speaking_ipv6(BRIDGE))
             kernel.run(_ipv6_of_bridge())
         wired.listeners = [
             sockets.listen(at, shared=node.processes > 1)
             for _ in range(node.processes)
-            for at in manner.listeners
+            for at in manner.listeners(node)
         ]
     for one in wired.guests:
         one.machine.attach(net, one.port(manner))
@@ -175,6 +183,11 @@ def _bridge(node: Node) -> list[netlink.Message]:
         links.up(BRIDGE, BRIDGE_INDEX),
         addressing.address(BRIDGE_INDEX, METADATA, addresses.PREFIX_LENGTH, BROADCAST_TEXT),
     ]
+
+
+def _wire_server() -> netlink.Message:
+    text = addresses.WIRE_SERVER_TEXT
+    return addressing.address(BRIDGE_INDEX, text, 32, text)
 
 
 def _ipv6_of_bridge() -> list[netlink.Message]:

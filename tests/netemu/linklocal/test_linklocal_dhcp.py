@@ -115,7 +115,19 @@ def test_an_answer_is_what_clients_expect() -> None:
     assert options["subnet_mask"] == "255.255.0.0"
     assert options["lease_time"] == 3600
     assert options["hostname"] == b"web1"
+    assert options["router"] == "169.254.169.254"
+    assert not {121, 245, "classless_static_routes"} & {*options}
     assert len(bytes(frame[BOOTP])) >= 300
+
+
+def test_azures_wire_server_is_told_with_the_route_to_it() -> None:
+    message = Message(Kind.DISCOVER, b"\0\0\0\7", MAC)
+    answer = Answer(Kind.OFFER, HELD)
+    whole = dhcp.frame(message, answer, OWN, NODE, "web1", wire_server=addresses.WIRE_SERVER)
+    assert b"\xf5\x04\xa8\x3f\x81\x10" in whole
+    # RFC 3442: a width, as much of the destination as it covers, and the router.
+    router, destination = b"\xa9\xfe\xa9\xfe", b"\xa8\x3f\x81\x10"
+    assert b"\x79\x0e" + b"\0" + router + b"\x20" + destination + router in whole
 
 
 def oracle() -> Oracle:
