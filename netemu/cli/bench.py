@@ -271,3 +271,19 @@ def machines_of_a_lab(how: How, store: "StoreAddress") -> None:
         places=500 if how.quick else 10_000,
     )
     how.tell(shared.run(job, store))
+
+
+@bench.command()
+@click.argument("image", type=click.Path(path_type=Path), default=".images/small")
+@click.option("--machines", type=click.IntRange(1, 64), help="How many at once. Default: 2.")
+@_common
+def machines(how: How, image: Path, machines: int | None) -> None:
+    """Machines with kernels of their own: seconds until they are answered, and memory of each.
+
+    IMAGE is a directory with what they boot, as 'netns-scripts/vm-image small' makes it.
+    """
+    from netemu.bench import machines as booted
+    from netemu.bench import stage
+
+    counts = (1,) if how.quick else (1, machines or 2)
+    how.tell(booted.run(image, counts, rounds=how.turns, say=stage.say))
