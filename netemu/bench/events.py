@@ -73,7 +73,7 @@ def run(job: Job) -> Report:
 
 def _run(job: Job, node: WiredNode, store: Path) -> Report:
     (stage.HERE / node.node.name).mkdir()
-    running = servers.Ours(node, store)
+    running = servers.Ours.start(node, store)
     nets = [stage.net_of(one) for one in node.guests]
     names = [one.guest.name for one in node.guests]
     stage.await_answer("the responder", nets[0], load.request(PATH, headers=_FLAVOUR))

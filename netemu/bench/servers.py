@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -110,20 +111,33 @@ class Running:
 class Ours(Running):
     """This project's responder, and the agent that feeds it."""
 
-    def __init__(self, node: WiredNode, store: Path) -> None:
-        self._node = node
-        self._directory = stage.HERE / node.node.name
-        self._store = store
-        self._agent = self._start_agent()
+    def __init__(
+        self,
+        agent: Callable[[], subprocess.Popen[bytes]],
+        running: subprocess.Popen[bytes],
+        responder: subprocess.Popen[bytes],
+    ) -> None:
+        super().__init__(responder)
+        self._start_agent = agent
+        self._agent = running
+
+    @classmethod
+    def start(cls, node: WiredNode, store: Path) -> "Ours":
+        """Start both, on this store, and place the node's guests."""
+        directory = stage.HERE / node.node.name
+        words = [*_python("agent"), "--node", node.node.name]
+        words += ["--command", str(command_socket(node)), "--feed", str(directory / "feed")]
+        words += ["--repository", str(store / "repository.sqlite")]
+        agent = partial(_spawn, words)
+        running = agent()
         place(node)
         given = [one.fileno() for one in node.listeners]
-        options = ["--agent", str(self._directory / "feed"), "--azure-rate", "0"]
+        options = ["--agent", str(directory / "feed"), "--azure-rate", "0"]
         options += ["--processes", str(len(given))]
         names = {"LISTEN_FDS": str(len(given)), "LISTEN_FDNAMES": ":".join("http" for _ in given)}
         between = [",".join(map(str, given)), *_python("responder"), *options]
-        super().__init__(
-            _spawn([sys.executable, "-c", _HAND_OVER, *between], extra=names, descriptors=given)
-        )
+        command = [sys.executable, "-c", _HAND_OVER, *between]
+        return cls(agent, running, _spawn(command, extra=names, descriptors=given))
 
     @property
     def agent_pid(self) -> int:
@@ -136,12 +150,6 @@ class Ours(Running):
         self._agent.wait()
         self._agent = self._start_agent()
 
-    def _start_agent(self) -> subprocess.Popen[bytes]:
-        sockets = ["--command", str(command_socket(self._node))]
-        sockets += ["--feed", str(self._directory / "feed")]
-        repository = ["--repository", str(self._store / "repository.sqlite")]
-        return _spawn([*_python("agent"), "--node", self._node.node.name, *sockets, *repository])
-
 
 def _python(daemon: str) -> list[str]:
     return [sys.executable, "-P", "-m", "hostagent", daemon]
@@ -152,7 +160,7 @@ def start(name: str, node: WiredNode) -> Running:
     directory = stage.HERE / node.node.name
     directory.mkdir()
     if name in (OURS, OURS_TWICE):
-        return Ours(node, directory)
+        return Ours.start(node, directory)
     for listener in node.listeners:
         listener.close()  # the peer binds their address
     where = (METADATA, str(HTTP))

@@ -29,14 +29,19 @@ class _Seen(NamedTuple):
 
 
 class Ender:
-    """`first` is a pidfd of the guest's first process."""
+    """`first` is the number of the guest's first process."""
 
-    def __init__(self, pid_namespace: int, first: int) -> None:
-        self._guest = GuestProcesses.of(pid_namespace)
-        self._first = _number_of(first)
+    def __init__(self, guest: GuestProcesses, first: int) -> None:
+        self._guest = guest
+        self._first = first
         self._left: dict[int, _Seen] = {}
         self._ended: list[tuple[str, float]] = []
         self._begun = time.monotonic()
+
+    @classmethod
+    def of(cls, pid_namespace: int, first: int) -> "Ender":
+        """The ender of a guest, by descriptors of its PID namespace and its first process."""
+        return cls(GuestProcesses.of(pid_namespace), _number_of(first))
 
     def ask(self) -> None:
         """Ask all programs to end: SIGTERM, and what has a terminal by SIGHUP, as shells expect.

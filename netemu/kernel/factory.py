@@ -191,7 +191,7 @@ def _freeze(pid_namespace: int, leash: int) -> int:
 
 def _end(grace: float, pid_namespace: int, first: int, tell: int, leash: int) -> int:
     """A process that asks a guest's programs to end, and reports what they do: its pidfd."""
-    ender = Ender(pid_namespace, first)
+    ender = Ender.of(pid_namespace, first)
 
     def go_on() -> NoReturn:
         os.dup2(tell, 1)

@@ -134,11 +134,11 @@ class Host(NodeServices):
         self._file: sqlite3.Connection | None = None  # the living agent's
         self._full = False
         self.mind: Mind | None = None
-        self._make_store()
 
     responders = 1
 
     def start(self) -> None:
+        self.store.mkdir(exist_ok=True)
         self.failed = False
         self.services = [
             Service(self._cluster, f"{self.name}/agent", self._agent_main),

@@ -281,8 +281,8 @@ def planted(mutant: Mutant) -> str:
 
 
 class _Loader(importlib.abc.Loader):
-    def __init__(self, mutant: Mutant, origin: str) -> None:
-        self._source = planted(mutant)
+    def __init__(self, source: str, origin: str) -> None:
+        self._source = source
         self._origin = origin
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
@@ -306,7 +306,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         assert found is not None
         assert found.origin is not None
         return importlib.util.spec_from_file_location(
-            fullname, found.origin, loader=_Loader(self._mutant, found.origin)
+            fullname, found.origin, loader=_Loader(planted(self._mutant), found.origin)
         )
 
 

@@ -49,7 +49,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, subprocess.P
 def test_who_ends_by_itself_and_who_does_not_is_reported(
     children: dict[str, subprocess.Popen[str]],
 ) -> None:
-    asking = Ender(-1, -1)
+    asking = Ender.of(-1, -1)
     asking.ask()
     told: dict[str, Any] = json.loads(asking.wait(3.0))
     ((_, seconds),) = told["ended"]
@@ -64,7 +64,7 @@ def test_it_is_over_as_soon_as_all_have_ended(children: dict[str, subprocess.Pop
     rude = children.pop("rude")
     rude.kill()
     rude.communicate()
-    asking = Ender(-1, -1)
+    asking = Ender.of(-1, -1)
     asking.ask()
     told = json.loads(asking.wait(60.0))
     assert told["killed"] == []
@@ -82,7 +82,7 @@ def test_a_guest_that_starts_ever_more_holds_nobody_up(monkeypatch: pytest.Monke
     monkeypatch.setattr(ender, "_number_of", lambda _: 1)
     monkeypatch.setattr(Ender, "_look", lambda *_: ender._Seen("bomb", "0", False))
     monkeypatch.setattr(ender, "_kill", lambda process, _: asked.append(process))
-    asking = Ender(-1, -1)
+    asking = Ender.of(-1, -1)
     asking.ask()
     assert len(asked) == 450  # 150 of them: stopped, asked, and told to go on
     told = json.loads(asking.wait(0.05))
@@ -110,7 +110,7 @@ def test_what_a_program_starts_because_it_is_asked_to_end_may_end(
     monkeypatch.setattr(ender, "_number_of", lambda _: os.getpid())
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
-    Ender(-1, -1).ask()
+    Ender.of(-1, -1).ask()
     assert child.communicate(timeout=30)[0] == "drained\n"
 
 
@@ -121,7 +121,7 @@ def test_what_has_a_terminal_is_asked_and_not_suspended(monkeypatch: pytest.Monk
     monkeypatch.setattr(ender, "_number_of", lambda _: 1)
     monkeypatch.setattr(Ender, "_look", lambda *_: ender._Seen("bash", "0", True))
     monkeypatch.setattr(ender, "_kill", lambda _, number: sent.append(number))
-    Ender(-1, -1).ask()
+    Ender.of(-1, -1).ask()
     assert sent == [signal.SIGTERM, signal.SIGHUP, signal.SIGCONT]
 
 
@@ -131,7 +131,7 @@ def test_a_program_has_ended_once_its_first_process_has_told_it(
     """What the guest's first process writes of an end is written before the guest is cut off."""
     monkeypatch.setattr(ender.GuestProcesses, "of", lambda _: [])
     monkeypatch.setattr(ender, "_number_of", lambda _: os.getpid())
-    asking = Ender(-1, -1)
+    asking = Ender.of(-1, -1)
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert asking._look(child.pid) is not None
