@@ -6,10 +6,12 @@ store, the places and the membership are a lab's own; a node's agent is its repo
 
 import asyncio
 import re
+import signal
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, suppress
 from itertools import cycle
 from pathlib import Path
@@ -69,12 +71,27 @@ def run(job: Job, address: StoreAddress) -> Report:
         stage = _Stage(address, Path(directory), job)
         report = Report("machines-of-a-lab", {})
         contestants: dict[str, Callable[[], Sample]] = {
-            "1 machine": lambda: asyncio.run(stage.commanded(1)),
-            "3 machines": lambda: asyncio.run(stage.commanded(3)),
+            "1 machine": lambda: _finished(stage.commanded(1)),
+            "3 machines": lambda: _finished(stage.commanded(3)),
         }
         report.samples = in_turn(contestants, rounds=job.rounds, warm_up=job.warm_up)
-        report.notes = asyncio.run(stage.grown())
+        report.notes = _finished(stage.grown())
     return report
+
+
+def _finished(work: Coroutine[Any, Any, T]) -> T:
+    """Do it. A signal that ends the command ends it in order: the store keeps nothing of it."""
+
+    async def until_told() -> T:
+        doing = asyncio.ensure_future(work)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, doing.cancel)
+        return await doing
+
+    try:
+        return asyncio.run(until_told())
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
 
 
 class _Agents(Store):
