@@ -174,6 +174,20 @@ while going() and found:
             file.write(value)
     attempt(write)
 """,
+    "filters": """
+chain = '{ type filter hook ingress device eth0 priority 0; }'
+table = f'add table netdev f; add chain netdev f c {chain}'
+# They are run for each frame that comes, in the turn of whoever has sent it.
+for rules in (table, *['add rule netdev f c udp dport 9 counter\\n' * 400] * 20):
+    attempt(lambda: subprocess.run(['nft', '-f', '-'], input=rules.encode(),
+                                   capture_output=True, timeout=2))
+while going():
+    one = attempt(lambda: socket.create_connection((MD, 80), 0.5))
+    if one:
+        attempt(one.sendall, b'GET /metadata/v1/InstanceInfo HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')
+        attempt(one.recv, 4096)
+        one.close()
+""",
     "timers": """
 signal.signal(signal.SIGCONT, lambda *_: None)
 signal.signal(signal.SIGALRM, lambda *_: os.kill(0, signal.SIGCONT))

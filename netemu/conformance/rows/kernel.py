@@ -290,6 +290,38 @@ call('acct', (163, 89), b'/none', lets=behind)
 call('delete_module', (176, 106), b'netemu_row', 0x800, lets=behind)
 """
 )
+# RTM_GETLINK with IFLA_TARGET_NETNSID, and RTM_NEWLINK with it or with IFLA_LINK_NETNSID: the other
+# end of a wire has given its namespace a number.
+_BY_NUMBER: Final = (
+    _LIBC
+    + """
+import struct
+def asked(kind, flags, *attributes):
+    body = struct.pack('=BBHiII', 0, 0, 0, 0, 0, 0)
+    for number, value in attributes:
+        body += struct.pack('=HH', 4 + len(value), number) + value + bytes(-len(value) % 4)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
+        link.settimeout(5)
+        link.send(struct.pack('=IHHII', 16 + len(body), kind, flags, 1, 0) + body)
+        answer = link.recv(65536)
+    kind, = struct.unpack_from('=H', answer, 4)
+    return struct.unpack_from('=i', answer, 16)[0] if kind in (2, 3) else 1
+def info(kind):
+    return 0x8012, struct.pack('=HH', 4 + len(kind), 1) + kind + bytes(-len(kind) % 4)
+name = 3, b'netemu-row\\0'
+for number in range(4):
+    target = 46, struct.pack('=i', number)
+    if asked(18, 0x301, target) > 0:
+        print('links of', number)
+    if asked(16, 0x605, target, name, info(b'dummy')) == 0:
+        print('a link in', number)
+        asked(17, 5, target, name)
+    if asked(16, 0x605, (37, struct.pack('=i', number)), (5, struct.pack('=i', 2)), name,
+             info(b'macvlan')) == 0:
+        print('a link over one of', number)
+        asked(17, 5, name)
+"""
+)
 
 # What the attacker leaves, and how the victim looks for it.
 _LEAVE: Final = {
@@ -383,4 +415,5 @@ ROWS: Final = (
     _between(108, "Shared memory of a neighbour", "ipc_namespaces(7)", "shared memory"),
     _between(109, "Files of a neighbour in memory", "tmpfs(5)", "files"),
     _between(110, "Processes of a neighbour", "pid_namespaces(7)", "processes"),
+    scripted(117, "The node's links, by their namespace's number", "ip-netns(8)", _BY_NUMBER),
 )

@@ -49,7 +49,7 @@ FAILS_IN = {
     "ingress list": "63",
     "settings": "76",
     "namespaces": "79 80 81 82 83 84 85 86 87 88 89 91 92 94 95 96 97 98 99 100 101 102 103 104 "
-    "105 106 107 108 109 110 111 112 113 114 115 116",
+    "105 106 107 108 109 110 111 112 113 114 115 116 117",
 }
 SAME_NODE_FAILS_IN = {"guard": "24 25 26 62", "plain bridge": "09"}
 # Rows that are played in one lab, by one process of the suite.

@@ -296,6 +296,85 @@ def test_guests_write_what_the_lab_file_shares(person: Person, place: Path) -> N
     assert not (place / "beside").exists() or person.kind == "user"
 
 
+SETTINGS = """
+import os, sys
+def settings(top='/proc/sys'):
+    for where, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(where, name)
+            try:
+                with open(path) as file:
+                    yield path, file.read(200)
+            except (OSError, ValueError):
+                continue
+"""
+TURN = (
+    SETTINGS
+    + """
+turned = {}
+for path, text in settings('/proc/sys/net'):
+    words = text.split()
+    if len(words) == 1 and words[0].isdigit() and os.access(path, os.W_OK):
+        for value in (int(words[0]) + 1, int(words[0]) - 1):
+            try:
+                with open(path, 'w') as file:
+                    file.write(str(value))
+                if int(open(path).read()) == value:
+                    turned[path] = text
+                    break
+            except (OSError, ValueError):
+                continue
+print('\\n'.join(turned), flush=True)
+print('done', flush=True)
+sys.stdin.read()
+for path, text in turned.items():
+    try:
+        open(path, 'w').write(text)
+    except OSError:
+        pass
+"""
+)
+READ = SETTINGS + "for path, text in settings(): print(path, text.split())"
+
+
+def test_what_a_guest_sets_is_its_own(lab: RunningLab) -> None:
+    """A guest's root turns every number below /proc/sys that it can: nobody else's has changed."""
+
+    def elsewhere() -> dict[str, dict[str, str]]:
+        here = subprocess.run([sys.executable, "-c", READ], capture_output=True, text=True).stdout
+        found = {"": here, "node": lab.python("node1", READ).stdout}
+        found["neighbour"] = lab.python("web2", READ).stdout
+        return {
+            place: dict(line.split(" ", 1) for line in text.splitlines())
+            for place, text in found.items()
+        }
+
+    before = elsewhere()
+    person = lab.person
+    words = person.command("exec", "--name", lab.name, "web1", "--", sys.executable, "-c", TURN)
+    with subprocess.Popen(
+        words,
+        env=person.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as turning:
+        assert turning.stdout is not None
+        turned = list(iter(lambda: turning.stdout.readline().strip(), "done"))
+        after = elsewhere()
+        turning.communicate(timeout=60)
+    assert len(turned) > 100
+    # Of the machine's some change by themselves; none that a guest has turned does.
+    changed = {
+        (place, path)
+        for place in before
+        for path in turned
+        if before[place].get(path) != after[place].get(path)
+    }
+    assert changed == set()
+    assert '"_web1"' in lab.get("web1")
+
+
 TAKE_ALL = """
 import ctypes, os, resource, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
