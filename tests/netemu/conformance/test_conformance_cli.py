@@ -78,7 +78,6 @@ def test_our_lab_holds_the_whole_catalogue(person: Person) -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.lab
 def test_a_relay_in_every_wire_lets_nothing_by(person: Person) -> None:
     """A relay that forgot the tags of frames would let through what the guard refuses (29, 31).
 
@@ -135,6 +134,11 @@ def own_bridge(tmp_path: Path) -> Path:
     return file
 
 
+# (After 18, a spoofed source, the bridge takes the victim to be elsewhere, and 20 depends on when it
+# speaks.)
+LET_BY_A_BRIDGE = ("02", "06", "21", "28", "29", "35", "39", "54", "57")
+
+
 @pytest.mark.lab
 @pytest.mark.root
 def test_ones_own_bridge_is_judged_by_what_it_lets_through(
@@ -145,8 +149,9 @@ def test_ones_own_bridge_is_judged_by_what_it_lets_through(
     try:
         command = Person("root", (), environment).command("conformance")
         file = ("--nodes-from", str(own_bridge))
+        rows = ("--rows", ",".join([*LET_BY_A_BRIDGE, "20", "64"]))
         done = subprocess.run(
-            [*command, *file, "--json", "--pcap", str(captures)],
+            [*command, *file, *rows, "--json", "--pcap", str(captures)],
             capture_output=True,
             text=True,
             timeout=300,
@@ -154,11 +159,10 @@ def test_ones_own_bridge_is_judged_by_what_it_lets_through(
         assert done.returncode == 1, done.stderr
         told = {one["id"]: one for one in json.loads(done.stdout)["rows"]}
         assert "64" not in told  # that needs a responder
-        # What a plain bridge lets through, and the one thing that both it and the policy allow.
-        for failing in ("02", "06", "18", "21", "28", "29", "35", "39", "54", "57"):
+        for failing in LET_BY_A_BRIDGE:
             assert not told[failing]["ok"], told[failing]
-        assert told["20"]["ok"]
-        assert (captures / f"same-node-02-{NAME}2.pcap").exists()
+        assert told["20"]["ok"]  # what both it and the policy allow
+        assert (captures / f"same-node-02-{NAME}2.pcap").exists(), [*captures.iterdir()]
     finally:
         for place in "n12":
             subprocess.run(["ip", "netns", "delete", f"{NAME}{place}"], check=False)
