@@ -134,8 +134,7 @@ def own_bridge(tmp_path: Path) -> Path:
     return file
 
 
-# (After 18, a spoofed source, the bridge takes the victim to be elsewhere, and 20 depends on when it
-# speaks.)
+# (Not 18: after it the bridge takes the victim to be elsewhere, and 20 depends on when it speaks.)
 LET_BY_A_BRIDGE = ("02", "06", "21", "28", "29", "35", "39", "54", "57")
 
 

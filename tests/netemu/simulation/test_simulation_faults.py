@@ -9,6 +9,7 @@ from netemu.cli.simulate import simulate
 from netemu.errors import BadInput
 from netemu.simulation import checkers, mutants
 from netemu.simulation.campaign import hunt, outcomes
+from tests.thorough import cases
 
 # One for each of the checkers that see most, all caught by one of the first seeds.
 QUICK = (
@@ -21,7 +22,7 @@ QUICK = (
 
 
 def test_a_few_seeds_hold_every_invariant_and_a_seed_gives_its_run_again() -> None:
-    found = list(outcomes(101, 4))
+    found = list(outcomes(101, cases(2, 6)))
     for outcome in found:
         assert outcome["breaches"] == [], outcome["seed"]
         assert outcome["commands"] > 50
