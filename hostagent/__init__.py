@@ -6,9 +6,10 @@
 - `model`: guests, events and the table of an event's life. Pure.
 - `properties`: a guest's properties: keys, defaults, allowed values; `regions`: those of clouds;
   `faults`: how the service misbehaves on command; `rates`: token buckets. Pure.
-- `repository`: the durable store of guests and events; `command_record`: the part of it that keeps
-  the commands applied; `guest_rows`: a guest as it is stored; `database`: the file, in which every
-  row carries a checksum; `schema`: the tables of this version and of older ones.
+- `repository`: the durable store of guests and events; its parts are `command_record`, the commands
+  applied, `node_state`, the clock and numbers, and `guest_rows`, a guest as it is stored;
+  `database`: the file, in which every row carries a checksum; `schema`: the tables of this version
+  and of older ones.
 - `commands`: what each command does to the repository.
 - `channel`: msgpack frames with a typed, validated message set.
 - `agent`: takes commands, stores and publishes them, expires events; `transactions`: its thread for

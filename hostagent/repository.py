@@ -4,10 +4,7 @@ A committed change survives `kill -9` and a power loss (WAL, synchronous=FULL). 
 file, so there is no second copy in memory. The agent's process holds the file alone, and one thread
 at a time uses it; see `database` for what the file guarantees.
 
-The metadata plane has a clock of its own: this machine's plus an offset that only grows, so that a
-lab can move through an event's whole life without waiting. That clock never goes back: when the
-machine's is set back, the offset grows by as much. `now` is that clock's time, `wall` the
-machine's.
+`now` is the metadata plane's time, `wall` the machine's; see `node_state`.
 """
 
 import json
@@ -30,13 +27,11 @@ from hostagent.database import (
     Database,
     RepositoryError,
     RepositoryInUse,
-    Row,
     UnknownSchema,
 )
 from hostagent.faults import not_over
 from hostagent.guest_rows import BODY, merged, read_row, row_of
 from hostagent.model import (
-    MAX_CLOCK_OFFSET,
     Event,
     Guest,
     Request,
@@ -45,6 +40,7 @@ from hostagent.model import (
     next_change,
     unfold,
 )
+from hostagent.node_state import NodeState
 
 __all__ = ["Damaged", "Repository", "RepositoryError", "RepositoryInUse", "UnknownSchema"]
 
@@ -60,10 +56,6 @@ FLOORS: Final = 4096
 """Withdrawn guests whose numbers are kept singly: four times a full node. The highest of the older
 numbers is kept for all guests."""
 
-CLOCK_SLACK: Final = 0.001
-"""Seconds by which the clock may go back: the rounding of a sum of times."""
-
-
 _event = msgspec.json.Decoder(Event)
 
 
@@ -78,9 +70,8 @@ class Repository:
         self._db = db
         self.path = db.path
         self.commands = CommandRecord(db)
-        self._known_state: Row | None = None
+        self._state = NodeState(db)
         self._next_end = -inf  # when the next fault is over, at the earliest; not known yet
-        self._latest = 0.0  # the latest time seen
 
     @classmethod
     def open(
@@ -89,7 +80,7 @@ class Repository:
         """Open or create the file, as `Database.open`."""
         made = cls(Database.open(path, {"guests": BODY, "events": _event}, connect))
         with made._db.closed_on_error():
-            made._latest = float(made._state()[4])
+            made._state.load()
         return made
 
     def close(self) -> None:
@@ -98,34 +89,20 @@ class Repository:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing of what is done inside, as `Database.transaction`."""
-        latest = self._latest
-        try:
-            with self._db.transaction():
-                yield
-        except BaseException:
-            self._known_state = None
-            self._latest = latest
-            raise
+        with self._state.restored_on_error(), self._db.transaction():
+            yield
 
     # Reads
-
-    def _state(self) -> Row:
-        """Return the one row of the table `state`, from a cache."""
-        if self._known_state is None:
-            self._known_state = self._db.row("state")
-        if self._known_state is None:
-            raise Damaged(self.path, "its state is gone")
-        return self._known_state
 
     @property
     def clock_offset(self) -> float:
         """Seconds that the metadata plane's clock is ahead of this machine's."""
-        return float(self._state()[1])
+        return self._state.clock_offset
 
     @property
     def sequence(self) -> int:
         """The number of the last delta."""
-        return int(self._state()[2])
+        return self._state.sequence
 
     def guests(self) -> list[Placed]:
         """Return the guests placed here, by name."""
@@ -254,8 +231,8 @@ class Repository:
             FLOORS,
         )
         if old:
-            self._set_state(floor=max(self._state()[3], *(floor for _, _, floor in old)))
-        return gone, [Delta(sequence=self._number(), withdrawn=tuple(gone))]
+            self._state.raise_floor(max(floor for _, _, floor in old))
+        return gone, [Delta(sequence=self._state.next_sequence(), withdrawn=tuple(gone))]
 
     def write(self, placed: Placed, written: dict[str, str]) -> list[Delta]:
         """A guest has written for itself."""
@@ -296,12 +273,16 @@ class Repository:
     def _floor(self, name: str) -> int:
         """Return the number above which a guest that is new here starts."""
         own = self._db.row("floors", "WHERE name = ?", name)
-        return max(int(self._state()[3]), 0 if own is None else int(own[2]))
+        return max(self._state.floor, 0 if own is None else int(own[2]))
 
     def _tell_placed(self, changed: Sequence[Placed]) -> list[Delta]:
         self._put_guests(changed)
         # Many guests placed at once go in several deltas, each far below a frame's bound.
-        return [Delta(sequence=self._number(), placed=part) for part in parts(changed) if part]
+        return [
+            Delta(sequence=self._state.next_sequence(), placed=part)
+            for part in parts(changed)
+            if part
+        ]
 
     def _put_guests(self, changed: Sequence[Placed]) -> None:
         ends = [fault.until for one in changed for fault in one.faults if fault.until is not None]
@@ -338,7 +319,8 @@ class Repository:
         """Apply the passing of time: correct the clock if the machine's was set back, change the
         events that have fallen due, and prune the history.
         """
-        now, deltas = self._go_on(wall)
+        now, offset = self._state.now(wall)
+        deltas = self.advance(offset)
         passed: list[Event] = []
         for row in self._db.rows("events", "WHERE next_change <= ? ORDER BY next_change", now):
             states = list(unfold(_event.decode(row[4]), now))
@@ -350,21 +332,8 @@ class Repository:
         """Set the clock `to` seconds ahead of this machine's, unless it is already."""
         if to <= self.clock_offset:
             return []
-        self._set_state(clock_offset=to)
-        return [Delta(sequence=self._number(), clock_offset=to)]
-
-    def _go_on(self, wall: float) -> tuple[float, list[Delta]]:
-        """Return the time, which is never earlier than before, even if the machine's clock was set
-        back: a guest that is off for ten seconds comes back after ten seconds.
-        """
-        offset = self.clock_offset
-        now = wall + offset
-        if now > self._latest - CLOCK_SLACK or offset + self._latest - now > MAX_CLOCK_OFFSET:
-            # In the second case the machine's clock was wrong by years: time does go back.
-            self._latest = now
-            return now, []
-        log.warning("this machine's clock was set back by %.0f s or more", self._latest - now)
-        return self._latest, self.advance(offset + self._latest - now)
+        self._state.move_clock(to)
+        return [Delta(sequence=self._state.next_sequence(), clock_offset=to)]
 
     def _update(self, event: Event) -> list[Delta]:
         row = self._db.row("events", "WHERE id = ?", event.id)
@@ -402,7 +371,7 @@ class Repository:
                 counts[name] += 1
             deltas.append(
                 Delta(
-                    sequence=self._number(),
+                    sequence=self._state.next_sequence(),
                     events=(event,),
                     incarnations={name: counts[name] for name in seers},
                 )
@@ -420,26 +389,7 @@ class Repository:
             HISTORY_COUNT,
         )
         ids = tuple(row[1] for row in gone)
-        return [Delta(sequence=self._number(), forgotten=ids)] if ids else []
-
-    def _number(self) -> int:
-        sequence = self.sequence + 1
-        self._set_state(sequence=sequence, latest=self._latest)
-        return sequence
-
-    def _set_state(
-        self,
-        *,
-        clock_offset: float | None = None,
-        sequence: int | None = None,
-        floor: int | None = None,
-        latest: float | None = None,
-    ) -> None:
-        one, *known = self._state()
-        changed = (clock_offset, sequence, floor, latest)
-        values = [old if new is None else new for old, new in zip(known, changed, strict=True)]
-        self._known_state = (one, *values)
-        self._db.put("state", [self._known_state])
+        return [Delta(sequence=self._state.next_sequence(), forgotten=ids)] if ids else []
 
     def rest(self) -> None:
         """Move the write-ahead log into the file; call it outside of a transaction."""
