@@ -11,32 +11,27 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack, suppress
 from itertools import cycle
 from pathlib import Path
 from statistics import quantiles
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import msgspec
 
-from hostagent.channel.messages import Failed
-from hostagent.channel.requests import Command
-from hostagent.commands import execute, look_up
-from hostagent.controller import Watch, calls
-from hostagent.controller.calls import Call
+from hostagent.controller import calls
 from hostagent.model import EventType, Guest
 from hostagent.repository import Repository
 from netemu.bench.report import Report
 from netemu.bench.rounds import Sample, in_turn
-from netemu.errors import NotSo
 from netemu.etcd import Client, Put
 from netemu.etcd.http import Endpoint, context
 from netemu.supervisor.control.membership import Membership, Part
 from netemu.supervisor.control.places import Place, Places
+from netemu.supervisor.control.repository_store import RepositoryStore
 from netemu.supervisor.control.shared_store import SharedStore
-from netemu.supervisor.control.store import AgentRefuses, DeadNode, Store
 from netemu.topology import Lab, parse
 from netemu.wire.store_address import StoreAddress
 
@@ -49,7 +44,6 @@ _PLACES_AT_ONCE: Final = 8
 _MEMORY: Final = Path("/dev/shm")
 _ON_A_NODE: Final = 1000
 _JOINED_WITHIN: Final = 20.0
-_COMMANDS: Final = get_args(Command)
 
 T = TypeVar("T")
 
@@ -94,52 +88,10 @@ def _finished(work: Coroutine[Any, Any, T]) -> T:
         sys.exit(128 + signal.SIGTERM)
 
 
-class _Agents(Store):
-    """The agents of some nodes: each is its repository, in this process."""
-
-    def __init__(self, kept: Mapping[str, Repository]) -> None:
-        super().__init__(kept)
-        self._kept = kept
-        self._watchers: dict[str, list[Watch]] = {one: [] for one in kept}
-
-    @classmethod
-    def open(cls, nodes: Iterable[str], directory: Path) -> "_Agents":
-        return cls({one: Repository.open(directory / f"{one}-{uuid4()}.sqlite") for one in nodes})
-
-    def close(self) -> None:
-        for one in self._kept.values():
-            one.close()
-
-    async def _carry_out(self, node: str, call: Call[T]) -> T:
-        return call.read([self._answers(node, one) for one in call.questions()])
-
-    def _answers(self, node: str, question: Any) -> list[Any]:
-        kept = self._kept[node]
-        if not isinstance(question, _COMMANDS):
-            return look_up(kept, question, time.time())
-        with kept.transaction():
-            answer, deltas = execute(kept, question, time.time())
-        if isinstance(answer, Failed):
-            raise AgentRefuses(node, answer.code, answer.reason)
-        for watcher in self._watchers[node]:
-            for delta in deltas:
-                watcher.received(delta)
-        return [answer]
-
-    async def watch(self, node: str, watcher: Watch) -> None:
-        for part in self._kept[node].snapshot(node):
-            watcher.received(part)
-        self._watchers[node].append(watcher)
-        await asyncio.Event().wait()
-
-    def dead(self, node: str) -> AbstractContextManager[DeadNode]:
-        raise NotSo(f"{node}: no node fails here")
-
-
 class _Machine:
     """A machine of a lab, with some of its nodes."""
 
-    def __init__(self, client: Client, lab: Lab, part: Part, agents: _Agents) -> None:
+    def __init__(self, client: Client, lab: Lab, part: Part, agents: RepositoryStore) -> None:
         self.client, self.part = client, part
         self.membership = Membership(client, part)
         self.places = Places(lab, client, self.membership)
@@ -168,6 +120,10 @@ class _Machine:
 class _Stage:
     def __init__(self, address: StoreAddress, directory: Path, job: Job) -> None:
         self._address, self._directory, self._job = address, directory, job
+
+    def _agents(self, nodes: Iterable[str]) -> RepositoryStore:
+        kept = {one: Repository.open(self._directory / f"{one}-{uuid4()}.sqlite") for one in nodes}
+        return RepositoryStore(kept, time.time)
 
     def _client(self) -> Client:
         address = self._address
@@ -212,7 +168,7 @@ class _Stage:
             client = await open_now.enter_async_context(self._client())
             elsewhere = [one for one in _NODES if one not in here]
             part = Part(name, f"m{number}", here, elsewhere, activity, b"")
-            agents = _Agents.open(here, self._directory)
+            agents = self._agents(here)
             machines.append(_Machine(client, lab, part, agents))
             await machines[-1].begin()
             open_now.push_async_callback(machines[-1].end)

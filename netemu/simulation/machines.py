@@ -14,11 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from hostagent.channel.messages import Failed
 from hostagent.channel.requests import Command
-from hostagent.commands import execute, look_up
-from hostagent.controller import Watch, calls
-from hostagent.controller.calls import Call
+from hostagent.controller import calls
 from hostagent.model import Guest as PlacedGuest
 from hostagent.model import sees
 from hostagent.repository import Repository
@@ -32,8 +29,9 @@ from netemu.supervisor.control.membership import Membership, Part
 from netemu.supervisor.control.places import Places
 from netemu.supervisor.control.published_state import left_by
 from netemu.supervisor.control.relocation import Cause
+from netemu.supervisor.control.repository_store import RepositoryStore
 from netemu.supervisor.control.shared_store import SharedStore
-from netemu.supervisor.control.store import AgentRefuses, DeadNode, Known, Store
+from netemu.supervisor.control.store import Known
 from netemu.supervisor.nodes.wiring import WiredGuest, WiredNode
 from netemu.topology import Guest, Lab, parse
 
@@ -49,42 +47,23 @@ _WORK: Final = (0.001, 0.02)  # seconds that an agent takes for a command
 _BOOT: Final = (0.2, 1.5)
 
 
-class Agents(Store):
-    """The agent of a machine's one node, on a disk of its own."""
+class Agents(RepositoryStore):
+    """The agent of a machine's one node, on a disk of its own. Each question takes it a while."""
 
     def __init__(
         self, node: str, repository: Repository, wall: Callable[[], float], draw: random.Random
     ) -> None:
-        super().__init__([node])
+        super().__init__({node: repository}, wall)
         self.repository = repository
-        self._node, self._wall, self._draw = node, wall, draw
-        self._watchers: list[Watch] = []
+        self._draw = draw
 
-    async def _carry_out(self, node: str, call: Call[Any]) -> Any:
-        return call.read([await self._step(one) for one in call.questions()])
-
-    async def _step(self, question: Any) -> list[Any]:
+    async def _ask(self, node: str, question: Any) -> list[Any]:
         await asyncio.sleep(self._draw.uniform(*_WORK))
-        if not isinstance(question, Command):
-            return look_up(self.repository, question, self._wall())
-        with self.repository.transaction():
-            answer, deltas = execute(self.repository, question, self._wall())
-        for watcher in self._watchers:
-            for delta in deltas:
-                watcher.received(delta)
-        await asyncio.sleep(self._draw.uniform(*_WORK))
-        if isinstance(answer, Failed):
-            raise AgentRefuses(self._node, answer.code, answer.reason)
-        return [answer]
-
-    async def watch(self, node: str, watcher: Watch) -> None:
-        for part in self.repository.snapshot(node):
-            watcher.received(part)
-        self._watchers.append(watcher)
-        await asyncio.Event().wait()
-
-    def dead(self, node: str) -> Any:
-        raise NotImplementedError(DeadNode)
+        try:
+            return await super()._ask(node, question)
+        finally:
+            if isinstance(question, Command):
+                await asyncio.sleep(self._draw.uniform(*_WORK))
 
 
 class Guests:
