@@ -99,11 +99,10 @@ class Answers:
         *,
         look_up: Callable[[Knowledge, Caller], View | None],
         allowed_hosts: frozenset[str],
-        record: Callable[[Access], None] | None,
         wall: Callable[[], float],
         clock: Callable[[], float],
-        faults: Faults,
-        polls: PollLog,
+        record: Callable[[Access], None] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         """See `Responder`; `look_up` is the second member of an Identity."""
         self.knowledge = knowledge
@@ -113,9 +112,9 @@ class Answers:
         self._record = record
         self._wall = wall
         self.clock = clock
+        self._polls = polls = PollLog(knowledge.guests)
         self.replies = ReplyCache(knowledge, wall, clock, record, polls)
-        self._polls = polls
-        self.faults = faults
+        self.faults = Faults() if faults is None else faults
         self._unmetered = dialects.unmetered()
 
     def now(self) -> float:

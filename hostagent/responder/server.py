@@ -30,7 +30,6 @@ from hostagent.responder.approvals import Approvals
 from hostagent.responder.connection import HOP_LIMITS, Connection, Limits
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.poll_log import PollLog
 from hostagent.responder.reply_cache import Access, Caller
 from hostagent.responder.waiting import Waiting
 
@@ -112,8 +111,7 @@ class Responder:
             record=record,
             wall=time.time if wall is None else wall,
             clock=time.monotonic if clock is None else clock,
-            faults=Faults() if faults is None else faults,
-            polls=PollLog(knowledge.guests),
+            faults=faults,
         )
         self._held: dict[Connection, None] = {}
         self._held_by: Counter[Caller] = Counter()

@@ -22,7 +22,6 @@ from hostagent.responder.answers import BY_MARK, Answers, Pending
 from hostagent.responder.approvals import Approvals
 from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.poll_log import PollLog
 from netemu.errors import NotSo
 from netemu.linklocal.addresses import METADATA_TEXT
 from netemu.simulation import seams
@@ -214,10 +213,8 @@ class Mind:
             Dialects(Options(ec2_secret=bytes(32), azure_rate=0)),
             look_up=BY_MARK[1],
             allowed_hosts=frozenset({METADATA_TEXT}),
-            record=None,
             wall=cluster.wall,
             faults=self.faults,
-            polls=PollLog(self.knowledge.guests),
             clock=cluster.loop.time,
         )
 

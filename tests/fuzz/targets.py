@@ -20,9 +20,7 @@ from hostagent.faults import Fault
 from hostagent.http import BadRequest, RequestReader
 from hostagent.model import Event, EventSource, EventType, Guest
 from hostagent.responder.answers import BY_MARK, Answers, Pending, Reply
-from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.poll_log import PollLog
 from netemu.conformance.agent import spec
 from netemu.errors import BadInput
 from netemu.etcd.http import Connection
@@ -162,10 +160,7 @@ def _mind(faults: tuple[Fault, ...]) -> Answers:
         Dialects(Options(ec2_secret=bytes(32), azure_rate=0)),
         look_up=BY_MARK[1],
         allowed_hosts=frozenset({"169.254.169.254", "metadata.google.internal"}),
-        record=None,
         wall=lambda: 1e9,
-        faults=Faults(),
-        polls=PollLog(knowledge.guests),
         clock=lambda: 0.0,
     )
 

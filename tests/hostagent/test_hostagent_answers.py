@@ -17,9 +17,7 @@ from hostagent.http import RequestReader
 from hostagent.model import Event, EventSource, EventStatus, EventType, Guest
 from hostagent.responder.answers import BY_MARK, Answers, Pending, host_headers
 from hostagent.responder.connection import Connection
-from hostagent.responder.faults import Faults
 from hostagent.responder.knowledge import Knowledge
-from hostagent.responder.poll_log import PollLog
 from hostagent.responder.reply_cache import MAX_KEPT
 from hostagent.responder.server import Limits, Responder
 from tests.thorough import cases
@@ -73,8 +71,6 @@ class World:
             record=record,
             wall=lambda: self.time + self.set_by,
             clock=lambda: self.time,
-            faults=Faults(),
-            polls=PollLog(self.knowledge.guests),
         )
 
     def tell(self, message):
