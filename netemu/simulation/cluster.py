@@ -45,7 +45,7 @@ LAB: Final = """
 name: simulated
 nodes:
   n1: {fault_domain: 0, availability_set: s, guests: [a, b, c]}
-  n2: {fault_domain: 1, guests: [d, e]}
+  n2: {fault_domain: 1, guests: [{name: d, availability_set: s}, e]}
   n3: {fault_domain: 2, availability_set: s, guests: [f, g]}
 """
 # Seconds until a process that has ended is started again; twice that the next time.
