@@ -244,9 +244,9 @@ class LabStage(Stage):
                     return str(one["address"])
         return None
 
-    def await_bound(self, guest: str, patience: float = 0.0) -> bool:
+    def await_bound(self, guest: str) -> bool:
         """Wait until a guest is bound, for as long as claims may take. Returns whether it is."""
-        end = time.monotonic() + (patience or 20 * self.time_scale + CONTROL_PATIENCE)
+        end = time.monotonic() + 20 * self.time_scale + CONTROL_PATIENCE
         while time.monotonic() < end:
             address = self.bound(guest)
             if address is not None:

@@ -50,14 +50,7 @@ class Counts:
 class Fate:
     """One direction of a wire. `name` tells its streams from others' of the same seed."""
 
-    def __init__(
-        self,
-        seed: int,
-        name: str,
-        terms: Terms = CLEAN,
-        traces: Mapping[str, Sequence[int]] | None = None,
-        now: float = 0.0,
-    ) -> None:
+    def __init__(self, seed: int, name: str, terms: Terms = CLEAN) -> None:
         self.counts = Counts()
         self.queued = 0
         draws = [Random(f"{seed}/{name}/{stream}").random for stream in _STREAMS]
@@ -67,7 +60,7 @@ class Fate:
         self._latest = 0.0  # the latest departure so far
         self._playing: Playing | None = None
         self.terms = CLEAN
-        self.change(terms, traces or {}, now)
+        self.change(terms, {}, 0.0)
 
     def change(self, terms: Terms, traces: Mapping[str, Sequence[int]], now: float) -> None:
         """Have other terms from now on; a trace that is not the one before begins now."""

@@ -80,9 +80,9 @@ def owner_of(user_namespace: int) -> int:
     return found[0]
 
 
-def map_range(process: int, first: int, count: int = _COUNT) -> None:
+def map_range(process: int, first: int) -> None:
     """Have 0 and the following in the new user namespace of `process` be `first` and so on."""
-    ns.write_maps(process, f"0 {first} {count}\n".encode())
+    ns.write_maps(process, f"0 {first} {_COUNT}\n".encode())
 
 
 def be_root() -> None:

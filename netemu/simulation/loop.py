@@ -84,11 +84,11 @@ class Stuck(Exception):
 
 
 class Loop(asyncio.BaseEventLoop):
-    """The loop. `begins` is its clock's first reading, in seconds."""
+    """The loop. Its clock begins at 1,000 seconds."""
 
-    def __init__(self, begins: float = 1000.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._now = begins
+        self._now = 1000.0
         self._heap: list[tuple[float, int, events.Handle]] = []
         self._numbers = count()
         self._at_once = 0

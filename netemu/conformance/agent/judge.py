@@ -125,11 +125,11 @@ def approves_late(label: str) -> Demand:
     return demand
 
 
-def stays(guest: str, since_moment: str = "begin") -> Demand:
+def stays(guest: str) -> Demand:
     """The guest is not drained."""
 
     def demand(record: Record) -> Finding:
-        mark = record.first(guest, DRAINED, record.at(since_moment) - SLACK)
+        mark = record.first(guest, DRAINED, record.at("begin") - SLACK)
         if mark is None:
             return Finding(None, f"{guest} is left alone")
         return Finding(WRONGLY, f"{guest} is drained {since(record, mark.at)}")

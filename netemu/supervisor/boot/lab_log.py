@@ -19,12 +19,12 @@ MOST: Final = 16 << 20
 _LOOK: Final = 1.0
 
 
-async def keep_short(path: Path, most: int = MOST) -> None:
+async def keep_short(path: Path) -> None:
     """Look at the log every second, for as long as the lab is up."""
     while True:
         await asyncio.sleep(_LOOK)
         try:
-            shorten(path, most)
+            shorten(path, MOST)
         except OSError as error:  # for instance a full disk
             log.warning("the log cannot be shortened: %s", error.strerror)
 

@@ -90,7 +90,7 @@ class PublishedState:
         acts += [Removal(key) for key in kept.keys() - wanted.keys()]
         acts += self._taken_over(key for key in wanted if not kept.get(key))
         in_term = self._membership.in_term(self._membership.term)
-        for part in _batched(acts, _AT_ONCE):
+        for part in _batched(acts):
             if not await self._client.when([in_term], part):
                 raise NotSo("this machine's place is being taken again")
 
@@ -118,7 +118,7 @@ class PublishedState:
                 if any(self._comes(key, node) for key in left):
                     continue  # the guest is still to be taken in, with its events
                 gone = [Removal(key) for key in left]
-                for part in _batched(gone, _AT_ONCE):
+                for part in _batched(gone):
                     await self._client.when([in_term], part)
 
     def _comes(self, key: str, node: str) -> bool:
@@ -168,6 +168,6 @@ async def left_by(client: Client, membership: Membership, nodes: Iterable[str]) 
     return Left(clock, guests, list(events.values()))
 
 
-def _batched(acts: Sequence[Operation], size: int) -> Iterator[Sequence[Operation]]:
-    for start in range(0, len(acts), size):
-        yield acts[start : start + size]
+def _batched(acts: Sequence[Operation]) -> Iterator[Sequence[Operation]]:
+    for start in range(0, len(acts), _AT_ONCE):
+        yield acts[start : start + _AT_ONCE]

@@ -46,9 +46,9 @@ async def _event_after(story: Story) -> None:
     await story.returned("a", _OVER)
 
 
-async def _end_of_known(story: Story, extra: float = 20.0) -> None:
+async def _end_of_known(story: Story) -> None:
     """The event that is known already: wait until the agent acts, and end it."""
-    await story.drained("a", extra=extra)
+    await story.drained("a", extra=20.0)
     await story.take_back()
     await story.returned("a", _OVER)
 
