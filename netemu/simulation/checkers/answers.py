@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class NeverBack(Checker):
-    invariant = "an incarnation never goes back"
+    """An incarnation never goes back."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -24,7 +24,7 @@ class NeverBack(Checker):
 
 
 class SameBytes(Checker):
-    invariant = "the same incarnation has the same bytes"
+    """The same incarnation has the same bytes."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -39,7 +39,7 @@ class SameBytes(Checker):
 
 
 class Whole(Checker):
-    invariant = "an event of several guests is seen whole or not at all"
+    """An event of several guests is seen whole or not at all."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -56,7 +56,7 @@ class Whole(Checker):
 
 
 class NotEarly(Checker):
-    invariant = "no event starts early, and an approval that was answered is kept"
+    """No event starts early, and an approval that was answered is kept."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -97,7 +97,7 @@ class NotEarly(Checker):
 
 
 class Itself(Checker):
-    invariant = "a guest is answered as itself"
+    """A guest is answered as itself."""
 
     def identity(self, guest: str, told: str) -> None:
         if told != f"_{guest}":
@@ -105,7 +105,7 @@ class Itself(Checker):
 
 
 class NotStale(Checker):
-    invariant = "an answer is no older than its bound"
+    """An answer is no older than its bound."""
 
     def document(self, guest: str, document: bytes, told: dict[str, Any]) -> None:
         mind = self.cluster.home(guest).mind

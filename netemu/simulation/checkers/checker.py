@@ -1,7 +1,7 @@
 """What a checker hears, and the times that it allows."""
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hostagent.faults import Fault
 from hostagent.model import Event
@@ -19,8 +19,6 @@ COMES_BACK: Final = 5.0
 
 class Checker:
     """Hears what happens; `breaches` are what was seen, in words."""
-
-    invariant: ClassVar[str]
 
     def __init__(self, cluster: "Cluster") -> None:
         self.cluster = cluster

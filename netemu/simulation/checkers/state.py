@@ -21,7 +21,7 @@ LEARNS_WITHIN: Final = 10.0
 
 
 class Acknowledged(Checker):
-    invariant = "an acknowledged command is there exactly once, and a refused one is not"
+    """An acknowledged command is there exactly once, and a refused one is not."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -77,7 +77,7 @@ class Acknowledged(Checker):
 
 
 class FaultsKept(Checker):
-    invariant = "a fault that was acknowledged stays with its guest until it is over or cleared"
+    """A fault that was acknowledged stays with its guest until it is over or cleared."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -138,7 +138,7 @@ class FaultsKept(Checker):
 
 
 class Feed(Checker):
-    invariant = "a feed that was cut equals the agent's state, and one that is heard is not behind"
+    """A feed that was cut equals the agent's state, and one that is heard is not behind."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -191,7 +191,7 @@ def _told(placed: Placed) -> tuple[int, Sequence[tuple[str, int]]]:
 
 
 class Once(Checker):
-    invariant = "an event begins and ends once"
+    """An event begins and ends once."""
 
     def end(self) -> None:
         seen = Counter(
@@ -205,7 +205,7 @@ class Once(Checker):
 
 
 class Lively(Checker):
-    invariant = "after the last fault every guest is placed and answered"
+    """After the last fault every guest is placed and answered."""
 
     def end(self) -> None:
         cluster = self.cluster
@@ -223,7 +223,7 @@ class Lively(Checker):
 
 
 class OnOneNode(Checker):
-    invariant = "a guest is on one node, and its agent knows it"
+    """A guest is on one node, and its agent knows it."""
 
     def end(self) -> None:
         for name in self.cluster.hardware:
@@ -240,7 +240,7 @@ class OnOneNode(Checker):
 
 
 class OneClock(Checker):
-    invariant = "the metadata clock is one, and moves as far as it was moved"
+    """The metadata clock is one, and moves as far as it was moved."""
 
     def __init__(self, cluster: "Cluster") -> None:
         super().__init__(cluster)
@@ -273,7 +273,7 @@ class OneClock(Checker):
 
 
 class NothingHidden(Checker):
-    invariant = "no error is lost, and no duty ends"
+    """No error is lost, and no duty ends."""
 
     def end(self) -> None:
         for problem in self.cluster.loop.problems:
