@@ -11,6 +11,7 @@ from netemu.cli.progress import pieces
 if TYPE_CHECKING:
     from netemu.conformance.report import Column
     from netemu.conformance.row import Result, Row
+    from netemu.conformance.rows import ByLab
     from netemu.topology import Lab
 
 # What an impaired wire delays, seconds.
@@ -20,7 +21,8 @@ POLICIES = ("responder-only", "same-node")
 OURS = {"responder-only": "ours", "same-node": "ours, same-node"}
 
 
-def own_lab(policy: str, impaired: bool = False, ipv6: bool = False) -> "Lab":
+def own_lab(policy: str, impaired: bool = False, kind: str = "any") -> "Lab":
+    """A lab for rows of this kind: see `rows.ByLab`."""
     from msgspec.structs import replace
 
     from netemu.impairment.plan import Plan
@@ -28,15 +30,13 @@ def own_lab(policy: str, impaired: bool = False, ipv6: bool = False) -> "Lab":
     from netemu.topology import DEMO, Policy, load
 
     lab = load(DEMO, name=f"conformance-{os.getpid()}")
-    lab = replace(lab, policy=Policy(policy), ipv6=ipv6)
-    if not impaired:
-        return lab
-    late = Plan(to=Terms(delay=_LATE), from_=Terms(delay=_LATE))
+    late = Plan(to=Terms(delay=_LATE), from_=Terms(delay=_LATE)) if impaired else None
+    dhcp = kind == "dhcp"
     nodes = (
-        replace(node, guests=tuple(replace(guest, link=late) for guest in node.guests))
+        replace(node, guests=tuple(replace(guest, link=late, dhcp=dhcp) for guest in node.guests))
         for node in lab.nodes
     )
-    return replace(lab, nodes=tuple(nodes))
+    return replace(lab, policy=Policy(policy), ipv6=kind == "ipv6", nodes=tuple(nodes))
 
 
 def on_labs(
@@ -48,6 +48,7 @@ def on_labs(
 ) -> "tuple[list[tuple[str, Row]], list[Column]]":
     """Play on a running lab what can be played there, or all on labs of our own."""
     from netemu.client import labs
+    from netemu.conformance import machine_place
     from netemu.conformance.labstage import LabStage, running
     from netemu.conformance.report import Column
     from netemu.conformance.rows import by_lab
@@ -56,24 +57,24 @@ def on_labs(
     columns = []
     if name is not None:
         with LabStage.on(labs.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
-            rows = rows if stage.ipv6 else by_lab(rows)[False]
+            rows = by_lab(rows).playable(ipv6=stage.ipv6, dhcp=stage.dhcp)
+            if stage.by_machine:
+                rows = [(family, row) for family, row in rows if machine_place.playable(row)]
             results = play(stage, rows, lambda result: step(f"{name}: {result.row.title}"))
         return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]
     with pieces(len(rows) * len(policies), "building a lab") as step:
         for policy in policies:
             results = []
-            for ipv6, some in _with_rows(by_lab(rows)):
-                with running(own_lab(policy, impaired, ipv6), time_scale) as stage:
+            for kind, some in _with_rows(by_lab(rows)):
+                with running(own_lab(policy, impaired, kind), time_scale) as stage:
                     results += play(stage, some, lambda result: step(result.row.title))
             columns.append(Column(policy, {one.row.id: one for one in results}))
     return rows, columns
 
 
-def _with_rows(
-    split: "Sequence[list[tuple[str, Row]]]",
-) -> "Iterator[tuple[bool, list[tuple[str, Row]]]]":
-    """Whether a lab is to speak IPv6, and its rows; no lab without rows."""
-    yield from ((bool(ipv6), some) for ipv6, some in enumerate(split) if some)
+def _with_rows(split: "ByLab") -> "Iterator[tuple[str, list[tuple[str, Row]]]]":
+    """The kinds of lab that are needed, and the rows of each."""
+    yield from ((kind, some) for kind, some in split._asdict().items() if some)
 
 
 def without_protections(
@@ -93,8 +94,8 @@ def without_protections(
         for policy in policies:
             prefix = f"{policy}: " if len(policies) > 1 else ""
             told: dict[str, dict[str, Result]] = {lab: {} for lab in LABS}
-            for ipv6, some in _with_rows(by_lab(rows)):
-                lab = own_lab(policy, ipv6=ipv6)
+            for kind, some in _with_rows(by_lab(rows)):
+                lab = own_lab(policy, kind=kind)
                 proof = prove(lab, some, time_scale=time_scale, on_result=on_result)
                 for without, results in proof.verdicts.items():
                     told[without].update(results)
@@ -123,7 +124,7 @@ def beside_others(
             f"--against: no rule set is called {against}; there are {', '.join([*names, 'all'])}"
         )
     chosen = [rival for rival in RIVALS if against in ("all", rival.name)]
-    rows = [one for one in by_lab(rows)[False] if decided_by_rules(*one)]
+    rows = [one for one in by_lab(rows).any if decided_by_rules(*one)]
     policies = [one for one in POLICIES if one in {str(rival.policy) for rival in chosen}]
     columns = [
         Column(OURS[column.name], column.results)
@@ -183,7 +184,7 @@ def on_bridges(
     from netemu.conformance.rows import by_lab
     from netemu.conformance.suite import play
 
-    rows = [(family, row) for family, row in by_lab(rows)[False] if playable(row)]
+    rows = [(family, row) for family, row in by_lab(rows).any if playable(row)]
     with stage_of(path) as stage, pieces(len(rows), "building a lab") as step:
         results = play(stage, rows, lambda result: step(result.row.title))
     return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]

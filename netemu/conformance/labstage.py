@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Self, TextIO
 
 from netemu.client import labs
 from netemu.conformance.inside import Inside
+from netemu.conformance.machine_place import MachinePlace
 from netemu.conformance.probe import Place, Posted
 from netemu.conformance.roles import HTTP, Cast, Guest
 from netemu.conformance.stage import CONTROL_PATIENCE, INSTANCE_INFO, Stage, is_answered_as
@@ -84,6 +85,10 @@ class LabStage(Stage):
         self.ipv6 = "ipv6" in told
         nodes = {node["name"]: node["guests"] for node in told["nodes"]}
         self._near: list[dict[str, Any]] = nodes[cast.node.name]
+        played = (cast.attacker.name, cast.victim.name)
+        self.dhcp = all("dhcp" in one for one in self._near if one["name"] in played)
+        self.by_machine = isinstance(self.attacker, MachinePlace)
+        self._leases = any("dhcp" in one for guests in nodes.values() for one in guests)
         # Returns a transaction that replaces the node's guard by itself, bindings included.
         self.rules: Callable[[], str] = self._guard
         self._log = log
@@ -181,7 +186,13 @@ class LabStage(Stage):
     def _guard(self) -> str:
         ports = [(port_name(one["port_mark"]), one["port_mark"], one["mac"]) for one in self._near]
         rules = self._ground.profile.rules
-        rendered = (rules.with_ipv6() if self.ipv6 else rules).render(
+        if self.ipv6:
+            rules = rules.with_ipv6()
+        if self._leases:
+            rules = rules.with_dhcp(
+                port_name(one["port_mark"]) for one in self._near if "dhcp" in one
+            )
+        rendered = rules.render(
             bridge_mac=self.bridge,
             ports=ports,
             same_node=self.policy is Policy.SAME_NODE,
@@ -279,16 +290,26 @@ def _cast(told: dict[str, Any], ground: Ground) -> Cast:
     if near is None:
         raise BadInput(f"{lab}: a node with two guests is needed, an attacker and a victim")
     far = next((node for node in told["nodes"] if node is not near and node["guests"]), None)
-    attacker, victim, *others = near["guests"]
-    if unbound := [one["name"] for one in near["guests"][:3] if not one["address"]]:
+    attacker = next((one for one in near["guests"] if "machine" in one), near["guests"][0])
+    peers = [one for one in near["guests"] if one is not attacker and "machine" not in one]
+    if not peers:
+        raise BadInput(f"{lab}: {near['name']}: a guest that is no machine is needed, as a victim")
+    victim, *others = peers
+    if unbound := [one["name"] for one in (attacker, *peers[:2]) if not one["address"]]:
         raise NotSo(f"{unbound[0]}: holds no address; wait until {lab} is up")
 
     def man(target: str, interface: str) -> Place:
         return Place(target, interface).start(ground.enter(lab, target))
 
     def guest(one: dict[str, Any]) -> Guest:
-        place = man(one["name"], GUEST_WIRE)
-        return Guest(one["name"], one["mac"], one["address"], port_name(one["port_mark"]), place)
+        port = port_name(one["port_mark"])
+        if "machine" in one:
+            place: Place = MachinePlace(lab, one["name"], port).start(
+                ground.enter(lab, near["name"])
+            )
+        else:
+            place = man(one["name"], GUEST_WIRE)
+        return Guest(one["name"], one["mac"], one["address"], port, place)
 
     return Cast(
         policy=Policy(told["policy"]),

@@ -142,6 +142,6 @@ def test_each_of_these_rows_fails_without_the_guard(
     monkeypatch.setenv("NETEMU_RUNTIME_DIR", str(tmp_path))
     nothing = Ground(weakened.without(*weakened.GUARD, weakened.listener))
     lab = replace(load(DEMO, name="six-proof"), ipv6=True)
-    _, rows = by_lab(CATALOGUE)
+    rows = by_lab(CATALOGUE).ipv6
     proof = prove(lab, rows, time_scale=TIME_SCALE, grounds={"guard": nothing})
     assert [row.id for row in proof.unproven()] == []
