@@ -4,6 +4,7 @@ A story names its guests a, b, …, its events and its moments. It judges nothin
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,12 +91,12 @@ class Story:
         """
         name = self.guest(letters[0])
         parks = self.agent.run.cloud == "gce"  # a request that waits is answered at the change
+        await self.until(lambda: self._marked(letters[0], "started", 0), START)
         if parks:
-            await self.until(lambda: self._marked(letters[0], "started", 0), START)
             await self.pause(3.0)
         else:
             enough = 1 if self.agent.poll else 4
-            if not await self.until(lambda: len(self._watch.requests[name]) >= 1, START):
+            if not await self.until(lambda: self._polls(name), START):
                 return False
             await self.until(lambda: len(self._polls(name)) >= enough, START)
         gaps = [later - earlier for earlier, later in zip(
@@ -109,9 +110,16 @@ class Story:
         return True
 
     def _polls(self, name: str) -> list[float]:
-        """When a guest asked; requests of one moment are one poll."""
+        """When a guest's agent asked; requests of one moment are one poll.
+
+        What came before is the lab's own, which makes sure that the guest is answered.
+        """
+        marks = self._watch.marks[name]
+        started = next((one.at for one in marks if one.what == "started"), math.inf)
         times: list[float] = []
         for one in self._watch.requests[name]:
+            if one.at < started:
+                continue
             if not times or one.at - times[-1] > 0.05:
                 times.append(one.at)
         return times

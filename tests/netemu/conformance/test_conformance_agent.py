@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -14,6 +14,7 @@ from netemu.conformance.agent import own, reporting, spec
 from netemu.conformance.agent.play import Outcome, shape_of
 from netemu.conformance.agent.records import Happened, Mark, Moment, Record, Request
 from netemu.conformance.agent.rows import ROWS
+from netemu.conformance.agent.story import Story
 from netemu.conformance.agent.watch import Watch
 from netemu.errors import BadInput
 from netemu.topology import parse
@@ -38,6 +39,19 @@ def record(*marks: tuple[float, str], notice: float = 900.0, **more: Any) -> Rec
         events={"e": event},
         moments=[Moment("begin", 0.0), *(Moment(*one) for one in more.get("moments", ()))],
     )
+
+
+def test_a_row_begins_once_the_agent_has_asked_and_not_only_the_lab(tmp_path: Path) -> None:
+    """The lab makes sure that each guest is answered, before any agent has started."""
+    agent = spec.made({"agent": {"run": "x"}, "drained": "mark", "poll": 1.0}, "x", tmp_path)
+    watch, nothing = Watch("lab", tmp_path, ["a01a"]), cast(Any, None)
+    story = Story("lab", nothing, watch, agent, tmp_path, "A01")
+    watch.requests["a01a"].append(Request("a01a", 1.0, "GET", EVENTS, 200))
+    assert story._polls("a01a") == []
+    watch.marks["a01a"].append(Mark("a01a", 2.0, "started", ""))
+    assert story._polls("a01a") == []
+    watch.requests["a01a"].append(Request("a01a", 3.0, "GET", EVENTS, 200))
+    assert story._polls("a01a") == [3.0]
 
 
 @pytest.mark.parametrize(
