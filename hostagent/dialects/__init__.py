@@ -39,7 +39,7 @@ from hostagent.dialects import (
     gce_pages,
     openstack,
 )
-from hostagent.dialects.outcomes import Dialect, Outcome
+from hostagent.dialects.outcomes import NOT_FOUND, Dialect, Outcome
 from hostagent.http import REASONS, Request, Response
 from hostagent.model import View
 from hostagent.signing import Signer
@@ -50,7 +50,6 @@ and GCE share `/`: see `Dialects`."""
 DEFAULT: Final = NAMES[:-1]
 """Those that are served unless it is said: OpenStack's path would mislead clients of the others."""
 
-NOT_FOUND: Final = Response(404, b"Not Found")
 UNAVAILABLE: Final = Response(
     # An agent that has been gone for a minute is not back at once.
     503,

@@ -22,6 +22,7 @@ import json
 from datetime import UTC, datetime
 from typing import Final
 
+from hostagent.dialects.outcomes import NOT_FOUND
 from hostagent.http import Request, Response
 from hostagent.model import FINAL, Event, EventStatus, View, boundary
 
@@ -31,7 +32,6 @@ NOTICE: Final = 300.0
 _JSON: Final = "application/json; charset=utf-8"
 _TEXT: Final = "text/plain; charset=utf-8"
 _NOT_ALLOWED: Final = Response(405, b"Method Not Allowed", headers=(("Allow", "GET, HEAD"),))
-_NOT_FOUND: Final = Response(404, b"Not Found")
 _FORWARDED: Final = Response(400, b"Bad Request: X-Forwarded-For is not allowed")
 
 _ROOTS: Final = ("/metadata/v1/", "/metadata/latest/")
@@ -59,7 +59,7 @@ def answer(view: View, request: Request, now: float) -> Response | None:
         return None
     path = _PATHS.get(request.path.lower())
     if path is None:
-        return _NOT_FOUND
+        return NOT_FOUND
     if "x-forwarded-for" in request.headers:
         return _FORWARDED
     if request.method not in ("GET", "HEAD"):

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 from hostagent.addresses import WIRE_SERVER
+from hostagent.dialects.outcomes import NOT_FOUND
 from hostagent.http import Request, Response
 from hostagent.model import View
 from hostagent.properties import value
@@ -25,7 +26,6 @@ _XML: Final = "text/xml; charset=utf-8"
 _HEAD: Final = '<?xml version="1.0" encoding="utf-8"?>'
 _HOSTS: Final = (WIRE_SERVER, f"{WIRE_SERVER}:80")
 _REPORTS: Final = ("health", "roleProperties", "telemetrydata", "status")
-_NOT_FOUND: Final = Response(404, b"Not Found")
 _NOT_ALLOWED: Final = Response(405, b"Method Not Allowed", headers=(("Allow", "GET, POST"),))
 _VERSIONS: Final = (
     f"{_HEAD}<Versions><Preferred><Version>2015-04-05</Version></Preferred><Supported>"
@@ -45,19 +45,19 @@ def answer(view: View, request: Request) -> Response:
     root, _, rest = request.path.removeprefix("/").partition("/")
     if request.method == "POST":
         reported = root == "machine" and not rest and what in _REPORTS
-        return Response(200, b"") if reported else _NOT_FOUND
+        return Response(200, b"") if reported else NOT_FOUND
     if request.method not in ("GET", "HEAD"):
         return _NOT_ALLOWED
     if request.path == "/" and what == "versions":
         return _told(_VERSIONS)
     if root != "machine":
-        return _NOT_FOUND
+        return NOT_FOUND
     if not rest:
-        return _told(_goal_state(view)) if what == "goalstate" else _NOT_FOUND
+        return _told(_goal_state(view)) if what == "goalstate" else NOT_FOUND
     if rest != _container(view) or what != "config":
-        return _NOT_FOUND
+        return NOT_FOUND
     made = _CONFIGS.get(asked_for.get("type", [""])[0])
-    return _NOT_FOUND if made is None else _told(made.format(name=_escaped(view.guest.name)))
+    return NOT_FOUND if made is None else _told(made.format(name=_escaped(view.guest.name)))
 
 
 def _escaped(text: str) -> str:

@@ -1,12 +1,15 @@
 """What a dialect may return besides a response: something to wait for first. Pure."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from hostagent.http import Request, Response
 from hostagent.model import View
+
+NOT_FOUND: Final = Response(404, b"Not Found")
+"""The answer where no cloud has words of its own for it."""
 
 
 class Park(Struct, frozen=True):

@@ -48,7 +48,6 @@ def on_labs(
 ) -> "tuple[list[tuple[str, Row]], list[Column]]":
     """Play on a running lab what can be played there, or all on labs of our own."""
     from netemu.client import labs
-    from netemu.conformance import machine_place
     from netemu.conformance.labstage import LabStage, running
     from netemu.conformance.report import Column
     from netemu.conformance.rows import by_lab
@@ -59,7 +58,7 @@ def on_labs(
         with LabStage.on(labs.the_one(name)) as stage, pieces(len(rows), "building a lab") as step:
             rows = by_lab(rows).playable(ipv6=stage.ipv6, dhcp=stage.dhcp)
             if stage.by_machine:
-                rows = [(family, row) for family, row in rows if machine_place.playable(row)]
+                rows = [(family, row) for family, row in rows if row.only_sends]
             results = play(stage, rows, lambda result: step(f"{name}: {result.row.title}"))
         return rows, [Column(str(stage.policy), {one.row.id: one for one in results})]
     with pieces(len(rows) * len(policies), "building a lab") as step:

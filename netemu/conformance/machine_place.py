@@ -5,16 +5,13 @@ it. What it sends and hears is heard at its port, on the node.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from netemu.client import machines
 from netemu.conformance.inside import Inside
 from netemu.conformance.probe import Place, Posted
 from netemu.conformance.taps import Heard
 from netemu.errors import NotSo
-
-if TYPE_CHECKING:
-    from netemu.conformance.row import Row
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,11 +28,6 @@ while (<STDIN>) { chomp; send(S, pack("H*", $_), 0, $to) }
 _AT_PORT: Final = frozenset(
     method.__name__ for method in (Inside.listen, Inside.drop, Inside.take, Inside.heard)
 )
-
-
-def playable(row: "Row") -> bool:
-    """Whether a machine can play the row: it sends what the row gives it, and does nothing else."""
-    return row.recipe is not None and row.in_lab is None
 
 
 class MachinePlace(Place):

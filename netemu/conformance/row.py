@@ -72,6 +72,11 @@ class Row:
     in_lab: PlayInLab | None = None  # instead of `play`, for what needs a lab
     held_by_kernel: str = ""
 
+    @property
+    def only_sends(self) -> bool:
+        """Whether it sends what its recipe gives, and does nothing else: a machine can play it."""
+        return self.recipe is not None and self.in_lab is None
+
     def expected(self, policy: Policy) -> str:
         """The verdict that the policy expects."""
         return self.same_node if policy is Policy.SAME_NODE and self.same_node else self.strict
