@@ -98,7 +98,8 @@ class Store(ABC):
 
     def __init__(self, nodes: Iterable[str]) -> None:
         self._away: set[str] = set()
-        self._asked: dict[str, set[asyncio.Timeout]] = {node: set() for node in nodes}
+        # In the order in which they began: a seed of the simulation is to give its run again.
+        self._asked: dict[str, dict[asyncio.Timeout, None]] = {node: {} for node in nodes}
         self.lose: Callable[[str, str], None] = lambda _node, _reason: None
 
     # What an implementation provides.
@@ -146,7 +147,7 @@ class Store(ABC):
         if self.away(node):
             raise NodeFailed(self.absence(node))
         scope = asyncio.timeout(None)
-        self._asked[node].add(scope)
+        self._asked[node][scope] = None
         try:
             async with scope:
                 return await self._carry_out(node, call)
@@ -155,7 +156,7 @@ class Store(ABC):
                 raise
             raise NodeFailed(f"{node} has failed") from None
         finally:
-            self._asked[node].discard(scope)
+            del self._asked[node][scope]
 
     async def settle(self, node: str, call: Call[T], *, patient: bool = True) -> T:
         """Have a command carried out once: it is repeated under its ID until that is known.
