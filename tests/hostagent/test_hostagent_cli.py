@@ -293,7 +293,7 @@ def test_properties(node):
         place("vm_size=Standard_B2s")
         (one,) = controller.guests()
         assert (one.incarnation, one.edits) == (1, 1)
-        assert "did you mean vm_size" in place("vm_sise=x", code=1)
+        assert "did you mean vm_size" in place("vm_sise=x", code=2)
         assert "vm_size=Standard_B1s" in place("vm_size", code=2)
         assert controller.guests() == (one,)
     assert "instance_id" in run("controller", "properties").stdout

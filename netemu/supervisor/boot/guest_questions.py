@@ -56,7 +56,7 @@ async def _set(parts: Parts, question: questions.SetProperties) -> dict[str, str
     guest = question.guest
     if question.properties:
         if parts.hardware.power(guest) is Power.GONE:
-            raise NotSo(f"{guest} is gone: it was terminated")
+            raise NotSo(f"{guest} is gone: it was preempted or terminated")
         await parts.placement.change(guest, question.properties)
     return parts.placement.properties(guest)
 

@@ -117,7 +117,7 @@ class Impact:
         Raises NotSo if it is gone, if its node has failed, or if it does not boot.
         """
         if self._hardware.power(guest) is Power.GONE:
-            raise NotSo(f"{guest} is gone: it was terminated")
+            raise NotSo(f"{guest} is gone: it was preempted or terminated")
         if self._relocation.host_failed(guest):
             raise NotSo(f"{guest}: its node {self._hardware.node_of(guest).node.name} has failed")
         self._failing.pop(guest, None)  # earlier failures do not count

@@ -278,8 +278,9 @@ def test_who_is_gone_stays_gone(watched: Watched) -> None:
         port = f"p{marks[guest[:-1]]}"
         assert lab.exec("n1", "ip", "link", "show", port, check=None).returncode != 0
     gone = "preempted"
-    assert lab.netemu("set", gone, "tags.a=b", check=1).stderr == f"netemu: {gone} is gone\n"
-    assert lab.netemu("reboot", gone, check=1).stderr == f"netemu: {gone} is gone\n"
+    said = lab.netemu("set", gone, "tags.a=b", check=1).stderr
+    assert said == f"netemu: {gone} is gone: it was preempted or terminated\n"
+    assert lab.netemu("reboot", gone, check=1).stderr == said
     refused = lab.maintenance("schedule", gone, "--in", "1m", check=1)
     assert f"not on this node: {gone}" in refused.stderr
     assert watched.story.powers(gone) == ["off", "gone"]
