@@ -38,10 +38,11 @@ _TRIES: Final = 3
 
 def _guessed_candidates(stage: LabStage) -> list[str]:
     """The addresses that the victim will try: its last one, and those drawn from its MAC, which
-    anybody can compute.
+    anybody can compute. The attacker's own is its own to speak of.
     """
     mac = octets(stage.m2)
-    return [stage.i2, *(addresses.to_text(addresses.candidate(mac, n)) for n in range(12))]
+    drawn = (addresses.to_text(addresses.candidate(mac, n)) for n in range(12))
+    return [one for one in (stage.i2, *drawn) if one != stage.i1]
 
 
 def _storm(stage: LabStage, frames: list[Packet]) -> tuple[bool, list[Frame]]:
@@ -83,7 +84,10 @@ def _storm_of_replies(stage: LabStage) -> Observed:
     bound, seen = _storm(stage, frames)
     if bound and not seen:
         return Observed(DROPPED)
-    evidence = [f"{len(seen)} conflicting frames were seen; the victim is bound: {bound}"]
+    places = ", ".join(sorted({one.place for one in seen}))
+    evidence = [
+        f"{len(seen)} conflicting frames were seen at {places}; the victim is bound: {bound}"
+    ]
     return Observed(ALLOWED, evidence, seen[:20])
 
 
