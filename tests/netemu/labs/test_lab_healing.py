@@ -324,7 +324,10 @@ def test_a_node_that_comes_back_is_empty_and_takes_guests_again(struck: Struck) 
     """A user restores a node: nobody returns to it, until a guest is redeployed there."""
     lab, story = struck.lab, struck.story
     lab.person.netemu("node", "restore", "--name", lab.name, "n1", "n5")
-    assert story.states("n1") == story.states("n5") == ["failed", "running"]
+    end = time.monotonic() + 20  # what has happened is told a moment later
+    while not story.states("n1") == story.states("n5") == ["failed", "running"]:
+        assert time.monotonic() < end, (story.states("n1"), story.states("n5"))
+        time.sleep(0.05)
     assert {guest: homes(lab)[guest] for guest in NEW_HOMES} == NEW_HOMES
     assert all(one["state"] == "running" for one in lab.status()["services"])
     # n1, n2 and n5 are another fault domain than that of `e`, and empty: n1 is the first of them.
