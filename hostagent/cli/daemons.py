@@ -98,7 +98,7 @@ def agent(
     paths = {"command": command, "feed": feed}
     for option, path in {"repository": repository, **paths}.items():
         if path is not None and not path.absolute().parent.is_dir():
-            raise BadInput(f"--{option}: there is no directory {path.absolute().parent}")
+            raise BadInput(f"--{option}: the directory is missing: {path.absolute().parent}")
     given = _handed_over(paths)  # before anything is made
     try:
         store = Repository.open(repository)

@@ -177,7 +177,7 @@ while going() and found:
     "filters": """
 chain = '{ type filter hook ingress device eth0 priority 0; }'
 table = f'add table netdev f; add chain netdev f c {chain}'
-# They are run for each frame that comes, in the turn of whoever has sent it.
+# They are run for each frame that comes, in the turn of the process that sent it.
 for rules in (table, *['add rule netdev f c udp dport 9 counter\\n' * 400] * 20):
     attempt(lambda: subprocess.run(['nft', '-f', '-'], input=rules.encode(),
                                    capture_output=True, timeout=2))

@@ -272,7 +272,7 @@ def guest_log(name: str, guest: str) -> Path:
 
 
 def none_such(status: Mapping[str, Any], name: str) -> NetemuError:
-    """The error that says on which machine a guest or node is, or that there is no such one."""
+    """The error that says on which machine a guest or node is, or that nothing has that name."""
     for node in status.get("elsewhere", ()):
         on = f"on machine {node['machine'] or 'the first'}"
         if name == node["name"]:

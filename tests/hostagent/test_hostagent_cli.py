@@ -140,7 +140,7 @@ def test_exit_codes_of_what_cannot_be(short_path):
     assert "not a database" in done.stderr
     done = run("agent", "--node", "n", "--repository", short_path / "none" / "r", *listen)
     assert done.returncode == 2
-    assert done.stderr == f"Error: --repository: there is no directory {short_path}/none\n"
+    assert done.stderr == f"Error: --repository: the directory is missing: {short_path}/none\n"
     assert [path.name for path in short_path.iterdir()] == ["bad"], "nothing is made"
     done = run("responder", "--agent", short_path / "f", "--listen", "192.0.2.1:80")
     assert done.returncode == 3

@@ -193,7 +193,7 @@ def test_an_agent_says_in_a_line_what_is_wrong_with_its_repository(path, short_p
     code, said = agent(copy)
     assert (code, said) == (2, f"Error: {copy}: file is not a database\n")
     code, said = agent(short_path / "no" / "r")
-    assert (code, said) == (2, f"Error: --repository: there is no directory {short_path}/no\n")
+    assert (code, said) == (2, f"Error: --repository: the directory is missing: {short_path}/no\n")
     assert not (short_path / "no").exists()
 
 

@@ -103,7 +103,7 @@ class Transcript:
         self.restart()
 
     def restart(self, secret: bytes = b"s", **options: Any) -> None:
-        """The responder begins anew: with the secret of before, or with another."""
+        """The responder begins again: with the secret of before, or with another."""
         self.dialects = Dialects(
             Options(enabled=NAMES, azure_rate=0, ec2_secret=secret, signer=SIGNER, **options)
         )

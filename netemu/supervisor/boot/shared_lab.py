@@ -297,7 +297,7 @@ class SharedLab:
         return found
 
     def _home(self, name: str, guests_on: GuestsOn) -> Home | None:
-        """Where a guest or node is that is not here; None if there is no such one."""
+        """Where a guest or node is that is not here; None if nothing has that name."""
         named = {node.name: node.machine or "the first" for node in self._order.lab.nodes}
         homes = {one.name: node.name for node in self._order.lab.nodes for one in node.guests}
         if name in named:

@@ -39,7 +39,7 @@ def spread(
 ) -> Mapping[str, list[Guest]]:
     """Return the new node of each of several guests that leave together, by node.
 
-    Guests for which there is no room are not among them.
+    Guests that find no room are not among them.
     """
     rooms = {
         one.name: Candidate(one.name, one.fault_domain, list(one.guests)) for one in candidates

@@ -263,7 +263,7 @@ class Relocation:
     async def _evacuate(self, host: NodeServices) -> bool:
         """Bring the guests of a dead node to others. Returns whether all of them have left.
 
-        Guests for which there is no room stay.
+        Guests that find no room stay.
         """
         await host.dead()
         leaving = [one.guest for one in self._waiting(host)]
